@@ -1,0 +1,57 @@
+"""The nodes of one forward pass: which tokens, where they stand, what they may attend to.
+
+Letters: B rows, T nodes of all rows packed one after the other, Q nodes of one row, W wanted nodes.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """One forward pass over `rows` of a cache.
+
+    Row b contributes `counts[b]` consecutive nodes of `tokens`. A node's position is the row's
+    committed length + its depth; its cache slot is the committed length + `scratch` + its index.
+    `scratch` nodes of every row are already in the cache from earlier passes of the same round.
+    A node attends to all that is committed in its row and, among the scratch nodes, to those that
+    `visible[b]` says: [counts[b], scratch + counts[b]] bool, itself included. None: each node sees
+    the nodes before it (a chain); then `scratch` is 0.
+    `wanted` are the packed indices whose logits are needed; None: all.
+    """
+
+    rows: Ints  # [B] distinct
+    counts: Ints  # [B]
+    tokens: Ints  # [T]
+    depths: Ints  # [T]
+    visible: tuple[Bools | None, ...]  # [B]
+    scratch: int = 0
+    wanted: Ints | None = None  # [W]
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What a target says of a batch: logits [W, V] float32, hidden [T, D] of the last layer if asked."""
+
+    logits: torch.Tensor
+    hidden: torch.Tensor | None = None
+
+
+def chain(row: int, tokens: Ints, *, wanted: Ints | None = None) -> Batch:
+    """A batch of one row whose nodes follow each other: a prompt's chunk, a draft chain."""
+    count = len(tokens)
+    return Batch(
+        rows=np.array([row], dtype=np.int64),
+        counts=np.array([count], dtype=np.int64),
+        tokens=tokens,
+        depths=np.arange(count, dtype=np.int64),
+        visible=(None,),
+        wanted=wanted,
+    )

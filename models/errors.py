@@ -1,0 +1,21 @@
+"""The one error tree: everything a user's input or environment can cause."""
+
+
+class PacelineError(Exception):
+    """Base of all errors that Paceline raises on purpose."""
+
+
+class InvalidOption(PacelineError, ValueError):
+    """An option's value is not acceptable; the message names the field, the value and what is."""
+
+    def __init__(self, field: str, value: object, accepted: str) -> None:
+        super().__init__(f"{field}={value!r} is not accepted: {accepted}")
+        self.field = field
+
+
+class UnsupportedCheckpoint(PacelineError, ValueError):
+    """A checkpoint cannot be loaded, or does not fit the others in use."""
+
+
+class InvalidRequest(PacelineError, ValueError):
+    """One request cannot be served; its neighbours are not disturbed."""

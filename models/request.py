@@ -1,0 +1,121 @@
+"""What is asked of a target and what comes back: one request, its sampling, its result.
+
+Knows nothing of models, batches or Ray; these objects cross process boundaries.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from models.errors import InvalidOption
+
+VERIFY_RULES = ("match", "rejection", "block")
+
+
+def require(ok: bool, field_name: str, value: object, accepted: str) -> None:
+    """Raise InvalidOption unless `ok`."""
+    if not ok:
+        raise InvalidOption(field_name, value, accepted)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How the next token's distribution is processed, and when a request ends.
+
+    Penalties follow the OpenAI convention (presence, frequency: generated tokens only) and CTRL's
+    (repetition: prompt and generated tokens). `logprobs=k` reports the log-probability of each
+    token and of the k likeliest, from the target's unprocessed distribution.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0  # 0: off
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    max_tokens: int = 128
+    min_tokens: int = 0
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    logprobs: int | None = None
+
+    def __post_init__(self) -> None:
+        require(0 <= self.temperature < 100, "temperature", self.temperature, "0 to 100, 0: greedy")
+        require(0 < self.top_p <= 1, "top_p", self.top_p, "above 0, at most 1")
+        require(self.top_k >= 0, "top_k", self.top_k, "0 (off) or a positive number of tokens")
+        require(0 <= self.min_p <= 1, "min_p", self.min_p, "0 (off) to 1")
+        for name in ("presence_penalty", "frequency_penalty"):
+            require(-2 <= getattr(self, name) <= 2, name, getattr(self, name), "-2 to 2")
+        require(
+            0 < self.repetition_penalty <= 10,
+            "repetition_penalty",
+            self.repetition_penalty,
+            "above 0, at most 10; 1 is off",
+        )
+        require(self.max_tokens >= 1, "max_tokens", self.max_tokens, "1 or more")
+        require(
+            0 <= self.min_tokens <= self.max_tokens,
+            "min_tokens",
+            self.min_tokens,
+            f"0 to max_tokens ({self.max_tokens})",
+        )
+        require(all(self.stop), "stop", self.stop, "texts that are not empty")
+        require(
+            self.logprobs is None or 0 <= self.logprobs <= 20, "logprobs", self.logprobs, "0 to 20"
+        )
+
+    @property
+    def has_penalties(self) -> bool:
+        """Whether the distribution depends on which tokens occurred before."""
+        return (
+            self.presence_penalty != 0
+            or self.frequency_penalty != 0
+            or self.repetition_penalty != 1
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One sequence to be generated.
+
+    `prompt` holds the token ids so far, at least one. `seed` (0 <= seed < 2**63) and the absolute
+    position in the sequence are all that randomness depends on, so a request may be continued
+    elsewhere by moving its generated tokens to the end of `prompt`.
+    """
+
+    id: str
+    prompt: tuple[int, ...]
+    sampling: Sampling = field(default_factory=Sampling)
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenLogprob:
+    """Log-probability (nats) of one emitted token and of the likeliest, most likely first."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What became of a request.
+
+    `tokens` holds every generated token, a stop token or EOS included. `stop_text` is the stop
+    string that ended it, if one did. `accepted_length` is tokens per target pass, the bonus token
+    included. `target_passes` counts rounds after the prompt was read.
+    """
+
+    id: str
+    tokens: tuple[int, ...]
+    finish_reason: str  # stop | length | error | cancelled
+    exactness: str = "identical"  # identical | distribution | approximate
+    accepted_length: float = 0.0
+    target_passes: int = 0
+    draft_tokens: int = 0  # proposed over all rounds
+    stop_text: str | None = None
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    error: str | None = None

@@ -1,0 +1,54 @@
+"""What a target model is to the token loop: a cache and one method that scores nodes.
+
+Knows nothing of drafting, sampling or requests.
+"""
+
+from typing import Protocol
+
+import torch
+
+from models.batch import Batch, Ints, Scores
+
+
+class Cache(Protocol):
+    """Transactional key-value memory: entries of a forward pass are scratch until committed.
+
+    Invariant: after any commit, a row equals one teacher-forced pass over the same tokens, and no
+    entry of a node that was not committed can be attended to.
+    """
+
+    lengths: Ints  # [rows] committed entries
+
+    @property
+    def rows(self) -> int: ...
+    @property
+    def capacity(self) -> int: ...  # entries a row can hold, scratch included
+    @property
+    def num_bytes(self) -> int: ...
+
+    def commit(self, row: int, nodes: Ints) -> None:
+        """Keep the scratch nodes `nodes` (scratch indices, ascending, a path) of a row, in order; drop the rest."""
+
+    def truncate(self, row: int, length: int) -> None:
+        """Forget the committed entries of a row beyond `length`."""
+
+    def move(self, source: int, destination: int) -> None:
+        """Copy a row's committed entries over another row and empty the source."""
+
+
+class Target(Protocol):
+    """A model that scores positions under a mask."""
+
+    vocab_size: int
+    context_length: int
+    eos_token_ids: tuple[int, ...]
+    device: torch.device
+    dtype: torch.dtype
+    num_parameters: int
+    architecture: str
+    adapted: bool  # runs through transformers instead of our decoder
+
+    def new_cache(self, rows: int, capacity: int) -> Cache: ...
+
+    def score(self, cache: Cache, batch: Batch, *, hidden: bool = False) -> Scores:
+        """Run the batch's nodes, leave their entries as scratch in the cache, return their logits."""
