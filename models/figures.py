@@ -1,0 +1,61 @@
+"""What a token loop counted and where its time went."""
+
+from dataclasses import dataclass, fields
+from itertools import zip_longest
+from typing import Self, TypeVar
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """Sums over rounds; seconds are wall-clock of the loop's own thread."""
+
+    rounds: int = 0
+    round_rows: int = 0  # requests decoded, summed over rounds
+    target_passes: int = 0
+    prefill_passes: int = 0
+    draft_passes: int = 0
+    tokens: int = 0
+    prompt_tokens: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    drafted_by_position: tuple[int, ...] = ()  # requests that had a draft this deep
+    accepted_by_position: tuple[int, ...] = ()
+    draft_s: float = 0.0
+    transfer_s: float = 0.0
+    score_s: float = 0.0
+    verify_s: float = 0.0
+    other_s: float = 0.0
+    prefill_s: float = 0.0
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(
+            **{f.name: _sum(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)}
+        )
+
+    @property
+    def accepted_length(self) -> float:
+        """Mean tokens a request gains per round, the bonus token included."""
+        return self.tokens / self.round_rows if self.round_rows else 0.0
+
+    @property
+    def acceptance_by_position(self) -> tuple[float, ...]:
+        """Of the requests that drafted this deep, the part that accepted this deep."""
+        pairs = zip(self.accepted_by_position, self.drafted_by_position, strict=True)
+        return tuple(accepted / max(drafted, 1) for accepted, drafted in pairs)
+
+    def round_ms(self) -> dict[str, float]:
+        """Mean milliseconds of a round and of its parts."""
+        parts = {
+            name: 1e3 * getattr(self, f"{name}_s") / max(self.rounds, 1)
+            for name in ("draft", "transfer", "score", "verify", "other")
+        }
+        return {"round": sum(parts.values()), **parts}
+
+
+T = TypeVar("T", int, float, tuple[int, ...])
+
+
+def _sum(a: T, b: T) -> T:
+    if isinstance(a, tuple) and isinstance(b, tuple):
+        return tuple(x + y for x, y in zip_longest(a, b, fillvalue=0))
+    return a + b  # type: ignore[return-value]

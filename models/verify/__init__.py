@@ -1,0 +1,14 @@
+"""The rules that decide which drafted tokens stand. A rule is one function: Round -> commits."""
+
+from collections.abc import Callable
+
+from models.verify.block import block
+from models.verify.match import match
+from models.verify.rejection import rejection
+from models.verify.round import Commit, Round, RoundNoise
+
+Rule = Callable[[Round], list[Commit]]
+RULES: dict[str, Rule] = {"match": match, "rejection": rejection, "block": block}
+EXACTNESS = {"match": "identical", "rejection": "distribution", "block": "distribution"}
+
+__all__ = ["EXACTNESS", "RULES", "Commit", "Round", "RoundNoise", "Rule", "block", "match", "rejection"]
