@@ -1,0 +1,102 @@
+"""Prompt lookup: guesses that the text goes on as it did after the longest earlier match of its end.
+
+The match is found by a suffix automaton over prompt and output, in constant time per token for any
+length. Sources: Aggressive Decoding's input copy (Sun et al. 2021, arXiv 2106.04970); prompt lookup
+decoding (Saxena 2023); the automaton is Blumer et al. 1985.
+"""
+
+from collections.abc import Sequence as Several
+
+import numpy as np
+
+from models.draft import EMPTY, Draft, Shape, chain_draft
+from models.drafters.base import DraftContext, useful_depth
+from models.sequence import Sequence
+
+MIN_MATCH = 2  # tokens; shorter matches are chance
+
+
+class SuffixAutomaton:
+    """Every substring of a growing token sequence, with where each last ended.
+
+    State 0 is the empty string. `match` is (length, end): the longest suffix that also occurs
+    earlier, and the index just after that earlier occurrence.
+    """
+
+    def __init__(self) -> None:
+        self._next: list[dict[int, int]] = [{}]
+        self._link, self._length, self._end = [-1], [0], [0]
+        self._last = 0
+        self.match = (0, 0)
+        self.size = 0
+
+    def extend(self, token: int) -> None:
+        """Append one token."""
+        self.size += 1
+        new = self._add({}, self._length[self._last] + 1, self.size)
+        state = self._last
+        while state >= 0 and token not in self._next[state]:
+            self._next[state][token] = new
+            state = self._link[state]
+        self._link[new] = 0 if state < 0 else self._split(state, token)
+        self._last = new
+        self._note_match(self._link[new])
+
+    def _add(self, transitions: dict[int, int], length: int, end: int) -> int:
+        self._next.append(transitions)
+        self._link.append(-1)
+        self._length.append(length)
+        self._end.append(end)
+        return len(self._next) - 1
+
+    def _split(self, state: int, token: int) -> int:
+        """The state of the longest suffix seen before; cloned out of a longer one if need be."""
+        target = self._next[state][token]
+        if self._length[target] == self._length[state] + 1:
+            return target
+        clone = self._add(dict(self._next[target]), self._length[state] + 1, self._end[target])
+        self._link[clone], self._link[target] = self._link[target], clone
+        while state >= 0 and self._next[state].get(token) == target:
+            self._next[state][token] = clone
+            state = self._link[state]
+        return clone
+
+    def _note_match(self, state: int) -> None:
+        """Remember where the longest repeated suffix ended before; from now on it ends here."""
+        self.match = (self._length[state], self._end[state])
+        if state:
+            self._end[state] = self.size
+
+
+class LookupDrafter:
+    """Chains copied from the request's own prompt and output. Not trained, no model."""
+
+    name = "lookup"
+    max_width = 1
+
+    def __init__(self) -> None:
+        self.passes = 0
+        self._automata: dict[str, SuffixAutomaton] = {}
+
+    def propose(
+        self, sequences: Several[Sequence], shape: Shape, context: DraftContext
+    ) -> list[Draft]:
+        """The continuation of the latest match; longer the longer the match is."""
+        return [self._propose(sequence, shape) for sequence in sequences]
+
+    def _propose(self, sequence: Sequence, shape: Shape) -> Draft:
+        automaton = self._automata.setdefault(sequence.id, SuffixAutomaton())
+        for token in sequence.tokens[automaton.size :]:
+            automaton.extend(token)
+        length, end = automaton.match
+        if length < MIN_MATCH:
+            return EMPTY
+        count = min(useful_depth(sequence, shape), 2 * length)
+        return chain_draft(np.array(sequence.tokens[end : end + count], dtype=np.int64))
+
+    def observe(self, sequences: Several[Sequence]) -> None:
+        """Nothing to do: `propose` reads what is new."""
+
+    def forget(self, request_id: str) -> None:
+        """Drop the request's automaton."""
+        self._automata.pop(request_id, None)

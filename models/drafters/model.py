@@ -1,0 +1,268 @@
+"""Drafting by an independent model of the same vocabulary: chains and trees.
+
+Letters: B sequences, W guesses a level, V vocabulary. A tree is grown level by level: of all
+continuations of the last level the W likeliest stay. How likely a guess is to be the target's
+choice is read off the shared noise: under `match` both models take argmax(log p + g) with the same
+g, so softmax(log q + g) says which tokens the target may choose in the draft's stead.
+"""
+
+from collections.abc import Sequence as Several
+
+import numpy as np
+import torch
+
+from models.batch import Batch, Bools, Ints
+from models.draft import EMPTY, Draft, Shape, chain_draft
+from models.drafters.base import DraftContext, clip, useful_depth
+from models.noise import Purpose
+from models.sequence import Sequence
+from models.target import Target
+
+CHUNK = 256  # tokens of a long prompt read at once
+CHILDREN = 4  # continuations considered of one node: more never pays
+
+
+class ModelDrafter:
+    """A draft model, its cache, and which of its guesses the target kept."""
+
+    max_width = 8
+
+    def __init__(self, model: Target, *, rows: int, capacity: int, name: str = "model") -> None:
+        self.name, self.model = name, model
+        self.passes = 0
+        self._cache = model.new_cache(rows, capacity)
+        self._free = list(range(rows))
+        self._slots: dict[str, int] = {}
+        self._fed: dict[str, Draft] = {}  # scratch nodes in the cache since the last commit
+
+    def forget(self, request_id: str) -> None:
+        """Free the request's row."""
+        slot = self._slots.pop(request_id, None)
+        self._fed.pop(request_id, None)
+        if slot is not None:
+            self._cache.truncate(slot, 0)
+            self._free.append(slot)
+
+    def observe(self, sequences: Several[Sequence]) -> None:
+        """Nothing to do: `propose` compares what it fed with what the sequences have become."""
+
+    def propose(
+        self, sequences: Several[Sequence], shape: Shape, context: DraftContext
+    ) -> list[Draft]:
+        """Chains (width 1) or trees under the context's noise."""
+        depth = max((useful_depth(s, shape) for s in sequences), default=0)
+        if depth == 0:
+            return [EMPTY] * len(sequences)
+        slots = np.array([self._slot(s) for s in sequences], dtype=np.int64)
+        logits = self._catch_up(sequences, slots)  # [B, V]
+        if shape.width == 1:
+            return self._chains(sequences, slots, logits, depth, context)
+        return self._trees(sequences, slots, logits, depth, shape, context)
+
+    def _slot(self, sequence: Sequence) -> int:
+        if sequence.id not in self._slots:
+            self._slots[sequence.id] = self._free.pop()
+        return self._slots[sequence.id]
+
+    def _catch_up(self, sequences: Several[Sequence], slots: Ints) -> torch.Tensor:
+        """Keep what the target kept, read the tokens that are new: logits [B, V] after the last."""
+        for sequence, slot in zip(sequences, slots.tolist(), strict=True):
+            self._keep(sequence, slot)
+            while len(sequence.tokens) - self._cache.lengths[slot] > CHUNK:
+                begin = int(self._cache.lengths[slot])
+                self._read([sequence.tokens[begin : begin + CHUNK]], np.array([slot]))
+        news = [
+            s.tokens[int(self._cache.lengths[slot]) :]
+            for s, slot in zip(sequences, slots.tolist(), strict=True)
+        ]
+        return self._read(news, slots)
+
+    def _keep(self, sequence: Sequence, slot: int) -> None:
+        """Commit the fed guesses that came true."""
+        fed = self._fed.pop(sequence.id, None)
+        if fed is None:
+            return
+        begin, node, path = int(self._cache.lengths[slot]), -1, []
+        for token in sequence.tokens[begin:-1]:  # the last one is read again for its logits
+            found = np.flatnonzero((fed.parents == node) & (fed.tokens == token))
+            if not len(found):
+                break
+            node = int(found[0])
+            path.append(node)
+        self._cache.commit(slot, np.array(path, dtype=np.int64))
+
+    def _read(self, news: list[list[int]], slots: Ints) -> torch.Tensor:
+        """Feed committed tokens and keep them; logits [B, V] after each row's last."""
+        counts = np.array([len(n) for n in news], dtype=np.int64)
+        batch = Batch(
+            rows=slots,
+            counts=counts,
+            tokens=np.concatenate([np.array(n, dtype=np.int64) for n in news]),
+            depths=np.concatenate([np.arange(c) for c in counts]),
+            visible=(None,) * len(news),
+            wanted=np.cumsum(counts) - 1,
+        )
+        logits = self.model.score(self._cache, batch).logits
+        self.passes += 1
+        for slot, count in zip(slots.tolist(), counts.tolist(), strict=True):
+            self._cache.commit(slot, np.arange(count))
+        return logits
+
+    def _chains(
+        self,
+        sequences: Several[Sequence],
+        slots: Ints,
+        logits: torch.Tensor,
+        depth: int,
+        context: DraftContext,
+    ) -> list[Draft]:
+        processor, owners = context.processor, context.owners
+        generated = np.array([s.num_generated for s in sequences])
+        tokens = np.zeros((len(sequences), depth), dtype=np.int64)
+        probs: list[torch.Tensor] = []
+        for level in range(depth):
+            processed = processor(logits, owners, generated + level)  # [B, V]
+            if context.sampled:
+                probs.append(processor.probabilities(processed, owners))
+            noise = self._noise(context, level)
+            tokens[:, level] = processor.choose(processed, noise, owners).cpu().numpy()
+            processor.observe(owners, tokens[:, level])
+            if level + 1 < depth:
+                logits = self._feed_chain(slots, tokens[:, level], level)
+        for level in range(depth):
+            processor.retract(owners, tokens[:, level])
+        q = torch.stack(probs, dim=1) if probs else None  # [B, K, V]
+        drafts = []
+        for b, sequence in enumerate(sequences):
+            self._fed[sequence.id] = chain_draft(tokens[b, : depth - 1])
+            count = useful_depth(sequence, Shape(depth=depth))
+            row = None if q is None else q[b, :count]
+            drafts.append(chain_draft(tokens[b, :count], row))
+        return drafts
+
+    def _noise(self, context: DraftContext, level: int) -> torch.Tensor | None:
+        """[B, V], or None if every request is greedy."""
+        if not context.processor.any_stochastic:
+            return None
+        levels = np.full(len(context.owners), level)
+        return context.noise.rows(context.purpose, context.owners, levels)
+
+    def _feed_chain(self, slots: Ints, tokens: Ints, scratch: int) -> torch.Tensor:
+        """Feed one token per row behind `scratch` others; logits [B, V]."""
+        row = np.ones((1, scratch + 1), dtype=np.bool_)
+        batch = Batch(
+            rows=slots,
+            counts=np.ones(len(slots), dtype=np.int64),
+            tokens=tokens,
+            depths=np.full(len(slots), scratch),
+            visible=(row,) * len(slots),
+            scratch=scratch,
+        )
+        self.passes += 1
+        return self.model.score(self._cache, batch).logits
+
+    def _trees(
+        self,
+        sequences: Several[Sequence],
+        slots: Ints,
+        logits: torch.Tensor,
+        depth: int,
+        shape: Shape,
+        context: DraftContext,
+    ) -> list[Draft]:
+        tree = Tree(len(sequences), shape.width)
+        generated = np.array([s.num_generated for s in sequences])
+        for level in range(depth):
+            width = len(logits) // len(sequences)  # 1 at the root
+            owners = np.repeat(context.owners, width)
+            levels = np.full(len(owners), level)
+            values = context.processor(logits, owners, np.repeat(generated, width) + level)
+            if context.processor.any_stochastic:
+                noise = context.noise.rows(Purpose.TOKEN, owners, levels)
+                if not context.processor.all_stochastic:
+                    greedy = torch.from_numpy(~context.processor.stochastic[owners])
+                    noise = noise.masked_fill(greedy.to(noise.device)[:, None], 0.0)
+                values = values + noise
+            tree.grow(values.log_softmax(-1))
+            if level + 1 < depth:
+                logits = self._feed_level(slots, tree)
+        drafts = []
+        for b, sequence in enumerate(sequences):
+            fed = tree.width * (depth - 1)
+            self._fed[sequence.id] = Draft(tokens=tree.tokens[b, :fed], parents=tree.parents[b, :fed])
+            draft, levels = tree.best(b, shape.budget)
+            drafts.append(clip(draft, useful_depth(sequence, shape), levels))
+        return drafts
+
+    def _feed_level(self, slots: Ints, tree: "Tree") -> torch.Tensor:
+        """Feed the tree's last level; logits [B * W, V]."""
+        width, size = tree.width, tree.size
+        batch = Batch(
+            rows=slots,
+            counts=np.full(len(slots), width),
+            tokens=tree.tokens[:, size - width :].reshape(-1),
+            depths=np.full(len(slots) * width, size // width - 1),
+            visible=tuple(tree.visible[:, size - width :, :]),
+            scratch=size - width,
+        )
+        self.passes += 1
+        return self.model.score(self._cache, batch).logits
+
+
+class Tree:
+    """B trees that grow by W nodes a level: tokens, parents, scores [B, N], visible [B, N, N]."""
+
+    def __init__(self, batch: int, width: int) -> None:
+        self.width = width
+        self.tokens = np.zeros((batch, 0), dtype=np.int64)
+        self.parents = np.zeros((batch, 0), dtype=np.int64)
+        self.scores = np.zeros((batch, 0), dtype=np.float32)
+        self.visible: Bools = np.zeros((batch, 0, 0), dtype=np.bool_)
+
+    @property
+    def size(self) -> int:
+        return self.tokens.shape[1]
+
+    def grow(self, log_chance: torch.Tensor) -> None:
+        """Add the W likeliest children of the last level.
+
+        Args:
+            log_chance: [B * W, V] (at the root [B, V]): how likely the target is to choose each
+                token there, given that it came there.
+        """
+        batch = len(self.tokens)
+        nodes = len(log_chance) // batch  # parents in each tree
+        fan = self.width if nodes == 1 else min(CHILDREN, self.width)
+        top = log_chance.topk(fan, dim=-1)
+        values = top.values.view(batch, nodes, fan).cpu().numpy()
+        tokens = top.indices.view(batch, nodes * fan).cpu().numpy()
+        if self.size:
+            values = values + self.scores[:, -nodes:, None]
+        values = values.reshape(batch, nodes * fan)
+        best = np.argsort(-values, axis=1, kind="stable")[:, : self.width]  # [B, W]
+        first = self.size - nodes if self.size else -1
+        self._add(
+            np.take_along_axis(tokens, best, 1),
+            first + best // fan,
+            np.take_along_axis(values, best, 1),
+        )
+
+    def _add(self, tokens: Ints, parents: Ints, scores: np.ndarray) -> None:  # type: ignore[type-arg]
+        old, (batch, new) = self.size, tokens.shape
+        visible = np.zeros((batch, old + new, old + new), dtype=np.bool_)
+        visible[:, :old, :old] = self.visible
+        if old:
+            visible[:, old:, :old] = np.take_along_axis(self.visible, parents[..., None], 1)
+        visible[:, range(old, old + new), range(old, old + new)] = True
+        self.visible = visible
+        self.tokens = np.concatenate([self.tokens, tokens], 1)
+        self.parents = np.concatenate([self.parents, parents], 1)
+        self.scores = np.concatenate([self.scores, scores], 1)
+
+    def best(self, b: int, budget: int) -> tuple[Draft, Ints]:
+        """The likeliest `budget` nodes of tree b (a node never beats its parent), and their depths."""
+        kept = np.sort(np.argsort(-self.scores[b], kind="stable")[:budget])
+        place = np.full(self.size + 1, -1)
+        place[kept] = np.arange(len(kept))  # place[-1] stays -1: the root
+        parents = place[self.parents[b, kept]]
+        return Draft(tokens=self.tokens[b, kept], parents=parents), kept // self.width + 1
