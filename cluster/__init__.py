@@ -1,0 +1,1 @@
+"""The Ray cluster: connecting, storage. Imports nothing of ours and no torch."""

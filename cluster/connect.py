@@ -1,0 +1,59 @@
+"""Reaching a Ray cluster: one at an address, or a private one that lives as long as this process.
+
+Never a bare `ray.init()`, which would join whatever cluster runs on the machine. Token
+authentication is always on: Ray creates a token for a private cluster; for an address, set
+RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from cluster.errors import CannotConnect
+
+OBJECT_STORE_BYTES = 500 * 2**20
+
+
+@contextmanager
+def connected(address: str | None = None, *, min_cpus: int = 1) -> Iterator[None]:
+    """Be connected to a Ray cluster; a connection that exists is used and left open.
+
+    Args:
+        address: of a running cluster (`auto`, `HOST:6379`, `ray://HOST:10001`); None: start one.
+        min_cpus: logical CPUs that a cluster started here offers at least.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    _connect(address, max(min_cpus, os.cpu_count() or 1))
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def beside_driver() -> NodeAffinitySchedulingStrategy:
+    """Placement on the driver's own node: where its local files are."""
+    node = ray.get_runtime_context().get_node_id()
+    return NodeAffinitySchedulingStrategy(node, soft=False)
+
+
+def _connect(address: str | None, num_cpus: int) -> None:
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    # Ray would set CUDA_VISIBLE_DEVICES="" in actors without GPUs; this is its future default.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if address is None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        options |= {"num_cpus": num_cpus, "include_dashboard": False}
+        options["object_store_memory"] = OBJECT_STORE_BYTES
+    try:
+        ray.init(address=address or "local", **options)
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        where = f"the Ray cluster at {address!r}" if address else "a private Ray cluster"
+        raise CannotConnect(f"cannot reach {where}: {error}") from error

@@ -1,0 +1,194 @@
+"""Files by URL: local paths, file:// and s3://. Knows how to publish a file in one instant.
+
+A reader sees a file whole or not at all: locally a hidden temporary file is renamed, on S3 an
+object appears when its upload is complete. S3 takes its endpoint and credentials from the
+environment (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_PROFILE, ...).
+"""
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from cluster.errors import StorageError
+
+SCHEMES = "a local path, file:///folder or s3://bucket/key"
+TEMPORARY = ".tmp"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileInfo:
+    """One file of a folder: its URL, its name relative to the folder, its size."""
+
+    url: str
+    name: str
+    size_bytes: int
+
+
+def normalize(url: str) -> str:
+    """The one spelling of a URL: an absolute local path, or s3://bucket/key, no final slash."""
+    scheme, separator, rest = url.partition("://")
+    if separator and scheme not in ("file", "s3"):
+        raise StorageError("use", url, f"{scheme}:// is not supported; give {SCHEMES}")
+    if separator and scheme == "s3":
+        if not rest.strip("/"):
+            raise StorageError("use", url, "no bucket is named; give s3://bucket/key")
+        return "s3://" + rest.strip("/")
+    if not url:
+        raise StorageError("use", url, f"it is empty; give {SCHEMES}")
+    return str(Path(rest if separator else url).expanduser().absolute())
+
+
+def is_local(url: str) -> bool:
+    """Whether only the machine that holds the disk can reach it."""
+    return "://" not in url
+
+
+def join(url: str, *names: str) -> str:
+    """The URL of something inside a folder."""
+    return "/".join([url.rstrip("/"), *names])
+
+
+def file_size(url: str) -> int | None:
+    """The bytes of a file, None if there is none (or it is a folder)."""
+    with _explained("look at", url):
+        if is_local(url):
+            return Path(url).stat().st_size if Path(url).is_file() else None
+        fs = _s3()
+        return int(fs.size(url)) if fs.isfile(url) else None
+
+
+def list_files(url: str) -> list[FileInfo]:
+    """All files in a folder and its folders, by name; none if there is no such folder."""
+    with _explained("list", url):
+        found = _list_local(url) if is_local(url) else _list_s3(url)
+        return sorted(found, key=lambda info: info.name)
+
+
+def open_input(url: str) -> BinaryIO:
+    """A file to read and seek in."""
+    with _explained("read", url):
+        return Path(url).open("rb") if is_local(url) else cast(BinaryIO, _s3().open(url, "rb"))
+
+
+def read_bytes(url: str) -> bytes:
+    """A whole file."""
+    with _explained("read", url), open_input(url) as file:
+        return file.read()
+
+
+def publish(url: str, data: bytes) -> None:
+    """Write a file, replacing what was there, in one instant."""
+    with _explained("write", url):
+        if not is_local(url):
+            _s3().pipe_file(url, data)
+            return
+        temporary = _write_temporary(url, data)
+        temporary.replace(url)
+
+
+def create(url: str, data: bytes) -> bool:
+    """Write a file in one instant unless there is one already; False if there is."""
+    with _explained("write", url):
+        try:
+            if is_local(url):
+                _link_new(url, data)
+            else:
+                _s3().pipe_file(url, data, mode="create")
+        except FileExistsError:
+            return False
+        return True
+
+
+def remove(url: str) -> None:
+    """Delete a file; it may be gone already."""
+    with _explained("remove", url):
+        if is_local(url):
+            Path(url).unlink(missing_ok=True)
+        elif _s3().isfile(url):
+            _s3().rm_file(url)
+
+
+def remove_leftovers(url: str) -> None:
+    """Delete the temporary files that writers killed in a folder left behind (S3 leaves none)."""
+    if is_local(url):
+        with _explained("clean", url):
+            for path in Path(url).glob(f".*{TEMPORARY}"):
+                path.unlink(missing_ok=True)
+
+
+def _list_local(url: str) -> Iterator[FileInfo]:
+    root = Path(url)
+    for folder, _, names in os.walk(root, followlinks=True, onerror=_raise):
+        for path in (Path(folder, name) for name in names):
+            name = path.relative_to(root).as_posix()
+            yield FileInfo(url=str(path), name=name, size_bytes=path.stat().st_size)
+
+
+def _raise(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
+def _list_s3(url: str) -> Iterator[FileInfo]:
+    prefix = url.removeprefix("s3://") + "/"
+    for path, info in _s3().find(prefix, detail=True).items():
+        if path.startswith(prefix) and not path.endswith("/"):
+            name = path.removeprefix(prefix)
+            yield FileInfo(url="s3://" + path, name=name, size_bytes=int(info["size"]))
+
+
+def _write_temporary(url: str, data: bytes) -> Path:
+    path = Path(url)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{TEMPORARY}")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    return temporary
+
+
+def _link_new(url: str, data: bytes) -> None:
+    """A hard link is the one local operation that is atomic and fails where a file exists."""
+    temporary = _write_temporary(url, data)
+    try:
+        os.link(temporary, url)
+    finally:
+        temporary.unlink()
+
+
+def _s3() -> Any:
+    """The S3 client for the endpoint that the environment names now."""
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    return _s3_client(endpoint, os.getpid())
+
+
+@cache
+def _s3_client(endpoint: str | None, process: int) -> Any:
+    import s3fs
+
+    return s3fs.S3FileSystem(endpoint_url=endpoint, use_listings_cache=False)
+
+
+@contextmanager
+def _explained(action: str, url: str) -> Iterator[None]:
+    """Turn whatever a file system or an S3 client raises into one clear error."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except FileNotFoundError as error:
+        raise StorageError(action, url, "it does not exist") from error
+    except PermissionError as error:
+        raise StorageError(action, url, "permission denied") from error
+    except OSError as error:
+        raise StorageError(action, url, error.strerror or error) from error
+    except Exception as error:
+        if not type(error).__module__.startswith(("botocore", "aiobotocore", "aiohttp", "s3fs")):
+            raise
+        raise StorageError(action, url, error) from error
