@@ -28,7 +28,9 @@ class Processor:
         self.all_stochastic = bool(self.stochastic.all())
         self._stochastic = self._tensor(self.stochastic)
         self._scaled = bool((self.stochastic & (temperature != 1)).any())
-        self._inverse = self._tensor(np.where(self.stochastic, 1 / np.maximum(temperature, 1e-6), 1))
+        self._inverse = self._tensor(
+            np.where(self.stochastic, 1 / np.maximum(temperature, 1e-6), 1)
+        )
         self._top_k = self._filter([s.top_k for s in settings], off=0, dtype=np.int64)
         self._top_p = self._filter([s.top_p for s in settings], off=1, dtype=np.float32)
         self._min_p = self._filter([s.min_p for s in settings], off=0, dtype=np.float32)
@@ -43,9 +45,9 @@ class Processor:
 
     def _tensor(self, values: object) -> torch.Tensor:
         array = np.asarray(values)
-        return torch.from_numpy(array.astype(np.float32) if array.dtype == np.float64 else array).to(
-            self.device
-        )
+        return torch.from_numpy(
+            array.astype(np.float32) if array.dtype == np.float64 else array
+        ).to(self.device)
 
     def _filter(self, values: list[float], *, off: float, dtype: type) -> torch.Tensor | None:
         """[B], or None when no request uses this filter. Greedy requests ignore filters."""
@@ -177,9 +179,7 @@ class Penalties:
         return logits - self._frequency[at] * counts - self._presence[at] * seen
 
 
-def _counts(
-    tokens: Several[Several[int]], vocab_size: int, device: torch.device
-) -> torch.Tensor:
+def _counts(tokens: Several[Several[int]], vocab_size: int, device: torch.device) -> torch.Tensor:
     """[B, V] float32 occurrences."""
     rows = [np.bincount(np.asarray(t, dtype=np.int64), minlength=vocab_size) for t in tokens]
     return torch.from_numpy(np.stack(rows).astype(np.float32)).to(device)

@@ -106,4 +106,6 @@ class StopText:
         # A stop string counts when its end is new; older ones were reported before.
         found = [(self._tail.find(s, max(0, old - len(s) + 1)), s) for s in self._stops]
         self._tail = self._tail[-self._longest :]
-        return min((at, s) for at, s in found if at >= 0)[1] if any(a >= 0 for a, _ in found) else None
+        return (
+            min((at, s) for at, s in found if at >= 0)[1] if any(a >= 0 for a, _ in found) else None
+        )

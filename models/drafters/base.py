@@ -38,6 +38,7 @@ class Drafter(Protocol):
 
     name: str
     max_width: int  # guesses it can give for one position; 1: chains only
+    remote: bool  # it works in another process while the target scores
     passes: int  # forward passes of its model so far
 
     def propose(

@@ -73,6 +73,7 @@ class LookupDrafter:
 
     name = "lookup"
     max_width = 1
+    remote = False
 
     def __init__(self) -> None:
         self.passes = 0

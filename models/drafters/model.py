@@ -26,6 +26,7 @@ class ModelDrafter:
     """A draft model, its cache, and which of its guesses the target kept."""
 
     max_width = 8
+    remote = False
 
     def __init__(self, model: Target, *, rows: int, capacity: int, name: str = "model") -> None:
         self.name, self.model = name, model
@@ -189,7 +190,9 @@ class ModelDrafter:
         drafts = []
         for b, sequence in enumerate(sequences):
             fed = tree.width * (depth - 1)
-            self._fed[sequence.id] = Draft(tokens=tree.tokens[b, :fed], parents=tree.parents[b, :fed])
+            self._fed[sequence.id] = Draft(
+                tokens=tree.tokens[b, :fed], parents=tree.parents[b, :fed]
+            )
             draft, levels = tree.best(b, shape.budget)
             drafts.append(clip(draft, useful_depth(sequence, shape), levels))
         return drafts

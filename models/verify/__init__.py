@@ -11,4 +11,14 @@ Rule = Callable[[Round], list[Commit]]
 RULES: dict[str, Rule] = {"match": match, "rejection": rejection, "block": block}
 EXACTNESS = {"match": "identical", "rejection": "distribution", "block": "distribution"}
 
-__all__ = ["EXACTNESS", "RULES", "Commit", "Round", "RoundNoise", "Rule", "block", "match", "rejection"]
+__all__ = [
+    "EXACTNESS",
+    "RULES",
+    "Commit",
+    "Round",
+    "RoundNoise",
+    "Rule",
+    "block",
+    "match",
+    "rejection",
+]

@@ -32,7 +32,9 @@ def stop_chances(p: torch.Tensor, q: torch.Tensor, weights: list[float]) -> list
 
 def num_accepted(chances: list[float], coins: list[float]) -> int:
     """The longest prefix whose coin falls under its chance; 0 if none does."""
-    return max((i for i, (c, h) in enumerate(zip(coins, chances, strict=True), 1) if c < h), default=0)
+    return max(
+        (i for i, (c, h) in enumerate(zip(coins, chances, strict=True), 1) if c < h), default=0
+    )
 
 
 def after(p: torch.Tensor, q: torch.Tensor, weights: list[float], accepted: int) -> torch.Tensor:

@@ -75,9 +75,7 @@ def rejection(round_: Round) -> list[Commit]:
     return commits
 
 
-def _judge(
-    round_: Round, commits: list[Commit], owners: Ints, p: torch.Tensor, depth: int
-) -> Ints:
+def _judge(round_: Round, commits: list[Commit], owners: Ints, p: torch.Tensor, depth: int) -> Ints:
     """Accept or replace the token at `depth` of each owner; returns those who go on."""
     q = draft_rows(round_, owners, depth)  # [R, V]
     drafted = np.array([round_.drafts[b].tokens[depth] for b in owners.tolist()])

@@ -1,0 +1,179 @@
+"""From a typed configuration to a running token loop: the one place where the parts are chosen."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+
+from models.controller import Controller, FixedSize
+from models.costs import measure
+from models.draft import NOTHING, Shape
+from models.drafters import Drafter, LookupDrafter, ModelDrafter
+from models.errors import InvalidOption, UnsupportedCheckpoint
+from models.load import load_target
+from models.loop import Sizing, TokenLoop
+from models.request import VERIFY_RULES, require
+from models.sequence import Decode
+from models.target import Target
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+MAX_SCRATCH = 72  # nodes of one request's round, root included, that `auto` may use
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """One target, one drafter, and how they run together.
+
+    `drafter`: "none", "lookup" or a checkpoint's folder. `draft_tokens`: tokens ahead, or "auto".
+    `draft_width`: guesses for each of them, or "auto"; more than 1 only with a draft model and
+    `match`. `max_length`: tokens a request may have, prompt and completion (None: the target's
+    context); with `batch_size` it fixes the cache's memory. `threads`: torch threads (None: as is).
+    """
+
+    target: str
+    drafter: str = "none"
+    draft_tokens: str | int = "auto"
+    draft_width: str | int = "auto"
+    verify: str = "match"
+    dtype: str = "float32"
+    device: str = "auto"
+    batch_size: int = 8
+    max_length: int | None = None
+    prefill_chunk: int = 256
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        require(self.verify in VERIFY_RULES, "verify", self.verify, f"one of {VERIFY_RULES}")
+        require(self.dtype in DTYPES, "dtype", self.dtype, f"one of {tuple(DTYPES)}")
+        devices = ("auto", "cpu", "cuda")
+        require(self.device in devices, "device", self.device, f"one of {devices}")
+        require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
+        require(self.prefill_chunk >= 1, "prefill_chunk", self.prefill_chunk, "1 or more")
+        for name, most in (("draft_tokens", 64), ("draft_width", ModelDrafter.max_width)):
+            value = getattr(self, name)
+            ok = value == "auto" or (isinstance(value, int) and 1 <= value <= most)
+            require(ok, name, value, f'"auto" or 1 to {most}')
+        if self.draft_width not in ("auto", 1):
+            rule = "1 with this verify rule: trees need match"
+            require(self.verify == "match", "draft_width", self.draft_width, rule)
+            rule = "1 with this drafter: only a draft model grows trees"
+            require(self.drafter not in ("none", "lookup"), "draft_width", self.draft_width, rule)
+
+    @property
+    def max_width(self) -> int:
+        """The widest tree that the rule and the drafter allow."""
+        if self.verify != "match" or self.drafter in ("none", "lookup"):
+            return 1
+        return ModelDrafter.max_width if self.draft_width == "auto" else int(self.draft_width)
+
+
+def build_loop(config: EngineConfig, *, drafter: Drafter | None = None) -> TokenLoop:
+    """Load the models and allocate the caches.
+
+    `drafter`: use this one (one that lives elsewhere, say) instead of building `config.drafter`.
+    """
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    target = load_target(config.target, dtype=DTYPES[config.dtype], device=config.device)
+    max_length = _max_length(config, target)
+    made = drafter if drafter is not None else build_drafter(config, target, max_length)
+    return TokenLoop(
+        target,
+        made,
+        _sizing(config, target, made),
+        rows=config.batch_size,
+        max_length=max_length,
+        scratch=_scratch(config),
+        verify=config.verify,
+        prefill_chunk=config.prefill_chunk,
+        decode=text_decoder(config.target),
+    )
+
+
+def build_drafter(
+    config: EngineConfig, target: Target | None, max_length: int, *, rows: int | None = None
+) -> Drafter | None:
+    """The drafter that the configuration names; `target` (if at hand) is what it must fit."""
+    if config.drafter == "none":
+        return None
+    if config.drafter == "lookup":
+        return LookupDrafter()
+    model = load_target(config.drafter, dtype=DTYPES[config.dtype], device=config.device)
+    same_vocabulary(config.target, config.drafter)
+    if target is not None and model.vocab_size != target.vocab_size:
+        raise UnsupportedCheckpoint(
+            f"draft {config.drafter!r} has a vocabulary of {model.vocab_size} tokens, "
+            f"target {config.target!r} of {target.vocab_size}: they must be the same"
+        )
+    if model.context_length < max_length:
+        raise UnsupportedCheckpoint(
+            f"draft {config.drafter!r} has a context of {model.context_length} tokens; "
+            f"{max_length} are needed: set max_length to at most that, or use a longer draft"
+        )
+    return ModelDrafter(
+        model,
+        rows=rows or config.batch_size,
+        capacity=max_length + _scratch(config),
+        name=config.drafter,
+    )
+
+
+def _max_length(config: EngineConfig, target: Target) -> int:
+    if config.max_length is None:
+        return target.context_length
+    if not 2 <= config.max_length <= target.context_length:
+        accepted = f"2 to the target's context of {target.context_length}"
+        raise InvalidOption("max_length", config.max_length, accepted)
+    return config.max_length
+
+
+def _fixed_shape(config: EngineConfig) -> Shape | None:
+    """The shape if the user fixed the number of tokens; a width left open is then a chain."""
+    if config.draft_tokens == "auto":
+        return None
+    width = 1 if config.draft_width == "auto" else int(config.draft_width)
+    return Shape(depth=int(config.draft_tokens), width=width)
+
+
+def _scratch(config: EngineConfig) -> int:
+    """Cache entries beyond max_length that a round may need."""
+    shape = _fixed_shape(config)
+    if config.drafter == "none":
+        return 1
+    return MAX_SCRATCH if shape is None else shape.depth * max(shape.width, 1) + 1
+
+
+def _sizing(config: EngineConfig, target: Target, drafter: Drafter | None) -> Sizing:
+    if drafter is None:
+        return FixedSize(NOTHING)
+    shape = _fixed_shape(config)
+    if shape is not None:
+        return FixedSize(shape)
+    model = drafter.model if isinstance(drafter, ModelDrafter) else None
+    cost = None if model is None else measure(model)
+    return Controller(measure(target), cost, max_width=min(config.max_width, drafter.max_width))
+
+
+def same_vocabulary(target: str, draft: str) -> None:
+    """Refuse a draft whose tokenizer gives other ids than the target's."""
+    files = [Path(folder) / "tokenizer.json" for folder in (target, draft)]
+    if not all(file.exists() for file in files):
+        return
+    first, second = (Tokenizer.from_file(str(file)).get_vocab() for file in files)
+    if first != second:
+        token = next(t for t in {**first, **second} if first.get(t) != second.get(t))
+        raise UnsupportedCheckpoint(
+            f"draft {draft!r} has another tokenizer than target {target!r}: token {token!r} is "
+            f"{second.get(token)} there and {first.get(token)} here. Use a draft of the same "
+            "vocabulary; drafting across vocabularies is not supported yet"
+        )
+
+
+def text_decoder(folder: str) -> Decode | None:
+    """The checkpoint's own decoding of token ids, if it has a tokenizer.json."""
+    file = Path(folder) / "tokenizer.json"
+    if not file.exists():
+        return None
+    tokenizer = Tokenizer.from_file(str(file))
+    return lambda tokens: str(tokenizer.decode(tokens))

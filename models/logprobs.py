@@ -1,0 +1,20 @@
+"""Log-probabilities of emitted tokens, from the target's unprocessed distribution."""
+
+import numpy as np
+
+from models.request import TokenLogprob
+from models.verify.round import Commit, Round
+
+
+def token_logprobs(round_: Round, b: int, commit: Commit) -> list[TokenLogprob]:
+    """One entry per token that request b emitted this round."""
+    count = round_.sequences[b].request.sampling.logprobs
+    assert count is not None
+    logits = round_.gather(round_.starts[b] + np.array(commit.path, dtype=np.int64))  # [R, V]
+    logprobs = logits.log_softmax(-1).cpu()
+    top = logprobs.topk(count, dim=-1)
+    out = []
+    for i, token in enumerate(commit.tokens):
+        pairs = zip(top.indices[i].tolist(), top.values[i].tolist(), strict=True)
+        out.append(TokenLogprob(token=token, logprob=float(logprobs[i, token]), top=tuple(pairs)))
+    return out
