@@ -1,0 +1,1 @@
+"""What a user runs: data sets in, rows out; the command line."""

@@ -1,0 +1,118 @@
+"""Turns a finished shard into its output file: decode, put in columns, write in one instant."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cluster import storage
+from models.request import Result
+from pipelines.manifest import Entry, part_name
+from pipelines.output import Decoder, output_rows
+from pipelines.rows import TOKENS
+
+EXACTNESS = ("identical", "distribution", "approximate")  # from the strongest to the weakest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishedShard:
+    """All of a shard's rows in order, and each row's samples one after the other."""
+
+    index: int
+    rows: pa.Table
+    results: tuple[Result, ...]
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """Where output files go and what they hold."""
+
+    url: str
+    schema: pa.Schema
+    id_field: str
+    samples: int
+
+
+class ShardWriter:
+    """Writes shards; runs in the driver or as an actor."""
+
+    def __init__(self, layout: Layout, decoder: Decoder) -> None:
+        self._layout, self._decoder = layout, decoder
+
+    def write(self, shard: FinishedShard) -> Entry:
+        """Write a shard's file; returns what will commit it."""
+        layout = self._layout
+        table = output_rows(
+            shard.rows,
+            shard.results,
+            shard.seeds,
+            schema=layout.schema,
+            id_field=layout.id_field,
+            samples=layout.samples,
+            decoder=self._decoder,
+        )
+        data = parquet_bytes(table)
+        storage.publish(storage.join(layout.url, part_name(shard.index)), data)
+        return _entry(shard, len(data))
+
+
+class Writer(Protocol):
+    """Where the driver hands finished shards to; bounded work in the background."""
+
+    def begin(self, shard: FinishedShard) -> None: ...
+    def finished(self, *, wait: bool) -> list[Entry]: ...
+
+    @property
+    def pending(self) -> int: ...
+
+
+class LocalWriter:
+    """Writes shards at once, in the driver itself."""
+
+    def __init__(self, writer: ShardWriter) -> None:
+        self._writer = writer
+        self._entries: list[Entry] = []
+
+    @property
+    def pending(self) -> int:
+        """Shards handed in whose entries were not handed out."""
+        return len(self._entries)
+
+    def begin(self, shard: FinishedShard) -> None:
+        """Write it."""
+        self._entries.append(self._writer.write(shard))
+
+    def finished(self, *, wait: bool) -> list[Entry]:
+        """Entries of shards that are written since the last call."""
+        entries, self._entries = self._entries, []
+        return entries
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """The same bytes for the same table."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return bytes(sink.getvalue())
+
+
+def weakest(labels: Sequence[str]) -> str:
+    """The exactness of many rows together."""
+    return max(labels, key=EXACTNESS.index, default=EXACTNESS[0])
+
+
+def _entry(shard: FinishedShard, size_bytes: int) -> Entry:
+    good = [result for result in shard.results if result.finish_reason != "error"]
+    lengths = [len(tokens or ()) for tokens in shard.rows.column(TOKENS).to_pylist()]
+    return Entry(
+        shard=shard.index,
+        file=part_name(shard.index),
+        size_bytes=size_bytes,
+        rows=len(shard.results),
+        rows_failed=len(shard.results) - len(good),
+        prompt_tokens=sum(lengths),
+        tokens=sum(len(result.tokens) for result in good),
+        exactness=weakest([result.exactness for result in good]),
+    )
