@@ -1,0 +1,11 @@
+"""What can go wrong with actors, beyond what their models say."""
+
+from models.errors import PacelineError
+
+
+class PoolFailed(PacelineError, RuntimeError):
+    """A pool cannot keep its actors alive, or cannot start them; the message says why."""
+
+
+class LoopFailed(PacelineError, RuntimeError):
+    """A target actor's token loop broke; its requests are run again elsewhere."""

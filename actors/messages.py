@@ -1,0 +1,107 @@
+"""Everything that actors say to each other: small frozen objects, numbers as numpy arrays.
+
+Requests and results themselves are models/request.py's. Letters: N nodes of a draft, M tokens with
+mass, summed over its nodes.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.batch import Ints
+from models.draft import Shape
+from models.figures import Figures
+from models.request import Result, Sampling
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """What a target actor hands over: requests that ended, and all it has counted so far."""
+
+    results: tuple[Result, ...] = ()
+    figures: Figures = field(default_factory=Figures)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """What a draft actor must know of a request besides its tokens, told at first contact."""
+
+    num_prompt: int
+    seed: int
+    sampling: Sampling
+    stop_tokens: tuple[int, ...]  # as the target knows them, EOS included
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Growth:
+    """A request has grown from `base` to `base + len(tokens)` committed tokens, its new version.
+
+    With an `opening`, `base` is 0 and `tokens` begins with the prompt.
+    """
+
+    id: str
+    base: int
+    tokens: Ints  # [new]
+    opening: Opening | None = None
+
+    @property
+    def version(self) -> int:
+        """Committed length: what the draft asked for continues."""
+        return self.base + len(self.tokens)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DraftAsk:
+    """Guess how these requests go on. `client` tells one target actor's requests from another's."""
+
+    client: str
+    vocab_size: int
+    growths: tuple[Growth, ...]
+    shape: Shape
+    sampled: bool  # the rule needs the distributions that the tokens were drawn from
+    ended: tuple[str, ...] = ()  # requests to forget
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SparseRows:
+    """Distributions by their tokens with mass; row i is the slice bounds[i] : bounds[i + 1]."""
+
+    bounds: Ints  # [N + 1]
+    tokens: NDArray[np.int32]  # [M]
+    probs: NDArray[np.float32]  # [M]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guess:
+    """A draft of one request, good for one version of it."""
+
+    id: str
+    version: int
+    tokens: Ints  # [N]
+    parents: Ints  # [N]
+    probs: SparseRows | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DraftReply:
+    """The guesses; `missing` are requests that must be opened anew."""
+
+    guesses: tuple[Guess, ...]
+    missing: tuple[str, ...] = ()
+    passes: int = 0  # of the draft model, for this reply
+    seconds: float = 0.0  # at work on this reply
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DraftTeam:
+    """What a target actor must know of the draft actors before it meets them.
+
+    `pass_sizes` and `pass_seconds` are the measured cost of a pass over so many nodes; empty where
+    drafting runs no model.
+    """
+
+    name: str
+    max_width: int
+    pass_sizes: tuple[int, ...] = ()
+    pass_seconds: tuple[float, ...] = ()

@@ -1,0 +1,53 @@
+"""What an actor of a pool may use of the cluster, how many there may be, and when to give up."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from models.request import require
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Role:
+    """One kind of actor: what each of them occupies, how many there are, how often they may die.
+
+    `resources` are custom resources of the cluster, by which nodes are chosen. More than
+    `max_restarts` deaths in `window_s` seconds are too many. `required`: with none left, the pool
+    fails; otherwise it does without them for a while.
+    """
+
+    name: str
+    num_cpus: float = 1.0
+    num_gpus: float = 0.0
+    resources: Mapping[str, float] = field(default_factory=dict)
+    concurrency: int = 1  # calls that an actor serves at once
+    min_size: int = 1
+    max_size: int = 1
+    max_restarts: int = 6
+    window_s: float = 600.0
+    silent_s: float = 120.0  # an actor that answers nothing for so long is taken for dead
+    place_s: float = 30.0  # how long to wait for resources that the cluster does not have
+    required: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("num_cpus", "num_gpus"):
+            value = getattr(self, name)
+            require(value >= 0, f"{self.name}_{name}", value, "0 or more")
+        least, most = self.min_size, self.max_size
+        require(least >= 1, f"{self.name}_actors", least, "1 or more")
+        require(most >= least, f"max_{self.name}_actors", most, f"{least} or more")
+
+    def options(self) -> dict[str, Any]:
+        """As Ray wants them. Pools replace the dead themselves."""
+        return {
+            "num_cpus": self.num_cpus,
+            "num_gpus": self.num_gpus,
+            "resources": dict(self.resources) or None,
+            "max_concurrency": self.concurrency,
+            "max_restarts": 0,
+        }
+
+    def needs(self, count: int) -> dict[str, float]:
+        """What `count` actors occupy."""
+        each = {"CPU": self.num_cpus, "GPU": self.num_gpus, **self.resources}
+        return {name: count * amount for name, amount in each.items() if amount}

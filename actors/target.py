@@ -1,0 +1,151 @@
+"""A target actor: a token loop that steps on a thread of its own while calls come and go.
+
+A plain class; pools make it remote. Calls may come from several threads at once. They leave
+commands for the loop's thread, which alone touches the loop, and pick up what has ended.
+"""
+
+import os
+import threading
+from collections.abc import Callable
+
+import torch
+
+from actors.errors import LoopFailed
+from actors.messages import DraftTeam, Taken
+from models.engine import EngineConfig, build_loop
+from models.figures import Figures
+from models.loop import TokenLoop
+from models.request import Request, Result
+
+
+class TargetActor:
+    """Owns a target, its cache and the truth about every request on it."""
+
+    def __init__(self, name: str = "target") -> None:
+        self.name = name
+        self._changed = threading.Condition()
+        self._commands: list[Callable[[TokenLoop], None]] = []
+        self._results: list[Result] = []
+        self._figures = Figures()
+        self._failure: str | None = None
+        self._stopping = False
+        self._loop: TokenLoop | None = None
+
+    def start(self, config: EngineConfig, team: DraftTeam | None = None) -> dict[str, object]:
+        """Load the models and begin to step; `team`: draft actors will be introduced later.
+
+        Raises what loading raises: UnsupportedCheckpoint, InvalidOption, OSError.
+        """
+        self._loop = build_loop(config)
+        threading.Thread(target=self._run, args=(self._loop, config.threads), daemon=True).start()
+        return self.describe()
+
+    def describe(self) -> dict[str, object]:
+        """The target and how it runs."""
+        loop = self._ready()
+        own = {"pid": os.getpid(), "threads": torch.get_num_threads()}
+        return {**loop.describe(), "max_length": loop.max_length, **own}
+
+    def ping(self) -> str:
+        """Answers while the process lives, even in the middle of a long pass."""
+        return self.name
+
+    # --- requests -----------------------------------------------------------------------------
+
+    def submit(self, requests: list[Request]) -> None:
+        """Queue requests. One that cannot run here ends with finish_reason "error"."""
+        self._do(lambda loop: self._accept(loop, requests))
+
+    def cancel(self, ids: list[str]) -> None:
+        """Drop requests before the next step; nothing more is heard of them."""
+        self._do(lambda loop: self._drop(loop, ids))
+
+    def take(self, timeout_s: float) -> Taken:
+        """What has ended since the last call; waits up to `timeout_s` for the first to end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._results or self._failure, timeout_s)
+            self._check()
+            taken = Taken(results=tuple(self._results), figures=self._figures)
+            self._results.clear()
+            return taken
+
+    def figures(self) -> Figures:
+        """All that was counted since the start."""
+        with self._changed:
+            return self._figures
+
+    # --- the loop's thread --------------------------------------------------------------------
+
+    def _run(self, loop: TokenLoop, threads: int | None) -> None:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        try:
+            with torch.inference_mode():
+                while self._obey(loop):
+                    self._publish(loop.step(), loop.figures())
+        except Exception as error:
+            # Whatever broke the loop, its state can no longer be trusted: the pool is told.
+            self._fail(f"{type(error).__name__}: {error}")
+
+    def _obey(self, loop: TokenLoop) -> bool:
+        """Carry out what was asked; sleep while there is nothing to step. False: stop."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: self._commands or loop.num_unfinished or self._stopping
+                )
+                commands, self._commands = self._commands, []
+            if self._stopping:
+                return False
+            for command in commands:
+                command(loop)
+            if loop.num_unfinished:
+                return True
+
+    def _accept(self, loop: TokenLoop, requests: list[Request]) -> None:
+        refused = []
+        for request in requests:
+            try:
+                loop.submit(request)
+            except (TypeError, ValueError) as error:  # InvalidRequest is a ValueError
+                refused.append(refusal(request.id, str(error)))
+        if refused:
+            self._publish(refused, loop.figures())
+
+    def _drop(self, loop: TokenLoop, ids: list[str]) -> None:
+        for request_id in ids:
+            loop.cancel(request_id)
+
+    def _publish(self, results: list[Result], figures: Figures) -> None:
+        with self._changed:
+            self._figures = figures
+            self._results += results
+            if results:
+                self._changed.notify_all()
+
+    def _fail(self, reason: str) -> None:
+        with self._changed:
+            self._failure = reason
+            self._changed.notify_all()
+
+    # --- calls --------------------------------------------------------------------------------
+
+    def _do(self, command: Callable[[TokenLoop], None]) -> None:
+        self._ready()
+        with self._changed:
+            self._check()
+            self._commands.append(command)
+            self._changed.notify_all()
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise LoopFailed(f"{self.name}: the token loop broke: {self._failure}")
+
+    def _ready(self) -> TokenLoop:
+        assert self._loop is not None, "start() comes first"
+        return self._loop
+
+
+def refusal(request_id: str, reason: str) -> Result:
+    """The result of a request that cannot run."""
+    return Result(id=request_id, tokens=(), finish_reason="error", error=reason)

@@ -1,0 +1,214 @@
+"""Targets, and the drafters that they share: requests in, results out, whoever dies in between.
+
+pool = TargetPool.start(EngineConfig(target=PATH), target_actors=2)
+pool.submit(requests)
+while pool.num_unfinished:
+    results = pool.take(timeout_s=1.0)
+"""
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any, Self
+
+import ray
+from ray import ObjectRef
+from ray.exceptions import RayError
+
+from actors.ledger import Ledger
+from actors.messages import Taken
+from actors.pool import Pool, reason_of
+from actors.role import Role
+from actors.target import TargetActor
+from models.engine import EngineConfig
+from models.figures import Figures
+from models.request import Request, Result
+
+QUEUE_FACTOR = 2  # requests on an actor at most, in batches: the next wait where the first run
+LONG_POLL_S = 10.0
+IDLE_S = 30.0  # an actor above the minimum that had nothing to do for so long is stopped
+CALLS = 4  # that a target actor serves at once: one waits for results, others must get through
+
+
+class TargetPool:
+    """Runs requests on target actors; each comes back once. Not thread-safe."""
+
+    def __init__(self, config: EngineConfig, targets: Pool) -> None:
+        """Use `start`."""
+        self._config, self._targets = config, targets
+        self._ledger = Ledger()
+        self._takes: dict[str, ObjectRef[Any]] = {}
+        self._figures: dict[str, Figures] = {}  # by actor, the dead included
+        self._given_up: list[Result] = []
+        self._busy = time.monotonic()
+
+    @classmethod
+    def start(
+        cls,
+        config: EngineConfig,
+        *,
+        target_actors: int = 1,
+        max_target_actors: int | None = None,
+        num_cpus: float = 1.0,
+        num_gpus: float = 0.0,
+        resources: Mapping[str, float] | None = None,
+    ) -> Self:
+        """Create the actors and wait until they are ready.
+
+        Args:
+            num_cpus, num_gpus, resources: of each target actor. Torch uses `config.threads`
+                threads in each, or as many as `num_cpus`.
+            max_target_actors: grow up to so many while requests queue up.
+        Raises:
+            UnsupportedCheckpoint, InvalidOption, PoolFailed.
+        """
+        role = Role(
+            name="target",
+            num_cpus=num_cpus,
+            num_gpus=num_gpus,
+            resources=resources or {},
+            concurrency=CALLS,
+            min_size=target_actors,
+            max_size=max_target_actors or target_actors,
+        )
+        threads = config.threads or max(1, int(num_cpus))
+        settled = replace(config, threads=threads)
+        targets = Pool(role, TargetActor, lambda: (settled,))
+        targets.start()
+        return cls(settled, targets)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+    # --- requests -----------------------------------------------------------------------------
+
+    @property
+    def num_unfinished(self) -> int:
+        """Requests whose result has not been taken."""
+        return len(self._ledger) + len(self._given_up)
+
+    def free_slots(self) -> int:
+        """How many more requests would keep the actors busy without piling up."""
+        return max(0, self._limit * max(1, len(self._targets.ready)) - len(self._ledger))
+
+    def submit(self, requests: Iterable[Request]) -> None:
+        """Queue requests, any number. Raises InvalidRequest for an id that is running already."""
+        for request in requests:
+            self._ledger.add(request)
+        self._look_after()
+
+    def cancel(self, ids: Iterable[str]) -> None:
+        """Drop requests; there will be no results of them."""
+        by_actor: dict[str, list[str]] = {}
+        for request_id in ids:
+            actor = self._ledger.drop(request_id)
+            if actor is not None:
+                by_actor.setdefault(actor, []).append(request_id)
+        for actor, dropped in by_actor.items():
+            self._targets.members[actor].handle.cancel.remote(dropped)
+
+    def take(self, timeout_s: float = 1.0) -> list[Result]:
+        """Results of requests that have ended; waits up to `timeout_s` for the first.
+
+        Raises PoolFailed if no target actor can be kept alive.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            self._look_after()
+            results = self._collect()
+            left = deadline - time.monotonic()
+            if results or left <= 0 or not len(self._ledger):
+                return results
+            self._wait(min(left, 1.0))
+
+    # --- what is told -------------------------------------------------------------------------
+
+    def figures(self) -> Figures:
+        """What all actors have counted, those that died included."""
+        return sum(self._figures.values(), Figures())
+
+    def describe(self) -> dict[str, Any]:
+        """The target and how it runs, for summaries."""
+        first = next(iter(self._targets.ready), None)
+        told = dict(first.description or {}) if first else {}
+        told.pop("pid", None)
+        return {**told, "target_actors": len(self._targets.members)}
+
+    def pids(self) -> dict[str, int]:
+        """The actors' processes, by name."""
+        return {m.name: m.description["pid"] for m in self._targets.ready if m.description}
+
+    def stop(self) -> None:
+        """Stop all actors; what has not ended is dropped."""
+        self._targets.stop()
+
+    # --- the actors ---------------------------------------------------------------------------
+
+    @property
+    def _limit(self) -> int:
+        return QUEUE_FACTOR * self._config.batch_size
+
+    def _look_after(self) -> None:
+        """Notice deaths and births, choose the size, hand out what waits."""
+        for name, reason in self._targets.poll().dead.items():
+            self._mourn(name, reason)
+        self._scale()
+        ready = {m.name: m for m in self._targets.ready}
+        for name, requests in self._ledger.assign(dict.fromkeys(ready, self._limit)).items():
+            ready[name].handle.submit.remote(requests)
+        for name, member in ready.items():
+            if name not in self._takes:
+                self._takes[name] = member.handle.take.remote(LONG_POLL_S)
+
+    def _mourn(self, name: str, reason: str) -> None:
+        self._takes.pop(name, None)
+        self._given_up += self._ledger.lose(name, reason)
+
+    def _wait(self, timeout_s: float) -> None:
+        awaited = [*self._takes.values(), *self._targets.answers]
+        if awaited:
+            ray.wait(awaited, num_returns=1, timeout=timeout_s)
+
+    def _collect(self) -> list[Result]:
+        """What the actors have handed over."""
+        results, self._given_up = self._given_up, []
+        waited = {ref: name for name, ref in self._takes.items()}
+        done, _ = ray.wait(list(waited), num_returns=len(waited), timeout=0) if waited else ([], [])
+        for ref in done:
+            results += self._receive(waited[ref], ref)
+        return results
+
+    def _receive(self, name: str, ref: "ObjectRef[Any]") -> list[Result]:
+        del self._takes[name]
+        try:
+            taken: Taken = ray.get(ref)
+        except RayError as error:  # it is dead, or its loop broke
+            reason = reason_of(error)
+            self._targets.lose(self._targets.members[name], reason)
+            self._mourn(name, reason)
+            return []
+        self._figures[name] = taken.figures
+        return self._ledger.settle(name, taken.results)
+
+    def _scale(self) -> None:
+        """More actors while requests queue up, fewer when they idle."""
+        role, now = self._targets.role, time.monotonic()
+        if role.min_size == role.max_size:
+            return
+        wanted = -(-len(self._ledger) // self._limit)
+        if wanted >= self._targets.size:
+            self._busy = now
+            self._targets.resize(wanted)
+        elif now - self._busy > IDLE_S:
+            self._targets.resize(wanted)
+            self._retire()
+
+    def _retire(self) -> None:
+        """Stop idle actors above the size."""
+        for member in self._targets.ready[self._targets.size :]:
+            if self._ledger.load(member.name) == 0:
+                self._takes.pop(member.name, None)
+                self._targets.retire(member)
