@@ -8,7 +8,7 @@ environment (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_PROFILE, ...).
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -125,8 +125,9 @@ def _list_local(url: str) -> Iterator[FileInfo]:
     root = Path(url)
     for folder, _, names in os.walk(root, followlinks=True, onerror=_raise):
         for path in (Path(folder, name) for name in names):
-            name = path.relative_to(root).as_posix()
-            yield FileInfo(url=str(path), name=name, size_bytes=path.stat().st_size)
+            with suppress(FileNotFoundError):  # a temporary file that is gone by now
+                name, size_bytes = path.relative_to(root).as_posix(), path.stat().st_size
+                yield FileInfo(url=str(path), name=name, size_bytes=size_bytes)
 
 
 def _raise(error: OSError) -> None:

@@ -110,7 +110,7 @@ class GenerateConfig:
     device: str = option("where they run", default=AUTO, choices=(AUTO, "cpu", "cuda"))
     threads: int | None = option("CPU threads of each model actor", default=None)
     shard_rows: int = option(
-        "input rows per output file, which is also what a killed job loses at most per file",
+        "input rows per output file; a killed job runs again those that were not finished",
         default=256,
         decides=True,
     )

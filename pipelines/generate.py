@@ -1,0 +1,138 @@
+"""`paceline generate`: a data set becomes requests, the target's results become rows.
+
+files -> shards -> prompts -> token ids     Ray Data            pipelines/dataset.py
+      -> requests -> results                target actors       actors/, pipelines/drive.py
+      -> texts, rows -> output files        a writer actor      pipelines/writer.py
+      -> committed                          here                pipelines/manifest.py
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import pyarrow as pa
+import ray
+from actors.tokenizer import TokenizerActor
+
+from actors.pool import TargetPool
+from cluster import storage
+from cluster.connect import connected
+from cluster.errors import StorageError
+from models.errors import PacelineError
+from models.figures import Figures
+from pipelines.config import GenerateConfig
+from pipelines.dataset import PromptSource, stream
+from pipelines.drive import Drive
+from pipelines.errors import JobFailed
+from pipelines.fingerprint import NOISE
+from pipelines.options import as_dict
+from pipelines.prepare import Prepared, prepare
+from pipelines.progress import Progress
+from pipelines.remote_writer import RemoteWriter
+from pipelines.summary import Summary, summarize
+
+SPARE_CPUS = 2  # logical CPUs of a private cluster for reading, encoding and writing
+
+
+def generate(config: GenerateConfig) -> Summary:
+    """Run a job to its end, or go on with it; writes the summary, too.
+
+    Raises:
+        PacelineError: what the user gave cannot work (these are ValueErrors), or JobFailed.
+        StorageError: the input cannot be read or the output not be written.
+    """
+    began = time.monotonic()
+    config.engine()  # checks what only the models know
+    job = prepare(config)
+    summary = run(job, began=began) if job.todo else _summary(job, Figures())
+    url = config.summary or storage.join(job.layout.url, "_summary.json")
+    data = json.dumps(summary.as_dict(), indent=1).encode()
+    storage.publish(storage.normalize(url), data)
+    return summary
+
+
+def run(job: Prepared, *, began: float) -> Summary:
+    """Run the shards that are not committed."""
+    config = job.config
+    min_cpus = config.target_actors + config.draft_actors + SPARE_CPUS
+    bar = Progress(
+        rows=job.plan.num_rows * config.n,
+        done=sum(entry.rows for entry in job.earlier),
+        shown=config.progress,
+    )
+    with bar, _explained(job), connected(config.address, min_cpus=min_cpus):
+        bar.note("starting")
+        tables = _tables(job)
+        writer = RemoteWriter(job.layout, partial(TokenizerActor, config.target))
+        pool = TargetPool.start(
+            config.engine(),
+            target_actors=config.target_actors,
+            draft_actors=config.draft_actors,
+        )
+        try:
+            drive = Drive(job.job, pool, writer, job.manifest, on_results=bar.add)
+            drive.run(tables)
+            ended = time.monotonic()
+            first = drive.began or ended
+            return _summary(
+                job,
+                pool.figures(),
+                seconds=ended - first,
+                startup_seconds=first - began,
+                engine=dict(pool.describe()),
+            )
+        finally:
+            pool.stop()
+            writer.stop()
+
+
+def _tables(job: Prepared) -> Iterator[pa.Table]:
+    """The rows of the shards to be run, encoded; reading begins now."""
+    source = PromptSource(
+        job.todo,
+        job.plan.schema,
+        prompt_field=job.config.prompt_field,
+        id_field=job.config.id_field,
+        beside_driver=storage.is_local(storage.normalize(job.config.input)),
+    )
+    return stream(source, partial(TokenizerActor, job.config.target))
+
+
+def _summary(
+    job: Prepared,
+    figures: Figures,
+    *,
+    seconds: float = 0.0,
+    startup_seconds: float = 0.0,
+    engine: dict[str, object] | None = None,
+) -> Summary:
+    return summarize(
+        job.manifest.entries.values(),
+        earlier=job.earlier,
+        figures=figures,
+        seconds=seconds,
+        startup_seconds=startup_seconds,
+        output=job.layout.url,
+        noise=NOISE,
+        engine=engine or {},
+        config=as_dict(job.config),
+    )
+
+
+@contextmanager
+def _explained(job: Prepared) -> Iterator[None]:
+    """Whatever stops a running job, as an error that says what is safe."""
+    try:
+        yield
+    except (StorageError, ray.exceptions.RayError) as error:
+        cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
+        if isinstance(cause, PacelineError):
+            raise cause from error
+        done, whole = len(job.manifest.entries), len(job.plan.shards)
+        reason = str(cause).strip().splitlines() or [type(cause).__name__]
+        raise JobFailed(
+            f"the job stopped: {reason[0]}. {done} of {whole} shards are committed; "
+            "the same command goes on with the others"
+        ) from error

@@ -1,0 +1,57 @@
+"""`paceline generate` as a command: its options, a YAML file's and their order."""
+
+import argparse
+import sys
+
+from pipelines.config import GenerateConfig
+from pipelines.flags import add_flags, given, read_yaml
+from pipelines.options import from_mapping
+
+ABOUT = """\
+Complete the prompts of a data set with a target model, a drafter guessing ahead.
+
+The rows' tokens depend on the target, the prompt and the seed alone: not on the drafter, the batch,
+the number of actors, or whether the job was killed and run again.
+"""
+EXAMPLE = """\
+example: complete the prompts in a file, with prompt lookup as the drafter
+
+  paceline generate --target examples/models/text-target --drafter lookup \\
+      --input examples/prompts.jsonl --output out/completions --max-tokens 64
+
+  python -c "import pandas; print(pandas.read_parquet('out/completions').completion[0])"
+
+The same options in a file: --config job.yaml, with lines such as `max_tokens: 64`. Options on the
+command line come before those in the file. A job that was killed goes on when it is run again.
+"""
+
+
+def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "generate",
+        help="complete the prompts of a data set",
+        description=ABOUT,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--config", metavar="FILE.yaml", help="options in a file, named as here with _ for -"
+    )
+    add_flags(parser, GenerateConfig)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the job and print its figures."""
+    values = read_yaml(options.config) if options.config else {}
+    config = from_mapping(GenerateConfig, values | given(options, GenerateConfig))
+    from pipelines.generate import generate
+
+    summary = generate(config)
+    print("\n".join(summary.lines()))
+    if summary.rows_failed:
+        told = f"{summary.rows_failed} of {summary.rows} rows failed: see their column `error`"
+        print(f"paceline: {told}", file=sys.stderr)
+    return 0

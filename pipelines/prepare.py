@@ -1,0 +1,87 @@
+"""What a job is made of before anything runs: a configuration that fits its input and output.
+
+Needs neither Ray nor a model.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cluster import storage
+from pipelines.config import GenerateConfig
+from pipelines.drive import Job
+from pipelines.errors import InvalidInput
+from pipelines.fingerprint import fingerprint
+from pipelines.inputs import find_inputs
+from pipelines.manifest import Entry, Manifest
+from pipelines.output import output_schema
+from pipelines.shards import Plan, Shard, make_plan
+from pipelines.survey import survey
+from pipelines.writer import Layout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A job whose configuration, input and output have been checked."""
+
+    config: GenerateConfig
+    plan: Plan
+    layout: Layout
+    manifest: Manifest
+    earlier: tuple[Entry, ...]
+
+    @property
+    def todo(self) -> list[Shard]:
+        """Shards that are not committed."""
+        return [s for s in self.plan.shards if s.index not in self.manifest.entries]
+
+    @property
+    def job(self) -> Job:
+        """What the driver's loop needs to know."""
+        return Job(
+            sampling=self.config.sampling(),
+            seed=self.config.seed,
+            samples=self.config.n,
+            shard_rows={shard.index: shard.num_rows for shard in self.todo},
+        )
+
+
+def prepare(config: GenerateConfig) -> Prepared:
+    """Check what can be checked without a model; opens the output folder.
+
+    Raises:
+        PacelineError: the input or the output folder cannot be used as the configuration says.
+        StorageError: the input cannot be read or the output not be written.
+    """
+    source, url = storage.normalize(config.input), storage.normalize(config.output)
+    if f"{url}/".startswith(f"{source}/"):
+        raise InvalidInput(f"output {url!r} lies in the input {source!r}, which would change it")
+    plan = _plan(config, source)
+    schema = output_schema(
+        plan.schema,
+        id_field=config.id_field,
+        samples=config.n,
+        logprobs=config.logprobs is not None,
+    )
+    layout = Layout(url=url, schema=schema, id_field=config.id_field, samples=config.n)
+    manifest = Manifest.open(url, fingerprint(config, plan), resume=config.resume)
+    earlier = tuple(manifest.entries.values())
+    return Prepared(config=config, plan=plan, layout=layout, manifest=manifest, earlier=earlier)
+
+
+def _plan(config: GenerateConfig, source: str) -> Plan:
+    surveys = [survey(file, prompt_field=config.prompt_field) for file in find_inputs(source)]
+    plan = make_plan(surveys, shard_rows=config.shard_rows)
+    if not plan.num_rows:
+        raise InvalidInput(f"input {config.input!r} has no rows")
+    _require_column("prompt_field", config.prompt_field, plan.schema.names)
+    if config.id_field != "id":
+        _require_column("id_field", config.id_field, plan.schema.names)
+    return plan
+
+
+def _require_column(option: str, name: str, columns: Sequence[str]) -> None:
+    """Columns are not known where no row could be read: then there are error rows instead."""
+    if columns and name not in columns:
+        raise InvalidInput(
+            f"{option}={name!r}: the input has no such column; it has {', '.join(columns)}"
+        )
