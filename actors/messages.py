@@ -97,11 +97,14 @@ class DraftReply:
 class DraftTeam:
     """What a target actor must know of the draft actors before it meets them.
 
-    `pass_sizes` and `pass_seconds` are the measured cost of a pass over so many nodes; empty where
-    drafting runs no model.
+    `deterministic`: their guesses are not drawn from a distribution. `patience`: how long a late
+    draft is waited for, in rounds of the target. `pass_sizes` and `pass_seconds` are the measured
+    cost of a pass over so many nodes; empty where drafting runs no model.
     """
 
     name: str
     max_width: int
+    deterministic: bool = False
+    patience: float = 1.0
     pass_sizes: tuple[int, ...] = ()
     pass_seconds: tuple[float, ...] = ()

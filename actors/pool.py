@@ -1,206 +1,216 @@
-"""Actors of one role: created, watched, replaced when they die, more or fewer as is asked.
+"""Targets, and the drafters that they share: requests in, results out, whoever dies in between.
 
-Knows nothing of what they do. A pool has no thread: it looks after its actors when it is polled.
+pool = TargetPool.start(EngineConfig(target=PATH), target_actors=2)
+pool.submit(requests)
+while pool.num_unfinished:
+    results = pool.take(timeout_s=1.0)
 """
 
-import logging
 import time
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any, Self
 
 import ray
 from ray import ObjectRef
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError
 
-from actors.errors import PoolFailed
+from actors.ledger import Ledger
+from actors.members import Pool, reason_of
+from actors.messages import Taken
 from actors.role import Role
-from models.errors import PacelineError
+from actors.target import TargetActor
+from models.engine import EngineConfig
+from models.figures import Figures
+from models.request import Request, Result
 
-PING_EVERY_S = 1.0
-log = logging.getLogger(__name__)
+__all__ = ["Pool", "TargetPool"]
 
-
-@dataclass(slots=True)
-class Member:
-    """One actor. `description` is what its start() returned; None until then."""
-
-    name: str
-    handle: Any
-    answer: "ObjectRef[Any] | None"  # of start(), later of ping()
-    asked: float  # when that was called
-    description: dict[str, Any] | None = None
-
-    @property
-    def ready(self) -> bool:
-        return self.description is not None
+QUEUE_FACTOR = 2  # requests on an actor at most, in batches: the next wait where the first run
+LONG_POLL_S = 10.0
+IDLE_S = 30.0  # an actor above the minimum that had nothing to do for so long is stopped
+CALLS = 4  # that a target actor serves at once: one waits for results, others must get through
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """What a look at the actors showed: those ready now that were not before, and the dead."""
+class TargetPool:
+    """Runs requests on target actors; each comes back once. Not thread-safe."""
 
-    ready: list[Member] = field(default_factory=list)
-    dead: dict[str, str] = field(default_factory=dict)  # name -> reason
+    def __init__(self, config: EngineConfig, targets: Pool) -> None:
+        """Use `start`."""
+        self._config, self._targets = config, targets
+        self._ledger = Ledger()
+        self._takes: dict[str, ObjectRef[Any]] = {}
+        self._figures: dict[str, Figures] = {}  # by actor, the dead included
+        self._given_up: list[Result] = []
+        self._busy = time.monotonic()
 
+    @classmethod
+    def start(
+        cls,
+        config: EngineConfig,
+        *,
+        target_actors: int = 1,
+        max_target_actors: int | None = None,
+        num_cpus: float = 1.0,
+        num_gpus: float = 0.0,
+        resources: Mapping[str, float] | None = None,
+    ) -> Self:
+        """Create the actors and wait until they are ready.
 
-class Pool:
-    """Keeps `size` actors of a class alive. The class has start(...) -> description, and ping()."""
-
-    def __init__(
-        self, role: Role, actor_class: type, arguments: Callable[[], tuple[Any, ...]]
-    ) -> None:
-        """`arguments` gives those of start(); it is asked anew for each actor."""
-        self.role, self.size = role, role.min_size
-        self.members: dict[str, Member] = {}
-        self._class: Any = ray.remote(actor_class).options(**role.options())
-        self._arguments = arguments
-        self._born = 0
-        self._deaths: deque[float] = deque()
-        self._reason = ""
-        self._started = False
-
-    @property
-    def ready(self) -> list[Member]:
-        """The actors that can be called."""
-        return [m for m in self.members.values() if m.ready]
-
-    def start(self) -> None:
-        """Create the actors and wait until all are ready.
-
-        Raises what start() raises where that is one of our errors, PoolFailed otherwise.
+        Args:
+            num_cpus, num_gpus, resources: of each target actor. Torch uses `config.threads`
+                threads in each, or as many as `num_cpus`.
+            max_target_actors: grow up to so many while requests queue up.
+        Raises:
+            UnsupportedCheckpoint, InvalidOption, PoolFailed.
         """
-        began = time.monotonic()
-        self._restore()
-        while len(self.ready) < self.size:
-            self.wait(1.0)
-            self.poll()
-            if time.monotonic() - began > self.role.place_s:
-                self._check_place()
-        self._started = True
+        role = Role(
+            name="target",
+            num_cpus=num_cpus,
+            num_gpus=num_gpus,
+            resources=resources or {},
+            concurrency=CALLS,
+            min_size=target_actors,
+            max_size=max_target_actors or target_actors,
+        )
+        threads = config.threads or max(1, int(num_cpus))
+        settled = replace(config, threads=threads)
+        targets = Pool(role, TargetActor, lambda: (settled,))
+        targets.start()
+        return cls(settled, targets)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+    # --- requests -----------------------------------------------------------------------------
 
     @property
-    def answers(self) -> "list[ObjectRef[Any]]":
-        """What is worth a poll when it comes in."""
-        return [m.answer for m in self.members.values() if m.answer is not None]
+    def num_unfinished(self) -> int:
+        """Requests whose result has not been taken."""
+        return len(self._ledger) + len(self._given_up)
 
-    def wait(self, timeout_s: float) -> None:
-        """Sleep until something is worth a poll."""
-        if self.answers:
-            ray.wait(self.answers, num_returns=1, timeout=timeout_s)
+    def free_slots(self) -> int:
+        """How many more requests would keep the actors busy without piling up."""
+        return max(0, self._limit * max(1, len(self._targets.ready)) - len(self._ledger))
 
-    def poll(self) -> Changes:
-        """Look after the actors: notice who is ready and who is dead, replace and ping."""
-        changes = Changes()
-        for member in list(self.members.values()):
-            was_ready = member.ready
-            reason = self._look(member)
-            if reason is not None:
-                self._bury(member, reason)
-                changes.dead[member.name] = reason
-            elif member.ready and not was_ready:
-                changes.ready.append(member)
-        self._restore()
-        return changes
+    def submit(self, requests: Iterable[Request]) -> None:
+        """Queue requests, any number. Raises InvalidRequest for an id that is running already."""
+        for request in requests:
+            self._ledger.add(request)
+        self._look_after()
 
-    def lose(self, member: Member, reason: str) -> None:
-        """A call has shown that a member is of no use any more."""
-        if member.name in self.members:
-            self._bury(member, reason)
+    def cancel(self, ids: Iterable[str]) -> None:
+        """Drop requests; there will be no results of them."""
+        by_actor: dict[str, list[str]] = {}
+        for request_id in ids:
+            actor = self._ledger.drop(request_id)
+            if actor is not None:
+                by_actor.setdefault(actor, []).append(request_id)
+        for actor, dropped in by_actor.items():
+            self._targets.members[actor].handle.cancel.remote(dropped)
 
-    def resize(self, size: int) -> None:
-        """Have `size` actors, within the role's bounds; fewer by `retire` only."""
-        self.size = max(self.role.min_size, min(size, self.role.max_size))
+    def take(self, timeout_s: float = 1.0) -> list[Result]:
+        """Results of requests that have ended; waits up to `timeout_s` for the first.
 
-    def retire(self, member: Member) -> None:
-        """Stop an actor that is not needed any more."""
-        del self.members[member.name]
-        ray.kill(member.handle)
+        Raises PoolFailed if no target actor can be kept alive.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            self._look_after()
+            results = self._collect()
+            left = deadline - time.monotonic()
+            if results or left <= 0 or not len(self._ledger):
+                return results
+            self._wait(min(left, 1.0))
+
+    # --- what is told -------------------------------------------------------------------------
+
+    def figures(self) -> Figures:
+        """What all actors have counted, those that died included."""
+        return sum(self._figures.values(), Figures())
+
+    def describe(self) -> dict[str, Any]:
+        """The target and how it runs, for summaries."""
+        first = next(iter(self._targets.ready), None)
+        told = dict(first.description or {}) if first else {}
+        told.pop("pid", None)
+        return {**told, "target_actors": len(self._targets.members)}
+
+    def pids(self) -> dict[str, int]:
+        """The actors' processes, by name."""
+        return {m.name: m.description["pid"] for m in self._targets.ready if m.description}
 
     def stop(self) -> None:
-        """Stop all actors."""
-        for member in list(self.members.values()):
-            self.retire(member)
+        """Stop all actors; what has not ended is dropped."""
+        self._targets.stop()
 
-    # --- one actor ----------------------------------------------------------------------------
+    # --- the actors ---------------------------------------------------------------------------
 
-    def _look(self, member: Member) -> str | None:
-        """Why the member must go, if it must. Raises its own error if it cannot start."""
-        now = time.monotonic()
-        if member.answer is None:
-            if now - member.asked >= PING_EVERY_S:
-                member.answer, member.asked = member.handle.ping.remote(), now
-            return None
-        done, _ = ray.wait([member.answer], timeout=0)
-        if not done:
-            silent = member.ready and now - member.asked > self.role.silent_s
-            return f"silent for {self.role.silent_s:.0f} s" if silent else None
+    @property
+    def _limit(self) -> int:
+        return QUEUE_FACTOR * self._config.batch_size
+
+    def _look_after(self) -> None:
+        """Notice deaths and births, choose the size, hand out what waits."""
+        for name, reason in self._targets.poll().dead.items():
+            self._mourn(name, reason)
+        self._scale()
+        ready = {m.name: m for m in self._targets.ready}
+        for name, requests in self._ledger.assign(dict.fromkeys(ready, self._limit)).items():
+            ready[name].handle.submit.remote(requests)
+        for name, member in ready.items():
+            if name not in self._takes:
+                self._takes[name] = member.handle.take.remote(LONG_POLL_S)
+
+    def _mourn(self, name: str, reason: str) -> None:
+        self._takes.pop(name, None)
+        self._given_up += self._ledger.lose(name, reason)
+
+    def _wait(self, timeout_s: float) -> None:
+        awaited = [*self._takes.values(), *self._targets.answers]
+        if awaited:
+            ray.wait(awaited, num_returns=1, timeout=timeout_s)
+
+    def _collect(self) -> list[Result]:
+        """What the actors have handed over."""
+        results, self._given_up = self._given_up, []
+        waited = {ref: name for name, ref in self._takes.items()}
+        done, _ = ray.wait(list(waited), num_returns=len(waited), timeout=0) if waited else ([], [])
+        for ref in done:
+            results += self._receive(waited[ref], ref)
+        return results
+
+    def _receive(self, name: str, ref: "ObjectRef[Any]") -> list[Result]:
+        del self._takes[name]
         try:
-            answer = ray.get(member.answer)
-        except RayTaskError as error:
-            return self._refused(error)
-        except RayError as error:
-            return reason_of(error)
-        member.answer = None
-        if not member.ready:
-            member.description = answer
-        return None
+            taken: Taken = ray.get(ref)
+        except RayError as error:  # it is dead, or its loop broke
+            reason = reason_of(error)
+            self._targets.lose(self._targets.members[name], reason)
+            self._mourn(name, reason)
+            return []
+        self._figures[name] = taken.figures
+        return self._ledger.settle(name, taken.results)
 
-    def _refused(self, error: RayTaskError) -> str:
-        """An actor whose start() raised: trying again would not help."""
-        if self._started and not self.role.required:
-            return reason_of(error)
-        self.stop()
-        if isinstance(error.cause, PacelineError):
-            raise error.cause from None
-        told = reason_of(error)
-        raise PoolFailed(f"a {self.role.name} actor cannot start: {told}") from error
+    def _scale(self) -> None:
+        """More actors while requests queue up, fewer when they idle."""
+        role, now = self._targets.role, time.monotonic()
+        if role.min_size == role.max_size:
+            return
+        wanted = -(-len(self._ledger) // self._limit)
+        if wanted >= self._targets.size:
+            self._busy = now
+            self._targets.resize(wanted)
+        elif now - self._busy > IDLE_S:
+            self._targets.resize(wanted)
+            self._retire()
 
-    def _bury(self, member: Member, reason: str) -> None:
-        log.warning("%s is dead: %s", member.name, reason)
-        del self.members[member.name]
-        ray.kill(member.handle)  # it may hang instead
-        self._deaths.append(time.monotonic())
-        self._reason = reason
-
-    # --- all of them --------------------------------------------------------------------------
-
-    def _restore(self) -> None:
-        while len(self.members) < self.size and self._may_create():
-            self._create()
-        if self.role.required and not self.members and self.size:
-            raise PoolFailed(
-                f"{len(self._deaths)} {self.role.name} actors died within "
-                f"{self.role.window_s:.0f} s; the last: {self._reason}"
-            )
-
-    def _may_create(self) -> bool:
-        while self._deaths and self._deaths[0] < time.monotonic() - self.role.window_s:
-            self._deaths.popleft()
-        return len(self._deaths) <= self.role.max_restarts
-
-    def _create(self) -> None:
-        name = f"{self.role.name}-{self._born}"
-        self._born += 1
-        handle = self._class.remote(name)
-        started = handle.start.remote(*self._arguments())
-        self.members[name] = Member(name, handle, started, time.monotonic())
-
-    def _check_place(self) -> None:
-        """Raise if the cluster is too small for the actors that still wait."""
-        needs = self.role.needs(self.size)
-        has = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        short = {name: n for name, n in needs.items() if has.get(name, 0) < n}
-        if short:
-            self.stop()
-            told = ", ".join(f"{n:g} {name} of {has.get(name, 0):g}" for name, n in short.items())
-            raise PoolFailed(f"no place for {self.size} {self.role.name} actors: they need {told}")
-
-
-def reason_of(error: Exception) -> str:
-    """What went wrong, in one line: what Ray appends is long."""
-    if isinstance(error, RayTaskError) and isinstance(error.cause, Exception):
-        return f"{type(error.cause).__name__}: {error.cause}"
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    def _retire(self) -> None:
+        """Stop idle actors above the size."""
+        for member in self._targets.ready[self._targets.size :]:
+            if self._ledger.load(member.name) == 0:
+                self._takes.pop(member.name, None)
+                self._targets.retire(member)

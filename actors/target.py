@@ -7,11 +7,14 @@ commands for the loop's thread, which alone touches the loop, and pick up what h
 import os
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
 from actors.errors import LoopFailed
+from actors.line import Send
 from actors.messages import DraftTeam, Taken
+from actors.remote_drafter import RemoteDrafter
 from models.engine import EngineConfig, build_loop
 from models.figures import Figures
 from models.loop import TokenLoop
@@ -30,13 +33,16 @@ class TargetActor:
         self._failure: str | None = None
         self._stopping = False
         self._loop: TokenLoop | None = None
+        self._drafter: RemoteDrafter | None = None
 
     def start(self, config: EngineConfig, team: DraftTeam | None = None) -> dict[str, object]:
-        """Load the models and begin to step; `team`: draft actors will be introduced later.
+        """Load the models and begin to step; `team`: draft actors will be introduced by `meet`.
 
         Raises what loading raises: UnsupportedCheckpoint, InvalidOption, OSError.
         """
-        self._loop = build_loop(config)
+        if team is not None:
+            self._drafter = RemoteDrafter(team, client=self.name)
+        self._loop = build_loop(config, drafter=self._drafter)
         threading.Thread(target=self._run, args=(self._loop, config.threads), daemon=True).start()
         return self.describe()
 
@@ -49,6 +55,13 @@ class TargetActor:
     def ping(self) -> str:
         """Answers while the process lives, even in the middle of a long pass."""
         return self.name
+
+    def meet(self, draft_actors: dict[str, Any]) -> None:
+        """These draft actors (handles, by name) are there from now on."""
+        drafter = self._drafter
+        assert drafter is not None, "start() had no team"
+        sends = {name: sender(handle) for name, handle in draft_actors.items()}
+        self._do(lambda loop: drafter.connect(sends))
 
     # --- requests -----------------------------------------------------------------------------
 
@@ -144,6 +157,11 @@ class TargetActor:
     def _ready(self) -> TokenLoop:
         assert self._loop is not None, "start() comes first"
         return self._loop
+
+
+def sender(handle: Any) -> Send:
+    """How to ask a draft actor by its handle."""
+    return lambda ask: handle.draft.remote(ask).future()
 
 
 def refusal(request_id: str, reason: str) -> Result:

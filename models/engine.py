@@ -150,8 +150,10 @@ def _sizing(config: EngineConfig, target: Target, drafter: Drafter | None) -> Si
     shape = _fixed_shape(config)
     if shape is not None:
         return FixedSize(shape)
-    model = drafter.model if isinstance(drafter, ModelDrafter) else None
-    cost = None if model is None else measure(model)
+    if isinstance(drafter, ModelDrafter):
+        cost = measure(drafter.model)
+    else:
+        cost = getattr(drafter, "cost", None)  # a remote one was told
     return Controller(measure(target), cost, max_width=min(config.max_width, drafter.max_width))
 
 

@@ -67,6 +67,7 @@ class TokenLoop:
         self._figures = Figures()
         self._processors: dict[int, tuple[tuple[str, ...], Processor]] = {}  # by first row
         self._turn = 0
+        self._transferred_s = 0.0
         self._marks = _Stopwatch()
 
     # --- requests -----------------------------------------------------------------------------
@@ -207,6 +208,7 @@ class TokenLoop:
         self._learn(round_, commits, shape, len(batch.tokens), score_s)
         results = self._finish()
         self.sizing.observe_other(self._marks.note("other"))
+        self._book_transfer("other")
         return results
 
     def _group(self) -> tuple[int, list[Sequence]]:
@@ -228,6 +230,9 @@ class TokenLoop:
         known = self._processors.get(first)
         if known is None or known[0] != ids:
             made = Processor(running, self.target.vocab_size, self.target.device)
+            # Others that hold one of these requests would miss what it generates from now on.
+            others = self._processors.items()
+            self._processors = {row: o for row, o in others if not set(ids) & set(o[0])}
             self._processors[first] = known = (ids, made)
         return known[1]
 
@@ -248,6 +253,7 @@ class TokenLoop:
         for b, draft in zip(drafting, made, strict=True):
             drafts[b] = draft
         seconds = self._marks.note("draft")
+        self._book_transfer("draft")
         if any(map(len, made)):
             self.sizing.observe_draft(shape, len(drafting), seconds)
         self._count(draft_passes=self.drafter.passes - passes)
@@ -303,6 +309,13 @@ class TokenLoop:
             drafted_by_position=tuple(by_depth[0, :width].tolist()),
             accepted_by_position=tuple(by_depth[1, :width].tolist()),
         )
+
+    def _book_transfer(self, part: str) -> None:
+        """Move what a remote drafter spent on messages out of `part`."""
+        if self.drafter is not None and self.drafter.remote:
+            total = self.drafter.transfer_s
+            self._marks.shift(part, "transfer", total - self._transferred_s)
+            self._transferred_s = total
 
     def _finish(self) -> list[Result]:
         ended = [s for s in self._running if s.finish_reason is not None]
@@ -361,6 +374,12 @@ class _Stopwatch:
         spent, self._last = now - self._last, now
         self._seconds[part] = self._seconds.get(part, 0.0) + spent
         return spent
+
+    def shift(self, source: str, destination: str, seconds: float) -> None:
+        """Book time noted under one part under another."""
+        seconds = min(seconds, self._seconds.get(source, 0.0))
+        self._seconds[source] -= seconds
+        self._seconds[destination] = self._seconds.get(destination, 0.0) + seconds
 
     def totals(self) -> dict[str, float]:
         return {f"{part}_s": seconds for part, seconds in self._seconds.items()}

@@ -38,8 +38,12 @@ class Drafter(Protocol):
 
     name: str
     max_width: int  # guesses it can give for one position; 1: chains only
-    remote: bool  # it works in another process while the target scores
     passes: int  # forward passes of its model so far
+    transfer_s: float  # seconds of the loop spent on messages so far; read where it is remote
+
+    @property
+    def remote(self) -> bool:
+        """Whether it works in another process while the target scores; may change at any time."""
 
     def propose(
         self, sequences: Several[Sequence], shape: Shape, context: DraftContext

@@ -74,6 +74,7 @@ class LookupDrafter:
     name = "lookup"
     max_width = 1
     remote = False
+    transfer_s = 0.0
 
     def __init__(self) -> None:
         self.passes = 0

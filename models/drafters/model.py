@@ -27,6 +27,7 @@ class ModelDrafter:
 
     max_width = 8
     remote = False
+    transfer_s = 0.0
 
     def __init__(self, model: Target, *, rows: int, capacity: int, name: str = "model") -> None:
         self.name, self.model = name, model

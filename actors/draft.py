@@ -1,0 +1,120 @@
+"""A draft actor: one drafter that guesses for many targets, from messages alone.
+
+A plain class; pools make it remote. It may die, be late or forget at any time: targets then go on
+without it, and open their requests anew.
+"""
+
+import os
+import time
+
+import numpy as np
+import torch
+
+from actors.messages import DraftAsk, DraftReply, Growth, Guess, SparseRows
+from actors.mirrors import Mirrors
+from models.costs import SIZES, measure
+from models.draft import Draft
+from models.drafters import DraftContext, Drafter, ModelDrafter
+from models.engine import EngineConfig, build_drafter
+from models.processing import Processor
+from models.sequence import Sequence
+from models.verify import RoundNoise
+
+CPU = torch.device("cpu")
+
+
+class DraftActor:
+    """Owns a drafter and its copies of the targets' requests."""
+
+    def __init__(self, name: str = "draft") -> None:
+        self.name = name
+        self._drafter: Drafter | None = None
+
+    def start(self, config: EngineConfig, rows: int, max_length: int) -> dict[str, object]:
+        """Load the drafter; it remembers `rows` requests of at most `max_length` tokens.
+
+        Raises what loading raises: UnsupportedCheckpoint, OSError.
+        """
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
+        self._drafter = build_drafter(config, None, max_length, rows=rows)
+        assert self._drafter is not None, "a draft actor needs a drafter"
+        self._mirrors = Mirrors(rows, self._drafter.forget)
+        self._max_length = max_length
+        self._measured = config.draft_tokens == "auto"
+        return self.describe()
+
+    @property
+    def _model(self) -> ModelDrafter | None:
+        return self._drafter if isinstance(self._drafter, ModelDrafter) else None
+
+    def describe(self) -> dict[str, object]:
+        """The drafter, and what a pass of its model costs here."""
+        assert self._drafter is not None
+        told: dict[str, object] = {"name": self._drafter.name, "pid": os.getpid()}
+        told["max_width"] = self._drafter.max_width
+        if self._model is not None:
+            told["vocabulary"] = self._model.model.vocab_size
+            told["parameters"] = self._model.model.num_parameters
+            if self._measured:
+                cost = measure(self._model.model)
+                told["pass_sizes"] = SIZES
+                told["pass_seconds"] = tuple(cost(n) for n in SIZES)
+        return told
+
+    def ping(self) -> str:
+        """Answers between drafts."""
+        return self.name
+
+    def draft(self, ask: DraftAsk) -> DraftReply:
+        """Take in how requests have grown, and guess how they go on."""
+        assert self._drafter is not None, "start() comes first"
+        began, passes = time.perf_counter(), self._drafter.passes
+        found, missing = self._mirrors.update(ask)
+        found = [(g, s) for g, s in found if self._fits(ask, s)]
+        guesses: tuple[Guess, ...] = ()
+        if found:
+            with torch.inference_mode():
+                drafts = self._propose([s for _, s in found], ask)
+            guesses = tuple(_guess(g, d) for (g, _), d in zip(found, drafts, strict=True))
+        return DraftReply(
+            guesses=guesses,
+            missing=tuple(missing),
+            passes=self._drafter.passes - passes,
+            seconds=time.perf_counter() - began,
+        )
+
+    def _fits(self, ask: DraftAsk, sequence: Sequence) -> bool:
+        vocabulary = ask.vocab_size if self._model is None else self._model.model.vocab_size
+        return ask.vocab_size == vocabulary and len(sequence.tokens) <= self._max_length
+
+    def _propose(self, sequences: list[Sequence], ask: DraftAsk) -> list[Draft]:
+        assert self._drafter is not None
+        device = CPU if self._model is None else self._model.model.device
+        context = DraftContext(
+            Processor(sequences, ask.vocab_size, device),
+            RoundNoise(sequences, ask.vocab_size, device, ahead=ask.shape.depth),
+            np.arange(len(sequences)),
+            sampled=ask.sampled,
+        )
+        return self._drafter.propose(sequences, ask.shape, context)
+
+
+def _guess(growth: Growth, draft: Draft) -> Guess:
+    return Guess(
+        id=growth.id,
+        version=growth.version,
+        tokens=draft.tokens,
+        parents=draft.parents,
+        probs=None if draft.probs is None else sparse(draft.probs),
+    )
+
+
+def sparse(probs: torch.Tensor) -> SparseRows:
+    """[N, V] without its zeros."""
+    rows, tokens = np.nonzero(dense := probs.cpu().numpy())
+    return SparseRows(
+        bounds=np.searchsorted(rows, np.arange(len(dense) + 1)),
+        tokens=tokens.astype(np.int32),
+        probs=dense[rows, tokens],
+    )

@@ -1,0 +1,206 @@
+"""Actors of one role: created, watched, replaced when they die, more or fewer as is asked.
+
+Knows nothing of what they do. A pool has no thread: it looks after its actors when it is polled.
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray import ObjectRef
+from ray.exceptions import RayError, RayTaskError
+
+from actors.errors import PoolFailed
+from actors.role import Role
+from models.errors import PacelineError
+
+PING_EVERY_S = 1.0
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Member:
+    """One actor. `description` is what its start() returned; None until then."""
+
+    name: str
+    handle: Any
+    answer: "ObjectRef[Any] | None"  # of start(), later of ping()
+    asked: float  # when that was called
+    description: dict[str, Any] | None = None
+
+    @property
+    def ready(self) -> bool:
+        return self.description is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a look at the actors showed: those ready now that were not before, and the dead."""
+
+    ready: list[Member] = field(default_factory=list)
+    dead: dict[str, str] = field(default_factory=dict)  # name -> reason
+
+
+class Pool:
+    """Keeps `size` actors of a class alive. The class has start(...) -> description, and ping()."""
+
+    def __init__(
+        self, role: Role, actor_class: type, arguments: Callable[[], tuple[Any, ...]]
+    ) -> None:
+        """`arguments` gives those of start(); it is asked anew for each actor."""
+        self.role, self.size = role, role.min_size
+        self.members: dict[str, Member] = {}
+        self._class: Any = ray.remote(actor_class).options(**role.options())
+        self._arguments = arguments
+        self._born = 0
+        self._deaths: deque[float] = deque()
+        self._reason = ""
+        self._started = False
+
+    @property
+    def ready(self) -> list[Member]:
+        """The actors that can be called."""
+        return [m for m in self.members.values() if m.ready]
+
+    def start(self) -> None:
+        """Create the actors and wait until all are ready.
+
+        Raises what start() raises where that is one of our errors, PoolFailed otherwise.
+        """
+        began = time.monotonic()
+        self._restore()
+        while len(self.ready) < self.size:
+            self.wait(1.0)
+            self.poll()
+            if time.monotonic() - began > self.role.place_s:
+                self._check_place()
+        self._started = True
+
+    @property
+    def answers(self) -> "list[ObjectRef[Any]]":
+        """What is worth a poll when it comes in."""
+        return [m.answer for m in self.members.values() if m.answer is not None]
+
+    def wait(self, timeout_s: float) -> None:
+        """Sleep until something is worth a poll."""
+        if self.answers:
+            ray.wait(self.answers, num_returns=1, timeout=timeout_s)
+
+    def poll(self) -> Changes:
+        """Look after the actors: notice who is ready and who is dead, replace and ping."""
+        changes = Changes()
+        for member in list(self.members.values()):
+            was_ready = member.ready
+            reason = self._look(member)
+            if reason is not None:
+                self._bury(member, reason)
+                changes.dead[member.name] = reason
+            elif member.ready and not was_ready:
+                changes.ready.append(member)
+        self._restore()
+        return changes
+
+    def lose(self, member: Member, reason: str) -> None:
+        """A call has shown that a member is of no use any more."""
+        if member.name in self.members:
+            self._bury(member, reason)
+
+    def resize(self, size: int) -> None:
+        """Have `size` actors, within the role's bounds; fewer by `retire` only."""
+        self.size = max(self.role.min_size, min(size, self.role.max_size))
+
+    def retire(self, member: Member) -> None:
+        """Stop an actor that is not needed any more."""
+        del self.members[member.name]
+        ray.kill(member.handle)
+
+    def stop(self) -> None:
+        """Stop all actors."""
+        for member in list(self.members.values()):
+            self.retire(member)
+
+    # --- one actor ----------------------------------------------------------------------------
+
+    def _look(self, member: Member) -> str | None:
+        """Why the member must go, if it must. Raises its own error if it cannot start."""
+        now = time.monotonic()
+        if member.answer is None:
+            if now - member.asked >= PING_EVERY_S:
+                member.answer, member.asked = member.handle.ping.remote(), now
+            return None
+        done, _ = ray.wait([member.answer], timeout=0)
+        if not done:
+            silent = member.ready and now - member.asked > self.role.silent_s
+            return f"silent for {self.role.silent_s:.0f} s" if silent else None
+        try:
+            answer = ray.get(member.answer)
+        except RayTaskError as error:
+            return self._refused(error)
+        except RayError as error:
+            return reason_of(error)
+        member.answer = None
+        if not member.ready:
+            member.description = answer
+        return None
+
+    def _refused(self, error: RayTaskError) -> str:
+        """An actor whose start() raised: trying again would not help."""
+        if self._started and not self.role.required:
+            return reason_of(error)
+        self.stop()
+        if isinstance(error.cause, PacelineError):
+            raise error.cause from None
+        told = reason_of(error)
+        raise PoolFailed(f"a {self.role.name} actor cannot start: {told}") from error
+
+    def _bury(self, member: Member, reason: str) -> None:
+        log.warning("%s is dead: %s", member.name, reason)
+        del self.members[member.name]
+        ray.kill(member.handle)  # it may hang instead
+        self._deaths.append(time.monotonic())
+        self._reason = reason
+
+    # --- all of them --------------------------------------------------------------------------
+
+    def _restore(self) -> None:
+        while len(self.members) < self.size and self._may_create():
+            self._create()
+        if self.role.required and not self.members and self.size:
+            raise PoolFailed(
+                f"{len(self._deaths)} {self.role.name} actors died within "
+                f"{self.role.window_s:.0f} s; the last: {self._reason}"
+            )
+
+    def _may_create(self) -> bool:
+        while self._deaths and self._deaths[0] < time.monotonic() - self.role.window_s:
+            self._deaths.popleft()
+        return len(self._deaths) <= self.role.max_restarts
+
+    def _create(self) -> None:
+        name = f"{self.role.name}-{self._born}"
+        self._born += 1
+        handle = self._class.remote(name)
+        started = handle.start.remote(*self._arguments())
+        self.members[name] = Member(name, handle, started, time.monotonic())
+
+    def _check_place(self) -> None:
+        """Raise if the cluster is too small for the actors that still wait."""
+        needs = self.role.needs(self.size)
+        has = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        short = {name: n for name, n in needs.items() if has.get(name, 0) < n}
+        if short:
+            self.stop()
+            told = ", ".join(f"{n:g} {name} of {has.get(name, 0):g}" for name, n in short.items())
+            raise PoolFailed(f"no place for {self.size} {self.role.name} actors: they need {told}")
+
+
+def reason_of(error: Exception) -> str:
+    """What went wrong, in one line: what Ray appends is long."""
+    if isinstance(error, RayTaskError) and isinstance(error.cause, Exception):
+        return f"{type(error.cause).__name__}: {error.cause}"
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
