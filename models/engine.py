@@ -7,7 +7,7 @@ import torch
 from tokenizers import Tokenizer
 
 from models.controller import Controller, FixedSize
-from models.costs import measure
+from models.costs import PassCost, measure
 from models.draft import NOTHING, Shape
 from models.drafters import Drafter, LookupDrafter, ModelDrafter
 from models.errors import InvalidOption, UnsupportedCheckpoint
@@ -150,6 +150,7 @@ def _sizing(config: EngineConfig, target: Target, drafter: Drafter | None) -> Si
     shape = _fixed_shape(config)
     if shape is not None:
         return FixedSize(shape)
+    cost: PassCost | None
     if isinstance(drafter, ModelDrafter):
         cost = measure(drafter.model)
     else:
