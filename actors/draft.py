@@ -20,6 +20,7 @@ from models.processing import Processor
 from models.sequence import Sequence
 from models.verify import RoundNoise
 
+UNLIMITED = 1 << 40
 CPU = torch.device("cpu")
 
 
@@ -30,17 +31,17 @@ class DraftActor:
         self.name = name
         self._drafter: Drafter | None = None
 
-    def start(self, config: EngineConfig, rows: int, max_length: int) -> dict[str, object]:
-        """Load the drafter; it remembers `rows` requests of at most `max_length` tokens.
+    def start(self, config: EngineConfig, rows: int) -> dict[str, object]:
+        """Load the drafter; it remembers `rows` requests of at most `config.max_length` tokens.
 
         Raises what loading raises: UnsupportedCheckpoint, OSError.
         """
         if config.threads is not None:
             torch.set_num_threads(config.threads)
-        self._drafter = build_drafter(config, None, max_length, rows=rows)
+        self._drafter = build_drafter(config, None, config.max_length, rows=rows)
         assert self._drafter is not None, "a draft actor needs a drafter"
         self._mirrors = Mirrors(rows, self._drafter.forget)
-        self._max_length = max_length
+        self._max_length = config.max_length or self._context_length
         self._measured = config.draft_tokens == "auto"
         return self.describe()
 
@@ -48,19 +49,26 @@ class DraftActor:
     def _model(self) -> ModelDrafter | None:
         return self._drafter if isinstance(self._drafter, ModelDrafter) else None
 
+    @property
+    def _context_length(self) -> int:
+        return UNLIMITED if self._model is None else self._model.model.context_length
+
     def describe(self) -> dict[str, object]:
         """The drafter, and what a pass of its model costs here."""
-        assert self._drafter is not None
-        told: dict[str, object] = {"name": self._drafter.name, "pid": os.getpid()}
-        told["max_width"] = self._drafter.max_width
-        if self._model is not None:
-            told["vocabulary"] = self._model.model.vocab_size
-            told["parameters"] = self._model.model.num_parameters
-            if self._measured:
-                cost = measure(self._model.model)
-                told["pass_sizes"] = SIZES
-                told["pass_seconds"] = tuple(cost(n) for n in SIZES)
-        return told
+        assert self._drafter is not None, "start() comes first"
+        model = self._model.model if self._model else None
+        cost = measure(model) if model and self._measured else None
+        sizes = SIZES if cost else ()
+        return {
+            "name": self._drafter.name,
+            "pid": os.getpid(),
+            "max_width": self._drafter.max_width,
+            "max_length": self._max_length,
+            "vocabulary": model and model.vocab_size,
+            "parameters": model and model.num_parameters,
+            "pass_sizes": sizes,
+            "pass_seconds": tuple(cost(n) for n in sizes) if cost else (),
+        }
 
     def ping(self) -> str:
         """Answers between drafts."""

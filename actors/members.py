@@ -169,7 +169,7 @@ class Pool:
     def _restore(self) -> None:
         while len(self.members) < self.size and self._may_create():
             self._create()
-        if self.role.required and not self.members and self.size:
+        if not self.members and (self.role.required or not self._started):
             raise PoolFailed(
                 f"{len(self._deaths)} {self.role.name} actors died within "
                 f"{self.role.window_s:.0f} s; the last: {self._reason}"

@@ -6,6 +6,7 @@ while pool.num_unfinished:
     results = pool.take(timeout_s=1.0)
 """
 
+import os
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -20,9 +21,10 @@ from actors.members import Pool, reason_of
 from actors.messages import Taken
 from actors.role import Role
 from actors.target import TargetActor
+from actors.team import check_fit, describe, draft_pool, team_of
 from models.engine import EngineConfig
 from models.figures import Figures
-from models.request import Request, Result
+from models.request import Request, Result, require
 
 __all__ = ["Pool", "TargetPool"]
 
@@ -35,9 +37,10 @@ CALLS = 4  # that a target actor serves at once: one waits for results, others m
 class TargetPool:
     """Runs requests on target actors; each comes back once. Not thread-safe."""
 
-    def __init__(self, config: EngineConfig, targets: Pool) -> None:
-        """Use `start`."""
-        self._config, self._targets = config, targets
+    def __init__(self, config: EngineConfig, targets: Pool, drafts: Pool | None = None) -> None:
+        """Use `start`; or hand in pools that have started."""
+        self._config, self._targets, self._drafts = config, targets, drafts
+        self._met: dict[str, frozenset[str]] = {}  # draft actors that each target knows
         self._ledger = Ledger()
         self._takes: dict[str, ObjectRef[Any]] = {}
         self._figures: dict[str, Figures] = {}  # by actor, the dead included
@@ -50,34 +53,46 @@ class TargetPool:
         config: EngineConfig,
         *,
         target_actors: int = 1,
+        draft_actors: int = 0,
         max_target_actors: int | None = None,
-        num_cpus: float = 1.0,
+        num_cpus: float | None = None,
         num_gpus: float = 0.0,
         resources: Mapping[str, float] | None = None,
+        draft_gpus: float = 0.0,
+        draft_patience: float = 1.0,
     ) -> Self:
         """Create the actors and wait until they are ready.
 
         Args:
-            num_cpus, num_gpus, resources: of each target actor. Torch uses `config.threads`
-                threads in each, or as many as `num_cpus`.
+            draft_actors: where the drafter works; 0: beside each target.
             max_target_actors: grow up to so many while requests queue up.
+            num_cpus: of each actor, and its torch threads, unless `config.threads` says otherwise.
+                None: one is reserved, and all actors' threads share this machine's cores.
+            num_gpus, resources: of each target actor. draft_gpus: of each draft actor.
+            draft_patience: how long a target waits for a late draft, in rounds of its own.
         Raises:
             UnsupportedCheckpoint, InvalidOption, PoolFailed.
         """
+        require(draft_actors >= 0, "draft_actors", draft_actors, "0 or more")
+        most = max_target_actors or target_actors
+        config = replace(config, threads=_threads(config, num_cpus, most + draft_actors))
+        cpus = 1.0 if num_cpus is None else num_cpus
         role = Role(
             name="target",
-            num_cpus=num_cpus,
+            num_cpus=cpus,
             num_gpus=num_gpus,
             resources=resources or {},
             concurrency=CALLS,
             min_size=target_actors,
-            max_size=max_target_actors or target_actors,
+            max_size=most,
         )
-        threads = config.threads or max(1, int(num_cpus))
-        settled = replace(config, threads=threads)
-        targets = Pool(role, TargetActor, lambda: (settled,))
-        targets.start()
-        return cls(settled, targets)
+        drafts = None
+        if draft_actors and config.drafter != "none":
+            rows = config.batch_size * most
+            drafts = draft_pool(
+                config, actors=draft_actors, rows=rows, num_cpus=cpus, num_gpus=draft_gpus
+            )
+        return cls(config, *start_all(config, role, drafts, patience=draft_patience))
 
     def __enter__(self) -> Self:
         return self
@@ -134,18 +149,21 @@ class TargetPool:
 
     def describe(self) -> dict[str, Any]:
         """The target and how it runs, for summaries."""
-        first = next(iter(self._targets.ready), None)
-        told = dict(first.description or {}) if first else {}
-        told.pop("pid", None)
-        return {**told, "target_actors": len(self._targets.members)}
+        told = {name: value for name, value in describe(self._targets).items() if name != "pid"}
+        num_drafts = len(self._drafts.members) if self._drafts else 0
+        counts = {"target_actors": len(self._targets.members), "draft_actors": num_drafts}
+        return {**told, **counts}
 
     def pids(self) -> dict[str, int]:
         """The actors' processes, by name."""
-        return {m.name: m.description["pid"] for m in self._targets.ready if m.description}
+        ready = [*self._targets.ready, *(self._drafts.ready if self._drafts else ())]
+        return {m.name: m.description["pid"] for m in ready if m.description}
 
     def stop(self) -> None:
         """Stop all actors; what has not ended is dropped."""
         self._targets.stop()
+        if self._drafts is not None:
+            self._drafts.stop()
 
     # --- the actors ---------------------------------------------------------------------------
 
@@ -158,12 +176,24 @@ class TargetPool:
         for name, reason in self._targets.poll().dead.items():
             self._mourn(name, reason)
         self._scale()
+        self._introduce()
         ready = {m.name: m for m in self._targets.ready}
         for name, requests in self._ledger.assign(dict.fromkeys(ready, self._limit)).items():
             ready[name].handle.submit.remote(requests)
         for name, member in ready.items():
             if name not in self._takes:
                 self._takes[name] = member.handle.take.remote(LONG_POLL_S)
+
+    def _introduce(self) -> None:
+        """Tell every target which draft actors there are."""
+        if self._drafts is None:
+            return
+        self._drafts.poll()
+        handles = {m.name: m.handle for m in self._drafts.ready}
+        for member in self._targets.ready:
+            if self._met.get(member.name) != handles.keys():
+                self._met[member.name] = frozenset(handles)
+                member.handle.meet.remote(handles)
 
     def _mourn(self, name: str, reason: str) -> None:
         self._takes.pop(name, None)
@@ -214,3 +244,31 @@ class TargetPool:
             if self._ledger.load(member.name) == 0:
                 self._takes.pop(member.name, None)
                 self._targets.retire(member)
+
+
+def start_all(
+    config: EngineConfig, role: Role, drafts: Pool | None, *, patience: float
+) -> tuple[Pool, Pool | None]:
+    """Start the draft actors, then the targets that use them; all or none."""
+    if drafts is not None:
+        drafts.start()
+    team = team_of(drafts, patience=patience) if drafts else None
+    targets = Pool(role, TargetActor, lambda: (config, team))
+    try:
+        targets.start()
+        if drafts is not None:
+            check_fit(describe(targets), describe(drafts))
+    except BaseException:
+        for pool in (targets, drafts):
+            if pool is not None:
+                pool.stop()
+        raise
+    return targets, drafts
+
+
+def _threads(config: EngineConfig, num_cpus: float | None, actors: int) -> int:
+    if config.threads is not None:
+        return config.threads
+    if num_cpus is not None:
+        return max(1, int(num_cpus))
+    return max(1, len(os.sched_getaffinity(0)) // actors)

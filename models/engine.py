@@ -92,9 +92,16 @@ def build_loop(config: EngineConfig, *, drafter: Drafter | None = None) -> Token
 
 
 def build_drafter(
-    config: EngineConfig, target: Target | None, max_length: int, *, rows: int | None = None
+    config: EngineConfig,
+    target: Target | None,
+    max_length: int | None,
+    *,
+    rows: int | None = None,
 ) -> Drafter | None:
-    """The drafter that the configuration names; `target` (if at hand) is what it must fit."""
+    """The drafter that the configuration names; `target` (if at hand) is what it must fit.
+
+    `max_length`: of a request; None: as long as the draft's context.
+    """
     if config.drafter == "none":
         return None
     if config.drafter == "lookup":
@@ -106,6 +113,7 @@ def build_drafter(
             f"draft {config.drafter!r} has a vocabulary of {model.vocab_size} tokens, "
             f"target {config.target!r} of {target.vocab_size}: they must be the same"
         )
+    max_length = max_length or model.context_length
     if model.context_length < max_length:
         raise UnsupportedCheckpoint(
             f"draft {config.drafter!r} has a context of {model.context_length} tokens; "

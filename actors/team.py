@@ -1,0 +1,62 @@
+"""The draft actors that a pool's targets share: hired together, checked against the target."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from actors.draft import DraftActor
+from actors.members import Pool
+from actors.messages import DraftTeam
+from actors.role import Role
+from models.engine import EngineConfig
+from models.errors import UnsupportedCheckpoint
+
+Description = Mapping[str, Any]
+
+
+def draft_pool(
+    config: EngineConfig, *, actors: int, rows: int, num_cpus: float, num_gpus: float
+) -> Pool:
+    """A pool of draft actors, not started. `rows`: requests that each of them remembers."""
+    role = Role(
+        name="draft",
+        num_cpus=num_cpus,
+        num_gpus=num_gpus,
+        min_size=actors,
+        max_size=actors,
+        required=False,
+    )
+    return Pool(role, DraftActor, lambda: (config, rows))
+
+
+def team_of(drafts: Pool, *, patience: float) -> DraftTeam:
+    """What targets are told of the draft actors, which are ready."""
+    told = describe(drafts)
+    return DraftTeam(
+        name=told["name"],
+        max_width=told["max_width"],
+        deterministic=told["parameters"] is None,
+        patience=patience,
+        pass_sizes=told["pass_sizes"],
+        pass_seconds=told["pass_seconds"],
+    )
+
+
+def describe(pool: Pool) -> Description:
+    """What the first of a pool's ready actors says of itself; empty if none is ready."""
+    return next((m.description for m in pool.ready if m.description is not None), {})
+
+
+def check_fit(target: Description, draft: Description) -> None:
+    """Raise UnsupportedCheckpoint unless the draft can draft for every request of the target."""
+    name, vocabulary = draft["name"], draft["vocabulary"]
+    if vocabulary not in (None, target["vocabulary"]):
+        raise UnsupportedCheckpoint(
+            f"draft {name!r} has a vocabulary of {vocabulary} tokens, "
+            f"the target of {target['vocabulary']}: they must be the same"
+        )
+    if draft["max_length"] < target["max_length"]:
+        raise UnsupportedCheckpoint(
+            f"draft {name!r} has a context of {draft['max_length']} tokens; "
+            f"{target['max_length']} are needed: set max_length to at most that, "
+            "or use a longer draft"
+        )
