@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from models.batch import Batch, chain
+from models.batch import Batch
 from models.draft import EMPTY, NOTHING, Draft, Shape, depths, visibility
 from models.drafters.base import DraftContext, Drafter
 from models.errors import InvalidRequest
@@ -168,26 +168,37 @@ class TokenLoop:
             self._reading.append(self._waiting.popleft())
 
     def _read_prompts(self) -> None:
-        """One chunk of one prompt; more while nothing decodes that could be stalled."""
+        """One chunk of prompts; more while nothing decodes that could be stalled."""
         while self._reading:
-            done = self._read_chunk(len(self._running))
-            if done:
+            self._read_chunk(len(self._running))
+            while self._reading and self._is_read(len(self._running), self._reading[0]):
                 self._running.append(self._reading.pop(0))
             if self._running:
                 break
         self._marks.note("prefill")
 
-    def _read_chunk(self, row: int) -> bool:
-        """All but the last prompt token are read; that one is the first round's root."""
-        sequence = self._reading[0]
-        begin, end = int(self._cache.lengths[row]), len(sequence.tokens) - 1
-        tokens = sequence.tokens[begin : min(end, begin + self._chunk)]
-        if tokens:
-            ids = np.array(tokens, dtype=np.int64)
-            self.target.score(self._cache, chain(row, ids, wanted=np.zeros(0, dtype=np.int64)))
+    def _is_read(self, row: int, sequence: Sequence) -> bool:
+        """All but the last prompt token are in the cache; that one is the first round's root."""
+        return int(self._cache.lengths[row]) == len(sequence.tokens) - 1
+
+    def _read_chunk(self, first: int) -> None:
+        """Read up to a chunk of tokens in one pass, of one prompt or of several short ones."""
+        left, pieces = self._chunk, []
+        for row, sequence in enumerate(self._reading, first):
+            begin = int(self._cache.lengths[row])
+            tokens = sequence.tokens[begin : min(len(sequence.tokens) - 1, begin + left)]
+            if tokens:
+                pieces.append((row, tokens))
+            left -= len(tokens)
+            if left <= 0:
+                break
+        if not pieces:
+            return
+        self.target.score(self._cache, _prompt_batch(pieces))
+        for row, tokens in pieces:
             self._cache.commit(row, np.arange(len(tokens)))
-        self._count(prefill_passes=int(bool(tokens)), prompt_tokens=len(tokens))
-        return begin + len(tokens) == end
+        read = sum(len(tokens) for _, tokens in pieces)
+        self._count(prefill_passes=1, prompt_tokens=read)
 
     def _round(self) -> list[Result]:
         first, running = self._group()
@@ -357,6 +368,19 @@ class TokenLoop:
 
 def _levels(draft: Draft) -> np.ndarray:  # type: ignore[type-arg]
     return np.concatenate([[0], depths(draft.parents)])
+
+
+def _prompt_batch(pieces: list[tuple[int, list[int]]]) -> Batch:
+    """One pass over pieces of prompts, (row, tokens) each; no logits are wanted."""
+    counts = np.array([len(tokens) for _, tokens in pieces], dtype=np.int64)
+    return Batch(
+        rows=np.array([row for row, _ in pieces], dtype=np.int64),
+        counts=counts,
+        tokens=np.concatenate([np.array(tokens, dtype=np.int64) for _, tokens in pieces]),
+        depths=np.concatenate([np.arange(count) for count in counts]),
+        visible=(None,) * len(pieces),
+        wanted=np.zeros(0, dtype=np.int64),
+    )
 
 
 class _Stopwatch:

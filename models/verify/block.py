@@ -7,8 +7,9 @@ Exact in distribution; accepts at least as much as `rejection` in expectation. S
 import numpy as np
 import torch
 
+from models.batch import Ints
 from models.noise import Purpose
-from models.verify.rejection import draft_rows, draw, residual, target_rows
+from models.verify.rejection import draft_rows, draw, residual
 from models.verify.round import Commit, Round
 
 
@@ -45,35 +46,49 @@ def after(p: torch.Tensor, q: torch.Tensor, weights: list[float], accepted: int)
 
 
 def block(round_: Round) -> list[Commit]:
-    """See the module's docstring. Chains only; requests are judged one by one."""
+    """See the module's docstring. Chains only."""
     commits = []
+    along = _along(round_)
     for b, draft in enumerate(round_.drafts):
-        owner = np.array([b])
-        drafted = draft.tokens.tolist()
-        p = _along(round_, b)  # [K + 1, V]
+        owner, drafted = np.array([b]), draft.tokens.tolist()
+        p = torch.stack(along[b])  # [K + 1, V]
         levels = np.arange(len(drafted))
         q = torch.cat([draft_rows(round_, owner, i) for i in levels]) if drafted else p[:0]
         weights = joint_weights(p, q, drafted)
-        owners = np.full(len(drafted), b)
-        coins = round_.noise.uniform(Purpose.ACCEPT, owners, levels).tolist()
+        coins = round_.noise.uniform(Purpose.ACCEPT, np.full(len(drafted), b), levels).tolist()
         accepted = num_accepted(stop_chances(p, q, weights), coins)
         last = draw(round_, after(p, q, weights, accepted)[None], owner, accepted)
         commits.append(_emit(round_, b, [*drafted[:accepted], *last]))
     return commits
 
 
-def _along(round_: Round, b: int) -> torch.Tensor:
-    """[K + 1, V] the target's probabilities at every node, penalties counting the drafted tokens."""
-    owner, rows = np.array([b]), []
-    tokens = round_.drafts[b].tokens
-    generated = np.array([round_.sequences[b].num_generated])
-    for depth in range(len(tokens) + 1):
-        logits = round_.gather(round_.starts[owner] + depth)
-        processed = round_.processor(logits, owner, generated + depth)
-        rows.append(round_.processor.probabilities(processed, owner))
-        round_.processor.observe(owner, tokens[depth : depth + 1])
-    round_.processor.retract(np.full(len(tokens), b), tokens)
-    return torch.cat(rows)
+def _along(round_: Round) -> list[list[torch.Tensor]]:
+    """The target's probabilities at every node of every chain: lists of [V], one per node.
+
+    Penalties count the drafted tokens before each node; they are forgotten again at the end.
+    """
+    out: list[list[torch.Tensor]] = [[] for _ in round_.drafts]
+    lengths = np.array([len(d) for d in round_.drafts])
+    for depth in range(int(lengths.max()) + 1):
+        owners = np.flatnonzero(lengths >= depth)
+        processed = round_.processor(
+            round_.gather(round_.starts[owners] + depth), owners, round_.generated[owners] + depth
+        )
+        for b, row in zip(
+            owners.tolist(), round_.processor.probabilities(processed, owners), strict=True
+        ):
+            out[b].append(row)
+        round_.processor.observe(*_drafted(round_, lengths, depth))
+    for depth in range(int(lengths.max())):
+        round_.processor.retract(*_drafted(round_, lengths, depth))
+    return out
+
+
+def _drafted(round_: Round, lengths: Ints, depth: int) -> tuple[Ints, Ints]:
+    """Owners and tokens of the drafted tokens at `depth`."""
+    owners = np.flatnonzero(lengths > depth)
+    tokens = [round_.drafts[b].tokens[depth] for b in owners.tolist()]
+    return owners, np.array(tokens, dtype=np.int64)
 
 
 def _emit(round_: Round, b: int, tokens: list[int]) -> Commit:

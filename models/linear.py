@@ -1,0 +1,130 @@
+"""Linear layers in the form that is fastest on the device, and on CPU independent of the batch.
+
+On CPU a packed layer gives a token the same bits whether it is alone or among others, which a
+plain matrix product does not. Letters: T tokens, I input width, O output width.
+"""
+
+import ctypes
+from collections.abc import Callable
+
+import torch
+from torch.nn import functional as F
+
+Linear = Callable[[torch.Tensor], torch.Tensor]  # [T, I] -> [T, O]
+
+PACK_HINT = 64  # rows a matrix is packed for; measured good from 1 to 256, and not 1: it differs
+BLOCK_ELEMENTS = 2**21  # a half-precision matrix is converted in blocks that stay in the cache
+
+
+def has_packed_kernels() -> bool:
+    """Whether this build of torch offers oneDNN's packed linear layers."""
+    names = ("_reorder_linear_weight", "_linear_pointwise", "data_ptr", "_nbytes")
+    return torch.backends.mkldnn.is_available() and all(
+        hasattr(torch.ops.mkldnn, name) for name in names
+    )
+
+
+def has_native(dtype: torch.dtype) -> bool:
+    """Whether the CPU multiplies in this dtype itself."""
+    if dtype == torch.bfloat16:
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    if dtype == torch.float16:
+        return bool(torch.cpu._is_amx_fp16_supported())
+    return dtype == torch.float32
+
+
+class Scratch:
+    """Room to convert one half-precision block to float32, shared by all layers of a model.
+
+    One packed matrix per shape; so a model may not run in two threads at once.
+    """
+
+    def __init__(self) -> None:
+        self._rooms: dict[tuple[int, ...], tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def room(self, packed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """A packed matrix of this one's shape to compute with, and its memory as [elements]."""
+        shape = tuple(packed.shape)
+        if shape not in self._rooms:
+            self._rooms[shape] = (packed, _memory(packed))
+        return self._rooms[shape]
+
+
+def make_linear(weight: torch.Tensor, bias: torch.Tensor | None, scratch: Scratch) -> Linear:
+    """The layer x -> x weightᵀ + bias, weight [O, I], bias [O]. Keeps no reference it can avoid."""
+    if weight.device.type != "cpu" or not has_packed_kernels():
+        return Plain(weight, bias)
+    if has_native(weight.dtype):
+        return Packed(weight, bias)
+    return Widened(weight, bias, scratch)
+
+
+class Plain:
+    """torch's own linear layer."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        self._weight, self._bias = weight, bias
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(x, self._weight, self._bias)
+
+
+class Packed:
+    """oneDNN's layer over a matrix stored in its own order; the given one can be freed."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        self._packed, self._bias = _pack(weight), bias
+        self._run = torch.ops.mkldnn._linear_pointwise.default
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self._run(x, self._packed, self._bias, "none", [], "")
+        return result
+
+
+class Widened:
+    """A half-precision layer on a CPU that multiplies in float32 only.
+
+    One token: torch's matrix-vector product, which reads the half-precision matrix as it is. More:
+    blocks of a second copy, stored in packed order, are converted to float32 and multiplied there,
+    the result rounded once. Two copies at half precision take what one in float32 would.
+    """
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, scratch: Scratch) -> None:
+        self._weight, self._bias = weight, bias
+        self._wide_bias = None if bias is None else bias.float()
+        self._run = torch.ops.mkldnn._linear_pointwise.default
+        rows = max(1, BLOCK_ELEMENTS // weight.shape[1])
+        self._blocks = [self._block(part, scratch) for part in weight.split(rows)]
+
+    @staticmethod
+    def _block(
+        part: torch.Tensor, scratch: Scratch
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        packed = _pack(part.float())
+        narrow = _memory(packed).to(part.dtype)
+        return narrow, *scratch.room(packed)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        if x.shape[0] == 1:
+            return F.linear(x, self._weight, self._bias)
+        wide = x.float()
+        parts = []
+        for narrow, room, memory in self._blocks:
+            memory.copy_(narrow)
+            parts.append(self._run(wide, room, None, "none", [], ""))
+        result = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        if self._wide_bias is not None:
+            result = result.add_(self._wide_bias)
+        return result.to(x.dtype)
+
+
+def _pack(weight: torch.Tensor) -> torch.Tensor:
+    packed: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, PACK_HINT)
+    return packed
+
+
+def _memory(packed: torch.Tensor) -> torch.Tensor:
+    """The elements of a packed float32 matrix in the order they are stored; not a copy."""
+    address = torch.ops.mkldnn.data_ptr(packed)
+    buffer = (ctypes.c_ubyte * torch.ops.mkldnn._nbytes(packed)).from_address(address)
+    return torch.frombuffer(buffer, dtype=torch.float32)
