@@ -1,0 +1,66 @@
+"""Paceline's public names: `import paceline; paceline.generate(target=..., input=..., output=...)`.
+
+What needs torch and Ray is imported when it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from cluster.errors import CannotConnect, ClusterError, StorageError
+from models.errors import InvalidOption, InvalidRequest, PacelineError, UnsupportedCheckpoint
+from models.request import Request, Result, Sampling, TokenLogprob
+from pipelines.config import GenerateConfig
+from pipelines.errors import InvalidInput, JobFailed, OutputRefused
+from pipelines.options import from_mapping
+
+if TYPE_CHECKING:
+    from actors.pool import TargetPool as TargetPool
+    from models.engine import EngineConfig as EngineConfig
+    from models.engine import build_loop as build_loop
+    from pipelines.summary import Summary
+
+__all__ = [
+    "CannotConnect",
+    "ClusterError",
+    "EngineConfig",
+    "GenerateConfig",
+    "InvalidInput",
+    "InvalidOption",
+    "InvalidRequest",
+    "JobFailed",
+    "OutputRefused",
+    "PacelineError",
+    "Request",
+    "Result",
+    "Sampling",
+    "StorageError",
+    "TargetPool",
+    "TokenLogprob",
+    "UnsupportedCheckpoint",
+    "build_loop",
+    "generate",
+]
+
+_LATE = {
+    "EngineConfig": "models.engine",
+    "build_loop": "models.engine",
+    "TargetPool": "actors.pool",
+}
+
+
+def generate(**options: Any) -> "Summary":
+    """Complete the prompts of a data set; see `paceline generate --help` for the options.
+
+    They are named as the flags are, with _ for -: `generate(target=..., input=..., output=...,
+    drafter="lookup", max_tokens=64)`. Returns the run's figures; the rows are in `output`.
+    """
+    config = from_mapping(GenerateConfig, options)
+    from pipelines.generate import generate as run
+
+    return run(config)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module 'paceline' has no attribute {name!r}")
+    return getattr(import_module(_LATE[name]), name)

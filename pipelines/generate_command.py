@@ -43,10 +43,15 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.set_defaults(run=run)
 
 
+def config_of(options: argparse.Namespace) -> GenerateConfig:
+    """The file's options, and before them those of the command line."""
+    values = read_yaml(options.config) if options.config else {}
+    return from_mapping(GenerateConfig, values | given(options, GenerateConfig))
+
+
 def run(options: argparse.Namespace) -> int:
     """Run the job and print its figures."""
-    values = read_yaml(options.config) if options.config else {}
-    config = from_mapping(GenerateConfig, values | given(options, GenerateConfig))
+    config = config_of(options)
     from pipelines.generate import generate
 
     summary = generate(config)

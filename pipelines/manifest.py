@@ -11,6 +11,7 @@ names that begin with an underscore.
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -22,6 +23,8 @@ from pipelines.errors import OutputRefused
 
 FOLDER = "_manifest"
 JOB = f"{FOLDER}/job.json"
+_ENTRY = re.compile(rf"{FOLDER}/\d+\.json")
+_PART = re.compile(r"part-\d+\.parquet")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +92,7 @@ def _entry_name(shard: int) -> str:
 
 def _entries(url: str, files: Mapping[str, FileInfo]) -> list[Entry]:
     """The entries whose files are there as they were committed; others are withdrawn."""
-    names = [name for name in files if name.startswith(f"{FOLDER}/") and name != JOB]
+    names = [name for name in files if _ENTRY.fullmatch(name)]
     with ThreadPoolExecutor(16) as pool:
         found = list(pool.map(lambda name: storage.read_bytes(files[name].url), names))
     entries = []
@@ -105,9 +108,9 @@ def _entries(url: str, files: Mapping[str, FileInfo]) -> list[Entry]:
 
 def _clear(url: str, files: Mapping[str, FileInfo]) -> None:
     """Remove a job: first what commits its shards, then the shards, last what names it."""
-    ours = [name for name in files if name.startswith(f"{FOLDER}/") and name != JOB]
-    parts = [name for name in files if name.startswith("part-") and name.endswith(".parquet")]
-    for name in [*ours, *parts, JOB]:
+    entries = [name for name in files if _ENTRY.fullmatch(name)]
+    parts = [name for name in files if _PART.fullmatch(name)]
+    for name in [*entries, *parts, JOB]:
         storage.remove(storage.join(url, name))
 
 

@@ -78,6 +78,5 @@ def encoded(table: pa.Table, encoder: Encoder) -> pa.Table:
 
 
 def _with(table: pa.Table, columns: dict[str, pa.Array]) -> pa.Table:
-    for name, column in columns.items():
-        table = table.append_column(name, column)
-    return table
+    """The table with more columns; one without any columns has no number of rows of its own."""
+    return pa.table({**dict(zip(table.column_names, table.columns, strict=True)), **columns})
