@@ -30,6 +30,7 @@ class DraftActor:
     def __init__(self, name: str = "draft") -> None:
         self.name = name
         self._drafter: Drafter | None = None
+        self._measured = False
 
     def start(self, config: EngineConfig, rows: int) -> dict[str, object]:
         """Load the drafter; it remembers `rows` requests of at most `config.max_length` tokens.
@@ -38,12 +39,17 @@ class DraftActor:
         """
         if config.threads is not None:
             torch.set_num_threads(config.threads)
-        self._drafter = build_drafter(config, None, config.max_length, rows=rows)
-        assert self._drafter is not None, "a draft actor needs a drafter"
-        self._mirrors = Mirrors(rows, self._drafter.forget)
-        self._max_length = config.max_length or self._context_length
+        drafter = build_drafter(config, None, config.max_length, rows=rows)
+        assert drafter is not None, "a draft actor needs a drafter"
         self._measured = config.draft_tokens == "auto"
+        self.serve(drafter, rows=rows, max_length=config.max_length)
         return self.describe()
+
+    def serve(self, drafter: Drafter, *, rows: int, max_length: int | None = None) -> None:
+        """Draft with this drafter, for requests of `max_length` tokens (None: all it can)."""
+        self._drafter = drafter
+        self._mirrors = Mirrors(rows, drafter.forget)
+        self._max_length = max_length or self._context_length
 
     @property
     def _model(self) -> ModelDrafter | None:

@@ -72,8 +72,10 @@ def _dense(rows: SparseRows | None, tokens: Ints, wanted: Wanted) -> torch.Tenso
     count = len(tokens)
     if not isinstance(rows, SparseRows) or not _is_ints(rows.bounds):
         raise BadGuess("no distributions")
+    if len(rows.bounds) != count + 1 or (np.diff(rows.bounds) < 0).any():
+        raise BadGuess("distributions of another number")
     owners = np.repeat(np.arange(count), np.diff(rows.bounds))
-    if len(rows.bounds) != count + 1 or not len(owners) == len(rows.tokens) == len(rows.probs):
+    if not len(owners) == len(rows.tokens) == len(rows.probs):
         raise BadGuess("distributions of another size")
     if ((rows.tokens < 0) | (rows.tokens >= wanted.vocab_size)).any():
         raise BadGuess("a distribution goes beyond the vocabulary")

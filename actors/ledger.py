@@ -116,7 +116,7 @@ class Ledger:
                 del self._entries[entry.request.id]
                 given_up.append(_given_up(entry, reason))
             elif entry.suspect:
-                self._suspects.append(entry.request.id)
+                self._suspects.appendleft(entry.request.id)
             else:
                 self._waiting.appendleft(entry.request.id)
         return given_up

@@ -190,7 +190,7 @@ class Pool:
     def _check_place(self) -> None:
         """Raise if the cluster is too small for the actors that still wait."""
         needs = self.role.needs(self.size)
-        has = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        has = ray.cluster_resources()
         short = {name: n for name, n in needs.items() if has.get(name, 0) < n}
         if short:
             self.stop()
