@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]

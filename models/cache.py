@@ -50,6 +50,7 @@ class KVCache:
         shape = (config.num_layers, 2, rows, config.num_kv_heads, padded(capacity), config.head_dim)
         self.kv = torch.zeros(shape, dtype=dtype, device=device)
         self.lengths: Ints = np.zeros(rows, dtype=np.int64)
+        self.positions: Ints = np.tile(np.arange(shape[4]), (rows, 1))  # of every entry
         self._capacity = capacity
 
     @property
@@ -74,6 +75,7 @@ class KVCache:
             source = torch.from_numpy(nodes[first:] + start).to(self.kv.device)
             entries = self.kv[:, :, row].index_select(3, source)
             self.kv[:, :, row, :, start + first : start + count] = entries
+        self.positions[row, start : start + count] = np.arange(start, start + count)
         self.lengths[row] = start + count
 
     def truncate(self, row: int, length: int) -> None:
@@ -87,5 +89,6 @@ class KVCache:
             return
         length = int(self.lengths[source])
         self.kv[:, :, destination, :, :length] = self.kv[:, :, source, :, :length]
+        self.positions[destination, :length] = np.arange(length)
         self.lengths[destination] = length
         self.lengths[source] = 0

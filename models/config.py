@@ -1,4 +1,4 @@
-"""What a decoder checkpoint's config.json says, in our words; knows Llama, Mistral, Qwen 2 and 3."""
+"""What a decoder checkpoint's config.json says, in our words: Llama, Mistral, Qwen 2 and 3."""
 
 import json
 from collections.abc import Mapping

@@ -19,9 +19,8 @@ BLOCK_ELEMENTS = 2**21  # a half-precision matrix is converted in blocks that st
 def has_packed_kernels() -> bool:
     """Whether this build of torch offers oneDNN's packed linear layers."""
     names = ("_reorder_linear_weight", "_linear_pointwise", "data_ptr", "_nbytes")
-    return torch.backends.mkldnn.is_available() and all(
-        hasattr(torch.ops.mkldnn, name) for name in names
-    )
+    available = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return bool(available) and all(hasattr(torch.ops.mkldnn, name) for name in names)
 
 
 def has_native(dtype: torch.dtype) -> bool:
@@ -94,7 +93,7 @@ class Widened:
         self._wide_bias = None if bias is None else bias.float()
         self._run = torch.ops.mkldnn._linear_pointwise.default
         rows = max(1, BLOCK_ELEMENTS // weight.shape[1])
-        self._blocks = [self._block(part, scratch) for part in weight.split(rows)]
+        self._blocks = [self._block(part, scratch) for part in torch.split(weight, rows)]
 
     @staticmethod
     def _block(

@@ -8,7 +8,9 @@ rows behind them to those whose prompts are still being read.
 
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence as Several
+from collections.abc import Iterable
+from collections.abc import Sequence as Several
+from itertools import zip_longest
 from typing import Protocol
 
 import numpy as np
@@ -19,6 +21,7 @@ from models.drafters.base import DraftContext, Drafter
 from models.errors import InvalidRequest
 from models.figures import Figures
 from models.logprobs import token_logprobs
+from models.noise import NoiseStore
 from models.processing import Processor
 from models.request import Request, Result
 from models.sequence import Decode, Sequence
@@ -64,9 +67,10 @@ class TokenLoop:
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []  # row = index
         self._reading: list[Sequence] = []  # row = len(running) + index
-        self._figures = Figures()
+        self._sums: dict[str, float | tuple[int, ...]] = {}
         self._processors: dict[int, tuple[tuple[str, ...], Processor]] = {}  # by first row
         self._turn = 0
+        self._noise = NoiseStore(target.vocab_size, target.device)
         self._transferred_s = 0.0
         self._marks = _Stopwatch()
 
@@ -124,10 +128,10 @@ class TokenLoop:
 
     def figures(self) -> Figures:
         """What was counted since the last reset."""
-        return self._figures
+        return Figures(**self._sums)  # type: ignore[arg-type]
 
     def reset_figures(self) -> None:
-        self._figures = Figures()
+        self._sums = {}
 
     def describe(self) -> dict[str, object]:
         """The target and how it runs, for summaries."""
@@ -204,7 +208,7 @@ class TokenLoop:
         first, running = self._group()
         shape, drafting = (NOTHING, []) if self.drafter is None else self.sizing.plan(running)
         processor = self._processor_of(first, running)
-        noise = RoundNoise(running, self.target.vocab_size, self.target.device, ahead=shape.depth)
+        noise = RoundNoise(running, self._noise)
         self._marks.note("other")
         drafts = self._draft(running, shape, drafting, processor, noise)
         batch = self._batch(first, running, drafts)
@@ -344,6 +348,7 @@ class TokenLoop:
         if self.drafter is not None:
             self.drafter.forget(sequence.id)
         self.sizing.forget(sequence.id)
+        self._noise.forget(sequence.request.seed)
 
     def _gap(self, sequence: Sequence) -> int:
         """Take the request off its list; the row that has become free."""
@@ -362,8 +367,14 @@ class TokenLoop:
             self._reading.insert(0, self._reading.pop())
         return last
 
-    def _count(self, **values: object) -> None:
-        self._figures = self._figures + Figures(**values)  # type: ignore[arg-type]
+    def _count(self, **values: float | tuple[int, ...]) -> None:
+        sums = self._sums
+        for name, value in values.items():
+            if isinstance(value, tuple):
+                old = sums.get(name, ())
+                sums[name] = tuple(a + b for a, b in zip_longest(old, value, fillvalue=0))  # type: ignore[arg-type]
+            else:
+                sums[name] = sums.get(name, 0) + value  # type: ignore[operator]
 
 
 def _levels(draft: Draft) -> np.ndarray:  # type: ignore[type-arg]

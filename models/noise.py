@@ -99,3 +99,83 @@ def gumbel(keys: Words, vocab_size: int, device: torch.device) -> torch.Tensor:
     # |x + 0.5| keeps full precision near 0, where the winning (small) exponentials come from.
     u = x.float().add_(0.5).abs_().mul_(2.0**-31).clamp_max_(1 - 2.0**-24)
     return u.neg_().log1p_().neg_().log_().neg_()
+
+
+class NoiseStore:
+    """`TOKEN` noise drawn ahead: it depends on seed and position alone, so it can be kept.
+
+    Drawing costs a fixed time a call, so a request's next positions are drawn together while the
+    vocabulary is small. With a large one every call draws just what is asked for.
+    """
+
+    NUMBERS = 1 << 16  # kept per request
+
+    def __init__(self, vocab_size: int, device: torch.device) -> None:
+        self.vocab_size, self.device = vocab_size, device
+        self._window = self.NUMBERS // vocab_size  # positions
+        self._slots: dict[int, int] = {}  # by seed
+        self._free: list[int] = []
+        self._begins = np.zeros(0, dtype=np.int64)
+        self._table = torch.zeros(0, vocab_size, device=device)  # [slots * window, V]
+
+    def forget(self, seed: int) -> None:
+        """A request with this seed has ended."""
+        slot = self._slots.pop(seed, None)
+        if slot is not None:
+            self._free.append(slot)
+
+    def rows(self, seeds: NDArray[np.int64], positions: NDArray[np.int64]) -> torch.Tensor:
+        """[R, V] Gumbel noise of TOKEN for seeds [R] at positions [R]."""
+        if self._window < 8:
+            return gumbel(row_keys(seeds, positions, Purpose.TOKEN), self.vocab_size, self.device)
+        slots = np.array([self._slot(seed) for seed in seeds.tolist()], dtype=np.int64)
+        offsets = positions - self._begins[slots]
+        if (offsets < 0).any() or (offsets >= self._window).any():
+            if not self._refill(seeds, positions, slots):
+                keys = row_keys(seeds, positions, Purpose.TOKEN)
+                return gumbel(keys, self.vocab_size, self.device)
+            offsets = positions - self._begins[slots]
+        index = slots * self._window + offsets
+        if len(index) == 1:
+            return self._table[index[0] : index[0] + 1]
+        return self._table[torch.from_numpy(index).to(self.device)]
+
+    def _slot(self, seed: int) -> int:
+        if seed not in self._slots:
+            if not self._free:
+                self._grow()
+            self._slots[seed] = self._free.pop()
+            self._begins[self._slots[seed]] = -self._window  # nothing drawn yet
+        return self._slots[seed]
+
+    def _grow(self) -> None:
+        old, new = len(self._begins), max(8, 2 * len(self._begins))
+        table = torch.zeros(new * self._window, self.vocab_size, device=self.device)
+        table[: old * self._window] = self._table
+        self._table = table
+        self._begins = np.concatenate([self._begins, np.zeros(new - old, dtype=np.int64)])
+        self._free += range(old, new)
+
+    def _refill(
+        self, seeds: NDArray[np.int64], positions: NDArray[np.int64], slots: NDArray[np.int64]
+    ) -> bool:
+        """Draw windows from the first position asked for; False if some would not fit."""
+        low: dict[int, int] = {}
+        high: dict[int, int] = {}
+        seed_of = dict(zip(slots.tolist(), seeds.tolist(), strict=True))
+        for slot, position in zip(slots.tolist(), positions.tolist(), strict=True):
+            low[slot] = min(position, low.get(slot, position))
+            high[slot] = max(position, high.get(slot, position))
+        stale = [
+            s for s in low if low[s] < self._begins[s] or high[s] >= self._begins[s] + self._window
+        ]
+        if any(high[s] - low[s] >= self._window for s in stale):
+            return False
+        ahead = np.arange(self._window)
+        for slot in stale:
+            at = low[slot]
+            keys = row_keys(np.full(self._window, seed_of[slot]), at + ahead, Purpose.TOKEN)
+            first = slot * self._window
+            self._table[first : first + self._window] = gumbel(keys, self.vocab_size, self.device)
+            self._begins[slot] = at
+        return True

@@ -44,7 +44,7 @@ def draft_rows(round_: Round, owners: Ints, depth: int) -> torch.Tensor:
 
 def draw(round_: Round, probs: torch.Tensor, owners: Ints, depth: int) -> list[int]:
     """[R] tokens from probs [R, V], by fresh noise."""
-    noise = round_.noise.fresh(Purpose.RESIDUAL, owners, np.full(len(owners), depth))
+    noise = round_.noise.rows(Purpose.RESIDUAL, owners, np.full(len(owners), depth))
     out: list[int] = (probs.log() + noise).argmax(-1).tolist()
     return out
 

@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from models.batch import Ints
 from models.draft import Draft, depths
-from models.noise import Purpose, gumbel, row_keys, uniform
+from models.noise import NoiseStore, Purpose, gumbel, row_keys, uniform
 from models.processing import Processor
 from models.sequence import Sequence
-
-EAGER_NOISE = 1 << 22  # numbers drawn ahead in one go, at most
 
 
 class RoundNoise:
@@ -25,50 +24,23 @@ class RoundNoise:
     which the round began too: a position that is drafted and judged again gets fresh numbers.
     """
 
-    def __init__(
-        self, sequences: Several[Sequence], vocab_size: int, device: torch.device, *, ahead: int = 0
-    ) -> None:
+    def __init__(self, sequences: Several[Sequence], store: NoiseStore) -> None:
         self._seeds = np.array([s.request.seed for s in sequences], dtype=np.int64)
         self._starts = np.array([len(s.tokens) for s in sequences], dtype=np.int64)
-        self._vocab_size, self._device = vocab_size, device
-        fits = EAGER_NOISE // (vocab_size * max(len(sequences), 1))
-        self._ahead = min(ahead, fits) + 1
-        self._levels: dict[Purpose, torch.Tensor] = {}
-
-    def _keys(self, purpose: Purpose, owners: Ints, levels: Ints):  # type: ignore[no-untyped-def]
-        starts = self._starts[owners]
-        rounds = 0 if purpose is Purpose.TOKEN else starts
-        return row_keys(self._seeds[owners], starts + levels, purpose, rounds)
-
-    def levels(self, purpose: Purpose, count: int) -> torch.Tensor:
-        """[at least count, B, V] Gumbel noise of the first positions of every request."""
-        known = self._levels.get(purpose)
-        if known is not None and len(known) >= count:
-            return known
-        begin = 0 if known is None else len(known)
-        end, batch = max(count, self._ahead), len(self._seeds)
-        level, owner = np.divmod(np.arange(begin * batch, end * batch), max(batch, 1))
-        new = gumbel(self._keys(purpose, owner, level), self._vocab_size, self._device)
-        new = new.view(end - begin, batch, self._vocab_size)
-        self._levels[purpose] = new if known is None else torch.cat([known, new])
-        return self._levels[purpose]
+        self._store = store
 
     def rows(self, purpose: Purpose, owners: Ints, levels: Ints) -> torch.Tensor:
         """[R, V] Gumbel noise: request owners[r], levels[r] positions after its end."""
-        table = self.levels(purpose, int(levels.max()) + 1)
-        batch = len(self._seeds)
-        if len(owners) == batch and not levels.any() and (owners == np.arange(batch)).all():
-            return table[0]
-        flat = table.view(-1, self._vocab_size)
-        return flat[torch.from_numpy(levels * batch + owners).to(self._device)]
+        seeds, starts = self._seeds[owners], self._starts[owners]
+        if purpose is Purpose.TOKEN:
+            return self._store.rows(seeds, starts + levels)
+        keys = row_keys(seeds, starts + levels, purpose, starts)
+        return gumbel(keys, self._store.vocab_size, self._store.device)
 
-    def fresh(self, purpose: Purpose, owners: Ints, levels: Ints) -> torch.Tensor:
-        """As `rows`, for numbers needed once: nothing is drawn ahead or kept."""
-        return gumbel(self._keys(purpose, owners, levels), self._vocab_size, self._device)
-
-    def uniform(self, purpose: Purpose, owners: Ints, levels: Ints) -> Ints:
-        """[R] float64 in [0, 1)."""
-        return uniform(self._keys(purpose, owners, levels))  # type: ignore[return-value]
+    def uniform(self, purpose: Purpose, owners: Ints, levels: Ints) -> NDArray[np.float64]:
+        """[R] in [0, 1)."""
+        starts = self._starts[owners]
+        return uniform(row_keys(self._seeds[owners], starts + levels, purpose, starts))
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ class GuessDrafter:
                 tokens = np.full(depth, int(self.q.argmax()))
                 drafts.append(Draft(tokens=tokens, parents=np.arange(-1, depth - 1)))
                 continue
-            noise = context.noise.fresh(context.purpose, owners, np.arange(depth))
+            noise = context.noise.rows(context.purpose, owners, np.arange(depth))
             tokens = (self.q.log() + noise).argmax(-1).numpy()
             probs = self.q.expand(depth, -1)
             drafts.append(Draft(tokens=tokens, parents=np.arange(-1, depth - 1), probs=probs))

@@ -1,0 +1,144 @@
+"""One decoder for the Llama family: packed nodes in, logits out, keys and values into a cache.
+
+Letters: T packed nodes, W wanted nodes, V vocabulary, Hq query heads, Hkv key heads, D head width.
+"""
+
+import math
+
+import torch
+from torch.nn import functional as F
+
+from models.attention import attend, query_room, write
+from models.batch import Batch, Scores
+from models.cache import KVCache
+from models.config import DecoderConfig
+from models.layout import Layout, lay_out
+from models.rotary import Rotary
+from models.target import Cache
+from models.weights import Layer, Weights, assemble, random_tensor, shapes
+
+
+class Decoder:
+    """A target that runs here: see `Target` and `Batch` for what `score` does.
+
+    Not for two threads at once. A reader of another input or another geometry of positions
+    replaces `embed` or `rotary`.
+    """
+
+    adapted = False
+
+    def __init__(
+        self, config: DecoderConfig, weights: Weights, *, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.config, self.dtype, self.device = config, dtype, device
+        self.vocab_size, self.context_length = config.vocab_size, config.context_length
+        self.eos_token_ids, self.architecture = config.eos_token_ids, config.architecture
+        self.num_parameters = sum(math.prod(shape) for shape in shapes(config).values())
+        self.rotary = Rotary(config.rotary, config.head_dim, device)
+        self._weights = weights
+        self._window = _active_window(config)
+
+    @classmethod
+    def from_config(
+        cls,
+        config: DecoderConfig,
+        seed: int = 0,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | None = None,
+    ) -> "Decoder":
+        """A decoder with random weights."""
+        device, wanted = device or torch.device("cpu"), shapes(config)
+        weights = assemble(
+            config,
+            lambda name: random_tensor(name, wanted[name], seed),
+            dtype=dtype,
+            device=device,
+        )
+        return cls(config, weights, dtype=dtype, device=device)
+
+    def new_cache(self, rows: int, capacity: int) -> KVCache:
+        """An empty cache; see `cache_bytes` for its size."""
+        self.rotary.reserve(capacity)
+        return KVCache(self.config, rows, capacity, dtype=self.dtype, device=self.device)
+
+    def embed(self, tokens: torch.Tensor) -> torch.Tensor:
+        """The first layer's input [T, width] for `tokens` [T]."""
+        return F.embedding(tokens, self._weights.embedding)
+
+    @torch.inference_mode()
+    def score(self, cache: Cache, batch: Batch, *, hidden: bool = False) -> Scores:
+        """Run the batch's nodes, leave their entries as scratch in the cache, return their logits.
+
+        `hidden` asks for the last layer's output after the final norm, of all nodes.
+        """
+        assert isinstance(cache, KVCache)
+        config = self.config
+        group = config.num_heads // config.num_kv_heads
+        layout = lay_out(batch, cache, group=group, window=self._window)
+        x = self.embed(torch.from_numpy(batch.tokens).to(self.device))
+        rotation = self.rotary(layout.positions)
+        room = query_room(layout, config.num_kv_heads, cache.kv)
+        for layer, kv in zip(self._weights.layers, cache.kv.unbind(0), strict=True):
+            self._attention(x, layer, kv, layout, rotation, room)
+            self._feed_forward(x, layer)
+        return self._head(x, batch, hidden)
+
+    def _attention(
+        self,
+        x: torch.Tensor,
+        layer: Layer,
+        kv: torch.Tensor,
+        layout: Layout,
+        rotation: torch.Tensor,
+        room: torch.Tensor,
+    ) -> None:
+        heads, kv_heads = self.config.num_heads, self.config.num_kv_heads
+        normed = rms_norm(x, layer.attention_norm, self.config.norm_eps)
+        qkv = layer.qkv(normed).view(len(x), heads + 2 * kv_heads, -1)
+        self._rotate(qkv[:, : heads + kv_heads], layer.qk_norm, rotation)
+        write(kv, layout, qkv[:, heads:])
+        x.add_(layer.out(attend(qkv[:, :heads], kv, layout, room)))
+
+    def _rotate(self, qk: torch.Tensor, norm: torch.Tensor | None, rotation: torch.Tensor) -> None:
+        """Norm, if there is one, and turn queries and keys [T, Hq + Hkv, D] in place."""
+        wide = qk.float() if norm is None else rms_norm(qk, norm, self.config.norm_eps).float()
+        torch.view_as_complex(wide.view(*wide.shape[:2], -1, 2)).mul_(rotation)
+        if wide is not qk:
+            qk.copy_(wide)
+
+    def _feed_forward(self, x: torch.Tensor, layer: Layer) -> None:
+        normed = rms_norm(x, layer.mlp_norm, self.config.norm_eps)
+        gate, up = layer.gate_up(normed).chunk(2, dim=-1)
+        x.add_(layer.down(F.silu(gate).mul_(up)))
+
+    def _head(self, x: torch.Tensor, batch: Batch, hidden: bool) -> Scores:
+        """Logits [W, V] of the wanted nodes, and the normed output [T, width] of all if asked."""
+        wanted = None if batch.wanted is None else torch.from_numpy(batch.wanted).to(self.device)
+        if wanted is not None and not hidden:
+            x = x[wanted]
+        normed = rms_norm(x, self._weights.norm, self.config.norm_eps)
+        chosen = normed[wanted] if wanted is not None and hidden else normed
+        if len(chosen) == 0:
+            logits = torch.empty(0, self.vocab_size, device=self.device)
+        else:
+            logits = self._weights.head(chosen).float()
+        return Scores(logits, normed if hidden else None)
+
+
+def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    """x [..., D] over its root mean square, times `weight` [D] or [H, D]; computed in float32.
+
+    A vector norm and exact operations: twice as fast on CPU as torch's own, and the same bits for
+    a token whatever else is in the batch.
+    """
+    width = x.shape[-1]
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+    root = norm.square_().mul_(1 / width).add_(eps).sqrt_()
+    normed: torch.Tensor = (x / root).mul_(weight).to(x.dtype)
+    return normed
+
+
+def _active_window(config: DecoderConfig) -> int | None:
+    window = config.window
+    return None if window is None or window >= config.context_length else window

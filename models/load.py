@@ -1,0 +1,35 @@
+"""A checkpoint's folder becomes a target: our decoder if it knows the family, else an adapter."""
+
+from pathlib import Path
+
+import torch
+
+from models.checkpoint import load_decoder, read_configs
+from models.config import is_known
+from models.errors import InvalidOption, UnsupportedCheckpoint
+from models.target import Target
+
+
+def load_target(path: str | Path, *, dtype: torch.dtype, device: str = "auto") -> Target:
+    """The model of the checkpoint at `path`, on `device` ("auto", "cpu" or "cuda").
+
+    Raises:
+        InvalidOption: the device is not there.
+        UnsupportedCheckpoint: the checkpoint cannot be loaded; the message says why.
+    """
+    folder, where = Path(path), pick_device(device)
+    raw, _ = read_configs(folder)
+    if is_known(raw):
+        return load_decoder(folder, dtype=dtype, device=where)
+    raise UnsupportedCheckpoint(f"{folder}: unknown model_type {raw.get('model_type')!r}")
+
+
+def pick_device(device: str) -> torch.device:
+    """The torch device that "auto", "cpu" or "cuda" means on this machine."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise InvalidOption("device", device, "auto, cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InvalidOption("device", device, "no CUDA device is here; cpu or auto")
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(device)
