@@ -16,6 +16,7 @@ from models.costs import SIZES, measure
 from models.draft import Draft
 from models.drafters import DraftContext, Drafter, ModelDrafter
 from models.engine import EngineConfig, build_drafter
+from models.noise import NoiseStore
 from models.processing import Processor
 from models.sequence import Sequence
 from models.verify import RoundNoise
@@ -48,7 +49,8 @@ class DraftActor:
     def serve(self, drafter: Drafter, *, rows: int, max_length: int | None = None) -> None:
         """Draft with this drafter, for requests of `max_length` tokens (None: all it can)."""
         self._drafter = drafter
-        self._mirrors = Mirrors(rows, drafter.forget)
+        self._mirrors = Mirrors(rows, self._forget)
+        self._noise: NoiseStore | None = None  # made for the first ask's vocabulary
         self._max_length = max_length or self._context_length
 
     @property
@@ -98,6 +100,12 @@ class DraftActor:
             seconds=time.perf_counter() - began,
         )
 
+    def _forget(self, sequence: Sequence) -> None:
+        assert self._drafter is not None
+        self._drafter.forget(sequence.id)
+        if self._noise is not None:
+            self._noise.forget(sequence.request.seed)
+
     def _fits(self, ask: DraftAsk, sequence: Sequence) -> bool:
         vocabulary = ask.vocab_size if self._model is None else self._model.model.vocab_size
         return ask.vocab_size == vocabulary and len(sequence.tokens) <= self._max_length
@@ -105,9 +113,11 @@ class DraftActor:
     def _propose(self, sequences: list[Sequence], ask: DraftAsk) -> list[Draft]:
         assert self._drafter is not None
         device = CPU if self._model is None else self._model.model.device
+        if self._noise is None or self._noise.vocab_size != ask.vocab_size:
+            self._noise = NoiseStore(ask.vocab_size, device)
         context = DraftContext(
             Processor(sequences, ask.vocab_size, device),
-            RoundNoise(sequences, ask.vocab_size, device, ahead=ask.shape.depth),
+            RoundNoise(sequences, self._noise),
             np.arange(len(sequences)),
             sampled=ask.sampled,
         )

@@ -17,7 +17,7 @@ SAMPLED_TOP_K = 256  # tokens a draft is drawn from, at most, where its distribu
 class Mirrors:
     """At most `rows` requests of all targets."""
 
-    def __init__(self, rows: int, on_drop: Callable[[str], None]) -> None:
+    def __init__(self, rows: int, on_drop: Callable[[Sequence], None]) -> None:
         self._rows, self._on_drop = rows, on_drop
         self._known: OrderedDict[str, Sequence] = OrderedDict()  # least recently used first
 
@@ -41,12 +41,12 @@ class Mirrors:
 
     def _grow(self, ask: DraftAsk, growth: Growth) -> Sequence | None:
         key = f"{ask.client}/{growth.id}"
-        if growth.opening is not None or not len(growth.tokens):
-            # Anew; and a version that was drafted before: guesses of it may have been read since.
-            self._on_drop(key)
-        if growth.opening is not None:
-            self._known[key] = _sequence(key, growth, growth.opening, sampled=ask.sampled)
         sequence = self._known.get(key)
+        if sequence is not None and (growth.opening is not None or not len(growth.tokens)):
+            self._on_drop(sequence)  # what is kept of it may not be what is asked for now
+        if growth.opening is not None:
+            sequence = _sequence(key, growth, growth.opening, sampled=ask.sampled)
+            self._known[key] = sequence
         if sequence is None or (growth.opening is None and len(sequence.tokens) != growth.base):
             return None
         if growth.opening is None:
@@ -59,8 +59,9 @@ class Mirrors:
             self._drop(f"{client}/{request_id}")
 
     def _drop(self, key: str) -> None:
-        if self._known.pop(key, None) is not None:
-            self._on_drop(key)
+        sequence = self._known.pop(key, None)
+        if sequence is not None:
+            self._on_drop(sequence)
 
 
 def _sequence(key: str, growth: Growth, opening: Opening, *, sampled: bool) -> Sequence:
