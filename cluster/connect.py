@@ -1,8 +1,8 @@
 """Reaching a Ray cluster: one at an address, or a private one that lives as long as this process.
 
-Never a bare `ray.init()`, which would join whatever cluster runs on the machine. Token
-authentication is always on: Ray creates a token for a private cluster; for an address, set
-RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's.
+Never a bare `ray.init()`, which would join whatever cluster runs on the machine. A private cluster
+always asks for a token, which Ray makes. For an address, Ray finds the cluster's token in
+RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token.
 """
 
 import logging
@@ -44,7 +44,6 @@ def beside_driver() -> NodeAffinitySchedulingStrategy:
 
 
 def _connect(address: str | None, num_cpus: int) -> None:
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
     # Ray would set CUDA_VISIBLE_DEVICES="" in actors without GPUs; this is its future default.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
@@ -56,4 +55,8 @@ def _connect(address: str | None, num_cpus: int) -> None:
         ray.init(address=address or "local", **options)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         where = f"the Ray cluster at {address!r}" if address else "a private Ray cluster"
-        raise CannotConnect(f"cannot reach {where}: {error}") from error
+        reason = str(error).strip().partition("\n")[0]
+        raise CannotConnect(f"cannot reach {where}: {reason}") from error
+    if address is None and not os.environ.get("RAY_AUTH_MODE"):
+        ray.shutdown()
+        raise CannotConnect("Ray started a cluster that asks for no token: set RAY_AUTH_MODE=token")

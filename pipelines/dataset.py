@@ -32,7 +32,7 @@ class PromptSource(Datasource):
         beside_driver: bool,
     ) -> None:
         """`beside_driver`: the files can only be read on the driver's node."""
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._shards, self._schema = shards, schema
         self._prompt_field, self._id_field = prompt_field, id_field
         self._beside_driver = beside_driver

@@ -14,12 +14,13 @@ from functools import partial
 
 import pyarrow as pa
 import ray
-from actors.tokenizer import TokenizerActor
 
 from actors.pool import TargetPool
+from actors.tokenizer import TokenizerActor
 from cluster import storage
 from cluster.connect import connected
 from cluster.errors import StorageError
+from cluster.placement import gpus_each
 from models.errors import PacelineError
 from models.figures import Figures
 from pipelines.config import GenerateConfig
@@ -66,11 +67,7 @@ def run(job: Prepared, *, began: float) -> Summary:
         bar.note("starting")
         tables = _tables(job)
         writer = RemoteWriter(job.layout, partial(TokenizerActor, config.target))
-        pool = TargetPool.start(
-            config.engine(),
-            target_actors=config.target_actors,
-            draft_actors=config.draft_actors,
-        )
+        pool = _pool(config)
         try:
             drive = Drive(job.job, pool, writer, job.manifest, on_results=bar.add)
             drive.run(tables)
@@ -86,6 +83,19 @@ def run(job: Prepared, *, began: float) -> Summary:
         finally:
             pool.stop()
             writer.stop()
+
+
+def _pool(config: GenerateConfig) -> TargetPool:
+    actors = config.target_actors + config.draft_actors
+    gpus = gpus_each(actors=actors, device=config.device)
+    return TargetPool.start(
+        config.engine(),
+        target_actors=config.target_actors,
+        draft_actors=config.draft_actors,
+        num_cpus=None if config.address is None else float(config.threads or 1),
+        num_gpus=gpus,
+        draft_gpus=gpus,
+    )
 
 
 def _tables(job: Prepared) -> Iterator[pa.Table]:
