@@ -1,0 +1,206 @@
+"""Pools on a Ray cluster: the same tokens from any number of actors, whoever dies."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from actors.draft import DraftActor
+from actors.errors import PoolFailed
+from actors.members import Pool
+from actors.messages import DraftAsk, DraftReply
+from actors.pool import TargetPool, start_all
+from actors.role import Role
+from actors.target import TargetActor
+from actors.team import draft_pool
+from models.errors import InvalidOption, InvalidRequest, UnsupportedCheckpoint
+from models.request import Request
+from tests.actors.conftest import make_requests
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+CPUS = 0.5
+
+
+def run(pool: TargetPool, requests: list[Request], *, disturb=None) -> dict[str, tuple[int, ...]]:
+    """Tokens of all requests; each must come once. `disturb(pool)`: after the first results."""
+    pool.submit(requests)
+    results, deadline = [], time.monotonic() + 100
+    while pool.num_unfinished:
+        results += pool.take(timeout_s=5.0)
+        if results and disturb is not None:
+            disturb(pool)
+            disturb = None
+        assert time.monotonic() < deadline, f"{pool.num_unfinished} requests never came"
+    assert sorted(r.id for r in results) == sorted(r.id for r in requests)
+    assert not pool.take(timeout_s=0.3)
+    assert all(r.finish_reason in ("stop", "length") for r in results)
+    return {r.id: r.tokens for r in results}
+
+
+def killer(role: str):
+    """Kills an actor of the role, as the system would."""
+
+    def kill(pool: TargetPool) -> None:
+        name = next(name for name in pool.pids() if name.startswith(role))
+        os.kill(pool.pids()[name], signal.SIGKILL)
+
+    return kill
+
+
+def awaited(pool: TargetPool, condition) -> None:
+    """Look after the pool until it is as it should be."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        pool.take(timeout_s=0.2)
+        time.sleep(0.1)
+
+
+def test_two_targets_without_a_drafter(config, plain):
+    with TargetPool.start(config(), target_actors=2, num_cpus=CPUS) as pool:
+        assert pool.free_slots() == 16
+        assert run(pool, make_requests(40)) == {f"r{i}": plain[f"r{i}"] for i in range(40)}
+        assert pool.figures().tokens == sum(len(plain[f"r{i}"]) for i in range(40))
+        assert pool.describe()["target_actors"] == 2
+        pool.submit(make_requests(20))
+        with pytest.raises(InvalidRequest, match="r3"):
+            pool.submit(make_requests(20)[3:4])
+        assert pool.free_slots() == 0
+        pool.cancel(f"r{i}" for i in range(20))
+        assert pool.num_unfinished == 0
+        pool.submit([Request(id="bad", prompt=(99,)), *make_requests(1)])
+        results = []
+        while pool.num_unfinished:
+            results += pool.take()
+        assert {r.id: r.finish_reason for r in results} == {"bad": "error", "r0": "length"}
+
+
+@pytest.mark.parametrize(
+    ("targets", "drafts", "drafter"),
+    [(1, 0, "draft"), (1, 1, "lookup"), (1, 1, "draft"), (2, 2, "draft")],
+)
+def test_same_tokens_from_any_number_of_actors(
+    config, checkpoints, plain, targets, drafts, drafter
+):
+    settings = config(drafter=checkpoints.get(drafter, drafter))
+    with TargetPool.start(
+        settings,
+        target_actors=targets,
+        draft_actors=drafts,
+        num_cpus=CPUS,
+        draft_patience=20.0,
+    ) as pool:
+        assert run(pool, make_requests(24)) == {f"r{i}": plain[f"r{i}"] for i in range(24)}
+        figures = pool.figures()
+        assert figures.accepted > 0
+        assert pool.describe()["draft_actors"] == drafts
+        if drafts:
+            assert figures.transfer_s > 0
+
+
+def test_killed_actors_are_replaced_and_no_token_changes(config, checkpoints, plain):
+    with TargetPool.start(
+        config(drafter=checkpoints["draft"]),
+        target_actors=2,
+        draft_actors=1,
+        num_cpus=CPUS,
+        draft_patience=20.0,
+    ) as pool:
+        for role in ("draft", "target"):
+            before = pool.pids()
+            assert run(pool, make_requests(120), disturb=killer(role)) == plain
+            awaited(pool, lambda before=before: len(pool.pids()) == 3 and pool.pids() != before)
+        accepted = pool.figures().accepted
+        assert run(pool, make_requests(20)) == {f"r{i}": plain[f"r{i}"] for i in range(20)}
+        assert pool.figures().accepted > accepted  # the new draft actor is made use of
+
+
+class SlowDraft(DraftActor):
+    """Sleeps before it answers."""
+
+    def draft(self, ask: DraftAsk) -> DraftReply:
+        time.sleep(0.3)
+        return super().draft(ask)
+
+
+class WrongDraft(DraftActor):
+    """Answers something else."""
+
+    def draft(self, ask: DraftAsk) -> DraftReply:
+        answers = ["no", None, {}, 1 / 0 if ask.shape.depth == 4 else 1]
+        return answers[len(ask.growths) % 4]
+
+
+@pytest.mark.parametrize("draft_class", [SlowDraft, WrongDraft])
+def test_a_slow_or_wrong_draft_actor_costs_time_only(config, checkpoints, plain, draft_class):
+    settings = config(drafter=checkpoints["draft"])
+    hired = draft_pool(settings, actors=1, rows=8, num_cpus=CPUS, num_gpus=0)
+    drafts = Pool(hired.role, draft_class, lambda: (settings, 8))
+    role = Role(name="target", num_cpus=CPUS, concurrency=4)
+    with TargetPool(settings, *start_all(settings, role, drafts, patience=1.0)) as pool:
+        began = time.monotonic()
+        assert run(pool, make_requests(24)) == {f"r{i}": plain[f"r{i}"] for i in range(24)}
+        assert time.monotonic() - began < 20
+
+
+# --- what cannot start -------------------------------------------------------------------------
+
+
+def test_a_checkpoint_that_is_not_there_is_told(config, tmp_path):
+    with pytest.raises(UnsupportedCheckpoint, match=r"config\.json"):
+        TargetPool.start(config(target=str(tmp_path)), num_cpus=CPUS)
+
+
+def test_a_draft_of_another_vocabulary_is_refused(config, checkpoints):
+    with pytest.raises(UnsupportedCheckpoint, match="72 tokens"):
+        TargetPool.start(config(drafter=checkpoints["other"]), draft_actors=1, num_cpus=CPUS)
+
+
+@pytest.mark.parametrize("field", ["target_actors", "draft_actors"])
+def test_numbers_are_checked(config, field):
+    with pytest.raises(InvalidOption, match=field):
+        TargetPool.start(config(), **{field: -1})
+
+
+def test_a_cluster_that_is_too_small_is_told(config):
+    role = Role(name="target", num_cpus=64, place_s=0.5)
+    with pytest.raises(PoolFailed, match="64 CPU of 4"):
+        Pool(role, TargetActor, lambda: (config(),)).start()
+
+
+class Stillborn(TargetActor):
+    """Dies while it starts."""
+
+    def start(self, *arguments: object) -> dict[str, object]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return {}
+
+
+def test_actors_that_keep_dying_are_given_up():
+    role = Role(name="target", num_cpus=CPUS, max_restarts=1)
+    with pytest.raises(PoolFailed, match="2 target actors died within 600 s"):
+        Pool(role, Stillborn, tuple).start()
+
+
+class Poisoned(TargetActor):
+    """Dies of one request."""
+
+    def submit(self, requests: list[Request]) -> None:
+        if any(request.id == "poison" for request in requests):
+            os.kill(os.getpid(), signal.SIGKILL)
+        super().submit(requests)
+
+
+def test_a_request_that_kills_takes_no_neighbours_along(config, plain):
+    targets = Pool(Role(name="target", num_cpus=CPUS, concurrency=4), Poisoned, lambda: (config(),))
+    targets.start()
+    with TargetPool(config(), targets) as pool:
+        pool.submit([*make_requests(2), Request(id="poison", prompt=(1,)), *make_requests(9)[2:]])
+        results = []
+        while pool.num_unfinished:
+            results += pool.take()
+    by_id = {r.id: r for r in results}
+    assert len(results) == len(by_id) == 10
+    assert "3 target actors died" in by_id.pop("poison").error
+    assert {i: r.tokens for i, r in by_id.items()} == {f"r{i}": plain[f"r{i}"] for i in range(9)}

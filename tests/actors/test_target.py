@@ -1,0 +1,100 @@
+"""A target actor as a plain object: calls come and go while its thread steps."""
+
+import threading
+import time
+
+import pytest
+
+from actors.errors import LoopFailed
+from actors.target import TargetActor
+from models.errors import UnsupportedCheckpoint
+from models.request import Request, Sampling
+from tests.actors.conftest import make_requests
+
+
+@pytest.fixture
+def actor(config):
+    made = TargetActor("target-7")
+    made.start(config())
+    return made
+
+
+def take_all(actor: TargetActor, count: int):
+    results = []
+    while len(results) < count:
+        results += actor.take(10.0).results
+    return results
+
+
+def test_results_come_as_requests_end(actor, plain):
+    actor.submit(make_requests(20))
+    results = take_all(actor, 20)
+    assert {r.id: r.tokens for r in results} == {f"r{i}": plain[f"r{i}"] for i in range(20)}
+    assert actor.take(0.0).results == ()
+    assert actor.figures().tokens == sum(len(r.tokens) for r in results)
+    assert actor.take(0.0).figures == actor.figures()
+
+
+def test_a_refused_request_is_a_result_and_disturbs_no_one(actor, plain):
+    long = Sampling(max_tokens=95)
+    bad = [
+        Request(id="empty", prompt=()),
+        Request(id="foreign", prompt=(5, 64)),
+        Request(id="long", prompt=(1, 2), sampling=long),
+        Request(id="text", prompt=("a",)),
+        Request(id="stop", prompt=(1,), sampling=Sampling(max_tokens=9, stop=("x",))),
+    ]
+    actor.submit([*bad, *make_requests(3)])
+    results = {r.id: r for r in take_all(actor, 8)}
+    for request in bad:
+        assert results[request.id].finish_reason == "error"
+        assert results[request.id].error
+    assert "97; at most 96" in results["long"].error
+    assert results["r1"].tokens == plain["r1"]
+
+
+def test_take_waits_no_longer_than_asked(actor):
+    began = time.perf_counter()
+    assert actor.take(0.2).results == ()
+    assert 0.2 <= time.perf_counter() - began < 2.0
+
+
+def test_a_cancelled_request_is_not_heard_of_again(actor):
+    actor.submit(make_requests(8))
+    actor.cancel(["r0", "r7", "unknown"])
+    results = take_all(actor, 6)
+    assert {r.id for r in results} == {f"r{i}" for i in range(1, 7)}
+    assert actor.take(0.1).results == ()
+
+
+def test_calls_from_many_threads(actor, plain):
+    requests = make_requests(40)
+    threads = [
+        threading.Thread(target=actor.submit, args=(requests[i::4],), daemon=True) for i in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    results = take_all(actor, 40)
+    assert {r.id: r.tokens for r in results} == {r.id: plain[r.id] for r in requests}
+
+
+def test_a_broken_loop_is_told_to_every_caller(actor):
+    actor.submit(make_requests(8))
+    actor._do(lambda loop: 1 / 0)
+    with pytest.raises(LoopFailed, match=r"target-7: .*ZeroDivisionError"):
+        take_all(actor, 9)
+    with pytest.raises(LoopFailed, match="ZeroDivisionError"):
+        actor.submit(make_requests(1))
+
+
+def test_says_what_it_is(actor):
+    told = actor.describe()
+    assert told["max_length"] == 96
+    assert told["threads"] == 1
+    assert told["vocabulary"] == 64
+    assert actor.ping() == "target-7"
+
+
+def test_what_cannot_be_loaded_is_told(config, tmp_path):
+    with pytest.raises(UnsupportedCheckpoint, match=r"config\.json"):
+        TargetActor().start(config(target=str(tmp_path)))
