@@ -6,17 +6,19 @@ memory limits, until the driver takes them. The tables are those of pipelines/ro
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 
 import pyarrow as pa
 import ray
-from ray.data import ActorPoolStrategy, DataContext, Datasource, ReadTask
+from ray.data import DataContext, Datasource, ReadTask, TaskPoolStrategy
 from ray.data.block import BlockMetadata
 
+from actors.tokenizer import TokenizerActor
 from pipelines.read import read_shard
 from pipelines.rows import Encoder, encoded, text_prompts
 from pipelines.shards import Shard
 
-CPUS = 0.25  # of a task or an actor that mostly waits for others
+CPUS = 0.0  # reserved by a task: model actors may have reserved all that there are
 
 
 class PromptSource(Datasource):
@@ -36,6 +38,11 @@ class PromptSource(Datasource):
         self._shards, self._schema = shards, schema
         self._prompt_field, self._id_field = prompt_field, id_field
         self._beside_driver = beside_driver
+
+    @property
+    def num_shards(self) -> int:
+        """The number of read tasks."""
+        return len(self._shards)
 
     @property
     def supports_distributed_reads(self) -> bool:
@@ -74,30 +81,33 @@ def _reader(
     return read
 
 
-class EncodePrompts:
-    """Encodes blocks of rows; its encoder is made once, in the actor that runs it."""
-
-    def __init__(self, make_encoder: Callable[[], Encoder]) -> None:
-        self._encoder = make_encoder()
-
-    def __call__(self, table: pa.Table) -> pa.Table:
-        return encoded(table, self._encoder)
+@cache
+def encoder_of(checkpoint: str) -> Encoder:
+    """The checkpoint's tokenizer, once per process."""
+    return TokenizerActor(checkpoint)
 
 
-def stream(
-    source: PromptSource, make_encoder: Callable[[], Encoder], *, actors: int = 1
-) -> Iterator[pa.Table]:
-    """Start reading and encoding; the tables as they become ready."""
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+def encode(table: pa.Table, checkpoint: str) -> pa.Table:
+    """A block of rows with token ids for texts."""
+    return encoded(table, encoder_of(checkpoint))
+
+
+def stream(source: PromptSource, checkpoint: str, *, tasks: int = 2) -> Iterator[pa.Table]:
+    """Start reading and encoding, `tasks` shards at a time; the tables as they become ready.
+
+    Both run in one task: what was read goes on to the tokenizer without a copy in between.
+    """
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    at_once = TaskPoolStrategy(size=min(tasks, source.num_shards))
     data = ray.data.read_datasource(
-        source, override_num_blocks=len(source.get_read_tasks(1)), num_cpus=CPUS
+        source, override_num_blocks=source.num_shards, num_cpus=CPUS, compute=at_once
     ).map_batches(
-        EncodePrompts,
-        fn_constructor_args=(make_encoder,),
+        encode,
+        fn_kwargs={"checkpoint": checkpoint},
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=CPUS,
-        compute=ActorPoolStrategy(size=actors),
+        compute=at_once,
     )
     data.context.enable_progress_bars = False
     return iter(data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1))

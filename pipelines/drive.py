@@ -7,7 +7,7 @@ are queued while the last rows of the one before still run, so that the pool's b
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -75,13 +75,12 @@ class Drive:
         self._max_open = MAX_OPEN + 2 * math.ceil(pool.free_slots() / rows)
         self.began: float | None = None  # when the first request went to the pool
 
-    def run(self, source: Iterator[pa.Table]) -> None:
+    def run(self, tables: Prefetch[pa.Table]) -> None:
         """Take tables of encoded rows (see pipelines/rows.py), in any order, until all is done."""
-        with Prefetch(source) as tables:
-            while self._left:
-                self._feed(tables)
-                self._settle(self._pool.take(self._patience(tables)) if self._running else [])
-                self._commit(idle=tables.ended and not self._running)
+        while self._left:
+            self._feed(tables)
+            self._settle(self._pool.take(self._patience(tables)) if self._running else [])
+            self._commit(idle=tables.ended and not self._running)
 
     def _feed(self, tables: Prefetch[pa.Table]) -> None:
         """Keep the pool's queue full."""

@@ -9,7 +9,7 @@ files -> shards -> prompts -> token ids     Ray Data            pipelines/datase
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 
 import pyarrow as pa
@@ -29,6 +29,7 @@ from pipelines.drive import Drive
 from pipelines.errors import JobFailed
 from pipelines.fingerprint import NOISE
 from pipelines.options import as_dict
+from pipelines.prefetch import Prefetch
 from pipelines.prepare import Prepared, prepare
 from pipelines.progress import Progress
 from pipelines.remote_writer import RemoteWriter
@@ -65,10 +66,12 @@ def run(job: Prepared, *, began: float) -> Summary:
     )
     with bar, _explained(job), connected(config.address, min_cpus=min_cpus):
         bar.note("starting")
-        tables = _tables(job)
-        writer = RemoteWriter(job.layout, partial(TokenizerActor, config.target))
-        pool = _pool(config)
-        try:
+        with (
+            Prefetch(_tables(job)) as tables,  # reads while the models load
+            closing(RemoteWriter(job.layout, partial(TokenizerActor, config.target))) as writer,
+            _pool(config) as pool,
+        ):
+            bar.begin()
             drive = Drive(job.job, pool, writer, job.manifest, on_results=bar.add)
             drive.run(tables)
             ended = time.monotonic()
@@ -80,9 +83,6 @@ def run(job: Prepared, *, began: float) -> Summary:
                 startup_seconds=first - began,
                 engine=dict(pool.describe()),
             )
-        finally:
-            pool.stop()
-            writer.stop()
 
 
 def _pool(config: GenerateConfig) -> TargetPool:
@@ -99,7 +99,7 @@ def _pool(config: GenerateConfig) -> TargetPool:
 
 
 def _tables(job: Prepared) -> Iterator[pa.Table]:
-    """The rows of the shards to be run, encoded; reading begins now."""
+    """The rows of the shards to be run, encoded."""
     source = PromptSource(
         job.todo,
         job.plan.schema,
@@ -107,7 +107,7 @@ def _tables(job: Prepared) -> Iterator[pa.Table]:
         id_field=job.config.id_field,
         beside_driver=storage.is_local(storage.normalize(job.config.input)),
     )
-    return stream(source, partial(TokenizerActor, job.config.target))
+    return stream(source, job.config.target)
 
 
 def _summary(

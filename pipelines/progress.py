@@ -23,7 +23,7 @@ class Progress:
             file=sys.stderr,
             dynamic_ncols=True,
         )
-        self._began: float | None = None
+        self._began = time.monotonic()
         self._tokens = self._passes = self._failed = 0
 
     def __enter__(self) -> Self:
@@ -36,9 +36,13 @@ class Progress:
         """Say what the job is waiting for."""
         self._bar.set_postfix_str(told)
 
+    def begin(self) -> None:
+        """From now on requests run: what came before does not count as time for rows."""
+        self._began = time.monotonic()
+        self._bar.unpause()
+
     def add(self, results: Sequence[Result]) -> None:
         """Count some results."""
-        self._began = self._began or time.monotonic()
         for result in results:
             self._tokens += len(result.tokens)
             self._passes += result.target_passes
@@ -47,7 +51,6 @@ class Progress:
         self._bar.update(len(results))
 
     def _figures(self) -> str:
-        assert self._began is not None
         seconds = time.monotonic() - self._began
         rate = self._tokens / seconds if seconds > 0 else 0.0
         length = self._tokens / self._passes if self._passes else 0.0

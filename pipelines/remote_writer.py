@@ -9,7 +9,7 @@ from cluster.connect import beside_driver
 from cluster.storage import is_local
 from pipelines.manifest import Entry
 from pipelines.output import Decoder
-from pipelines.writer import FinishedShard, Layout, ShardWriter
+from pipelines.writer import FinishedShard, Layout, ShardWriter, parquet_bytes
 
 
 class WriterActor:
@@ -17,6 +17,7 @@ class WriterActor:
 
     def __init__(self, layout: Layout, make_decoder: Callable[[], Decoder]) -> None:
         self._writer = ShardWriter(layout, make_decoder())
+        parquet_bytes(layout.schema.empty_table())  # loads what pyarrow loads when first used
 
     def write(self, shard: FinishedShard) -> Entry:
         """See ShardWriter."""
@@ -51,6 +52,6 @@ class RemoteWriter:
         done, self._calls = ray.wait(self._calls, num_returns=count, timeout=None if wait else 0)
         return list(ray.get(done))
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """End the actor."""
         ray.kill(self._actor)

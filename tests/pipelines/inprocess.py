@@ -22,6 +22,7 @@ from pipelines.config import GenerateConfig
 from pipelines.drive import Drive
 from pipelines.manifest import Manifest
 from pipelines.options import from_mapping
+from pipelines.prefetch import Prefetch
 from pipelines.prepare import Prepared, prepare
 from pipelines.read import read_shard
 from pipelines.rows import encoded, text_prompts
@@ -119,7 +120,8 @@ def run_job(config: GenerateConfig, *, pool: InProcessPool | None = None) -> Man
     job = prepare(config)
     writer = LocalWriter(ShardWriter(job.layout, ByteTokenizer()))
     if job.todo:
-        Drive(job.job, pool or InProcessPool(), writer, job.manifest).run(tables(job))
+        with Prefetch(tables(job)) as source:
+            Drive(job.job, pool or InProcessPool(), writer, job.manifest).run(source)
     return job.manifest
 
 

@@ -10,7 +10,8 @@ import pytest
 from models.request import Result
 from pipelines.drive import Drive
 from pipelines.errors import JobFailed
-from pipelines.prepare import prepare
+from pipelines.prefetch import Prefetch
+from pipelines.prepare import Prepared, prepare
 from pipelines.seeds import row_seed
 from pipelines.writer import LocalWriter, ShardWriter
 from tests.pipelines.inprocess import (
@@ -34,6 +35,12 @@ def prompts(tmp_path: Path) -> str:
 def job(tmp_path: Path, prompts: str, **values: Any) -> Any:
     settings: dict[str, Any] = {"input": prompts, "output": str(tmp_path / "out"), "shard_rows": 5}
     return make_config(tmp_path, **{**settings, **values})
+
+
+def drive(prepared: Prepared, source: Iterator[pa.Table]) -> None:
+    writer = LocalWriter(ShardWriter(prepared.layout, ByteTokenizer()))
+    with Prefetch(source) as read:
+        Drive(prepared.job, InProcessPool(), writer, prepared.manifest).run(read)
 
 
 def test_every_prompt_has_its_row_in_order(tmp_path: Path, prompts: str) -> None:
@@ -100,8 +107,7 @@ def test_no_more_shards_are_open_than_needed(tmp_path: Path, prompts: str) -> No
     prompts = str(write_prompts(tmp_path / "many" / "prompts.jsonl", 200))
     config = job(tmp_path, prompts, shard_rows=1)
     prepared = prepare(config)
-    writer = LocalWriter(ShardWriter(prepared.layout, ByteTokenizer()))
-    Drive(prepared.job, InProcessPool(), writer, prepared.manifest).run(counted(tables(prepared)))
+    drive(prepared, counted(tables(prepared)))
     ahead = [read - committed for read, committed in enumerate(taken)]
     assert max(ahead) < 40  # of 200: 16, what the pool holds twice, and what is prefetched
 
@@ -126,18 +132,16 @@ def test_blocks_may_come_in_pieces_and_in_any_order(tmp_path: Path, prompts: str
         yield from (half for half in halves if half.num_rows)
 
     prepared = prepare(job(tmp_path, prompts))
-    writer = LocalWriter(ShardWriter(prepared.layout, ByteTokenizer()))
-    Drive(prepared.job, InProcessPool(), writer, prepared.manifest).run(shuffled(tables(prepared)))
+    drive(prepared, shuffled(tables(prepared)))
     run_job(job(tmp_path, prompts, output=str(tmp_path / "again")))
     assert outcome(str(tmp_path / "out")) == outcome(str(tmp_path / "again"))
 
 
 def test_an_input_that_ends_early_stops_the_job(tmp_path: Path, prompts: str) -> None:
     prepared = prepare(job(tmp_path, prompts))
-    writer = LocalWriter(ShardWriter(prepared.layout, ByteTokenizer()))
     short = list(tables(prepared))[:-1]
     with pytest.raises(JobFailed, match="the rows of 1 shards"):
-        Drive(prepared.job, InProcessPool(), writer, prepared.manifest).run(iter(short))
+        drive(prepared, iter(short))
 
 
 def test_an_error_while_reading_stops_the_job(tmp_path: Path, prompts: str) -> None:
@@ -147,7 +151,6 @@ def test_an_error_while_reading_stops_the_job(tmp_path: Path, prompts: str) -> N
         raise OSError("disk gone")
 
     prepared = prepare(job(tmp_path, prompts))
-    writer = LocalWriter(ShardWriter(prepared.layout, ByteTokenizer()))
     with pytest.raises(OSError, match="disk gone"):
-        Drive(prepared.job, InProcessPool(), writer, prepared.manifest).run(breaking())
+        drive(prepared, breaking())
     assert set(run_job(job(tmp_path, prompts)).entries) == {0, 1, 2, 3, 4}

@@ -1,0 +1,95 @@
+"""Runs side by side: round after round, each contestant once, so that a slow minute hits them all."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from models.figures import Figures
+from models.loop import TokenLoop
+from models.request import Request
+from pipelines.writer import weakest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One contestant's work, once. `outputs`: request id to tokens; `figures`: of our own loop."""
+
+    seconds: float
+    outputs: Mapping[str, tuple[int, ...]]
+    figures: Figures | None = None
+    exactness: str = ""
+
+    @property
+    def tokens(self) -> int:
+        """Generated tokens of all requests."""
+        return sum(map(len, self.outputs.values()))
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Reading the prompts included."""
+        return self.tokens / self.seconds
+
+
+@dataclass(slots=True)
+class Series:
+    """All runs of one contestant, in order."""
+
+    runs: list[Run] = field(default_factory=list)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """The median."""
+        return statistics.median(run.tokens_per_second for run in self.runs)
+
+    @property
+    def middle(self) -> Run:
+        """The run with the median speed (of an even number, the slower one)."""
+        ordered = sorted(self.runs, key=lambda run: run.tokens_per_second)
+        return ordered[(len(ordered) - 1) // 2]
+
+    def over(self, other: "Series") -> float:
+        """Median of the ratios of tokens/s, run by run: both had the same minute."""
+        pairs = zip(self.runs, other.runs, strict=True)
+        return statistics.median(a.tokens_per_second / b.tokens_per_second for a, b in pairs)
+
+
+def interleaved(
+    contestants: Mapping[str, Callable[[int], Run]], repeats: int
+) -> Iterator[tuple[str, int, Run]]:
+    """Run all, `repeats` times in turn; each is told which turn it is. Yields as they finish."""
+    order = list(contestants)
+    for turn in range(repeats):
+        for name in order:
+            yield name, turn, contestants[name](turn)
+
+
+def collect(
+    contestants: Mapping[str, Callable[[int], Run]],
+    repeats: int,
+    on_run: Callable[[str, Run], None] = lambda name, run: None,
+) -> dict[str, Series]:
+    """All runs of all contestants, by name."""
+    series: dict[str, Series] = {name: Series() for name in contestants}
+    for name, _, run in interleaved(contestants, repeats):
+        series[name].runs.append(run)
+        on_run(name, run)
+    return series
+
+
+def run_loop(loop: TokenLoop, requests: Sequence[Request]) -> Run:
+    """Run requests through a token loop, timed and counted."""
+    loop.reset_figures()
+    began = time.perf_counter()
+    results = loop.run(requests)
+    return Run(
+        seconds=time.perf_counter() - began,
+        outputs={result.id: result.tokens for result in results},
+        figures=loop.figures(),
+        exactness=weakest([result.exactness for result in results]),
+    )
+
+
+def num_same(outputs: Mapping[str, tuple[int, ...]], reference: Mapping[str, tuple[int, ...]]) -> int:
+    """How many requests have the reference's tokens."""
+    return sum(reference.get(name) == tokens for name, tokens in outputs.items())

@@ -1,0 +1,176 @@
+"""Generate jobs on Ray, with real actors and a tiny model."""
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import paceline
+from models.engine import build_loop
+from models.request import Request
+from pipelines.config import GenerateConfig
+from pipelines.generate import generate
+from pipelines.options import from_mapping
+from pipelines.seeds import row_seed
+from tests.pipelines.inprocess import outcome, write_prompts
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+
+Make = Callable[..., GenerateConfig]
+
+
+@pytest.fixture
+def make(tmp_path: Path, checkpoints: dict[str, str], prompts: str) -> Make:
+    """A configuration; `out` names its output folder."""
+
+    def config(out: str = "out", **values: Any) -> GenerateConfig:
+        settings: dict[str, Any] = {
+            "target": checkpoints["target"],
+            "input": prompts,
+            "output": str(tmp_path / out),
+            "max_tokens": 24,
+            "shard_rows": 5,
+            "batch_size": 4,
+            "seed": 5,
+            "progress": False,
+            "threads": 1,
+        }
+        return from_mapping(GenerateConfig, {**settings, **values})
+
+    return config
+
+
+def plain(config: GenerateConfig, count: int) -> list[list[int]]:
+    """The tokens by the bare token loop in this process."""
+    requests = [
+        Request(
+            id=str(i),
+            prompt=tuple(alphabet_ids(f"prompt number {i}")),
+            sampling=config.sampling(),
+            seed=row_seed(config.seed, str(i), 0),
+        )
+        for i in range(count)
+    ]
+    results = {result.id: result for result in build_loop(config.engine()).run(requests)}
+    return [list(results[str(i)].tokens) for i in range(count)]
+
+
+def alphabet_ids(text: str) -> list[int]:
+    from tokenizers import pre_tokenizers
+
+    symbols = sorted(pre_tokenizers.ByteLevel.alphabet())
+    encoded = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str(
+        text
+    )
+    return [symbols.index(symbol) for piece, _ in encoded for symbol in piece]
+
+
+def test_rows_are_those_of_the_bare_loop(make: Make, tmp_path: Path) -> None:
+    config = make(summary=str(tmp_path / "summary.json"), logprobs=2)
+    summary = generate(config)
+    rows = outcome(config.output)
+    assert [row["tokens"] for row in rows] == plain(config, 23)
+    assert [row["id"] for row in rows] == list(range(23))
+    assert all(len(row["logprobs"]) == len(row["tokens"]) for row in rows)
+    assert {row["exactness"] for row in rows} == {"identical"}
+    written = json.loads((tmp_path / "summary.json").read_text())
+    assert written == json.loads(json.dumps(summary.as_dict()))
+    assert (summary.rows, summary.rows_failed, summary.rows_resumed) == (23, 0, 0)
+    assert summary.tokens == sum(len(row["tokens"]) for row in rows)
+    assert summary.prompt_tokens == sum(len(row["prompt"]) for row in rows)
+    assert summary.target_passes > 0
+    assert summary.tokens_per_second == pytest.approx(summary.tokens / summary.seconds)
+    assert set(summary.versions) == {"python", "paceline", "ray", "torch", "transformers"}
+    assert summary.config["max_tokens"] == 24
+    assert set(summary.round_ms) == {"round", "draft", "transfer", "score", "verify", "other"}
+
+
+@pytest.mark.parametrize(
+    ("drafter", "values"),
+    [
+        ("lookup", {}),
+        ("draft", {"draft_tokens": 3, "draft_width": 1, "target_actors": 2}),
+        ("draft", {"draft_tokens": 3, "draft_actors": 1, "batch_size": 2}),
+    ],
+)
+def test_no_drafter_and_no_pool_changes_a_row(
+    make: Make, checkpoints: dict[str, str], drafter: str, values: dict[str, Any]
+) -> None:
+    config = make(drafter=checkpoints.get(drafter, drafter), temperature=0.8, **values)
+    summary = generate(config)
+    rows = outcome(config.output)
+    assert [row["tokens"] for row in rows] == plain(replace(config, drafter="none", draft_actors=0), 23)
+    assert summary.exactness == "identical"
+    if drafter == "draft":
+        assert summary.draft_passes > 0
+        assert summary.accepted_length > 1
+
+
+def test_error_rows_and_the_python_names(make: Make, tmp_path: Path) -> None:
+    path = write_prompts(tmp_path / "more" / "prompts.jsonl", 3)
+    lines = ['{"id": 3, "prompt": ""}', "{", json.dumps({"id": 5, "prompt": "long " * 80})]
+    path.write_text(path.read_text() + "\n".join(lines))
+    config = make(input=str(path))
+    summary = paceline.generate(
+        target=config.target,
+        input=str(path),
+        output=config.output,
+        max_tokens=8,
+        threads=1,
+        progress=False,
+    )
+    rows = outcome(config.output)
+    assert (summary.rows, summary.rows_failed) == (6, 3)
+    assert [row["finish_reason"] == "error" for row in rows] == [False] * 3 + [True] * 3
+    assert rows[3]["error"] == "field 'prompt' is empty"
+    assert rows[4]["error"].startswith("prompts.jsonl:5: not JSON")
+    assert "256" in rows[5]["error"]
+    assert rows[5]["id"] == 5
+
+
+def test_a_finished_job_does_nothing_again(make: Make) -> None:
+    config = make()
+    generate(config)
+    began = time.monotonic()
+    summary = generate(config)
+    assert time.monotonic() - began < 2
+    assert (summary.rows, summary.rows_resumed, summary.seconds) == (23, 23, 0)
+
+
+def test_a_killed_target_costs_time_only(make: Make, tmp_path: Path) -> None:
+    prompts = str(write_prompts(tmp_path / "many" / "prompts.jsonl", 60))
+    config = make(input=prompts, max_tokens=100, target_actors=2, batch_size=2)
+    killed: list[int] = []
+    done = threading.Event()
+
+    def kill_one() -> None:
+        while not killed and not done.wait(0.05):
+            if any(Path(config.output).glob("part-*.parquet")):
+                killed.append(kill_a("TargetActor"))
+
+    thread = threading.Thread(target=kill_one)
+    thread.start()
+    summary = generate(config)
+    done.set()
+    thread.join()
+    assert killed
+    assert summary.rows_failed == 0
+    rows = outcome(config.output)
+    assert [row["tokens"] for row in rows] == plain(config, 60)
+
+
+def kill_a(name: str) -> int:
+    """SIGKILL one of the session cluster's actors of a class; its process id."""
+    for process in psutil.Process().children(recursive=True):
+        if f"ray::{name}" in " ".join(process.cmdline()):
+            os.kill(process.pid, signal.SIGKILL)
+            return process.pid
+    raise AssertionError(f"no {name} is running")
