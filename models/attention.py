@@ -1,7 +1,11 @@
-"""Attention of packed nodes over the cache, a group of query heads at a time.
+"""Attention of packed nodes over the cache, all query heads of a key head at a time.
 
-Letters as in layout.py, and Hq query heads, Hkv key heads, D width of a head.
+Letters as in layout.py, and S slots of a cache row, Hkv key heads, D width of a head. Query heads
+are in the order [G, Hkv], so that a node's queries and results need no reordering.
 """
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch.nn import functional as F
@@ -9,34 +13,61 @@ from torch.nn import functional as F
 from models.layout import Layout
 
 
-def query_room(layout: Layout, num_kv_heads: int, like: torch.Tensor) -> torch.Tensor:
-    """The queries' buffer for all layers of a pass, its padding zero: [B, Hkv, M, D]."""
-    return like.new_zeros(layout.num_rows, num_kv_heads, layout.num_lines, like.shape[-1])
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Views:
+    """What all layers of a pass share: the queries' buffer and views of the cache, two per layer.
+
+    `places` is where new entries go if one view covers them; `past` what is read if a view does.
+    """
+
+    room: torch.Tensor  # [B, Hkv, M, D], zero beyond the queries
+    lines: torch.Tensor  # [B, Q, G * Hkv, D], the same memory
+    layers: Sequence[torch.Tensor]  # [2, rows, Hkv, S, D]
+    places: Sequence[torch.Tensor] | None  # [2, B, Hkv, Q, D]
+    past: Sequence[torch.Tensor] | None  # [B, Hkv, N, D], keys and values alternating
 
 
-def write(kv: torch.Tensor, layout: Layout, entries: torch.Tensor) -> None:
-    """Put the nodes' keys and values [T, 2 * Hkv, D] into one layer's kv [2, rows, Hkv, S, D]."""
-    entries = entries.view(len(entries), 2, -1, entries.shape[2])
+def open_views(kv: torch.Tensor, layout: Layout, num_heads: int) -> Views:
+    """The views of a cache [layers, 2, rows, Hkv, S, D] for one pass."""
+    num_kv_heads, width = kv.shape[3], kv.shape[5]
+    room = kv.new_zeros(layout.num_rows, layout.num_lines, num_kv_heads, width)
+    lines = room[:, : layout.num_used]
+    places, past = None, None
     if isinstance(layout.slots, slice):
-        place = kv[:, layout.rows, :, layout.slots]
-        place.copy_(entries.view(layout.num_rows, -1, *entries.shape[1:]).permute(2, 0, 3, 1, 4))
+        places = kv[:, :, layout.rows, :, layout.slots].unbind(0)
+    if isinstance(layout.rows, slice):
+        past = kv[:, :, layout.rows, :, : layout.num_keys].flatten(0, 1).unbind(0)
+    return Views(
+        room=room.transpose(1, 2),
+        lines=lines.view(layout.num_rows, layout.num_queries, num_heads, width),
+        layers=kv.unbind(0),
+        places=places,
+        past=past,
+    )
+
+
+def write(views: Views, index: int, layout: Layout, entries: torch.Tensor) -> None:
+    """Put the nodes' keys and values [T, 2 * Hkv, D] into the cache of layer `index`."""
+    num_nodes, twice, width = entries.shape
+    if views.places is not None:
+        each = entries.view(layout.num_rows, -1, 2, twice // 2, width)
+        views.places[index].copy_(each.permute(2, 0, 3, 1, 4))
     else:
+        assert not isinstance(layout.slots, slice)
         rows, slots = layout.slots
-        kv[:, rows, :, slots] = entries
+        views.layers[index][:, rows, :, slots] = entries.view(num_nodes, 2, -1, width)
 
 
-def attend(
-    queries: torch.Tensor, kv: torch.Tensor, layout: Layout, room: torch.Tensor
-) -> torch.Tensor:
-    """What the queries [T, Hq, D] read from one layer's kv: [T, Hq * D]."""
+def attend(views: Views, index: int, layout: Layout, queries: torch.Tensor) -> torch.Tensor:
+    """What the queries [T, G * Hkv, D] read from layer `index`: [T, G * Hkv * D]."""
     if layout.spread is not None:
         queries = queries[layout.spread]
-    shape = (layout.num_rows, layout.num_queries, kv.shape[2], -1, kv.shape[4])
-    folded = queries.view(shape).transpose(1, 2)  # [B, Hkv, Q, G, D]
-    used = layout.num_queries * folded.shape[3]
-    room[:, :, :used].view(folded.shape).copy_(folded)
-    keys, values = kv[:, layout.rows, :, : layout.num_keys]
-    read = F.scaled_dot_product_attention(room, keys, values, attn_mask=layout.mask)
-    unfolded = read[:, :, :used].reshape(folded.shape).transpose(1, 2)
-    packed = unfolded.reshape(layout.num_rows * layout.num_queries, -1)
+    views.lines.copy_(queries.view(views.lines.shape))
+    if views.past is not None:
+        keys, values = views.past[2 * index], views.past[2 * index + 1]
+    else:
+        keys, values = views.layers[index][:, layout.rows, :, : layout.num_keys]
+    read = F.scaled_dot_product_attention(views.room, keys, values, attn_mask=layout.mask)
+    num_queries = layout.num_rows * layout.num_queries
+    packed = read.transpose(1, 2)[:, : layout.num_used].reshape(num_queries, -1)
     return packed if layout.pack is None else packed[layout.pack]

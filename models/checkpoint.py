@@ -21,15 +21,17 @@ def read_configs(path: Path) -> tuple[Json, Json]:
     return read_json(path / "config.json"), read_json(generation) if generation.exists() else {}
 
 
-def load_decoder(path: Path, *, dtype: torch.dtype, device: torch.device) -> Decoder:
-    """Our decoder with the weights of a checkpoint.
+def load_decoder(
+    path: Path, *, dtype: torch.dtype, device: torch.device, steady: bool = True
+) -> Decoder:
+    """Our decoder with the weights of a checkpoint; for `steady` see `make_linear`.
 
     Raises:
         UnsupportedCheckpoint: a file, field or tensor is missing or does not fit; it is named.
     """
     config = parse_config(*read_configs(path))
     tensors = Tensors(path, config)
-    weights = assemble(config, tensors.read, dtype=dtype, device=device)
+    weights = assemble(config, tensors.read, dtype=dtype, device=device, steady=steady)
     return Decoder(config, weights, dtype=dtype, device=device)
 
 

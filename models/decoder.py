@@ -8,7 +8,7 @@ import math
 import torch
 from torch.nn import functional as F
 
-from models.attention import attend, query_room, write
+from models.attention import Views, attend, open_views, write
 from models.batch import Batch, Scores
 from models.cache import KVCache
 from models.config import DecoderConfig
@@ -46,14 +46,16 @@ class Decoder:
         *,
         dtype: torch.dtype = torch.float32,
         device: torch.device | None = None,
+        steady: bool = True,
     ) -> "Decoder":
-        """A decoder with random weights."""
+        """A decoder with random weights; for `steady` see `make_linear`."""
         device, wanted = device or torch.device("cpu"), shapes(config)
         weights = assemble(
             config,
             lambda name: random_tensor(name, wanted[name], seed),
             dtype=dtype,
             device=device,
+            steady=steady,
         )
         return cls(config, weights, dtype=dtype, device=device)
 
@@ -78,27 +80,27 @@ class Decoder:
         layout = lay_out(batch, cache, group=group, window=self._window)
         x = self.embed(torch.from_numpy(batch.tokens).to(self.device))
         rotation = self.rotary(layout.positions)
-        room = query_room(layout, config.num_kv_heads, cache.kv)
-        for layer, kv in zip(self._weights.layers, cache.kv.unbind(0), strict=True):
-            self._attention(x, layer, kv, layout, rotation, room)
+        views = open_views(cache.kv, layout, config.num_heads)
+        for index, layer in enumerate(self._weights.layers):
+            self._attention(x, index, layout, rotation, views)
             self._feed_forward(x, layer)
         return self._head(x, batch, hidden)
 
     def _attention(
         self,
         x: torch.Tensor,
-        layer: Layer,
-        kv: torch.Tensor,
+        index: int,
         layout: Layout,
         rotation: torch.Tensor,
-        room: torch.Tensor,
+        views: Views,
     ) -> None:
         heads, kv_heads = self.config.num_heads, self.config.num_kv_heads
+        layer = self._weights.layers[index]
         normed = rms_norm(x, layer.attention_norm, self.config.norm_eps)
-        qkv = layer.qkv(normed).view(len(x), heads + 2 * kv_heads, -1)
+        qkv = layer.qkv(normed).view(x.shape[0], heads + 2 * kv_heads, -1)
         self._rotate(qkv[:, : heads + kv_heads], layer.qk_norm, rotation)
-        write(kv, layout, qkv[:, heads:])
-        x.add_(layer.out(attend(qkv[:, :heads], kv, layout, room)))
+        write(views, index, layout, qkv[:, heads:])
+        x.add_(layer.out(attend(views, index, layout, qkv[:, :heads])))
 
     def _rotate(self, qk: torch.Tensor, norm: torch.Tensor | None, rotation: torch.Tensor) -> None:
         """Norm, if there is one, and turn queries and keys [T, Hq + Hkv, D] in place."""
@@ -119,7 +121,7 @@ class Decoder:
             x = x[wanted]
         normed = rms_norm(x, self._weights.norm, self.config.norm_eps)
         chosen = normed[wanted] if wanted is not None and hidden else normed
-        if len(chosen) == 0:
+        if chosen.shape[0] == 0:
             logits = torch.empty(0, self.vocab_size, device=self.device)
         else:
             logits = self._weights.head(chosen).float()
@@ -127,14 +129,13 @@ class Decoder:
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-    """x [..., D] over its root mean square, times `weight` [D] or [H, D]; computed in float32.
+    """x [..., D] over its norm, times `weight` [D] or [H, D], which has the factor √D; in float32.
 
     A vector norm and exact operations: twice as fast on CPU as torch's own, and the same bits for
     a token whatever else is in the batch.
     """
-    width = x.shape[-1]
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-    root = norm.square_().mul_(1 / width).add_(eps).sqrt_()
+    root = norm.mul_(norm).add_(eps * x.shape[-1]).sqrt_()
     normed: torch.Tensor = (x / root).mul_(weight).to(x.dtype)
     return normed
 

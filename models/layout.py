@@ -24,6 +24,7 @@ class Layout:
     slots: slice | tuple[torch.Tensor, torch.Tensor]  # same for all, or of each node
     num_rows: int
     num_queries: int
+    num_used: int  # Q * G
     num_lines: int  # M
     num_keys: int
     spread: torch.Tensor | None  # [B * Q] packed index of each query, 0 where there is none
@@ -57,6 +58,7 @@ def lay_out(batch: Batch, cache: KVCache, *, group: int, window: int | None) -> 
         slots=_slots(batch, owner, slots, lengths, ragged, device),
         num_rows=num_rows,
         num_queries=num_queries,
+        num_used=num_queries * group,
         num_lines=num_lines,
         num_keys=num_keys,
         spread=_spread(flat, num_rows * num_queries, device) if ragged else None,

@@ -19,7 +19,7 @@ BLOCK_ELEMENTS = 2**21  # a half-precision matrix is converted in blocks that st
 def has_packed_kernels() -> bool:
     """Whether this build of torch offers oneDNN's packed linear layers."""
     names = ("_reorder_linear_weight", "_linear_pointwise", "data_ptr", "_nbytes")
-    available = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    available = torch.backends.mkldnn.is_available()
     return bool(available) and all(hasattr(torch.ops.mkldnn, name) for name in names)
 
 
@@ -49,13 +49,20 @@ class Scratch:
         return self._rooms[shape]
 
 
-def make_linear(weight: torch.Tensor, bias: torch.Tensor | None, scratch: Scratch) -> Linear:
-    """The layer x -> x weightᵀ + bias, weight [O, I], bias [O]. Keeps no reference it can avoid."""
+def make_linear(
+    weight: torch.Tensor, bias: torch.Tensor | None, scratch: Scratch, *, steady: bool = True
+) -> Linear:
+    """The layer x -> x weightᵀ + bias, weight [O, I], bias [O].
+
+    `steady=False` lets a half-precision layer take one token on a faster way than several, with
+    other rounding and a second copy of the matrix, where the CPU has no such arithmetic.
+    """
     if weight.device.type != "cpu" or not has_packed_kernels():
         return Plain(weight, bias)
     if has_native(weight.dtype):
         return Packed(weight, bias)
-    return Widened(weight, bias, scratch)
+    widened = Widened(weight, bias, scratch)
+    return widened if steady else OneOrMany(Plain(weight, bias), widened)
 
 
 class Plain:
@@ -83,14 +90,12 @@ class Packed:
 class Widened:
     """A half-precision layer on a CPU that multiplies in float32 only.
 
-    One token: torch's matrix-vector product, which reads the half-precision matrix as it is. More:
-    blocks of a second copy, stored in packed order, are converted to float32 and multiplied there,
-    the result rounded once. Two copies at half precision take what one in float32 would.
+    The matrix is stored at half precision in packed order; blocks of it are converted to float32
+    and multiplied there, and the result is rounded once.
     """
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, scratch: Scratch) -> None:
-        self._weight, self._bias = weight, bias
-        self._wide_bias = None if bias is None else bias.float()
+        self._bias = None if bias is None else bias.float()
         self._run = torch.ops.mkldnn._linear_pointwise.default
         rows = max(1, BLOCK_ELEMENTS // weight.shape[1])
         self._blocks = [self._block(part, scratch) for part in torch.split(weight, rows)]
@@ -104,17 +109,25 @@ class Widened:
         return narrow, *scratch.room(packed)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        if x.shape[0] == 1:
-            return F.linear(x, self._weight, self._bias)
         wide = x.float()
         parts = []
         for narrow, room, memory in self._blocks:
             memory.copy_(narrow)
             parts.append(self._run(wide, room, None, "none", [], ""))
         result = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
-        if self._wide_bias is not None:
-            result = result.add_(self._wide_bias)
+        if self._bias is not None:
+            result = result.add_(self._bias)
         return result.to(x.dtype)
+
+
+class OneOrMany:
+    """One token: torch's matrix-vector product, which reads half precision fast; more: another."""
+
+    def __init__(self, one: Linear, many: Linear) -> None:
+        self._one, self._many = one, many
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return self._one(x) if x.shape[0] == 1 else self._many(x)
 
 
 def _pack(weight: torch.Tensor) -> torch.Tensor:

@@ -1,9 +1,11 @@
 """A decoder's weights: their names and shapes in a checkpoint, and how ours are made of them.
 
 Query, key and value matrices are stacked, and so are gate and up. The two halves of a head's
-rotated dimensions are interleaved, so that a rotation is one complex product.
+rotated dimensions are interleaved, so that a rotation is one complex product, and the query heads
+of all groups take turns, as attention.py reads them. G is query heads per key head.
 """
 
+import math
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,13 +16,16 @@ import torch
 from models.config import DecoderConfig
 from models.linear import Linear, Scratch, make_linear
 
+Make = Callable[[torch.Tensor, torch.Tensor | None], Linear]
 Read = Callable[[str], torch.Tensor]  # a checkpoint's tensor of this name
+QUERY, KEY, VALUE = (f"self_attn.{letter}_proj" for letter in "qkv")
+OUT = "self_attn.o_proj"
 EMBEDDING, NORM, HEAD = "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """One block; norms are float32, `qk_norm` is [Hq + Hkv, head_dim]."""
+    """One block; norms are float32 and hold the factor √D, `qk_norm` is [Hq + Hkv, head_dim]."""
 
     attention_norm: torch.Tensor
     qkv: Linear
@@ -59,10 +64,10 @@ def _layer_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
     width, inner = config.width, config.inner_width
     heads, kv_heads = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
     matrices = {
-        "self_attn.q_proj": (heads, width, config.qkv_bias),
-        "self_attn.k_proj": (kv_heads, width, config.qkv_bias),
-        "self_attn.v_proj": (kv_heads, width, config.qkv_bias),
-        "self_attn.o_proj": (width, heads, config.out_bias),
+        QUERY: (heads, width, config.qkv_bias),
+        KEY: (kv_heads, width, config.qkv_bias),
+        VALUE: (kv_heads, width, config.qkv_bias),
+        OUT: (width, heads, config.out_bias),
         "mlp.gate_proj": (inner, width, config.mlp_bias),
         "mlp.up_proj": (inner, width, config.mlp_bias),
         "mlp.down_proj": (width, inner, config.mlp_bias),
@@ -79,10 +84,15 @@ def _layer_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
 
 
 def assemble(
-    config: DecoderConfig, read: Read, *, dtype: torch.dtype, device: torch.device
+    config: DecoderConfig,
+    read: Read,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    steady: bool = True,
 ) -> Weights:
-    """Our weights from a checkpoint's, one layer at a time."""
-    scratch = Scratch()
+    """Our weights from a checkpoint's, one layer at a time; for `steady` see `make_linear`."""
+    make = partial(make_linear, scratch=Scratch(), steady=steady)
 
     def get(name: str) -> torch.Tensor:
         return read(name).to(device=device, dtype=dtype)
@@ -92,11 +102,11 @@ def assemble(
     return Weights(
         embedding=embedding,
         layers=tuple(
-            _layer(config, partial(_below, get, f"model.layers.{index}"), scratch)
+            _layer(config, partial(_below, get, f"model.layers.{index}"), make)
             for index in range(config.num_layers)
         ),
-        norm=get(NORM).float(),
-        head=make_linear(head, None, scratch),
+        norm=_norm(get(NORM)),
+        head=make(head, None),
     )
 
 
@@ -104,36 +114,48 @@ def _below(get: Read, prefix: str, name: str) -> torch.Tensor:
     return get(f"{prefix}.{name}")
 
 
-def _layer(config: DecoderConfig, get: Read, scratch: Scratch) -> Layer:
-    def stacked(*names: str, biased: bool, rotated: tuple[str, ...] = ()) -> Linear:
-        def part(name: str, kind: str) -> torch.Tensor:
-            tensor = get(f"{name}.{kind}")
-            return interleave(tensor, config.head_dim) if name in rotated else tensor
+def _layer(config: DecoderConfig, get: Read, make: Make) -> Layer:
+    def stacked(biased: bool, *names: str) -> Linear:
+        def stack(kind: str) -> torch.Tensor:
+            return torch.cat([_reordered(config, name, get(f"{name}.{kind}")) for name in names])
 
-        weight = torch.cat([part(name, "weight") for name in names])
-        bias = torch.cat([part(name, "bias") for name in names]) if biased else None
-        return make_linear(weight, bias, scratch)
+        return make(stack("weight"), stack("bias") if biased else None)
 
-    query, key = "self_attn.q_proj", "self_attn.k_proj"
+    out = _regroup(get(f"{OUT}.weight").t(), config).t()
     return Layer(
-        attention_norm=get("input_layernorm.weight").float(),
-        qkv=stacked(query, key, "self_attn.v_proj", biased=config.qkv_bias, rotated=(query, key)),
+        attention_norm=_norm(get("input_layernorm.weight")),
+        qkv=stacked(config.qkv_bias, QUERY, KEY, VALUE),
         qk_norm=_qk_norm(config, get) if config.qk_norm else None,
-        out=stacked("self_attn.o_proj", biased=config.out_bias),
-        mlp_norm=get("post_attention_layernorm.weight").float(),
-        gate_up=stacked("mlp.gate_proj", "mlp.up_proj", biased=config.mlp_bias),
-        down=stacked("mlp.down_proj", biased=config.mlp_bias),
+        out=make(out.contiguous(), get(f"{OUT}.bias") if config.out_bias else None),
+        mlp_norm=_norm(get("post_attention_layernorm.weight")),
+        gate_up=stacked(config.mlp_bias, "mlp.gate_proj", "mlp.up_proj"),
+        down=stacked(config.mlp_bias, "mlp.down_proj"),
     )
 
 
 def _qk_norm(config: DecoderConfig, get: Read) -> torch.Tensor:
     heads = {"q_norm": config.num_heads, "k_norm": config.num_kv_heads}
+    norms = {name: _norm(get(f"self_attn.{name}.weight")) for name in heads}
     return torch.cat(
-        [
-            interleave(get(f"self_attn.{name}.weight"), config.head_dim).float().expand(number, -1)
-            for name, number in heads.items()
-        ]
+        [interleave(norms[name], config.head_dim).expand(heads[name], -1) for name in heads]
     )
+
+
+def _norm(weight: torch.Tensor) -> torch.Tensor:
+    return weight.float() * math.sqrt(len(weight))
+
+
+def _reordered(config: DecoderConfig, name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """The rows of a matrix or bias in the order in which ours has them."""
+    if name == QUERY:
+        return _regroup(interleave(tensor, config.head_dim), config)
+    return interleave(tensor, config.head_dim) if name == KEY else tensor
+
+
+def _regroup(tensor: torch.Tensor, config: DecoderConfig) -> torch.Tensor:
+    """Query heads [Hkv, G] in the order [G, Hkv], from and to [Hq * D, ...]."""
+    heads = tensor.reshape(config.num_kv_heads, -1, config.head_dim, *tensor.shape[1:])
+    return heads.transpose(0, 1).reshape(tensor.shape)
 
 
 def interleave(tensor: torch.Tensor, head_dim: int) -> torch.Tensor:
