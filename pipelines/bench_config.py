@@ -1,4 +1,4 @@
-"""What a bench is told: the work, the recipes and batch sizes to try on it, and the machine's use."""
+"""What a bench is told: the work, and the recipes and batch sizes to try on it."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -53,7 +53,9 @@ class Workload:
 class BenchConfig(Workload):
     """A bench: every recipe of the grid at every batch size."""
 
-    drafter: tuple[str, ...] = option("may be given several times", default=())
+    drafter: tuple[str, ...] = option(
+        "who guesses ahead; plain always runs, too", default=("lookup",)
+    )
     draft_tokens: tuple[int | str, ...] = option("sizes to try", default=(AUTO, 2, 4))
     draft_widths: tuple[int | str, ...] = option("widths to try", default=(1, 4))
     batch_sizes: tuple[int, ...] = option("batch sizes to try", default=(1, 4, 16))

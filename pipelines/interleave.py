@@ -1,8 +1,8 @@
-"""Runs side by side: round after round, each contestant once, so that a slow minute hits them all."""
+"""Runs side by side: each contestant once, again and again, so that a slow minute hits them all."""
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from models.figures import Figures
@@ -54,26 +54,18 @@ class Series:
         return statistics.median(a.tokens_per_second / b.tokens_per_second for a, b in pairs)
 
 
-def interleaved(
-    contestants: Mapping[str, Callable[[int], Run]], repeats: int
-) -> Iterator[tuple[str, int, Run]]:
-    """Run all, `repeats` times in turn; each is told which turn it is. Yields as they finish."""
-    order = list(contestants)
-    for turn in range(repeats):
-        for name in order:
-            yield name, turn, contestants[name](turn)
-
-
 def collect(
     contestants: Mapping[str, Callable[[int], Run]],
     repeats: int,
     on_run: Callable[[str, Run], None] = lambda name, run: None,
 ) -> dict[str, Series]:
-    """All runs of all contestants, by name."""
-    series: dict[str, Series] = {name: Series() for name in contestants}
-    for name, _, run in interleaved(contestants, repeats):
-        series[name].runs.append(run)
-        on_run(name, run)
+    """Run all contestants, `repeats` times in turn; each is told which turn it is."""
+    series = {name: Series() for name in contestants}
+    for turn in range(repeats):
+        for name, contestant in contestants.items():
+            run = contestant(turn)
+            series[name].runs.append(run)
+            on_run(name, run)
     return series
 
 
@@ -90,6 +82,8 @@ def run_loop(loop: TokenLoop, requests: Sequence[Request]) -> Run:
     )
 
 
-def num_same(outputs: Mapping[str, tuple[int, ...]], reference: Mapping[str, tuple[int, ...]]) -> int:
+def num_same(
+    outputs: Mapping[str, tuple[int, ...]], reference: Mapping[str, tuple[int, ...]]
+) -> int:
     """How many requests have the reference's tokens."""
     return sum(reference.get(name) == tokens for name, tokens in outputs.items())
