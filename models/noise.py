@@ -88,7 +88,7 @@ def gumbel(keys: Words, vocab_size: int, device: torch.device) -> torch.Tensor:
     """Standard Gumbel noise for every token of every row.
 
     Returns:
-        [R, V] float32, from 31 random bits a number: its upper end is 21.5, so that a token of
+        [R, V] float32, from 31 random bits a number: its upper end is 22.2, so that a token of
         probability 1e-9 can still win.
     """
     low = (keys & MASK32).astype(np.uint32).view(np.int32)

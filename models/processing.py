@@ -14,6 +14,7 @@ from models.batch import Ints
 from models.sequence import Sequence
 
 MINUS_INF = float("-inf")
+ROUNDING = 1e-5  # more than float32 sums of probabilities differ by, in whatever order they run
 
 
 class Processor:
@@ -147,7 +148,7 @@ class Processor:
             k = self._top_k[at]
             passes &= (k == 0) | (above.sum(-1) < k)
         if self._top_p is not None:
-            passes &= (values.softmax(-1) * above).sum(-1) < self._top_p[at]
+            passes &= (values.softmax(-1) * above).sum(-1) < self._top_p[at] - ROUNDING
         if self._top_k is not None and self._top_p is not None:
             passes &= (self._top_k[at] == 0) | (self._top_p[at] == 1)  # p counts within the top k
         if self._min_p is not None:

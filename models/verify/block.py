@@ -14,10 +14,14 @@ from models.verify.round import Commit, Round
 
 
 def joint_weights(p: torch.Tensor, q: torch.Tensor, tokens: list[int]) -> list[float]:
-    """[K + 1] w_i = min(1, w_{i-1} p(x_i)/q(x_i)), w_0 = 1; p: [>= K, V], q: [K, V]."""
+    """[K + 1] w_i = min(1, w_{i-1} p(x_i)/q(x_i)), w_0 = 1; p: [>= K, V], q: [K, V].
+
+    A token that q cannot have drawn (rounding at a filter's edge) does not stand: weight 0.
+    """
     weights = [1.0]
     for i, token in enumerate(tokens):
-        weights.append(min(1.0, weights[-1] * float(p[i, token]) / float(q[i, token])))
+        chance = float(q[i, token])
+        weights.append(min(1.0, weights[-1] * float(p[i, token]) / chance) if chance else 0.0)
     return weights
 
 

@@ -243,6 +243,13 @@ def test_the_longest_prefix_whose_coin_falls_under_its_chance():
     assert num_accepted([], []) == 0
 
 
+def test_a_token_that_q_cannot_have_drawn_does_not_stand():
+    p, q = torch.full((3, 2), 0.5), torch.tensor([[0.5, 0.5], [1.0, 0.0]])
+    weights = joint_weights(p, q, [0, 1])
+    assert weights == [1.0, 1.0, 0.0]
+    assert stop_chances(p, q, weights)[1] == 0.0
+
+
 def test_residual_of_equals_is_the_target():
     p = torch.tensor([[0.2, 0.8], [0.5, 0.5]])
     assert torch.equal(residual(p, p), p)
