@@ -7,6 +7,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -116,7 +117,8 @@ class Pool:
     def retire(self, member: Member) -> None:
         """Stop an actor that is not needed any more."""
         del self.members[member.name]
-        ray.kill(member.handle)
+        with suppress(RayError, RuntimeError):  # it may be gone, and the cluster with it
+            ray.kill(member.handle)
 
     def stop(self) -> None:
         """Stop all actors."""
@@ -148,8 +150,8 @@ class Pool:
         return None
 
     def _refused(self, error: RayTaskError) -> str:
-        """An actor whose start() raised: trying again would not help."""
-        if self._started and not self.role.required:
+        """An actor whose start() raised; where none ever started, trying again would not help."""
+        if self._started:
             return reason_of(error)
         self.stop()
         if isinstance(error.cause, PacelineError):
@@ -159,8 +161,7 @@ class Pool:
 
     def _bury(self, member: Member, reason: str) -> None:
         log.warning("%s is dead: %s", member.name, reason)
-        del self.members[member.name]
-        ray.kill(member.handle)  # it may hang instead
+        self.retire(member)  # it may hang instead
         self._deaths.append(time.monotonic())
         self._reason = reason
 

@@ -21,6 +21,7 @@ from models.draft import EMPTY, NOTHING, Draft, Shape
 from models.drafters.base import DraftContext, useful_depth
 from models.sequence import Sequence
 
+IDLE_ROUNDS = 4  # without a draft: the controller has decided against drafting for now
 MIN_PATIENCE_S, MAX_PATIENCE_S = 0.002, 1.0
 
 
@@ -47,12 +48,12 @@ class RemoteDrafter:
         self._guesses: dict[str, object] = {}
         self._drafting: set[str] = set()  # requests that drafted in their last round
         self._shape, self._sampled, self._vocab_size = NOTHING, False, 0
-        self._round_s, self._proposed = 0.0, 0.0
+        self._round_s, self._proposed, self._idle = 0.0, 0.0, 0
 
     @property
     def remote(self) -> bool:
-        """Whether there is anyone to draft while the target verifies."""
-        return any(line.up for line in self._lines.values())
+        """Whether there is anyone to draft while the target verifies, and anything to draft."""
+        return self._idle < IDLE_ROUNDS and any(line.up for line in self._lines.values())
 
     def connect(self, sends: Mapping[str, Send]) -> None:
         """These draft actors, by name, are there from now on; those known already stay as is."""
@@ -68,7 +69,7 @@ class RemoteDrafter:
         self, sequences: Several[Sequence], shape: Shape, context: DraftContext
     ) -> list[Draft]:
         """The drafts that are there, or come in shortly; empty for the others."""
-        self._shape, self._sampled = shape, context.sampled
+        self._shape, self._sampled, self._idle = shape, context.sampled, 0
         self._vocab_size = context.processor.vocab_size
         self._collect()
         self._ask([s for s in sequences if not self._is_coming(s)])
@@ -82,6 +83,7 @@ class RemoteDrafter:
         """Ask for the next round's drafts, of the shape that was planned last."""
         drafting = [s for s in sequences if s.id in self._drafting]
         if not drafting:
+            self._idle += 1
             return
         self._drafting.difference_update(s.id for s in drafting)
         seconds = time.perf_counter() - self._proposed

@@ -120,7 +120,7 @@ class TargetActor:
         for request in requests:
             try:
                 loop.submit(request)
-            except (TypeError, ValueError) as error:  # InvalidRequest is a ValueError
+            except Exception as error:  # InvalidRequest, or what a request without sense leads to
                 refused.append(refusal(request.id, str(error)))
         if refused:
             self._publish(refused, loop.figures())

@@ -76,72 +76,46 @@ def test_two_targets_without_a_drafter(config, plain):
         assert {r.id: r.finish_reason for r in results} == {"bad": "error", "r0": "length"}
 
 
-@pytest.mark.parametrize(
-    ("targets", "drafts", "drafter"),
-    [(1, 0, "draft"), (1, 1, "lookup"), (1, 1, "draft"), (2, 2, "draft")],
-)
-def test_same_tokens_from_any_number_of_actors(
-    config, checkpoints, plain, targets, drafts, drafter
-):
-    settings = config(drafter=checkpoints.get(drafter, drafter))
-    with TargetPool.start(
-        settings,
-        target_actors=targets,
-        draft_actors=drafts,
-        num_cpus=CPUS,
-        draft_patience=20.0,
-    ) as pool:
-        assert run(pool, make_requests(24)) == {f"r{i}": plain[f"r{i}"] for i in range(24)}
-        figures = pool.figures()
-        assert figures.accepted > 0
-        assert pool.describe()["draft_actors"] == drafts
-        if drafts:
-            assert figures.transfer_s > 0
-
-
 def test_killed_actors_are_replaced_and_no_token_changes(config, checkpoints, plain):
     with TargetPool.start(
         config(drafter=checkpoints["draft"]),
         target_actors=2,
-        draft_actors=1,
+        draft_actors=2,
         num_cpus=CPUS,
-        draft_patience=20.0,
+        draft_patience=10.0,
     ) as pool:
+        assert run(pool, make_requests(20)) == {f"r{i}": plain[f"r{i}"] for i in range(20)}
+        accepted = pool.figures().accepted
+        assert accepted > 0
+        assert pool.figures().transfer_s > 0
         for role in ("draft", "target"):
             before = pool.pids()
-            assert run(pool, make_requests(120), disturb=killer(role)) == plain
-            awaited(pool, lambda before=before: len(pool.pids()) == 3 and pool.pids() != before)
-        accepted = pool.figures().accepted
-        assert run(pool, make_requests(20)) == {f"r{i}": plain[f"r{i}"] for i in range(20)}
-        assert pool.figures().accepted > accepted  # the new draft actor is made use of
+            assert run(pool, make_requests(60), disturb=killer(role)) == plain
+            awaited(pool, lambda before=before: len(pool.pids()) == 4 and pool.pids() != before)
+        assert pool.describe()["draft_actors"] == 2
 
 
-class SlowDraft(DraftActor):
-    """Sleeps before it answers."""
+class TroubledDraft(DraftActor):
+    """Sleeps before its first answers; then answers something else."""
 
-    def draft(self, ask: DraftAsk) -> DraftReply:
-        time.sleep(0.3)
-        return super().draft(ask)
-
-
-class WrongDraft(DraftActor):
-    """Answers something else."""
+    num_asks = 0
 
     def draft(self, ask: DraftAsk) -> DraftReply:
-        answers = ["no", None, {}, 1 / 0 if ask.shape.depth == 4 else 1]
-        return answers[len(ask.growths) % 4]
+        self.num_asks += 1
+        if self.num_asks <= 3:
+            time.sleep(0.5)
+            return super().draft(ask)
+        answers = ["no", None, {}, 1 / 0 if self.num_asks % 8 == 7 else 1]
+        return answers[self.num_asks % 4]
 
 
-@pytest.mark.parametrize("draft_class", [SlowDraft, WrongDraft])
-def test_a_slow_or_wrong_draft_actor_costs_time_only(config, checkpoints, plain, draft_class):
+def test_a_slow_and_wrong_draft_actor_costs_time_only(config, checkpoints, plain):
     settings = config(drafter=checkpoints["draft"])
     hired = draft_pool(settings, actors=1, rows=8, num_cpus=CPUS, num_gpus=0)
-    drafts = Pool(hired.role, draft_class, lambda: (settings, 8))
+    drafts = Pool(hired.role, TroubledDraft, lambda: (settings, 8))
     role = Role(name="target", num_cpus=CPUS, concurrency=4)
     with TargetPool(settings, *start_all(settings, role, drafts, patience=1.0)) as pool:
-        began = time.monotonic()
-        assert run(pool, make_requests(24)) == {f"r{i}": plain[f"r{i}"] for i in range(24)}
-        assert time.monotonic() - began < 20
+        assert run(pool, make_requests(60)) == plain
 
 
 # --- what cannot start -------------------------------------------------------------------------
@@ -150,11 +124,6 @@ def test_a_slow_or_wrong_draft_actor_costs_time_only(config, checkpoints, plain,
 def test_a_checkpoint_that_is_not_there_is_told(config, tmp_path):
     with pytest.raises(UnsupportedCheckpoint, match=r"config\.json"):
         TargetPool.start(config(target=str(tmp_path)), num_cpus=CPUS)
-
-
-def test_a_draft_of_another_vocabulary_is_refused(config, checkpoints):
-    with pytest.raises(UnsupportedCheckpoint, match="72 tokens"):
-        TargetPool.start(config(drafter=checkpoints["other"]), draft_actors=1, num_cpus=CPUS)
 
 
 @pytest.mark.parametrize("field", ["target_actors", "draft_actors"])
@@ -178,8 +147,8 @@ class Stillborn(TargetActor):
 
 
 def test_actors_that_keep_dying_are_given_up():
-    role = Role(name="target", num_cpus=CPUS, max_restarts=1)
-    with pytest.raises(PoolFailed, match="2 target actors died within 600 s"):
+    role = Role(name="target", num_cpus=CPUS, max_restarts=0)
+    with pytest.raises(PoolFailed, match="1 target actors died within 600 s"):
         Pool(role, Stillborn, tuple).start()
 
 

@@ -12,7 +12,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from actors.draft import DraftActor
 from actors.line import Send
@@ -96,11 +95,6 @@ def remote(*sends: Send, team: DraftTeam = TEAM) -> RemoteDrafter:
     drafter = RemoteDrafter(team, client="target-0")
     drafter.connect({f"draft-{i}": send for i, send in enumerate(sends)})
     return drafter
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")

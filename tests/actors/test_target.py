@@ -35,6 +35,16 @@ def test_results_come_as_requests_end(actor, plain):
     assert actor.take(0.0).figures == actor.figures()
 
 
+def test_drafts_in_the_same_process(config, checkpoints, plain):
+    made = TargetActor()
+    made.start(config(drafter=checkpoints["draft"]))
+    made.submit(make_requests(12))
+    assert {r.id: r.tokens for r in take_all(made, 12)} == {
+        f"r{i}": plain[f"r{i}"] for i in range(12)
+    }
+    assert made.figures().accepted > 0
+
+
 def test_a_refused_request_is_a_result_and_disturbs_no_one(actor, plain):
     long = Sampling(max_tokens=95)
     bad = [
