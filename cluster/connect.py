@@ -53,7 +53,7 @@ def _connect(address: str | None, num_cpus: int) -> None:
         options["object_store_memory"] = OBJECT_STORE_BYTES
     try:
         ray.init(address=address or "local", **options)
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except Exception as error:  # Ray raises plain ones, too
         where = f"the Ray cluster at {address!r}" if address else "a private Ray cluster"
         reason = str(error).strip().partition("\n")[0]
         raise CannotConnect(f"cannot reach {where}: {reason}") from error

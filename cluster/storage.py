@@ -62,6 +62,11 @@ def file_size(url: str) -> int | None:
         return int(fs.size(url)) if fs.isfile(url) else None
 
 
+def is_folder(url: str) -> bool:
+    """Whether it is a folder of this machine; S3 has none."""
+    return is_local(url) and Path(url).is_dir()
+
+
 def list_files(url: str) -> list[FileInfo]:
     """All files in a folder and its folders, by name; none if there is no such folder."""
     with _explained("list", url):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.request import VERIFY_RULES, Sampling, require
@@ -150,12 +151,20 @@ class GenerateConfig:
         return Sampling(**_same_named(self, Sampling))
 
     def engine(self) -> "EngineConfig":
-        """What each target actor runs."""
+        """What each target actor runs; folders of this machine by their full names."""
         from models.engine import EngineConfig
 
-        return EngineConfig(**_same_named(self, EngineConfig))
+        values = _same_named(self, EngineConfig)
+        values["target"] = _located(self.target)
+        if self.drafter not in ("none", "lookup"):
+            values["drafter"] = _located(self.drafter)
+        return EngineConfig(**values)
 
 
 def _same_named(config: GenerateConfig, other: Any) -> dict[str, Any]:
     names = other.__dataclass_fields__
     return {name: getattr(config, name) for name in names}
+
+
+def _located(folder: str) -> str:
+    return str(Path(folder).absolute()) if Path(folder).is_dir() else folder

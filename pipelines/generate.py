@@ -15,6 +15,7 @@ from functools import partial
 import pyarrow as pa
 import ray
 
+from actors.errors import PoolFailed
 from actors.pool import TargetPool
 from actors.tokenizer import TokenizerActor
 from cluster import storage
@@ -46,7 +47,7 @@ def generate(config: GenerateConfig) -> Summary:
         StorageError: the input cannot be read or the output not be written.
     """
     began = time.monotonic()
-    config.engine()  # checks what only the models know
+    TokenizerActor(config.engine().target)  # both check what only the models know
     job = prepare(config)
     summary = run(job, began=began) if job.todo else _summary(job, Figures())
     url = config.summary or storage.join(job.layout.url, "_summary.json")
@@ -57,7 +58,7 @@ def generate(config: GenerateConfig) -> Summary:
 
 def run(job: Prepared, *, began: float) -> Summary:
     """Run the shards that are not committed."""
-    config = job.config
+    config, engine = job.config, job.config.engine()
     min_cpus = config.target_actors + config.draft_actors + SPARE_CPUS
     bar = Progress(
         rows=job.plan.num_rows * config.n,
@@ -68,7 +69,7 @@ def run(job: Prepared, *, began: float) -> Summary:
         bar.note("starting")
         with (
             Prefetch(_tables(job)) as tables,  # reads while the models load
-            closing(RemoteWriter(job.layout, partial(TokenizerActor, config.target))) as writer,
+            closing(RemoteWriter(job.layout, partial(TokenizerActor, engine.target))) as writer,
             _pool(config) as pool,
         ):
             bar.begin()
@@ -107,7 +108,7 @@ def _tables(job: Prepared) -> Iterator[pa.Table]:
         id_field=job.config.id_field,
         beside_driver=storage.is_local(storage.normalize(job.config.input)),
     )
-    return stream(source, job.config.target)
+    return stream(source, job.config.engine().target)
 
 
 def _summary(
@@ -136,13 +137,20 @@ def _explained(job: Prepared) -> Iterator[None]:
     """Whatever stops a running job, as an error that says what is safe."""
     try:
         yield
-    except (StorageError, ray.exceptions.RayError) as error:
-        cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
-        if isinstance(cause, PacelineError):
+    except (StorageError, PoolFailed, ray.exceptions.RayError) as error:
+        cause = cause_of(error)
+        if isinstance(cause, PacelineError) and isinstance(cause, ValueError):
             raise cause from error
         done, whole = len(job.manifest.entries), len(job.plan.shards)
         reason = str(cause).strip().splitlines() or [type(cause).__name__]
         raise JobFailed(
-            f"the job stopped: {reason[0]}. {done} of {whole} shards are committed; "
+            f"the job stopped: {reason[0].rstrip('.')}. {done} of {whole} shards are committed; "
             "the same command goes on with the others"
         ) from error
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """What went wrong in the first place, if it happened in a task or an actor."""
+    while isinstance(error, ray.exceptions.RayTaskError) and isinstance(error.cause, Exception):
+        error = error.cause
+    return error

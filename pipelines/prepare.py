@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cluster import storage
+from models.errors import InvalidOption
 from pipelines.config import GenerateConfig
 from pipelines.drive import Job
 from pipelines.errors import InvalidInput
@@ -55,6 +56,9 @@ def prepare(config: GenerateConfig) -> Prepared:
     source, url = storage.normalize(config.input), storage.normalize(config.output)
     if f"{url}/".startswith(f"{source}/"):
         raise InvalidInput(f"output {url!r} lies in the input {source!r}, which would change it")
+    summary = config.summary and storage.normalize(config.summary)
+    if summary and storage.is_folder(summary):
+        raise InvalidOption("summary", config.summary, "a file's name is needed, not a folder's")
     plan = _plan(config, source)
     schema = output_schema(
         plan.schema,
