@@ -1,0 +1,1 @@
+"""Image models: tokenizers of pixels, and what targets over their tokens need."""

@@ -1,0 +1,32 @@
+"""A folder becomes the image tokenizer that it holds."""
+
+from pathlib import Path
+
+from models.errors import UnsupportedCheckpoint
+from models.images.grid import GridConfig, GridTokenizer
+from models.images.scales import ScalesConfig, ScaleTokenizer
+from models.images.store import load_weights, model_type, read_config
+
+Tokenizer = GridTokenizer | ScaleTokenizer
+FOLDER = "tokenizer"  # where a target's checkpoint keeps its tokenizer
+
+
+def load_tokenizer(folder: str | Path) -> Tokenizer:
+    """The tokenizer in `folder`, or in its subfolder `tokenizer`; in float32, ready to use.
+
+    Raises:
+        UnsupportedCheckpoint: the folder does not hold one; the message says why.
+    """
+    path = Path(folder)
+    path = path / FOLDER if (path / FOLDER).is_dir() else path
+    kind = model_type(path)
+    made: Tokenizer
+    if kind == GridTokenizer.model_type:
+        made = GridTokenizer(read_config(path, GridConfig))
+    elif kind == ScaleTokenizer.model_type:
+        made = ScaleTokenizer(read_config(path, ScalesConfig))
+    else:
+        raise UnsupportedCheckpoint(f"{path} holds no image tokenizer: its model_type is {kind!r}")
+    load_weights(path, made)
+    made.eval().requires_grad_(False)
+    return made
