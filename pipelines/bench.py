@@ -20,7 +20,7 @@ from models.request import Request
 from pipelines.advice import advice
 from pipelines.bench_config import BenchConfig
 from pipelines.errors import InvalidInput
-from pipelines.interleave import Run, Series, collect, run_loop
+from pipelines.interleave import Outputs, Run, Series, collect, run_loop
 from pipelines.machine import Machine, this_machine
 from pipelines.measurement import Measurement, measurement
 from pipelines.options import as_dict
@@ -128,7 +128,7 @@ def _measure(
     config: BenchConfig, recipes: Sequence[Recipe], prompts: Sequence[Prompt]
 ) -> list[Measurement]:
     lines: list[Measurement] = []
-    reference: Run | None = None  # plain at the first batch size
+    reference: Outputs | None = None  # plain at the first batch size
     total = len(recipes) * config.repeats * len(config.batch_sizes)
     with tqdm(total=total, unit="run", desc="bench", disable=not config.progress) as bar:
         for batch_size in config.batch_sizes:
@@ -136,7 +136,7 @@ def _measure(
             loops = _loops(config, recipes, batch_size, max(map(_length, asked)))
             series = run_all(loops, asked, config.repeats, bar)
             plain = series[PLAIN]
-            reference = reference or plain.runs[0]
+            reference = reference or plain.outputs
             lines += _lines(series, batch_size, reference)
     return lines
 
@@ -181,12 +181,14 @@ def run_all(
     return {recipe: series[short[recipe]] for recipe in loops}
 
 
-def _lines(series: Mapping[Recipe, Series], batch_size: int, reference: Run) -> list[Measurement]:
+def _lines(
+    series: Mapping[Recipe, Series], batch_size: int, reference: Outputs
+) -> list[Measurement]:
     """Plain is compared with plain at the first batch size, the others with plain at their own."""
     plain = series[PLAIN]
     lines = []
     for recipe, name in names(list(series)).items():
-        compared = reference if recipe.is_plain else plain.runs[0]
+        compared = reference if recipe.is_plain else plain.outputs
         lines.append(
             measurement(
                 name,

@@ -10,13 +10,15 @@ from models.loop import TokenLoop
 from models.request import Request
 from pipelines.writer import weakest
 
+Outputs = Mapping[str, tuple[int, ...]]  # request id to tokens
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One contestant's work, once. `outputs`: request id to tokens; `figures`: of our own loop."""
+    """One contestant's work, once; `figures` are those of our own loop."""
 
     seconds: float
-    outputs: Mapping[str, tuple[int, ...]]
+    outputs: Outputs
     figures: Figures | None = None
     exactness: str = ""
 
@@ -47,6 +49,12 @@ class Series:
         """The run with the median speed (of an even number, the slower one)."""
         ordered = sorted(self.runs, key=lambda run: run.tokens_per_second)
         return ordered[(len(ordered) - 1) // 2]
+
+    @property
+    def outputs(self) -> dict[str, tuple[int, ...]]:
+        """Every request's tokens, those of its first run."""
+        first = reversed(self.runs)
+        return {name: tokens for run in first for name, tokens in run.outputs.items()}
 
     def over(self, other: "Series") -> float:
         """Median of the ratios of tokens/s, run by run: both had the same minute."""
@@ -82,8 +90,6 @@ def run_loop(loop: TokenLoop, requests: Sequence[Request]) -> Run:
     )
 
 
-def num_same(
-    outputs: Mapping[str, tuple[int, ...]], reference: Mapping[str, tuple[int, ...]]
-) -> int:
+def num_same(outputs: Outputs, reference: Outputs) -> int:
     """How many requests have the reference's tokens."""
     return sum(reference.get(name) == tokens for name, tokens in outputs.items())

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from models.figures import Figures
-from pipelines.interleave import Run, Series, num_same
+from pipelines.interleave import Outputs, Run, Series, num_same
 from pipelines.recipe import Recipe
 
 PARTS = ("draft", "transfer", "score", "verify", "other")
@@ -51,12 +51,12 @@ def measurement(
     plain: Series,
     *,
     batch_size: int,
-    reference: Run | None,
+    reference: Outputs | None,
     recipe: Recipe | None = None,
 ) -> Measurement:
     """A series as a line; its rounds and passes are those of the run with the median speed.
 
-    `reference`: the run whose tokens all of them should have; None: there is none.
+    `reference`: the tokens that all of them should have; None: they may differ.
     """
     middle = series.middle
     speeds = [run.tokens_per_second for run in series.runs]
@@ -91,5 +91,5 @@ def counted(figures: Figures) -> dict[str, Any]:
     }
 
 
-def _same(runs: list[Run], reference: Run) -> int:
-    return sum(num_same(run.outputs, reference.outputs) for run in runs)
+def _same(runs: list[Run], reference: Outputs) -> int:
+    return sum(num_same(run.outputs, reference) for run in runs)

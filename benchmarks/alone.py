@@ -1,0 +1,156 @@
+"""Sections on our own: batches, useless drafters, and what a round costs beside the models."""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+from benchmarks.section import Goal, Section, made_of
+from benchmarks.timed_model import TimedModel
+from benchmarks.useless import UniformGuesser, save_random_draft
+from benchmarks.versus import measured
+from benchmarks.work import Setting, Work, compete, contestant, make_loop, ours
+from models.drafters import ModelDrafter
+from models.loop import TokenLoop
+from models.target import Target
+from pipelines.measurement import Measurement
+from pipelines.recipe import PLAIN, Recipe
+
+BATCH_GOAL, USELESS_GOAL, OVERHEAD_GOAL = 1.2, 0.97, 0.10
+BATCHES = (8, 16)
+LOOKUP = Recipe(drafter="lookup")
+
+
+def batch(work: Work) -> Section:
+    """Batches with and without speculation."""
+    section = Section(name="batch", title="Batches, with and without speculation")
+    section.notes.append(
+        "The controller (auto) says that drafting pays where it drafts: `draft passes` against "
+        "`target passes` tells how often it did."
+    )
+    for dtype in work.dtypes:
+        for size in BATCHES:
+            setting = Setting(dtype=dtype, batch_size=size, at_least=2 * size)
+            recipes = {**work.recipes(), "lookup": LOOKUP}
+            contestants = {name: ours(work, recipe, setting) for name, recipe in recipes.items()}
+            series = compete(f"batch {size}, {dtype}", contestants, 3, threads=work.threads)
+            lines = measured(series, setting)
+            section.add(str(setting), list(lines.values()))
+            if size == BATCHES[0]:
+                section.goals.append(_batch_goal(setting, lines))
+    return section
+
+
+def _batch_goal(setting: Setting, lines: Mapping[str, Measurement]) -> Goal:
+    auto = lines["auto"]
+    paid = "it drafts" if (auto.draft_passes or 0) > (auto.target_passes or 1) else "it does not"
+    return Goal(
+        text=f"draft model (auto) over plain, {setting}, where the controller drafts: here {paid}",
+        goal=BATCH_GOAL,
+        measured=auto.speed_up,
+        why=made_of(auto, lines["plain"]),
+    )
+
+
+def useless(work: Work) -> Section:
+    """What a drafter costs that is always wrong, when the controller decides."""
+    section = Section(name="useless", title="Useless drafters")
+    with tempfile.TemporaryDirectory() as folder:
+        untrained = save_random_draft(work.draft, Path(folder))
+        for size in (1, BATCHES[0]):
+            setting = Setting(temperature=1.0, batch_size=size, at_least=2 * size)
+            plain = make_loop(work, PLAIN, setting)
+            guesser = UniformGuesser(plain.target.vocab_size)
+            recipe = Recipe(drafter=untrained, draft_width="auto")
+            contestants = {
+                "plain": contestant(work, plain, setting),
+                "uniform guesses (auto)": ours(work, LOOKUP, setting, drafter=guesser),
+                "untrained draft (auto)": ours(work, recipe, setting),
+            }
+            turns = 2 * len(work.slices)
+            series = compete(f"useless, batch {size}", contestants, turns, threads=work.threads)
+            lines = measured(series, setting)
+            section.add(str(setting), list(lines.values()))
+            section.goals += [
+                Goal(
+                    text=f"{name} over plain, {setting}",
+                    goal=USELESS_GOAL,
+                    measured=line.speed_up,
+                    why=made_of(line, lines["plain"]),
+                )
+                for name, line in lines.items()
+                if name != "plain"
+            ]
+    return section
+
+
+OVERHEAD_HEADS = (
+    "recipe",
+    "batch",
+    "round ms",
+    "target's pass",
+    "draft's passes",
+    "rest",
+    "rest %",
+)
+
+
+def overhead(work: Work) -> Section:
+    """Of a round, what is no model's forward pass."""
+    section = Section(name="overhead", title="Own overhead of a round")
+    section.notes.append(
+        "`rest` is all that is neither the target's nor the draft's forward pass: drafting around "
+        "the passes, packing, processing of distributions, noise, verification, bookkeeping."
+    )
+    for temperature in work.temperatures:
+        rows = []
+        for size in (1, BATCHES[1]):
+            setting = Setting(temperature=temperature, batch_size=size, at_least=size)
+            shares: dict[str, float] = {}
+            for name, recipe in {**work.recipes(), "lookup": LOOKUP}.items():
+                parts = round_parts(work, recipe, setting)
+                shares[name] = parts["rest"] / parts["round"]
+                times = [f"{ms:.3f}" for ms in parts.values()]
+                rows.append([name, str(size), *times, f"{shares[name]:.1%}"])
+            section.goals.append(_overhead_goal(setting, shares))
+        caption = f"temperature {temperature:g}, float32, milliseconds"
+        section.put(caption, OVERHEAD_HEADS, rows)
+    return section
+
+
+def round_parts(work: Work, recipe: Recipe, setting: Setting) -> dict[str, float]:
+    """Milliseconds of a mean round, by who spent them."""
+    loop = make_loop(work, recipe, setting)
+    clock = put_stopwatch(loop)
+    run = contestant(work, loop, setting)
+    before = 0.0 if clock is None else clock.seconds
+    figures = run(0).figures
+    assert figures is not None  # it is our own loop
+    passes_s = 0.0 if clock is None else clock.seconds - before
+    total = figures.round_ms()
+    draft_ms = 1e3 * passes_s / max(figures.rounds, 1)
+    rest = total["round"] - total["score"] - draft_ms
+    return {"round": total["round"], "score": total["score"], "draft": draft_ms, "rest": rest}
+
+
+def put_stopwatch(loop: TokenLoop) -> TimedModel | None:
+    """Time the draft model's passes, if the loop has one."""
+    if not isinstance(loop.drafter, ModelDrafter):
+        return None
+    clock = TimedModel(loop.drafter.model)
+    loop.drafter.model = cast(Target, clock)
+    return clock
+
+
+def _overhead_goal(setting: Setting, shares: Mapping[str, float]) -> Goal:
+    """Of the recipe with the largest share."""
+    worst = max(shares, key=lambda name: shares[name])
+    others = [f"{name} {share:.1%}" for name, share in shares.items()]
+    return Goal(
+        text=f"own part of a round, {setting}, the worst recipe ({worst})",
+        goal=OVERHEAD_GOAL,
+        measured=shares[worst],
+        at_most=True,
+        percent=True,
+        why=", ".join(others),
+    )

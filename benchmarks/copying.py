@@ -1,0 +1,75 @@
+"""Text whose continuation is a copy: a function's source twice, and its beginning a third time.
+
+The demo target is too small to follow "repeat this", but it does go on with what it has read twice.
+How much of its output really is a copy is measured and reported beside the speed.
+"""
+
+import bisect
+import calendar
+import copy
+import fnmatch
+import glob
+import heapq
+import inspect
+import posixpath
+import random
+import shlex
+import shutil
+import statistics
+import string
+import textwrap
+from collections.abc import Iterator, Sequence
+from types import FunctionType, ModuleType
+
+from actors.tokenizer import TokenizerActor
+from pipelines.prompts import Prompt
+
+MODULES: tuple[ModuleType, ...] = (
+    bisect,
+    calendar,
+    copy,
+    fnmatch,
+    glob,
+    heapq,
+    posixpath,
+    random,
+    shlex,
+    shutil,
+    statistics,
+    string,
+    textwrap,
+)
+SHORTEST, LONGEST = 100, 260  # tokens of a function
+RUN = 8  # tokens: a shorter repetition is no copy
+
+
+def copy_prompts(checkpoint: str, *, count: int) -> list[Prompt]:
+    """Functions of the standard library, in the order of modules and names."""
+    tokenizer, out = TokenizerActor(checkpoint), []
+    for name, source in _functions():
+        head = "\n".join(source.splitlines()[:2]) + "\n"
+        whole, text = tokenizer.encode_batch([source, f"{source}\n\n{source}\n\n{head}"])
+        if SHORTEST <= len(whole) <= LONGEST:
+            out.append(Prompt(id=name, tokens=tuple(text)))
+    step = max(1, len(out) // count)
+    return out[::step][:count]
+
+
+def _functions() -> Iterator[tuple[str, str]]:
+    for module in MODULES:
+        for name, found in sorted(vars(module).items()):
+            if isinstance(found, FunctionType) and found.__module__ == module.__name__:
+                yield f"{module.__name__}.{name}", inspect.getsource(found)
+
+
+def copied_share(prompt: Sequence[int], output: Sequence[int]) -> float:
+    """Of the output's tokens, the part in runs of RUN or more that stand earlier in the text."""
+    text = [*prompt, *output]
+    seen = {tuple(text[i : i + RUN]) for i in range(len(prompt) - RUN + 1)}
+    copied: set[int] = set()
+    for end in range(len(prompt) + 1, len(text) + 1):
+        run = tuple(text[end - RUN : end])
+        if run in seen:
+            copied.update(range(max(end - RUN, len(prompt)), end))
+        seen.add(run)
+    return len(copied) / max(len(output), 1)

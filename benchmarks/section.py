@@ -1,0 +1,108 @@
+"""A section of the benchmark's page: tables, goals with what was measured, and notes."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from pipelines.measurement import Measurement
+from pipelines.table import HEADS, cells
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Goal:
+    """What a ratio should be. `why` names the parts that made it what it is."""
+
+    text: str
+    goal: float
+    measured: float
+    at_most: bool = False
+    percent: bool = False
+    why: str = ""
+
+    @property
+    def met(self) -> bool:
+        """Whether the measured value reaches the goal."""
+        return self.measured <= self.goal if self.at_most else self.measured >= self.goal
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return asdict(self) | {"met": self.met}
+
+    def cells(self) -> list[str]:
+        """A row of the goals' table."""
+        sign = "≤" if self.at_most else "≥"
+        goal, measured = self._shown(self.goal), self._shown(self.measured)
+        return [self.text, f"{sign} {goal}", measured, "yes" if self.met else "no", self.why]
+
+    def _shown(self, value: float) -> str:
+        return f"{value:.1%}" if self.percent else f"{value:.2f}×"
+
+
+GOAL_HEADS = ("goal", "wanted", "measured", "met", "made of")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Cells under heads."""
+
+    caption: str
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(slots=True, kw_only=True)
+class Section:
+    """Filled while it runs."""
+
+    name: str
+    title: str
+    notes: list[str] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    goals: list[Goal] = field(default_factory=list)
+    measurements: list[Measurement] = field(default_factory=list)
+
+    def add(self, caption: str, lines: Sequence[Measurement]) -> None:
+        """A table of measurements."""
+        self.measurements += lines
+        self.put(caption, HEADS, [cells(line) for line in lines])
+
+    def put(self, caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Any other table."""
+        self.tables.append(
+            Table(caption=caption, heads=tuple(heads), rows=tuple(tuple(row) for row in rows))
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return {
+            "name": self.name,
+            "title": self.title,
+            "notes": self.notes,
+            "goals": [goal.as_dict() for goal in self.goals],
+            "goal_rows": [goal.cells() for goal in self.goals],
+            "tables": [asdict(table) for table in self.tables],
+            "measurements": [line.as_dict() for line in self.measurements],
+        }
+
+
+def made_of(line: Measurement, plain: Measurement) -> str:
+    """Why drafting is as fast as it is: what a round yields and costs, in plain rounds."""
+    if not line.round_ms or not plain.round_ms or not line.target_passes or not plain.target_passes:
+        return ""
+    step = plain.round_ms["round"]
+    gain = (line.tokens / line.target_passes) / (plain.tokens / plain.target_passes)
+    parts = [
+        f"{part} {line.round_ms[part] / step:.2f}"
+        for part in ("draft", "transfer", "score", "verify", "other")
+        if line.round_ms[part] >= 0.005 * step
+    ]
+    cost = line.round_ms["round"] / step
+    return f"{gain:.2f} plain rounds' tokens at the cost of {cost:.2f}: {', '.join(parts)}"
+
+
+def step_of(line: Measurement) -> str:
+    """What a plain step is made of."""
+    if not line.round_ms:
+        return ""
+    parts = [f"{name} {ms:.2f}" for name, ms in line.round_ms.items() if ms >= 0.005]
+    return f"our step in ms: {', '.join(parts)}"

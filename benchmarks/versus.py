@@ -1,0 +1,171 @@
+"""Sections against transformers, one request at a time: plain, draft, lookup."""
+
+import statistics
+from collections.abc import Mapping
+
+from benchmarks import openvino
+from benchmarks.copying import copied_share, copy_prompts
+from benchmarks.peers import Transformers
+from benchmarks.section import Goal, Section, made_of, step_of
+from benchmarks.work import Setting, Slices, Work, compete, ours
+from pipelines.interleave import Series
+from pipelines.measurement import Measurement, measurement
+from pipelines.recipe import PLAIN, Recipe
+
+PLAIN_GOAL, ASSISTED_GOAL, TREE_GOAL = 1.7, 2.0, 1.4
+LOOKUP_GOAL, LOOKUP_PLAIN_GOAL = 1.5, 2.0
+COPIES = 12  # prompts of the copy-heavy text
+
+
+def plain(work: Work) -> Section:
+    """Our plain decoding and transformers' generate."""
+    section = Section(name="plain", title="Plain decoding")
+    for setting in settings(work):
+        peers = Transformers(work, setting.dtype)
+        contestants = {
+            "plain": ours(work, PLAIN, setting),
+            "transformers generate": peers.generate(setting),
+        }
+        contestants |= openvino.contestants(work, setting, "plain")
+        series = compete(f"plain, {setting}", contestants, len(work.slices), threads=work.threads)
+        lines = measured(series, setting)
+        section.add(str(setting), list(lines.values()))
+        section.goals.append(
+            Goal(
+                text=f"plain over transformers' generate, {setting}",
+                goal=PLAIN_GOAL,
+                measured=series["plain"].over(series["transformers generate"]),
+                why=step_of(lines["plain"]),
+            )
+        )
+    section.notes += openvino.notes(work)
+    return section
+
+
+def draft(work: Work) -> Section:
+    """The draft model, as a chain, as a tree, as the controller likes, and assisted generation."""
+    section = Section(name="draft", title="Drafting with a model")
+    for setting in settings(work):
+        peers = Transformers(work, setting.dtype)
+        contestants = {name: ours(work, recipe, setting) for name, recipe in work.recipes().items()}
+        contestants["transformers assisted"] = peers.assisted(setting)
+        contestants |= openvino.contestants(work, setting, "draft")
+        series = compete(f"draft, {setting}", contestants, len(work.slices), threads=work.threads)
+        lines = measured(series, setting)
+        section.add(str(setting), list(lines.values()))
+        section.goals += _draft_goals(work, setting, series, lines)
+    return section
+
+
+def _draft_goals(
+    work: Work, setting: Setting, series: Mapping[str, Series], lines: Mapping[str, Measurement]
+) -> list[Goal]:
+    tokens, width = work.tree
+    tree = Recipe(drafter=work.draft, draft_tokens=tokens, draft_width=width).size
+    goals = [
+        Goal(
+            text=f"draft model (auto) over transformers' assisted generation, {setting}",
+            goal=ASSISTED_GOAL,
+            measured=series["auto"].over(series["transformers assisted"]),
+            why=made_of(lines["auto"], lines["plain"]),
+        )
+    ]
+    if setting.dtype == "bfloat16":
+        goals.append(
+            Goal(
+                text=f"{tree} over our plain decoding, {setting}",
+                goal=TREE_GOAL,
+                measured=series[tree].over(series["plain"]),
+                why=made_of(lines[tree], lines["plain"]),
+            )
+        )
+    return goals
+
+
+def lookup(work: Work) -> Section:
+    """Prompt lookup, where the text is a copy and where it is not."""
+    section = Section(name="lookup", title="Prompt lookup")
+    prompts = copy_prompts(work.target, count=min(COPIES, sum(map(len, work.slices))))
+    count = min(len(work.slices), len(prompts))
+    slices = [prompts[i::count] for i in range(count)]
+    for dtype in work.dtypes:
+        setting = Setting(dtype=dtype, slices=slices)
+        series, lines = _lookup(work, setting)
+        section.add(f"copy-heavy text, {setting}", list(lines.values()))
+        section.goals += _lookup_goals(setting, series, lines)
+        share = _copied(series["plain"], slices)
+        section.notes.append(
+            f"Copy-heavy text, {dtype}: functions of the standard library twice and their first "
+            f"two lines once more; {share:.0%} of the completions' tokens are copies (in runs of 8 "
+            "tokens or more that stand earlier in the text)."
+        )
+    setting = Setting(dtype=work.dtypes[0])
+    section.add(f"ordinary prompts, {setting}", list(_lookup(work, setting)[1].values()))
+    return section
+
+
+def _lookup(work: Work, setting: Setting) -> tuple[dict[str, Series], dict[str, Measurement]]:
+    peers = Transformers(work, setting.dtype)
+    contestants = {
+        "plain": ours(work, PLAIN, setting),
+        "lookup": ours(work, Recipe(drafter="lookup"), setting),
+        "transformers lookup": peers.lookup(setting),
+    }
+    contestants |= openvino.contestants(work, setting, "lookup")
+    turns = len(setting.slices or work.slices)
+    series = compete(f"lookup, {setting}", contestants, turns, threads=work.threads)
+    return series, measured(series, setting)
+
+
+def _lookup_goals(
+    setting: Setting, series: Mapping[str, Series], lines: Mapping[str, Measurement]
+) -> list[Goal]:
+    why = made_of(lines["lookup"], lines["plain"])
+    return [
+        Goal(
+            text=f"lookup over transformers' prompt lookup, copy-heavy, {setting}",
+            goal=LOOKUP_GOAL,
+            measured=series["lookup"].over(series["transformers lookup"]),
+            why=why,
+        ),
+        Goal(
+            text=f"lookup over our plain decoding, copy-heavy, {setting}",
+            goal=LOOKUP_PLAIN_GOAL,
+            measured=series["lookup"].over(series["plain"]),
+            why=why,
+        ),
+    ]
+
+
+def _copied(series: Series, slices: Slices) -> float:
+    prompts = {f"{prompt.id}#0": prompt.tokens for part in slices for prompt in part}
+    shares = [copied_share(prompts[name], tokens) for name, tokens in series.outputs.items()]
+    return statistics.mean(shares)
+
+
+def settings(work: Work) -> list[Setting]:
+    """Every dtype at every temperature."""
+    return [
+        Setting(dtype=dtype, temperature=temperature)
+        for dtype in work.dtypes
+        for temperature in work.temperatures
+    ]
+
+
+def measured(series: Mapping[str, Series], setting: Setting) -> dict[str, Measurement]:
+    """Lines of a table. Those of others can only have our tokens where nothing is sampled."""
+    plain = series["plain"]
+    return {
+        name: measurement(
+            name,
+            runs,
+            plain,
+            batch_size=setting.batch_size,
+            reference=plain.outputs if _comparable(runs, setting) else None,
+        )
+        for name, runs in series.items()
+    }
+
+
+def _comparable(series: Series, setting: Setting) -> bool:
+    return setting.temperature == 0 or series.middle.figures is not None

@@ -1,0 +1,128 @@
+"""What every section of the benchmark runs: models, prompts in slices, and our own contestants.
+
+Each turn of a section runs another slice of the prompts with every contestant, so that a ratio
+within a turn has the same prompts and the same minute on both sides.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from tqdm import tqdm
+
+from models.drafters import Drafter
+from models.engine import EngineConfig, build_loop
+from models.loop import TokenLoop
+from models.request import Request, Sampling
+from pipelines.interleave import Run, Series, collect, run_loop
+from pipelines.prompts import Prompt, requests, shortened
+from pipelines.recipe import PLAIN, Recipe
+
+Contestant = Callable[[int], Run]
+Slices = Sequence[Sequence[Prompt]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """`temperatures` and `dtypes` are what sections that compare several go through."""
+
+    target: str
+    draft: str
+    slices: Slices
+    max_tokens: int
+    threads: int
+    job_s: float
+    dtypes: tuple[str, ...] = ("float32", "bfloat16")
+    temperatures: tuple[float, ...] = (0.0, 1.0)
+    chain: int = 4
+    tree: tuple[int, int] = (4, 4)  # tokens, width
+    openvino: tuple[str, str] | None = None  # folders of the same two models
+
+    def sampling(self, temperature: float) -> Sampling:
+        """All contestants write max_tokens: none ends early."""
+        return Sampling(max_tokens=self.max_tokens, temperature=temperature, ignore_eos=True)
+
+    def requests(
+        self, turn: int, temperature: float, *, slices: Slices | None = None, at_least: int = 1
+    ) -> list[Request]:
+        """What every contestant runs in this turn."""
+        every = slices or self.slices
+        prompts = every[turn % len(every)]
+        return requests(prompts, self.sampling(temperature), seed=7, at_least=at_least)
+
+    def length(self, slices: Slices | None = None) -> int:
+        """Tokens that the longest request has, prompt and completion."""
+        prompts = [prompt for part in slices or self.slices for prompt in part]
+        return max(len(prompt.tokens) for prompt in prompts) + self.max_tokens
+
+    def recipes(self) -> dict[str, Recipe]:
+        """Plain, and the draft model as a chain, as a tree and as the controller likes."""
+        tokens, width = self.tree
+        chain = Recipe(drafter=self.draft, draft_tokens=self.chain)
+        tree = Recipe(drafter=self.draft, draft_tokens=tokens, draft_width=width)
+        auto = Recipe(drafter=self.draft, draft_width="auto")
+        return {"plain": PLAIN, chain.size: chain, tree.size: tree, "auto": auto}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What a table's contestants share."""
+
+    dtype: str = "float32"
+    temperature: float = 0.0
+    batch_size: int = 1
+    slices: Slices | None = None
+    at_least: int = 1
+
+    def __str__(self) -> str:
+        return f"batch {self.batch_size}, temperature {self.temperature:g}, {self.dtype}"
+
+
+def make_loop(
+    work: Work, recipe: Recipe, setting: Setting, *, drafter: Drafter | None = None
+) -> TokenLoop:
+    """A token loop of ours."""
+    config = EngineConfig(
+        target=work.target,
+        drafter=recipe.drafter,
+        draft_tokens=recipe.draft_tokens,
+        draft_width=recipe.draft_width,
+        dtype=setting.dtype,
+        batch_size=setting.batch_size,
+        max_length=work.length(setting.slices),
+        threads=work.threads,
+    )
+    return build_loop(config, drafter=drafter)
+
+
+def ours(
+    work: Work, recipe: Recipe, setting: Setting, *, drafter: Drafter | None = None
+) -> Contestant:
+    """A recipe as a contestant, warmed up."""
+    return contestant(work, make_loop(work, recipe, setting, drafter=drafter), setting)
+
+
+def contestant(work: Work, loop: TokenLoop, setting: Setting) -> Contestant:
+    """A loop as a contestant, warmed up."""
+
+    def asked(turn: int) -> list[Request]:
+        return work.requests(
+            turn, setting.temperature, slices=setting.slices, at_least=setting.at_least
+        )
+
+    loop.run(shortened(asked(0), count=2, max_tokens=16))
+    return lambda turn: run_loop(loop, asked(turn))
+
+
+def compete(
+    title: str, contestants: Mapping[str, Contestant], turns: int, *, threads: int
+) -> dict[str, Series]:
+    """Run all contestants in turn, with a progress bar."""
+    torch.set_num_threads(threads)
+    with tqdm(total=turns * len(contestants), desc=title, unit="run", leave=False) as bar:
+
+        def show(name: str, run: Run) -> None:
+            bar.set_postfix_str(f"{name}: {run.tokens_per_second:.0f} tokens/s", refresh=False)
+            bar.update()
+
+        return collect(contestants, turns, show)
