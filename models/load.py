@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 
-from models.checkpoint import load_decoder, read_configs
+from models.checkpoint import load_decoder, read_configs, tensor_files
 from models.config import is_known
-from models.errors import InvalidOption, UnsupportedCheckpoint
+from models.errors import InvalidOption
 from models.target import Target
 
 
@@ -23,10 +23,13 @@ def load_target(
         UnsupportedCheckpoint: the checkpoint cannot be loaded; the message says why.
     """
     folder, where = Path(path), pick_device(device)
-    raw, _ = read_configs(folder)
+    raw, generation = read_configs(folder)
     if is_known(raw):
         return load_decoder(folder, dtype=dtype, device=where, steady=steady)
-    raise UnsupportedCheckpoint(f"{folder}: unknown model_type {raw.get('model_type')!r}")
+    tensor_files(folder)  # a checkpoint without safetensors is refused before the slow import
+    from models.adapter import load_adapted
+
+    return load_adapted(folder, raw, generation, dtype=dtype, device=where)
 
 
 def pick_device(device: str) -> torch.device:

@@ -1,0 +1,94 @@
+"""Linear layers: right in every form, and on CPU the same bits for a row in any company."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from models.linear import (
+    OneOrMany,
+    Packed,
+    Plain,
+    Scratch,
+    Widened,
+    has_native,
+    has_packed_kernels,
+    make_linear,
+)
+
+SIZES = [(96, 64), (300, 100), (17, 33), (2048, 512)]
+packed_only = pytest.mark.skipif(not has_packed_kernels(), reason="no packed layers in this torch")
+
+
+def _tensors(outputs, inputs, dtype, biased):
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(outputs, inputs, generator=generator).mul_(inputs**-0.5).to(dtype)
+    bias = torch.randn(outputs, generator=generator).to(dtype) if biased else None
+    return weight, bias, torch.randn(130, inputs, generator=generator).to(dtype)
+
+
+def _forms(dtype, weight, bias):
+    """The layers that may stand for this dtype on this CPU."""
+    layers = [make_linear(weight, bias, Scratch(), steady=steady) for steady in (True, False)]
+    wide = [] if dtype == torch.float32 else [Widened(weight, bias, Scratch())]
+    return [*layers, Plain(weight, bias), *wide]
+
+
+@packed_only
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("outputs", "inputs"), SIZES)
+def test_every_form_multiplies(outputs, inputs, dtype, biased):
+    weight, bias, x = _tensors(outputs, inputs, dtype, biased)
+    exact = F.linear(x.double(), weight.double(), None if bias is None else bias.double())
+    near = 1e-5 if dtype == torch.float32 else 16 * torch.finfo(dtype).eps
+    for layer in _forms(dtype, weight, bias):
+        for count in (1, 7, 130):
+            found = layer(x[:count])
+            assert found.dtype == dtype
+            torch.testing.assert_close(found.double(), exact[:count], rtol=near, atol=near)
+
+
+@packed_only
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("outputs", "inputs"), SIZES)
+def test_a_row_does_not_depend_on_the_others(outputs, inputs, dtype):
+    weight, bias, x = _tensors(outputs, inputs, dtype, biased=True)
+    if dtype != torch.float32 and has_native(dtype):
+        pytest.skip("the CPU's own half-precision kernels promise nothing")
+    layer = make_linear(weight, bias, Scratch())
+    alone = torch.cat([layer(row) for row in x.split(1)])
+    for count in (2, 3, 5, 8, 16, 31, 64, 65, 130):
+        assert torch.equal(layer(x[:count]), alone[:count]), count
+
+
+@packed_only
+def test_layers_of_one_shape_share_their_scratch():
+    """Two half-precision layers use one room in turn, and neither sees the other's weights."""
+    scratch = Scratch()
+    pairs = [_tensors(96, 64, torch.bfloat16, biased=False) for _ in range(2)]
+    other = pairs[1][0].flip(0).contiguous()
+    first = Widened(pairs[0][0], None, scratch)
+    second = Widened(other, None, scratch)
+    x = pairs[0][2]
+    expected = first(x).clone()
+    assert torch.equal(second(x), expected.flip(1))
+    assert torch.equal(first(x), expected)
+
+
+@packed_only
+def test_a_large_matrix_is_converted_in_blocks(monkeypatch):
+    monkeypatch.setattr("models.linear.BLOCK_ELEMENTS", 1000)
+    weight, bias, x = _tensors(300, 100, torch.bfloat16, biased=True)
+    whole = F.linear(x.float(), weight.float(), bias.float())
+    found = Widened(weight, bias, Scratch())(x)
+    torch.testing.assert_close(found.float(), whole, rtol=0.01, atol=0.01)
+
+
+@packed_only
+def test_the_form_follows_dtype_and_purpose():
+    weight = torch.eye(16)
+    assert isinstance(make_linear(weight, None, Scratch()), Packed)
+    if not has_native(torch.bfloat16):
+        half = weight.bfloat16()
+        assert isinstance(make_linear(half, None, Scratch()), Widened)
+        assert isinstance(make_linear(half, None, Scratch(), steady=False), OneOrMany)
