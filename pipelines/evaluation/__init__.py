@@ -1,0 +1,1 @@
+"""What `paceline evaluate` is made of: sets of samples read, compared, reported."""

@@ -1,0 +1,81 @@
+"""Which rows of which set are used: as many samples as floor rows, labels in fair shares."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from models.metrics.compare import Design
+from models.metrics.resample import proportional_order
+from pipelines.errors import InvalidInput
+from pipelines.evaluation.samples import Ints, Samples, Source, label_numbers
+
+MIN_ROWS = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sets:
+    """The rows of an evaluation; as many samples as floor rows."""
+
+    samples: Samples
+    floor: Samples
+    reference: Samples
+
+    def all(self) -> tuple[Samples, Samples, Samples]:
+        """In the order in which figures take them: the pool, then the reference."""
+        return self.samples, self.floor, self.reference
+
+
+def choose(
+    samples: Source, reference: Source, floor: Source | None, *, max_rows: int, seed: int
+) -> Sets:
+    """Draw the rows; without a floor of its own, part of the reference becomes the floor.
+
+    Raises:
+        InvalidInput: a set has too few rows.
+    """
+    random = np.random.default_rng(seed)
+    first, rest = _order(samples, random), _order(reference, random)
+    if floor is None:
+        count = min(len(first), len(rest) // 2, max_rows)
+        second, rest, source = rest[:count], rest[count:], reference
+    else:
+        second, source = _order(floor, random), floor
+        count = min(len(first), len(second), max_rows)
+    for place, rows in ((samples, first), (source, second), (reference, rest)):
+        if min(len(rows), count) < MIN_ROWS:
+            told = " (half of it is the floor)" if floor is None and place is reference else ""
+            accepted = f"{MIN_ROWS} samples, and as many for floor and reference each, are needed"
+            raise InvalidInput(f"{place.url!r} has {place.num_rows} rows{told}: {accepted}")
+    return Sets(
+        samples=samples.take(first[:count]),
+        floor=source.take(second[:count]),
+        reference=reference.take(rest[:max_rows]),
+    )
+
+
+def design_of(sets: Sets) -> Design:
+    """Labels are strata where samples and floor were made for the same ones."""
+    samples, floor, reference = label_numbers(*(part.labels for part in sets.all()))
+    num_reference = sets.reference.num_rows
+    if not _same_labels(sets.samples, sets.floor):
+        pool = np.zeros(2 * sets.samples.num_rows, dtype=np.int64)
+        return Design(pool=pool, reference=np.zeros(num_reference, dtype=np.int64))
+    free = np.zeros(num_reference, dtype=np.int64)
+    return Design(
+        pool=np.concatenate([samples, floor]), reference=reference if len(reference) else free
+    )
+
+
+def _same_labels(a: Samples, b: Samples) -> bool:
+    """Whether both have every label as often, but for the rows that drawing may leave over."""
+    if a.labels is None or b.labels is None:
+        return False
+    first, second = Counter(a.labels), Counter(b.labels)
+    return all(abs(first[label] - second[label]) <= 2 for label in first | second)
+
+
+def _order(source: Source, random: np.random.Generator) -> Ints:
+    numbers = label_numbers(source.labels)[0]
+    strata = numbers if len(numbers) else np.zeros(source.num_rows, dtype=np.int64)
+    return proportional_order(strata, random)
