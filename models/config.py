@@ -1,4 +1,4 @@
-"""What a decoder checkpoint's config.json says, in our words: Llama, Mistral, Qwen 2 and 3."""
+"""What a decoder checkpoint's config.json says, in our words: Llama, Mistral, Qwen, image grids."""
 
 import json
 from collections.abc import Mapping
@@ -8,14 +8,19 @@ from typing import Any
 
 from models.errors import UnsupportedCheckpoint
 
-KNOWN = ("llama", "mistral", "qwen2", "qwen3")
+RASTER = "paceline_raster"  # image tokens of a grid, row by row; the layout of LlamaGen
+KNOWN = ("llama", "mistral", "qwen2", "qwen3", RASTER)
 ROTARY_KINDS = ("default", "linear", "llama3")
 Json = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RotaryConfig:
-    """Rotary positions: the base and how its frequencies are stretched for long contexts."""
+    """Rotary positions: the base and how its frequencies are stretched for long contexts.
+
+    "grid": position 0 is a condition, the others are places of rows of `row_length`; half of a
+    head's dimensions turn with the row, half with the column.
+    """
 
     theta: float = 10_000.0
     kind: str = "default"
@@ -23,6 +28,19 @@ class RotaryConfig:
     low_freq_factor: float = 1.0
     high_freq_factor: float = 4.0
     original_context_length: int = 8192
+    row_length: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GridInput:
+    """An image target's prompt is one class; its tokens are places of a grid.
+
+    Input ids from the vocabulary's size on are classes, the last one stands for none of them.
+    `code_width`: a token's input is Linear(code of this width); None: a row of a stored table.
+    """
+
+    num_classes: int
+    code_width: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +68,12 @@ class DecoderConfig:
     tied: bool = False  # the output matrix is the embedding
     window: int | None = None
     eos_token_ids: tuple[int, ...] = ()
+    grid: GridInput | None = None  # None: text
+
+    @property
+    def input_size(self) -> int:
+        """Ids that can be read; the vocabulary is those that can be written."""
+        return self.vocab_size + (self.grid.num_classes + 1 if self.grid else 0)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -110,6 +134,7 @@ def parse_config(raw: Json, generation: Json) -> DecoderConfig:
         tied=bool(raw.get("tie_word_embeddings", False)),
         window=_window(raw),
         eos_token_ids=eos_token_ids(raw, generation),
+        grid=_grid(raw) if kind == RASTER else None,
     )
 
 
@@ -153,8 +178,23 @@ def _rotary_fields(raw: Json) -> Json:
     return {"rope_theta": raw.get("rope_theta") or 10_000.0, **nested}
 
 
+def _grid(raw: Json) -> GridInput:
+    width = None if raw.get("code_width") is None else _integer(raw, "code_width")
+    head = raw.get("head_dim") or _integer(raw, "hidden_size") / _integer(
+        raw, "num_attention_heads"
+    )
+    if head % 4:
+        raise UnsupportedCheckpoint(
+            f"config.json: heads of {head:g} dimensions; 4, 8, 12, ... turn"
+        )
+    return GridInput(num_classes=_integer(raw, "num_classes"), code_width=width)
+
+
 def _rotary(raw: Json) -> RotaryConfig:
     fields = _rotary_fields(raw)
+    if raw["model_type"] == RASTER:
+        row_length = _integer(raw, "grid_width")
+        return RotaryConfig(theta=float(fields["rope_theta"]), kind="grid", row_length=row_length)
     context = raw.get("max_position_embeddings")
     return RotaryConfig(
         theta=float(fields["rope_theta"]),

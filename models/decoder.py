@@ -12,6 +12,7 @@ from models.attention import Views, attend, open_views, write
 from models.batch import Batch, Scores
 from models.cache import KVCache
 from models.config import DecoderConfig
+from models.errors import UnsupportedCheckpoint
 from models.layout import Layout, lay_out
 from models.rotary import Rotary
 from models.target import Cache
@@ -32,6 +33,7 @@ class Decoder:
     ) -> None:
         self.config, self.dtype, self.device = config, dtype, device
         self.vocab_size, self.context_length = config.vocab_size, config.context_length
+        self.input_size = config.input_size
         self.eos_token_ids, self.architecture = config.eos_token_ids, config.architecture
         self.num_parameters = sum(math.prod(shape) for shape in shapes(config).values())
         self.rotary = Rotary(config.rotary, config.head_dim, device)
@@ -67,6 +69,14 @@ class Decoder:
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
         """The first layer's input [T, width] for `tokens` [T]."""
         return F.embedding(tokens, self._weights.embedding)
+
+    def embed_vectors(self, vectors: torch.Tensor) -> torch.Tensor:
+        """The first layer's input [T, width] for vectors [T, C] of the codebook's space."""
+        if self._weights.project is None:
+            raise UnsupportedCheckpoint(
+                f"{self.architecture} reads token ids only: its checkpoint has no codebook"
+            )
+        return self._weights.project(vectors).to(self.dtype)
 
     @torch.inference_mode()
     def score(self, cache: Cache, batch: Batch, *, hidden: bool = False) -> Scores:

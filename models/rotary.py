@@ -1,6 +1,7 @@
 """Rotary positions: a table of unit complex numbers, one row per position."""
 
 import math
+from dataclasses import replace
 
 import torch
 
@@ -8,7 +9,9 @@ from models.config import RotaryConfig
 
 
 def frequencies(config: RotaryConfig, head_dim: int) -> torch.Tensor:
-    """Angle per position of each pair of dimensions: [head_dim / 2] float32."""
+    """Angle per position of each pair of dimensions: [head_dim / 2] float32; of a grid half."""
+    if config.kind == "grid":
+        return frequencies(replace(config, kind="default"), head_dim // 2)
     exponents = torch.arange(0, head_dim, 2, dtype=torch.int64).float() / head_dim
     plain = 1.0 / (config.theta**exponents)
     if config.kind == "linear":
@@ -34,6 +37,7 @@ class Rotary:
     """
 
     def __init__(self, config: RotaryConfig, head_dim: int, device: torch.device) -> None:
+        self._row_length = config.row_length if config.kind == "grid" else None
         self._frequencies = frequencies(config, head_dim).to(device)
         self._table = torch.empty(0, head_dim // 2, dtype=torch.complex64, device=device)
 
@@ -41,9 +45,31 @@ class Rotary:
         """Make the table hold positions 0 to `positions` - 1."""
         if positions > len(self._table):
             steps = torch.arange(positions, device=self._table.device, dtype=torch.float32)
-            angles = (steps[:, None] * self._frequencies).double()
-            self._table = torch.polar(torch.ones_like(angles), angles).to(torch.complex64)
+            if self._row_length is None:
+                self._table = _unit(steps[:, None] * self._frequencies)
+            else:
+                self._table = _grid(steps, self._row_length, self._frequencies)
 
     def __call__(self, positions: torch.Tensor) -> torch.Tensor:
         """The rotations at `positions` [T]: [T, 1, head_dim / 2] complex64."""
         return self._table[positions].unsqueeze(1)
+
+
+def _unit(angles: torch.Tensor) -> torch.Tensor:
+    """Unit complex numbers of float32 angles."""
+    wide = angles.double()
+    return torch.polar(torch.ones_like(wide), wide).to(torch.complex64)
+
+
+def _grid(steps: torch.Tensor, row_length: int, turns: torch.Tensor) -> torch.Tensor:
+    """Rows turn the first half of the pairs, columns the second: [positions, head_dim / 2].
+
+    Position 0, the condition, is multiplied by 0, as LlamaGen's table does: its key and query are
+    null vectors, so every place gives it the score 0.
+    """
+    places = (steps - 1).clamp(min=0)
+    rows = torch.div(places, row_length, rounding_mode="floor")
+    columns = places - rows * row_length
+    table = _unit(torch.cat([rows[:, None] * turns, columns[:, None] * turns], dim=1))
+    table[:1] = 0
+    return table

@@ -14,13 +14,14 @@ from functools import partial
 import torch
 
 from models.config import DecoderConfig
+from models.inputs import EMBEDDING, Projection, input_shapes, read_inputs
 from models.linear import Linear, Scratch, make_linear
 
 Make = Callable[[torch.Tensor, torch.Tensor | None], Linear]
 Read = Callable[[str], torch.Tensor]  # a checkpoint's tensor of this name
 QUERY, KEY, VALUE = (f"self_attn.{letter}_proj" for letter in "qkv")
 OUT = "self_attn.o_proj"
-EMBEDDING, NORM, HEAD = "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"
+NORM, HEAD = "model.norm.weight", "lm_head.weight"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,18 +41,16 @@ class Layer:
 class Weights:
     """All of a decoder's parameters, ready to run on one device."""
 
-    embedding: torch.Tensor  # [V, width]
+    embedding: torch.Tensor  # [input ids, width]
     layers: tuple[Layer, ...]
     norm: torch.Tensor
     head: Linear
+    project: Projection | None = None  # makes inputs of vectors
 
 
 def shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
     """Every tensor a checkpoint of this configuration has, by Hugging Face's names."""
-    wanted: dict[str, tuple[int, ...]] = {
-        EMBEDDING: (config.vocab_size, config.width),
-        NORM: (config.width,),
-    }
+    wanted = {**input_shapes(config), NORM: (config.width,)}
     if not config.tied:
         wanted[HEAD] = (config.vocab_size, config.width)
     for index in range(config.num_layers):
@@ -97,7 +96,8 @@ def assemble(
     def get(name: str) -> torch.Tensor:
         return read(name).to(device=device, dtype=dtype)
 
-    embedding = get(EMBEDDING)
+    table, project = read_inputs(config, lambda name: read(name).to(device))
+    embedding = table.to(dtype)
     head = embedding if config.tied else get(HEAD)
     return Weights(
         embedding=embedding,
@@ -107,6 +107,7 @@ def assemble(
         ),
         norm=_norm(get(NORM)),
         head=make(head, None),
+        project=project,
     )
 
 

@@ -1,0 +1,53 @@
+"""What a decoder reads: a checkpoint's tensors become a table with one row per input id.
+
+Text: a row per token. Images: ids 0 to V - 1 are image tokens, V + k is class k of K, V + K stands
+for no class; an image token's row is Linear(codebook[token]) or stored as it is.
+Letters: V tokens, K classes, C width of a code, D width of the decoder, n vectors.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+
+from models.config import DecoderConfig
+
+EMBEDDING = "model.embed_tokens.weight"
+CODEBOOK, CLASSES = "model.codebook", "model.class_embed.weight"
+PROJECT, OFFSET = "model.input_proj.weight", "model.input_proj.bias"
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """From the codebook's space to inputs; weight [D, C], offset [D], both float32."""
+
+    weight: torch.Tensor
+    offset: torch.Tensor
+
+    def __call__(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Vectors [n, C], codes or not -> inputs [n, D], float32."""
+        return F.linear(vectors.float(), self.weight, self.offset)
+
+
+def input_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
+    """The tensors of a checkpoint that its inputs are made of."""
+    grid = config.grid
+    if grid is None or grid.code_width is None:
+        return {EMBEDDING: (config.input_size, config.width)}
+    return {
+        CODEBOOK: (config.vocab_size, grid.code_width),
+        PROJECT: (config.width, grid.code_width),
+        OFFSET: (config.width,),
+        CLASSES: (grid.num_classes + 1, config.width),
+    }
+
+
+def read_inputs(
+    config: DecoderConfig, read: Callable[[str], torch.Tensor]
+) -> tuple[torch.Tensor, Projection | None]:
+    """The table [V (+ K + 1), D], and what makes inputs of vectors if the checkpoint has it."""
+    if EMBEDDING in input_shapes(config):
+        return read(EMBEDDING), None
+    project = Projection(read(PROJECT).float(), read(OFFSET).float())
+    return torch.cat([project(read(CODEBOOK)), read(CLASSES).float()]), project
