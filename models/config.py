@@ -184,9 +184,7 @@ def _grid(raw: Json) -> GridInput:
         raw, "num_attention_heads"
     )
     if head % 4:
-        raise UnsupportedCheckpoint(
-            f"config.json: heads of {head:g} dimensions; 4, 8, 12, ... turn"
-        )
+        raise UnsupportedCheckpoint(f"config.json: heads of {head:g} dimensions; 4, 8, 12... turn")
     return GridInput(num_classes=_integer(raw, "num_classes"), code_width=width)
 
 
