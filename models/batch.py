@@ -37,7 +37,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What a target says of a batch: logits [W, V] float32, hidden [T, D] of the last layer if asked."""
+    """A target's word on a batch: logits [W, V] float32, hidden [T, D] (last layer) if asked."""
 
     logits: torch.Tensor
     hidden: torch.Tensor | None = None

@@ -74,7 +74,8 @@ class Controller:
         self._all: dict[int, Acceptance] = {}  # by width
         self._each: dict[str, dict[int, Acceptance]] = {}
         self._overhead = 3e-4  # seconds of a round beside the passes
-        self._chosen, self._age, self._members = NOTHING, REPLAN_ROUNDS, ()
+        self._chosen, self._age = NOTHING, REPLAN_ROUNDS
+        self._members: tuple[str, ...] = ()
         self._idle, self._probe = 0, FIRST_PROBE
         self._probing = False
 
@@ -190,7 +191,7 @@ def expected_tokens(rates: NDArray[np.float64], depth: int) -> NDArray[np.float6
 
 
 def spread(width: int) -> float:
-    """How many independent guesses a level of `width` is worth, roughly: later ones repeat less mass."""
+    """How many independent guesses a level of `width` is worth, roughly: later ones hold less."""
     return float(1 + 0.33 * np.log2(width))
 
 

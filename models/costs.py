@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
 from models.batch import Batch
-from models.target import Target
+from models.target import Cache, Target
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 REPEATS = 3
@@ -44,12 +45,12 @@ def measure(model: Target, *, context: int = 64, largest: int = SIZES[-1]) -> Pa
     cache = model.new_cache(1, context + largest)
     model.score(cache, _chain(context))
     cache.commit(0, np.arange(context))
-    return PassCost(sizes, tuple(_median(lambda n=n: _pass(model, cache, n)) for n in sizes))
+    return PassCost(sizes, tuple(_median(partial(_pass, model, cache, n)) for n in sizes))
 
 
-def _pass(model: Target, cache: object, nodes: int) -> None:
+def _pass(model: Target, cache: Cache, nodes: int) -> None:
     # Results must be waited for on a GPU: reading one number does.
-    float(model.score(cache, _chain(nodes)).logits[0, 0])  # type: ignore[arg-type]
+    float(model.score(cache, _chain(nodes)).logits[0, 0])
 
 
 def _chain(nodes: int) -> Batch:

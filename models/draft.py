@@ -14,7 +14,7 @@ from models.batch import Bools, Ints
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """How much to draft: `depth` tokens ahead, `width` guesses at each depth, `nodes` at most in all."""
+    """How much to draft: `depth` tokens ahead, `width` guesses at each, at most `nodes` in all."""
 
     depth: int
     width: int = 1

@@ -58,4 +58,4 @@ T = TypeVar("T", int, float, tuple[int, ...])
 def _sum(a: T, b: T) -> T:
     if isinstance(a, tuple) and isinstance(b, tuple):
         return tuple(x + y for x, y in zip_longest(a, b, fillvalue=0))
-    return a + b  # type: ignore[return-value]
+    return a + b

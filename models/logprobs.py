@@ -12,7 +12,7 @@ def token_logprobs(round_: Round, b: int, commit: Commit) -> list[TokenLogprob]:
     assert count is not None
     logits = round_.gather(round_.starts[b] + np.array(commit.path, dtype=np.int64))  # [R, V]
     logprobs = logits.log_softmax(-1).cpu()
-    top = logprobs.topk(count, dim=-1)
+    top = logprobs.topk(min(count, logprobs.shape[-1]), dim=-1)
     out = []
     for i, token in enumerate(commit.tokens):
         pairs = zip(top.indices[i].tolist(), top.values[i].tolist(), strict=True)

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
-from models.batch import Batch
+from models.batch import Batch, Ints
 from models.draft import EMPTY, NOTHING, Draft, Shape, depths, visibility
 from models.drafters.base import DraftContext, Drafter
 from models.errors import InvalidRequest
@@ -68,7 +68,8 @@ class TokenLoop:
         self._running: list[Sequence] = []  # row = index
         self._reading: list[Sequence] = []  # row = len(running) + index
         self._sums: dict[str, float | tuple[int, ...]] = {}
-        self._processors: dict[int, tuple[tuple[str, ...], Processor]] = {}  # by first row
+        self._ids: set[str] = set()  # of requests that have not ended
+        self._processors: dict[int, tuple[list[Sequence], Processor]] = {}  # by first row
         self._turn = 0
         self._noise = NoiseStore(target.vocab_size, target.device)
         self._transferred_s = 0.0
@@ -79,9 +80,16 @@ class TokenLoop:
     def submit(self, request: Request) -> None:
         """Queue a request. Raises InvalidRequest if it can never run here."""
         self._check(request)
+        self._ids.add(request.id)
         self._waiting.append(Sequence(request, eos=self.target.eos_token_ids, decode=self._decode))
 
     def _check(self, request: Request) -> None:
+        if request.id in self._ids:
+            raise InvalidRequest(f"request {request.id!r} is already running: ids must differ")
+        if not 0 <= request.seed < 2**63:
+            raise InvalidRequest(
+                f"request {request.id!r}: seed {request.seed} is not in 0..2**63 - 1"
+            )
         if not request.prompt:
             raise InvalidRequest(
                 f"request {request.id!r}: the prompt is empty; give a token or more"
@@ -111,6 +119,7 @@ class TokenLoop:
         for sequence in self._waiting:
             if sequence.id == request_id:
                 self._waiting.remove(sequence)
+                self._ids.discard(request_id)
                 return True
         for sequence in [*self._running, *self._reading]:
             if sequence.id == request_id:
@@ -241,14 +250,13 @@ class TokenLoop:
 
     def _processor_of(self, first: int, running: list[Sequence]) -> Processor:
         """Kept while the group has the same members in the same order."""
-        ids = tuple(s.id for s in running)
         known = self._processors.get(first)
-        if known is None or known[0] != ids:
+        if known is None or known[0] != running:
             made = Processor(running, self.target.vocab_size, self.target.device)
             # Others that hold one of these requests would miss what it generates from now on.
             others = self._processors.items()
-            self._processors = {row: o for row, o in others if not set(ids) & set(o[0])}
-            self._processors[first] = known = (ids, made)
+            self._processors = {row: o for row, o in others if not set(running) & set(o[0])}
+            self._processors[first] = known = (list(running), made)
         return known[1]
 
     def _draft(
@@ -348,6 +356,7 @@ class TokenLoop:
         if self.drafter is not None:
             self.drafter.forget(sequence.id)
         self.sizing.forget(sequence.id)
+        self._ids.discard(sequence.id)
         self._noise.forget(sequence.request.seed)
 
     def _gap(self, sequence: Sequence) -> int:
@@ -377,7 +386,7 @@ class TokenLoop:
                 sums[name] = sums.get(name, 0) + value  # type: ignore[operator]
 
 
-def _levels(draft: Draft) -> np.ndarray:  # type: ignore[type-arg]
+def _levels(draft: Draft) -> Ints:
     return np.concatenate([[0], depths(draft.parents)])
 
 

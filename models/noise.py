@@ -1,4 +1,4 @@
-"""Counter-based random numbers: a function of (seed, position, purpose, round, token), nothing else.
+"""Counter-based random numbers: a function of seed, position, purpose, round and token alone.
 
 The random bits are integer arithmetic and the same on every device; the logarithms that turn them
 into Gumbel noise may differ in the last place between devices. Letters: R rows, V vocabulary.

@@ -5,6 +5,7 @@ penalties, minimum length, temperature, top-k, top-p, min-p. Letters: B requests
 R rows in one call (each belongs to a request), V vocabulary.
 """
 
+from collections.abc import Mapping
 from collections.abc import Sequence as Several
 
 import numpy as np
@@ -57,7 +58,7 @@ class Processor:
         array = np.where(self.stochastic, np.array(values, dtype=dtype), dtype(off))
         return self._tensor(array) if (array != off).any() else None
 
-    def _bias_tensor(self, biases: list) -> torch.Tensor | None:  # type: ignore[type-arg]
+    def _bias_tensor(self, biases: list[Mapping[int, float]]) -> torch.Tensor | None:
         if not any(biases):
             return None
         out = torch.zeros(len(biases), self.vocab_size, device=self.device)
@@ -186,7 +187,7 @@ class Penalties:
             [s.repetition_penalty for s in settings],
         ]
         table = torch.tensor(columns, dtype=torch.float32, device=device)[..., None]  # [3, B, 1]
-        self._presence, self._frequency, self._repetition = table
+        self._presence, self._frequency, self._repetition = table.unbind()
         self._prompt = _counts([s.request.prompt for s in sequences], vocab_size, device) > 0
         self._generated = _counts([s.generated for s in sequences], vocab_size, device)  # [B, V]
 
@@ -213,7 +214,7 @@ def _counts(tokens: Several[Several[int]], vocab_size: int, device: torch.device
 
 
 def keep_top_k(logits: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
-    """Exclude all but the k [R] likeliest tokens of each row (0: all stay); ties with the k-th stay."""
+    """Keep the k [R] likeliest tokens of each row (0: all); ties with the k-th stay."""
     vocab_size = logits.shape[-1]
     k = torch.where(k == 0, vocab_size, k).clamp(max=vocab_size)
     top = logits.topk(int(k.max()), dim=-1).values  # [R, max k]
@@ -222,7 +223,7 @@ def keep_top_k(logits: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
 
 
 def keep_top_p(logits: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
-    """Keep the smallest set of likeliest tokens whose probability reaches p [R] (Holtzman et al. 2020).
+    """Keep the likeliest tokens that together reach probability p [R] (Holtzman et al. 2020).
 
     The token that crosses p stays. Tokens exactly as likely as the last one kept stay too, so that
     the result does not depend on how a sort orders equals.
@@ -239,6 +240,6 @@ def keep_top_p(logits: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
 
 
 def keep_min_p(logits: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
-    """Exclude tokens less likely than p [R] times the likeliest (Nguyen et al. 2024, arXiv 2407.01082)."""
+    """Exclude tokens less likely than p [R] times the likeliest (Nguyen 2024, arXiv 2407.01082)."""
     threshold = logits.amax(-1) + p.log()  # log 0 = -inf: nothing is excluded
     return logits.masked_fill(logits < threshold[:, None], MINUS_INF)

@@ -27,7 +27,7 @@ class Cache(Protocol):
     def num_bytes(self) -> int: ...
 
     def commit(self, row: int, nodes: Ints) -> None:
-        """Keep the scratch nodes `nodes` (scratch indices, ascending, a path) of a row, in order; drop the rest."""
+        """Keep a row's scratch nodes `nodes` (ascending indices of a path), drop the others."""
 
     def truncate(self, row: int, length: int) -> None:
         """Forget the committed entries of a row beyond `length`."""
@@ -51,4 +51,4 @@ class Target(Protocol):
     def new_cache(self, rows: int, capacity: int) -> Cache: ...
 
     def score(self, cache: Cache, batch: Batch, *, hidden: bool = False) -> Scores:
-        """Run the batch's nodes, leave their entries as scratch in the cache, return their logits."""
+        """Run the batch's nodes, leave their entries as scratch in the cache, return the logits."""

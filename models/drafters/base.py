@@ -63,7 +63,7 @@ def useful_depth(sequence: Sequence, shape: Shape) -> int:
 
 
 def clip(draft: Draft, depth: int, levels: Ints) -> Draft:
-    """The draft without its nodes deeper than `depth`; levels [N] are the nodes' depths, ascending."""
+    """The draft without nodes deeper than `depth`; levels [N] are the nodes' depths, ascending."""
     kept = int(np.searchsorted(levels, depth, side="right"))
     if kept == len(draft):
         return draft

@@ -1,4 +1,4 @@
-"""Prompt lookup: guesses that the text goes on as it did after the longest earlier match of its end.
+"""Prompt lookup: the text will go on as it did after the longest earlier match of its end.
 
 The match is found by a suffix automaton over prompt and output, in constant time per token for any
 length. Sources: Aggressive Decoding's input copy (Sun et al. 2021, arXiv 2106.04970); prompt lookup

@@ -10,6 +10,7 @@ from collections.abc import Sequence as Several
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from models.batch import Batch, Bools, Ints
 from models.draft import EMPTY, Draft, Shape, chain_draft
@@ -251,7 +252,7 @@ class Tree:
             np.take_along_axis(values, best, 1),
         )
 
-    def _add(self, tokens: Ints, parents: Ints, scores: np.ndarray) -> None:  # type: ignore[type-arg]
+    def _add(self, tokens: Ints, parents: Ints, scores: NDArray[np.float32]) -> None:
         old, (batch, new) = self.size, tokens.shape
         visible = np.zeros((batch, old + new, old + new), dtype=np.bool_)
         visible[:, :old, :old] = self.visible
@@ -264,7 +265,7 @@ class Tree:
         self.scores = np.concatenate([self.scores, scores], 1)
 
     def best(self, b: int, budget: int) -> tuple[Draft, Ints]:
-        """The likeliest `budget` nodes of tree b (a node never beats its parent), and their depths."""
+        """The likeliest `budget` nodes of tree b (none beats its parent), and their depths."""
         kept = np.sort(np.argsort(-self.scores[b], kind="stable")[:budget])
         place = np.full(self.size + 1, -1)
         place[kept] = np.arange(len(kept))  # place[-1] stays -1: the root

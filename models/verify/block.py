@@ -57,7 +57,7 @@ def block(round_: Round) -> list[Commit]:
         owner, drafted = np.array([b]), draft.tokens.tolist()
         p = torch.stack(along[b])  # [K + 1, V]
         levels = np.arange(len(drafted))
-        q = torch.cat([draft_rows(round_, owner, i) for i in levels]) if drafted else p[:0]
+        q = torch.cat([draft_rows(round_, owner, i) for i in levels.tolist()]) if drafted else p[:0]
         weights = joint_weights(p, q, drafted)
         coins = round_.noise.uniform(Purpose.ACCEPT, np.full(len(drafted), b), levels).tolist()
         accepted = num_accepted(stop_chances(p, q, weights), coins)

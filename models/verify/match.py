@@ -8,12 +8,13 @@ is a function of the target and the seed. Source: shared-noise coupling, Daliri 
 
 import numpy as np
 
+from models.batch import Ints
 from models.noise import Purpose
 from models.verify.round import Commit, Round, children
 
 
 def match(round_: Round) -> list[Commit]:
-    """From the root: compute the target's token; where a child carries it, step there, else stop."""
+    """From the root: compute the target's token; step to the child that carries it, else stop."""
     if round_.processor.elementwise:
         return _walk_known(round_, _tokens_everywhere(round_))
     return _walk(round_)
@@ -72,7 +73,7 @@ def _walk(round_: Round) -> list[Commit]:
     return commits
 
 
-def _choose(round_: Round, active, nodes, generated, depth: int) -> list[int]:  # type: ignore[no-untyped-def]
+def _choose(round_: Round, active: Ints, nodes: Ints, generated: Ints, depth: int) -> list[int]:
     """The target's tokens at one node of each active request."""
     logits = round_.gather(round_.starts[active] + nodes)  # [R, V]
     processed = round_.processor(logits, active, generated)

@@ -1,4 +1,4 @@
-"""`rejection`: accept a drafted token with probability min(1, p/q), else draw from what is left of p.
+"""`rejection`: accept a drafted token with probability min(1, p/q), else draw from the rest of p.
 
 Exact in distribution for every q that the token was really drawn from. Source: Leviathan et al.
 2023, arXiv 2211.17192, algorithm 1. Chains only. Letters: R rows, V vocabulary.

@@ -94,7 +94,7 @@ class Commit:
 
 
 def children(draft: Draft) -> dict[tuple[int, int], int]:
-    """(scratch index of the parent, token) -> scratch index of the child; of equal twins the first."""
+    """(parent's scratch index, token) -> the child's scratch index; of equal twins the first."""
     out: dict[tuple[int, int], int] = {}
     pairs = zip(draft.parents.tolist(), draft.tokens.tolist(), strict=True)
     for i, (parent, token) in enumerate(pairs):
