@@ -3,6 +3,7 @@
 Knows nothing of models, batches or Ray; these objects cross process boundaries.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -54,6 +55,8 @@ class Sampling:
             self.repetition_penalty,
             "above 0, at most 10; 1 is off",
         )
+        finite = all(bias < math.inf for bias in self.logit_bias.values())  # nan is not
+        require(finite, "logit_bias", self.logit_bias, "numbers, or -inf to exclude a token")
         require(self.max_tokens >= 1, "max_tokens", self.max_tokens, "1 or more")
         require(
             0 <= self.min_tokens <= self.max_tokens,

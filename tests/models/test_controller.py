@@ -1,0 +1,180 @@
+"""The draft-size controller: what it picks, how rarely it probes, whom it leaves out."""
+
+import numpy as np
+import pytest
+
+from models.controller import Controller, FixedSize, expected_tokens, menu
+from models.costs import PassCost
+from models.draft import NOTHING, Shape
+from models.request import Request
+from models.sequence import Sequence
+
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+def cost(*, base, per_node):
+    """Seconds of a pass: a part for the weights and a part for each node."""
+    return PassCost(SIZES, tuple(base + per_node * n for n in SIZES))
+
+
+def free(base=1e-3):
+    return cost(base=base, per_node=0.0)
+
+
+def sequences(count=1):
+    return [Sequence(Request(id=f"r{i}", prompt=(1,))) for i in range(count)]
+
+
+def play(controller, members, rounds, *, right, widened=None, rng=None):
+    """Rounds in which each level of a draft is right with the sequence's chance.
+
+    `right` by sequence index (for chains), `widened` for trees. Returns the planned shapes.
+    """
+    rng = rng or np.random.default_rng(0)
+    shapes = []
+    for _ in range(rounds):
+        shape, drafting = controller.plan(members)
+        shapes.append((shape, drafting))
+        for b in drafting:
+            chances = right if shape.width == 1 or widened is None else widened
+            wrong = np.flatnonzero(rng.random(shape.depth) >= chances[b])
+            accepted = int(wrong[0]) if len(wrong) else shape.depth
+            controller.observe(members[b], shape, shape.depth, accepted)
+    return shapes
+
+
+def last(shapes):
+    """The shape most often planned in the last rounds."""
+    kinds = [s for s, _ in shapes[-50:]]
+    return max(set(kinds), key=kinds.count)
+
+
+def test_nothing_is_drafted_where_it_costs_more_than_it_brings():
+    dear = Controller(cost(base=1e-3, per_node=1e-3), cost(base=1e-3, per_node=1e-3), max_width=8)
+    shapes = play(dear, sequences(), 500, right=[0.7], widened=[0.8])
+    assert last(shapes) == NOTHING
+
+
+def test_nothing_is_drafted_when_the_guesses_are_useless():
+    for draft in (None, free(1e-4)):
+        controller = Controller(free(), draft, max_width=8)
+        shapes = play(controller, sequences(), 400, right=[0.0], widened=[0.0])
+        assert last(shapes) == NOTHING
+        assert sum(len(d) for _, d in shapes) < 80  # every width is found out on its own
+
+
+def test_deep_chains_where_nearly_all_is_right():
+    model = Controller(free(), free(2e-5), max_width=1)
+    assert last(play(model, sequences(), 400, right=[0.99])).depth == 8
+    lookup = Controller(free(), None, max_width=1)
+    assert last(play(lookup, sequences(), 800, right=[0.99])).depth == 32
+
+
+def test_a_middling_drafter_gets_a_middling_depth():
+    controller = Controller(free(), free(2e-4), max_width=1)
+    depth = last(play(controller, sequences(), 600, right=[0.6])).depth
+    # Tokens per second: (1 - a^(d+1)) / (1 - a) over 1 + 0.2 d + overhead
+    speed = [expected_tokens(np.array([0.6]), d)[0] / (1.3 + 0.2 * d) for d in range(9)]
+    assert abs(depth - int(np.argmax(speed))) <= 1
+
+
+def test_wide_trees_where_width_is_free():
+    controller = Controller(free(), free(2e-4), max_width=8)
+    shape = last(play(controller, sequences(), 600, right=[0.4], widened=[0.8]))
+    assert shape.width == 8
+
+
+def test_chains_where_width_costs():
+    controller = Controller(cost(base=1e-3, per_node=4e-4), free(1e-4), max_width=8)
+    shape = last(play(controller, sequences(), 600, right=[0.85], widened=[0.86]))
+    assert shape.width == 1
+    assert shape.depth >= 2
+
+
+def test_no_tree_beyond_what_is_allowed():
+    for width in (1, 2, 4, 8):
+        controller = Controller(free(), free(1e-4), max_width=width)
+        shapes = play(controller, sequences(), 200, right=[0.4], widened=[0.8])
+        assert max(s.width for s, _ in shapes) <= width
+
+
+def test_probes_are_rare_and_find_out():
+    controller, members = Controller(free(), free(5e-4), max_width=1), sequences()
+    shapes = play(controller, members, 5000, right=[0.0])
+    late = [shape for shape, _ in shapes[100:]]
+    probes = sum(shape.depth > 0 for shape in late)
+    assert 3 <= probes <= 15
+    assert {s for s in late if s.depth} == {Shape(depth=2)}
+    shapes = play(controller, members, 12_000, right=[0.97])  # the text has changed
+    assert last(shapes).depth >= 4
+
+
+def test_a_large_batch_stops_what_pays_alone():
+    """Nodes are nearly free for one request and dear for sixteen."""
+    seconds = tuple(1e-3 * max(1.0, n / 16) for n in SIZES)
+
+    def made():
+        return Controller(PassCost(SIZES, seconds), free(1e-4), max_width=1)
+
+    assert last(play(made(), sequences(1), 300, right=[0.7])).depth > 0
+    assert last(play(made(), sequences(16), 300, right=[0.5] * 16)) == NOTHING
+
+
+def test_a_request_whose_guesses_are_wrong_is_left_out():
+    controller = Controller(cost(base=1e-3, per_node=1e-4), None, max_width=1)
+    members = sequences(4)
+    shapes = play(controller, members, 600, right=[0.95, 0.95, 0.95, 0.0])
+    drafting = [set(d) for s, d in shapes[-200:] if s.depth]
+    assert len(drafting) > 150
+    assert all({0, 1, 2} <= d for d in drafting)
+    assert sum(3 in d for d in drafting) < 40
+
+
+def test_what_a_request_showed_is_forgotten_with_it():
+    controller = Controller(free(), None, max_width=1)
+    play(controller, sequences(3), 100, right=[0.9] * 3)
+    assert len(controller._each) == 3
+    for member in sequences(3):
+        controller.forget(member.id)
+    controller.forget("never there")
+    assert controller._each == {}
+
+
+def test_a_pass_dearer_than_measured_is_noticed():
+    controller, members = Controller(free(), free(1e-4), max_width=1), sequences()
+    assert last(play(controller, members, 100, right=[0.8])).depth > 0
+    for _ in range(200):  # drafting turns out twenty times as slow
+        controller.observe_draft(Shape(depth=4), 1, 8e-3)
+    assert last(play(controller, members, 300, right=[0.8])) == NOTHING
+
+
+def test_the_plan_is_the_same_for_the_same_history():
+    """Ties and orders are settled: two controllers that saw the same plan the same."""
+    one, two = (Controller(free(), free(1e-4), max_width=8) for _ in range(2))
+    for controller in (one, two):
+        play(controller, sequences(3), 100, right=[0.5] * 3, widened=[0.7] * 3)
+    assert one.plan(sequences(3)) == two.plan(sequences(3))
+
+
+def test_a_fixed_size_is_kept():
+    fixed = FixedSize(Shape(depth=3, width=2))
+    assert fixed.plan(sequences(2)) == (Shape(depth=3, width=2), [0, 1])
+    assert FixedSize(NOTHING).plan(sequences(2)) == (NOTHING, [])
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3, 0.9])
+def test_expected_tokens_are_a_geometric_sum(rate):
+    for depth in (0, 1, 5):
+        found = expected_tokens(np.array([rate]), depth)[0]
+        assert found == pytest.approx(sum(rate**i for i in range(depth + 1)))
+
+
+def test_expected_tokens_of_a_drafter_that_is_always_right():
+    assert expected_tokens(np.array([1.0]), 8)[0] == pytest.approx(9, rel=0.01)
+
+
+def test_the_menu_fits_the_cache_s_scratch():
+    for deep in (False, True):
+        assert max(s.budget for s in menu(8, deep=deep)) <= 64
+        assert all(s.depth >= 1 for s in menu(8, deep=deep))
+    assert {s.width for s in menu(1, deep=False)} == {1}
