@@ -58,7 +58,7 @@ def copy_prompts(checkpoint: str, *, count: int) -> list[Prompt]:
 def _functions() -> Iterator[tuple[str, str]]:
     for module in MODULES:
         for name, found in sorted(vars(module).items()):
-            if isinstance(found, FunctionType) and found.__module__ == module.__name__:
+            if isinstance(found, FunctionType) and found.__code__.co_filename == module.__file__:
                 yield f"{module.__name__}.{name}", inspect.getsource(found)
 
 

@@ -18,7 +18,7 @@ from benchmarks.work import Setting, Work, make_loop
 from models.loop import TokenLoop
 from pipelines.config import GenerateConfig
 from pipelines.generate import generate
-from pipelines.interleave import Outputs, Run, num_same, run_loop
+from pipelines.interleave import Outputs, Run, run_loop, verdicts
 from pipelines.prompts import Prompt, read_prompts, requests, shortened
 from pipelines.recipe import Recipe
 from pipelines.summary import Summary
@@ -110,7 +110,7 @@ def _report(section: Section, runs: Sequence[Run], summary: Summary, outputs: Ou
     section.put(
         f"draft model (auto), batch {BATCH}, float32", HEADS, [told[0], _ray(summary), told[1]]
     )
-    same = num_same(outputs, runs[0].outputs)
+    same = sum(verdicts(outputs, runs[0].outputs))
     section.notes.append(f"{same} of {len(outputs)} rows have the same tokens both ways.")
     spread = abs(runs[0].seconds - runs[1].seconds) / seconds
     section.goals.append(

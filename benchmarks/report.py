@@ -33,7 +33,7 @@ def compose(folder: Path, page: Path) -> str:
     found = [folder / f"{name}.json" for name in ORDER]
     sections = [json.loads(path.read_text(encoding="utf-8")) for path in found if path.exists()]
     rows = [row for section in sections for row in section["goal_rows"]]
-    parts = [HEAD, "## Goals", markdown(GOAL_HEADS, rows)]
+    parts = [HEAD, "## Goals", markdown(GOAL_HEADS, rows, texts=(0, 4))]
     for section in sections:
         parts += _section(section)
     text = "\n\n".join(parts) + "\n"
@@ -55,5 +55,5 @@ def _section(section: dict[str, Any]) -> list[str]:
 def goals_text(section: Section) -> str:
     """A section's tables and goals, for the terminal."""
     tables: Sequence[str] = [f"{t.caption}:\n{markdown(t.heads, t.rows)}" for t in section.tables]
-    goals = markdown(GOAL_HEADS, [goal.cells() for goal in section.goals])
+    goals = markdown(GOAL_HEADS, [goal.cells() for goal in section.goals], texts=(0, 4))
     return "\n\n".join([f"## {section.title}", *section.notes, *tables, goals])

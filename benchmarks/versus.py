@@ -162,6 +162,7 @@ def measured(series: Mapping[str, Series], setting: Setting) -> dict[str, Measur
             plain,
             batch_size=setting.batch_size,
             reference=plain.outputs if _comparable(runs, setting) else None,
+            whole=True,
         )
         for name, runs in series.items()
     }

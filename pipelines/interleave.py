@@ -90,6 +90,6 @@ def run_loop(loop: TokenLoop, requests: Sequence[Request]) -> Run:
     )
 
 
-def num_same(outputs: Outputs, reference: Outputs) -> int:
-    """How many requests have the reference's tokens."""
-    return sum(reference.get(name) == tokens for name, tokens in outputs.items())
+def verdicts(outputs: Outputs, reference: Outputs) -> list[bool]:
+    """Of the requests that the reference knows: which ones have its tokens."""
+    return [reference[name] == tokens for name, tokens in outputs.items() if name in reference]

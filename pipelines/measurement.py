@@ -1,11 +1,11 @@
 """One line of a table of speeds: what a recipe did at one batch size, against plain decoding."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from models.figures import Figures
-from pipelines.interleave import Outputs, Run, Series, num_same
+from pipelines.interleave import Outputs, Run, Series, verdicts
 from pipelines.recipe import Recipe
 
 PARTS = ("draft", "transfer", "score", "verify", "other")
@@ -38,7 +38,6 @@ class Measurement:
     recipe: Recipe | None = None
     tokens: int = 0
     seconds: float = 0.0
-    details: Mapping[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON holds it."""
@@ -53,14 +52,17 @@ def measurement(
     batch_size: int,
     reference: Outputs | None,
     recipe: Recipe | None = None,
+    whole: bool = False,
 ) -> Measurement:
     """A series as a line; its rounds and passes are those of the run with the median speed.
 
+    `whole`: or of all runs together, where each had other requests.
     `reference`: the tokens that all of them should have; None: they may differ.
     """
-    middle = series.middle
+    shown = series.runs if whole else [series.middle]
+    figures = _summed(shown)
     speeds = [run.tokens_per_second for run in series.runs]
-    compared = [] if reference is None else series.runs
+    same = [] if reference is None else _same(series.runs, reference)
     return Measurement(
         name=name,
         batch_size=batch_size,
@@ -68,13 +70,13 @@ def measurement(
         speed_up=series.over(plain),
         slowest=min(speeds),
         fastest=max(speeds),
-        exactness=middle.exactness,
-        same=None if reference is None else _same(series.runs, reference),
-        compared=sum(len(run.outputs) for run in compared),
+        exactness=series.middle.exactness,
+        same=None if reference is None else sum(same),
+        compared=len(same),
         recipe=recipe,
-        tokens=middle.tokens,
-        seconds=middle.seconds,
-        **({} if middle.figures is None else counted(middle.figures)),
+        tokens=sum(run.tokens for run in shown),
+        seconds=sum(run.seconds for run in shown),
+        **({} if figures is None else counted(figures)),
     )
 
 
@@ -91,5 +93,10 @@ def counted(figures: Figures) -> dict[str, Any]:
     }
 
 
-def _same(runs: list[Run], reference: Outputs) -> int:
-    return sum(num_same(run.outputs, reference) for run in runs)
+def _summed(runs: list[Run]) -> Figures | None:
+    figures = [run.figures for run in runs if run.figures is not None]
+    return sum(figures[1:], figures[0]) if figures else None
+
+
+def _same(runs: list[Run], reference: Outputs) -> list[bool]:
+    return [same for run in runs for same in verdicts(run.outputs, reference)]

@@ -50,19 +50,21 @@ def same_tokens(line: Measurement) -> str:
     return "yes" if line.same == line.compared else f"{line.same} of {line.compared}"
 
 
-def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]], *, texts: int = 1) -> str:
-    """A Markdown table, padded so that it reads well as it is; the first columns are texts."""
+def markdown(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], *, texts: Sequence[int] = (0,)
+) -> str:
+    """A Markdown table, padded so that it reads well as it is; `texts` are aligned left."""
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
 
     def line(row: Sequence[str]) -> str:
         aligned = [
-            cell.ljust(width) if i < texts else cell.rjust(width)
+            cell.ljust(width) if i in texts else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         return f"| {' | '.join(aligned)} |"
 
     rules = [
-        "-" * width if i < texts else "-" * (width - 1) + ":" for i, width in enumerate(widths)
+        "-" * width if i in texts else "-" * (width - 1) + ":" for i, width in enumerate(widths)
     ]
     return "\n".join([line(heads), line(rules), *map(line, rows)])
 
