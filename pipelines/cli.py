@@ -15,7 +15,12 @@ from models.errors import PacelineError
 
 # Modules with `register(subparsers)`: each adds its subcommand and sets `run`, a function of the
 # parsed options that returns the exit code. They import what is heavy only when run.
-COMMANDS = ("pipelines.generate_command", "pipelines.bench_command", "pipelines.evaluate_command")
+COMMANDS = (
+    "pipelines.generate_command",
+    "pipelines.bench_command",
+    "pipelines.evaluate_command",
+    "pipelines.convert",
+)
 
 
 class Parser(argparse.ArgumentParser):

@@ -78,12 +78,18 @@ def load_weights(folder: Path, model: nn.Module) -> None:
     Raises:
         UnsupportedCheckpoint: a tensor is missing, left over or of another shape; named.
     """
-    try:
-        tensors = load_file(folder / TENSORS)
-    except (OSError, SafetensorError) as error:
-        raise UnsupportedCheckpoint(f"{folder / TENSORS} cannot be read: {error}") from error
+    tensors = read_tensors(folder / TENSORS)
     check_shapes(tensors, model, str(folder))
     model.load_state_dict(tensors)
+
+
+def read_tensors(file: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of a safetensors file; raises UnsupportedCheckpoint if it is none."""
+    try:
+        tensors: dict[str, torch.Tensor] = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise UnsupportedCheckpoint(f"{file} cannot be read as safetensors: {error}") from error
+    return tensors
 
 
 def check_shapes(tensors: Mapping[str, torch.Tensor], model: nn.Module, where: str) -> None:

@@ -52,10 +52,14 @@ def test_missing_and_left_over_tensors_are_told(folder) -> None:
 
 def test_broken_files_are_told(folder) -> None:
     (folder / "model.safetensors").write_bytes(b"not tensors")
-    with pytest.raises(UnsupportedCheckpoint, match=r"model\.safetensors cannot be read"):
+    with pytest.raises(
+        UnsupportedCheckpoint, match=r"model\.safetensors cannot be read as safetensors"
+    ):
         load_tokenizer(folder)
     (folder / "model.safetensors").unlink()
-    with pytest.raises(UnsupportedCheckpoint, match=r"model\.safetensors cannot be read"):
+    with pytest.raises(
+        UnsupportedCheckpoint, match=r"model\.safetensors cannot be read as safetensors"
+    ):
         load_tokenizer(folder)
     with pytest.raises(UnsupportedCheckpoint, match=r"nothing/config\.json is missing"):
         load_tokenizer(folder / "nothing")
