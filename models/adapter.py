@@ -20,7 +20,7 @@ from models.config import Json, eos_token_ids
 from models.errors import UnsupportedCheckpoint
 from models.target import Cache
 
-NO_LIMIT = 2**20  # context of a model that names none
+NO_LIMIT = 2**15  # context of a model that names none
 PROBE = (1, 2, 3, 4, 5, 6)
 
 

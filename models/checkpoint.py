@@ -22,7 +22,7 @@ def read_configs(path: Path) -> tuple[Json, Json]:
 
 
 def load_decoder(
-    path: Path, *, dtype: torch.dtype, device: torch.device, steady: bool = True
+    path: Path, *, dtype: torch.dtype, device: torch.device, steady: bool = False
 ) -> Decoder:
     """Our decoder with the weights of a checkpoint; for `steady` see `make_linear`.
 

@@ -48,7 +48,7 @@ class Decoder:
         *,
         dtype: torch.dtype = torch.float32,
         device: torch.device | None = None,
-        steady: bool = True,
+        steady: bool = False,
     ) -> "Decoder":
         """A decoder with random weights; for `steady` see `make_linear`."""
         device, wanted = device or torch.device("cpu"), shapes(config)

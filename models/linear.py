@@ -50,12 +50,12 @@ class Scratch:
 
 
 def make_linear(
-    weight: torch.Tensor, bias: torch.Tensor | None, scratch: Scratch, *, steady: bool = True
+    weight: torch.Tensor, bias: torch.Tensor | None, scratch: Scratch, *, steady: bool = False
 ) -> Linear:
     """The layer x -> x weightᵀ + bias, weight [O, I], bias [O].
 
-    `steady=False` lets a half-precision layer take one token on a faster way than several, with
-    other rounding and a second copy of the matrix, where the CPU has no such arithmetic.
+    Where the CPU has no half-precision arithmetic, one token goes a faster way than several, with
+    other rounding and a second copy of the matrix; `steady` forgoes that.
     """
     if weight.device.type != "cpu" or not has_packed_kernels():
         return Plain(weight, bias)

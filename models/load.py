@@ -11,12 +11,12 @@ from models.target import Target
 
 
 def load_target(
-    path: str | Path, *, dtype: torch.dtype, device: str = "auto", steady: bool = True
+    path: str | Path, *, dtype: torch.dtype, device: str = "auto", steady: bool = False
 ) -> Target:
     """The model of the checkpoint at `path`, on `device` ("auto", "cpu" or "cuda").
 
-    `steady`: a token's logits do not depend on how many others are scored with it, which matters
-    to a target and not to a drafter; only half precision on some CPUs is faster without.
+    `steady`: a token's logits do not depend on how many others are scored with it, in half
+    precision too, where the CPU has no such arithmetic; half the memory, but slow for one token.
 
     Raises:
         InvalidOption: the device is not there.

@@ -88,7 +88,7 @@ def assemble(
     *,
     dtype: torch.dtype,
     device: torch.device,
-    steady: bool = True,
+    steady: bool = False,
 ) -> Weights:
     """Our weights from a checkpoint's, one layer at a time; for `steady` see `make_linear`."""
     make = partial(make_linear, scratch=Scratch(), steady=steady)

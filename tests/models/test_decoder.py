@@ -175,7 +175,7 @@ def test_a_token_scores_the_same_alone_and_among_others(dtype):
 
     The kernels' order of addition is the library's choice; elsewhere the results must be near.
     """
-    decoder, tokens = Decoder.from_config(CONFIG, dtype=dtype), _text(260)
+    decoder, tokens = Decoder.from_config(CONFIG, dtype=dtype, steady=True), _text(260)
     cache = decoder.new_cache(2, 320)
     prefill(decoder, cache, 0, tokens[:180])
     expected = _in_pieces(decoder, cache, 0, tokens[180:], 1)
