@@ -161,6 +161,7 @@ class Poisoned(TargetActor):
         super().submit(requests)
 
 
+@pytest.mark.slow
 def test_a_request_that_kills_takes_no_neighbours_along(config, plain):
     targets = Pool(Role(name="target", num_cpus=CPUS, concurrency=4), Poisoned, lambda: (config(),))
     targets.start()
