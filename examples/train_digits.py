@@ -1,0 +1,264 @@
+"""Train two small image models on scikit-learn's handwritten digits, each with its tokenizer.
+
+digits-raster: a grid of 8 x 8 tokens written row by row. digits-scale: maps of rising size, each
+adding detail to the ones before. The 1,797 images of 8 x 8 pixels are enlarged to 16 x 16; a fifth
+of them is held out, the others are turned, moved and resized a little at every look.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from sklearn.datasets import load_digits
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from models.images.conv import ConvConfig
+from models.images.grid import GridConfig, GridTokenizer
+from models.images.load import FOLDER, Tokenizer, load_tokenizer
+from models.images.raster import RasterConfig, RasterModel
+from models.images.scales import ScalesConfig, ScaleTokenizer
+from models.images.training import CodeUse, start_codes, tokenizer_step
+
+SIZE, CLASSES, CODES, SCALES = 16, 10, 128, (1, 2, 3, 4, 6, 8)
+BATCH, REVIVE_EVERY = 64, 10
+CONV = ConvConfig(
+    image_channels=1, channels=24, multipliers=(1, 2), num_blocks=1, latent_channels=32,
+    num_groups=8,
+)  # fmt: skip
+GRID = GridConfig(conv=CONV, image_size=SIZE, vocab_size=CODES, code_width=8, background=-1.0)
+PYRAMID = ScalesConfig(
+    conv=CONV, image_size=SIZE, vocab_size=CODES, code_width=16, scales=SCALES
+)  # fmt: skip
+RASTER = RasterConfig(
+    vocab_size=CODES, code_width=8, num_classes=CLASSES, grid_width=8, grid_height=8,
+    width=192, inner_width=512, num_layers=6, num_heads=6,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One leg of training: its steps at full scale and the peak of its learning rate."""
+
+    name: str
+    steps: int
+    rate: float
+
+    def rate_at(self, step: int, steps: int) -> float:
+        """Rises over a twentieth of the steps, then falls to zero along a line."""
+        return self.rate * min(1.0, 20 * (step + 1) / steps, (steps - step) / (0.95 * steps))
+
+
+GRID_STAGE = Stage("grid tokenizer", steps=600, rate=3e-3)
+PYRAMID_STAGE = Stage("scale tokenizer", steps=600, rate=3e-3)
+RASTER_STAGE = Stage("raster target", steps=700, rate=2e-3)
+
+
+@dataclass(frozen=True)
+class Digits:
+    """Images [N, 1, 16, 16] in -1 to 1, black is -1, and what they show."""
+
+    images: torch.Tensor
+    classes: torch.Tensor  # [N]
+
+    def __getitem__(self, chosen: torch.Tensor) -> Digits:
+        return Digits(self.images[chosen], self.classes[chosen])
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What all stages share: the seed and the scale of the work."""
+
+    seed: int
+    scale: float
+
+    def size(self, full: int) -> int:
+        """A number of steps or copies at this run's scale, at least one."""
+        return max(1, round(full * self.scale))
+
+    def random(self, *labels: object) -> torch.Generator:
+        """A generator of its own for every purpose."""
+        return torch.Generator().manual_seed(zlib.crc32(repr((self.seed, *labels)).encode()))
+
+
+def read_digits(run: Run) -> tuple[Digits, Digits]:
+    """The images to learn from and the held-out ones, four to one."""
+    data = load_digits()
+    small = torch.tensor(data.images, dtype=torch.float32)[:, None] / 16  # [N, 1, 8, 8]
+    large = F.interpolate(small, size=(SIZE, SIZE), mode="bicubic").clamp(0, 1)
+    whole = Digits(2 * large - 1, torch.tensor(data.target))
+    order = torch.randperm(len(whole), generator=run.random("split"))
+    held = len(whole) // 5
+    return whole[order[held:]], whole[order[:held]]
+
+
+def varied(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Each image [B, 1, 16, 16] turned by up to 9 degrees, moved and resized a little."""
+    turn, grow, across, down = 2 * torch.rand(4, len(images), generator=generator) - 1
+    angle, size = 0.16 * turn, 1 + 0.08 * grow
+    cosine, sine = size * angle.cos(), size * angle.sin()
+    rows = [cosine, -sine, 0.1 * across, sine, cosine, 0.1 * down]
+    grid = F.affine_grid(torch.stack(rows, 1).view(-1, 2, 3), list(images.shape), False)
+    return F.grid_sample(images + 1, grid, align_corners=False) - 1
+
+
+def learn(
+    run: Run,
+    stage: Stage,
+    model: torch.nn.Module,
+    loss: Callable[[int, torch.Generator], tuple[torch.Tensor, str]],
+) -> dict[str, float]:
+    """Lower `loss(step, random numbers)`, which also says what to show, over the stage's steps."""
+    steps, started = run.size(stage.steps), time.monotonic()
+    generator = run.random(stage.name)
+    optimiser = torch.optim.AdamW(
+        model.parameters(), lr=stage.rate, betas=(0.9, 0.98), weight_decay=0.03
+    )
+    model.train()
+    bar = tqdm(range(steps), stage.name, unit="step")
+    for step in bar:
+        optimiser.param_groups[0]["lr"] = stage.rate_at(step, steps)
+        value, shown = loss(step, generator)
+        optimiser.zero_grad()
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        bar.set_postfix_str(shown)
+    model.eval()
+    return {"steps": steps, "seconds": round(time.monotonic() - started, 1)}
+
+
+def batch_of(data: Digits, generator: torch.Generator) -> Digits:
+    """Random images."""
+    return data[torch.randint(len(data), (BATCH,), generator=generator)]
+
+
+def train_tokenizer(
+    run: Run, stage: Stage, tokenizer: Tokenizer, data: Digits, held: Digits, folder: Path
+) -> tuple[Tokenizer, dict[str, object]]:
+    """Train, store in bfloat16 and read back, so that targets see what users will."""
+    use, last = CodeUse(CODES), 0.8 * run.size(stage.steps)
+
+    def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, str]:
+        made = tokenizer_step(tokenizer, varied(batch_of(data, generator).images, generator))
+        if step == 0:
+            start_codes(tokenizer.codes, made, generator)
+        use.observe(made.tokens)
+        if step % REVIVE_EVERY == REVIVE_EVERY - 1 and step < last:
+            use.revive(tokenizer.codes, made, generator)
+        return made.loss, f"error {made.pixel_error:.4f}"
+
+    spent = learn(run, stage, tokenizer, loss)
+    tokenizer.save(folder / FOLDER, dtype=torch.bfloat16)
+    stored = load_tokenizer(folder)
+    return stored, {**spent, **judge_tokenizer(stored, held), **sizes(folder / FOLDER)}
+
+
+def judge_tokenizer(tokenizer: Tokenizer, held: Digits) -> dict[str, float]:
+    """How far held-out images come back changed, and how many codes are at work."""
+    tokens = tokenizer.encode(held.images)
+    gone = tokenizer.decode(tokens) - held.images
+    shares = torch.bincount(tokens.flatten(), minlength=CODES).float() / tokens.numel()
+    return {
+        "mean_square_error": gone.square().mean().item(),
+        "mean_absolute_error": gone.abs().mean().item(),
+        "variance_explained": 1 - (gone.var() / held.images.var()).item(),
+        "codes_used": int((shares > 0).sum()),
+        "code_perplexity": torch.special.entr(shares).sum().exp().item(),
+    }
+
+
+def tokens_of(run: Run, tokenizer: Tokenizer, data: Digits, copies: int) -> torch.Tensor:
+    """Tokens of every image as it is and of varied copies of it: [copies, N, L]."""
+    generator, made = run.random("copies"), []
+    for copy in tqdm(range(run.size(copies)), "encode", unit="copy"):
+        images = varied(data.images, generator) if copy else data.images
+        made.append(torch.cat([tokenizer.encode(part) for part in images.split(256)]))
+    return torch.stack(made)
+
+
+def dropped(classes: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """One class in ten becomes none, which guidance needs."""
+    return classes.where(torch.rand(len(classes), generator=generator) >= 0.1, CLASSES)
+
+
+def train_raster(
+    run: Run, tokenizer: GridTokenizer, data: Digits, held: Digits, folder: Path
+) -> dict[str, object]:
+    """A target that writes the grid row by row."""
+    torch.manual_seed(run.seed)
+    model = RasterModel(RASTER, tokenizer.codebook())
+    tokens = tokens_of(run, tokenizer, data, copies=24)
+
+    def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, str]:
+        chosen = torch.randint(len(data), (BATCH,), generator=generator)
+        copy = torch.randint(len(tokens), (BATCH,), generator=generator)
+        value = model.loss(dropped(data.classes[chosen], generator), tokens[copy, chosen])
+        return value, f"{value.item():.3f} nats a token"
+
+    spent = learn(run, RASTER_STAGE, model, loss)
+    model.save(folder, torch.bfloat16)
+    told = tokenizer.encode(held.images)
+    with torch.no_grad():
+        none = torch.full_like(held.classes, CLASSES)
+        losses = {
+            "held_out_loss": model.loss(held.classes, told).item(),
+            "held_out_loss_without_class": model.loss(none, told).item(),
+            "training_loss": model.loss(data.classes, tokens[0]).item(),
+        }
+    return {**spent, **losses, **sizes(folder)}
+
+
+def sizes(folder: Path) -> dict[str, int]:
+    """Bytes of the weights."""
+    return {"weight_bytes": (folder / "model.safetensors").stat().st_size}
+
+
+def make_models(run: Run, output: Path) -> dict[str, object]:
+    """Train and write everything; returns the report."""
+    data, held = read_digits(run)
+    tqdm.write(f"{len(data)} images to learn from, {len(held)} held out")
+    torch.manual_seed(run.seed)
+    grid, told = train_tokenizer(
+        run, GRID_STAGE, GridTokenizer(GRID), data, held, output / "digits-raster"
+    )
+    assert isinstance(grid, GridTokenizer)
+    report: dict[str, object] = {"digits-raster": {"tokenizer": told}}
+    report["digits-raster"] |= {
+        "target": train_raster(run, grid, data, held, output / "digits-raster")
+    }
+    _, told = train_tokenizer(
+        run, PYRAMID_STAGE, ScaleTokenizer(PYRAMID), data, held, output / "digits-scale"
+    )
+    return report | {"digits-scale": {"tokenizer": told}}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Read the options, make the models and write the report into each one's folder."""
+    here = Path(__file__).resolve().parent
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, default=here / "models")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps-scale", type=float, default=1.0, help="0.01 is a smoke test")
+    options = parser.parse_args(arguments)
+    run = Run(options.seed, options.steps_scale)
+    versions = {"python": sys.version.split()[0], "torch": torch.__version__}
+    shared = {"seed": run.seed, "steps_scale": run.scale, "threads": torch.get_num_threads()}
+    for name, told in make_models(run, options.output).items():
+        report = {**told, **shared, **versions}
+        (options.output / name / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

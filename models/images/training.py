@@ -1,0 +1,107 @@
+"""What trains an image tokenizer: its loss on a batch of images, and a second life for dead codes.
+
+Letters: B images, P pixel channels, L tokens of an image, M vectors, V codes of width C.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+
+from models.images.grid import GridTokenizer
+from models.images.scales import ScaleTokenizer
+from models.images.tokenizer import places
+
+COMMITMENT = 0.25  # how much the encoder is drawn to the codes, against the codes to it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What a batch says: the loss to lower, its pixel part, which codes were near what."""
+
+    loss: torch.Tensor
+    pixel_error: torch.Tensor  # mean square
+    tokens: torch.Tensor  # [M]
+    vectors: torch.Tensor  # [M, C] that were quantised to them
+
+
+def tokenizer_step(tokenizer: GridTokenizer | ScaleTokenizer, images: torch.Tensor) -> Step:
+    """The loss on images [B, P, H, W], with gradients."""
+    step = _grid_step if isinstance(tokenizer, GridTokenizer) else _scale_step
+    return step(tokenizer, images)  # type: ignore[arg-type]
+
+
+def _grid_step(tokenizer: GridTokenizer, images: torch.Tensor) -> Step:
+    directions = tokenizer.directions(images)  # [B, L, C]
+    tokens = tokenizer.quantise(directions.detach())
+    codes = tokenizer.codebook()[tokens]
+    distance = _pulled(codes, directions)
+    error = F.mse_loss(tokenizer.pixels(places(_straight(codes, directions))), images)
+    return _step(error, distance, [tokens], [directions])
+
+
+def _scale_step(tokenizer: ScaleTokenizer, images: torch.Tensor) -> Step:
+    features = tokenizer.features(images)  # [B, C, h, w]
+    total, distance = tokenizer.nothing(len(images)), features.new_zeros(())
+    tokens, vectors = [], []
+    for scale in range(len(tokenizer.scales)):
+        vectors.append(tokenizer.shrunk((features - total).detach(), scale))
+        tokens.append(tokenizer.quantise(vectors[-1]))
+        total = total + tokenizer.detail(tokenizer.codes[tokens[-1]], scale)
+        distance = distance + _pulled(total, features) / len(tokenizer.scales)
+    error = F.mse_loss(tokenizer.pixels(_straight(total, features)), images)
+    return _step(error, distance, tokens, vectors)
+
+
+def _step(
+    error: torch.Tensor,
+    distance: torch.Tensor,
+    tokens: list[torch.Tensor],
+    vectors: list[torch.Tensor],
+) -> Step:
+    return Step(
+        loss=error + distance,
+        pixel_error=error.detach(),
+        tokens=torch.cat([part.flatten() for part in tokens]),
+        vectors=torch.cat([part.detach().flatten(0, 1) for part in vectors]),
+    )
+
+
+def _pulled(codes: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
+    """Mean square distance; moves the codes, and by COMMITMENT the encoder."""
+    return F.mse_loss(codes, encoded.detach()) + COMMITMENT * F.mse_loss(encoded, codes.detach())
+
+
+def _straight(codes: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
+    """The codes; gradients pass to the encoder as if there had been no rounding."""
+    return encoded + (codes - encoded).detach()
+
+
+class CodeUse:
+    """How often each code is near a vector; those that hardly ever are get a new place."""
+
+    def __init__(self, codes: int, *, decay: float = 0.98, least: float = 0.05) -> None:
+        """`least`: of the use that all codes would have if they were used alike."""
+        self._use = torch.zeros(codes)
+        self._decay, self._least = decay, least
+
+    def observe(self, tokens: torch.Tensor) -> None:
+        """Count a batch's tokens [M]."""
+        counts = torch.bincount(tokens.cpu(), minlength=len(self._use)).float()
+        self._use.lerp_(counts / counts.sum(), 1 - self._decay)
+
+    def revive(self, codes: torch.Tensor, step: Step, generator: torch.Generator) -> int:
+        """Put the dead ones of `codes` [V, C], in place, on random vectors; returns how many."""
+        dead = (self._use < self._least * self._use.sum() / len(self._use)).nonzero()[:, 0]
+        if len(dead) == 0 or self._use.sum() == 0:
+            return 0
+        chosen = torch.randint(len(step.vectors), (len(dead),), generator=generator)
+        codes.data[dead.to(codes.device)] = step.vectors[chosen.to(codes.device)]
+        self._use[dead] = self._use.sum() / len(self._use)
+        return len(dead)
+
+
+def start_codes(codes: torch.Tensor, step: Step, generator: torch.Generator) -> None:
+    """Put all `codes` [V, C], in place, on random vectors of a batch."""
+    chosen = torch.randperm(len(step.vectors), generator=generator)[: len(codes)]
+    codes.data[: len(chosen)] = step.vectors[chosen.to(codes.device)]
