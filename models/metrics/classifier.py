@@ -24,7 +24,7 @@ class Classifier(nn.Module):
         self.classes = nn.Linear(FEATURES, len(labels))
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """[N, F] of images [N, C, H, W] in 0 to 1, of any size."""
+        """[N, F] of images [N, C, H, W] in 0 to 1, of any size; about 1 on training images."""
         x = F.relu(self.first(resized(images, self.size)))
         x = F.relu(self.second(x))
         return F.relu(self.hidden(F.adaptive_avg_pool2d(x, 4).flatten(1)))
@@ -71,7 +71,17 @@ def train(
             loss.backward()
             optimizer.step()
             schedule.step()
+    _scale_features(model, images)
     return model.eval()
+
+
+@torch.no_grad()
+def _scale_features(model: Classifier, images: torch.Tensor) -> None:
+    """Make the features' mean square 1 on these images, without changing any logit."""
+    size = model.features(images).square().mean().sqrt()
+    model.hidden.weight /= size
+    model.hidden.bias /= size
+    model.classes.weight *= size
 
 
 @torch.inference_mode()

@@ -34,24 +34,28 @@ def choose(
     Raises:
         InvalidInput: a set has too few rows.
     """
+    _require(samples, MIN_ROWS)
+    _require(reference, MIN_ROWS if floor else 2 * MIN_ROWS, "" if floor else ": half is the floor")
     random = np.random.default_rng(seed)
     first, rest = _order(samples, random), _order(reference, random)
     if floor is None:
         count = min(len(first), len(rest) // 2, max_rows)
         second, rest, source = rest[:count], rest[count:], reference
     else:
+        _require(floor, MIN_ROWS)
         second, source = _order(floor, random), floor
         count = min(len(first), len(second), max_rows)
-    for place, rows in ((samples, first), (source, second), (reference, rest)):
-        if min(len(rows), count) < MIN_ROWS:
-            told = " (half of it is the floor)" if floor is None and place is reference else ""
-            accepted = f"{MIN_ROWS} samples, and as many for floor and reference each, are needed"
-            raise InvalidInput(f"{place.url!r} has {place.num_rows} rows{told}: {accepted}")
     return Sets(
-        samples=samples.take(first[:count]),
-        floor=source.take(second[:count]),
-        reference=reference.take(rest[:max_rows]),
+        samples=samples.take(np.sort(first[:count])),
+        floor=source.take(np.sort(second[:count])),
+        reference=reference.take(np.sort(rest[:max_rows])),
     )
+
+
+def _require(source: Source, num_rows: int, told: str = "") -> None:
+    if source.num_rows < num_rows:
+        found = f"{source.url!r} has {source.num_rows} rows"
+        raise InvalidInput(f"{found}: {num_rows} or more are needed{told}")
 
 
 def design_of(sets: Sets) -> Design:

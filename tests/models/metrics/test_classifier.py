@@ -37,9 +37,10 @@ def test_it_knows_digits(model, digits):
 
 
 def test_features_and_classes_of_many_images(model, digits):
-    _, test = digits
+    training, test = digits
     features, classes = model.seen(test.images, batch=100)
     assert features.shape == (355, 64)
+    assert float(model.seen(training.images)[0].square().mean()) == pytest.approx(1, rel=1e-4)
     assert torch.equal(model(test.images).argmax(-1), classes)
 
 
