@@ -1,0 +1,1 @@
+"""Models, and how a sequence is decoded: torch, no Ray."""

@@ -1,0 +1,44 @@
+# Paceline's commands: `make` alone lists them.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# The versions this repository is tested with, torch for CPU among them. On a GPU machine:
+#   make install CONSTRAINTS=
+CONSTRAINTS ?= -c constraints-cpu.txt
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install check lint types test demo demo-models bench
+
+help: ## list these commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-12s %s\n", $$1, $$2 }'
+
+install: $(INSTALLED) ## create .venv and install Paceline into it
+
+$(INSTALLED): pyproject.toml constraints-cpu.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) --editable '.[dev]'
+	@touch $@
+
+check: lint types ## formatter, linter, type checker and the quick tests
+	$(BIN)/python -m pytest -q -m 'not slow and not ray'
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED)
+	$(BIN)/mypy
+
+test: lint types ## everything that CI runs, from nothing
+	$(BIN)/python -m pytest
+
+demo: $(INSTALLED) ## complete a few prompts three ways, and compare
+	$(BIN)/python examples/demo.py
+
+demo-models: $(INSTALLED) ## train the models in examples/models anew (an hour on two cores)
+	$(BIN)/python examples/train_demo_models.py
+
+bench: $(INSTALLED) ## measure against transformers and against plain decoding
+	$(BIN)/python benchmarks/text.py
