@@ -67,7 +67,8 @@ def test_no_package_imports_a_pickle() -> None:
 
 
 def test_every_file_says_what_it_knows() -> None:
-    silent = [str(path) for path in FILES if not ast.get_docstring(tree_of(path))]
+    said = [path for path in FILES if path.parts[0] != "tests"]
+    silent = [str(path) for path in said if not ast.get_docstring(tree_of(path))]
     assert not silent
 
 
