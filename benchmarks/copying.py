@@ -67,7 +67,7 @@ def copied_share(prompt: Sequence[int], output: Sequence[int]) -> float:
     text = [*prompt, *output]
     seen = {tuple(text[i : i + RUN]) for i in range(len(prompt) - RUN + 1)}
     copied: set[int] = set()
-    for end in range(len(prompt) + 1, len(text) + 1):
+    for end in range(max(len(prompt) + 1, RUN), len(text) + 1):
         run = tuple(text[end - RUN : end])
         if run in seen:
             copied.update(range(max(end - RUN, len(prompt)), end))

@@ -12,6 +12,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from cluster.connect import connected
+from cluster.errors import ClusterError
+from models.errors import PacelineError
 from pipelines.config import GenerateConfig
 from pipelines.generate import generate
 from pipelines.machine import this_machine
@@ -24,7 +26,15 @@ LOGICAL_CPUS = 4  # of the private cluster: a target, and what reads and writes
 
 
 def main() -> int:
-    options = parse()
+    """0: the same tokens; 1: others; 2: it could not run."""
+    try:
+        return demo(parse())
+    except (PacelineError, ClusterError) as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 2
+
+
+def demo(options: argparse.Namespace) -> int:
     ways = {"plain": "none", "lookup": "lookup", "draft model": options.draft}
     summaries, tokens = {}, {}
     with connected(min_cpus=LOGICAL_CPUS):
