@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from sklearn.datasets import load_digits
 from torch.nn import functional as F
 from tqdm import tqdm
 
@@ -27,6 +26,7 @@ from models.images.load import FOLDER, Tokenizer, load_tokenizer
 from models.images.raster import RasterConfig, RasterModel
 from models.images.scales import ScalesConfig, ScaleTokenizer
 from models.images.training import CodeUse, start_codes, tokenizer_step
+from models.metrics import digits
 
 SIZE, CLASSES, CODES, SCALES = 16, 10, 128, (1, 2, 3, 4, 6, 8)
 BATCH, REVIVE_EVERY = 64, 10
@@ -92,15 +92,13 @@ class Run:
         return torch.Generator().manual_seed(zlib.crc32(repr((self.seed, *labels)).encode()))
 
 
-def read_digits(run: Run) -> tuple[Digits, Digits]:
-    """The images to learn from and the held-out ones, four to one."""
-    data = load_digits()
-    small = torch.tensor(data.images, dtype=torch.float32)[:, None] / 16  # [N, 1, 8, 8]
-    large = F.interpolate(small, size=(SIZE, SIZE), mode="bicubic").clamp(0, 1)
-    whole = Digits(2 * large - 1, torch.tensor(data.target))
-    order = torch.randperm(len(whole), generator=run.random("split"))
-    held = len(whole) // 5
-    return whole[order[held:]], whole[order[:held]]
+def read_digits() -> tuple[Digits, Digits]:
+    """The images to learn from and the held-out ones, four to one; judges use the same split."""
+    parts = []
+    for part in digits.load_digits():
+        large = F.interpolate(part.images, size=(SIZE, SIZE), mode="bicubic").clamp(0, 1)
+        parts.append(Digits(2 * large - 1, part.classes))
+    return parts[0], parts[1]
 
 
 def varied(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -227,7 +225,7 @@ def sizes(folder: Path) -> dict[str, int]:
 
 def make_models(run: Run, output: Path) -> dict[str, object]:
     """Train and write everything; returns the report."""
-    data, held = read_digits(run)
+    data, held = read_digits()
     tqdm.write(f"{len(data)} images to learn from, {len(held)} held out")
     torch.manual_seed(run.seed)
     grid, told = train_tokenizer(
