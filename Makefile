@@ -41,4 +41,4 @@ demo-models: $(INSTALLED) ## train the models in examples/models anew (an hour o
 	$(BIN)/python examples/train_demo_models.py
 
 bench: $(INSTALLED) ## measure against transformers and against plain decoding
-	$(BIN)/python benchmarks/text.py
+	$(BIN)/python -m benchmarks.text
