@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch.nn import functional as F
@@ -191,12 +192,18 @@ def dropped(classes: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return classes.where(torch.rand(len(classes), generator=generator) >= 0.1, CLASSES)
 
 
-def train_raster(
-    run: Run, tokenizer: GridTokenizer, data: Digits, held: Digits, folder: Path
-) -> dict[str, object]:
-    """A target that writes the grid row by row."""
-    torch.manual_seed(run.seed)
-    model = RasterModel(RASTER, tokenizer.codebook())
+class Target(Protocol):
+    """A model of tokens given a class; class CLASSES stands for none."""
+
+    def loss(self, classes: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor: ...
+    def save(self, folder: Path, dtype: torch.dtype) -> None: ...
+
+
+def train_target(
+    run: Run, stage: Stage, model: Target, tokenizer: Tokenizer, data: Digits, held: Digits,
+    folder: Path,
+) -> dict[str, object]:  # fmt: skip
+    """Train on the tokens of varied images; one class in ten is dropped."""
     tokens = tokens_of(run, tokenizer, data, copies=24)
 
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, str]:
@@ -205,7 +212,8 @@ def train_raster(
         value = model.loss(dropped(data.classes[chosen], generator), tokens[copy, chosen])
         return value, f"{value.item():.3f} nats a token"
 
-    spent = learn(run, RASTER_STAGE, model, loss)
+    assert isinstance(model, torch.nn.Module)
+    spent = learn(run, stage, model, loss)
     model.save(folder, torch.bfloat16)
     told = tokenizer.encode(held.images)
     with torch.no_grad():
@@ -223,23 +231,25 @@ def sizes(folder: Path) -> dict[str, int]:
     return {"weight_bytes": (folder / "model.safetensors").stat().st_size}
 
 
-def make_models(run: Run, output: Path) -> dict[str, object]:
-    """Train and write everything; returns the report."""
-    data, held = read_digits()
-    tqdm.write(f"{len(data)} images to learn from, {len(held)} held out")
+def make_raster(run: Run, data: Digits, held: Digits, folder: Path) -> dict[str, object]:
+    """A grid and the target that writes it row by row; returns the report."""
     torch.manual_seed(run.seed)
-    grid, told = train_tokenizer(
-        run, GRID_STAGE, GridTokenizer(GRID), data, held, output / "digits-raster"
-    )
-    assert isinstance(grid, GridTokenizer)
-    report: dict[str, object] = {"digits-raster": {"tokenizer": told}}
-    report["digits-raster"] |= {
-        "target": train_raster(run, grid, data, held, output / "digits-raster")
+    grid, told = train_tokenizer(run, GRID_STAGE, GridTokenizer(GRID), data, held, folder)
+    model = RasterModel(RASTER, grid.codebook())
+    return {
+        "tokenizer": told,
+        "target": train_target(run, RASTER_STAGE, model, grid, data, held, folder),
     }
-    _, told = train_tokenizer(
-        run, PYRAMID_STAGE, ScaleTokenizer(PYRAMID), data, held, output / "digits-scale"
-    )
-    return report | {"digits-scale": {"tokenizer": told}}
+
+
+def make_scale(run: Run, data: Digits, held: Digits, folder: Path) -> dict[str, object]:
+    """A pyramid of token maps; returns the report."""
+    torch.manual_seed(run.seed)
+    told = train_tokenizer(run, PYRAMID_STAGE, ScaleTokenizer(PYRAMID), data, held, folder)[1]
+    return {"tokenizer": told}
+
+
+MODELS = {"digits-raster": make_raster, "digits-scale": make_scale}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -247,14 +257,17 @@ def main(arguments: list[str] | None = None) -> None:
     here = Path(__file__).resolve().parent
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=here / "models")
+    parser.add_argument("--only", nargs="+", choices=MODELS, help="default: all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps-scale", type=float, default=1.0, help="0.01 is a smoke test")
     options = parser.parse_args(arguments)
     run = Run(options.seed, options.steps_scale)
     versions = {"python": sys.version.split()[0], "torch": torch.__version__}
     shared = {"seed": run.seed, "steps_scale": run.scale, "threads": torch.get_num_threads()}
-    for name, told in make_models(run, options.output).items():
-        report = {**told, **shared, **versions}
+    data, held = read_digits()
+    tqdm.write(f"{len(data)} images to learn from, {len(held)} held out")
+    for name in options.only or MODELS:
+        report = {**MODELS[name](run, data, held, options.output / name), **shared, **versions}
         (options.output / name / "report.json").write_text(json.dumps(report, indent=2) + "\n")
 
 
