@@ -189,14 +189,34 @@ def test_a_draft_that_lies_about_q_is_caught():
     assert distance(law, p, 2) > 1e-3
 
 
-def test_a_deterministic_guess_is_its_own_one_hot():
-    """A token picked from q's top, handed in as one-hot: exact, though no sample of q was drawn."""
-    hot = Tree(4, 2, row=fixed(0.0, 0.0, 1.0, 0.0))
-    p = Tree(4, 2, 8)
-    for rule in RULES.values():
-        law, expected = joint_law(p, hot, 2, rule)
-        assert distance(law, p, 2) < 1e-9
-        assert expected > 0
+def one_hot_rows(chain, vocab_size):
+    return torch.eye(vocab_size, dtype=torch.float64)[list(chain)]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_any_guess_told_as_one_hot_is_exact(rule):
+    """Also one that was drawn from some q: it is accepted less often, never with another law."""
+    p, q = Tree(4, 2, 8), Tree(4, 2, 108)
+
+    def outcomes(p_rows, _, chain):
+        return RULES[rule](p_rows, one_hot_rows(chain, 4), chain)
+
+    law, as_one_hot = joint_law(p, q, 2, outcomes)
+    assert distance(law, p, 2) < 1e-9
+    assert 0 < as_one_hot < joint_law(p, q, 2, RULES[rule])[1]
+
+
+def test_the_likeliest_token_told_as_drawn_is_caught():
+    """The reverse: always q's best token, with q handed in."""
+    p, q = Tree(3, 2, 1), Tree(3, 2, 101)
+    always = Tree(3, 2)
+    always.rows = {h: torch.eye(3, dtype=torch.float64)[int(r.argmax())] for h, r in q.rows.items()}
+
+    def outcomes(p_rows, _, chain):
+        return rejection_outcomes(p_rows, q.along(chain)[:2], chain)
+
+    law, _ = joint_law(p, always, 2, outcomes)
+    assert distance(law, p, 2) > 1e-3
 
 
 # How much is accepted
