@@ -22,7 +22,7 @@ def read_configs(path: Path) -> tuple[Json, Json]:
 
 
 def load_decoder(
-    path: Path, *, dtype: torch.dtype, device: torch.device, steady: bool = False
+    path: Path, *, dtype: torch.dtype, device: torch.device, steady: bool | None = None
 ) -> Decoder:
     """Our decoder with the weights of a checkpoint; for `steady` see `make_linear`.
 
@@ -32,7 +32,7 @@ def load_decoder(
     config = parse_config(*read_configs(path))
     tensors = Tensors(path, config)
     weights = assemble(config, tensors.read, dtype=dtype, device=device, steady=steady)
-    return Decoder(config, weights, dtype=dtype, device=device)
+    return Decoder(config, weights, dtype=dtype, device=device, steady=steady)
 
 
 def tensor_files(path: Path) -> dict[str, Path]:

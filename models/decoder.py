@@ -29,7 +29,13 @@ class Decoder:
     adapted = False
 
     def __init__(
-        self, config: DecoderConfig, weights: Weights, *, dtype: torch.dtype, device: torch.device
+        self,
+        config: DecoderConfig,
+        weights: Weights,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+        steady: bool | None = None,
     ) -> None:
         self.config, self.dtype, self.device = config, dtype, device
         self.vocab_size, self.context_length = config.vocab_size, config.context_length
@@ -39,6 +45,7 @@ class Decoder:
         self.rotary = Rotary(config.rotary, config.head_dim, device)
         self._weights = weights
         self._window = _active_window(config)
+        self._steady = device.type == "cpu" and steady is not False
 
     @classmethod
     def from_config(
@@ -48,7 +55,7 @@ class Decoder:
         *,
         dtype: torch.dtype = torch.float32,
         device: torch.device | None = None,
-        steady: bool = False,
+        steady: bool | None = None,
     ) -> "Decoder":
         """A decoder with random weights; for `steady` see `make_linear`."""
         device, wanted = device or torch.device("cpu"), shapes(config)
@@ -59,7 +66,7 @@ class Decoder:
             device=device,
             steady=steady,
         )
-        return cls(config, weights, dtype=dtype, device=device)
+        return cls(config, weights, dtype=dtype, device=device, steady=steady)
 
     def new_cache(self, rows: int, capacity: int) -> KVCache:
         """An empty cache; see `cache_bytes` for its size."""
@@ -87,7 +94,7 @@ class Decoder:
         assert isinstance(cache, KVCache)
         config = self.config
         group = config.num_heads // config.num_kv_heads
-        layout = lay_out(batch, cache, group=group, window=self._window)
+        layout = lay_out(batch, cache, group=group, window=self._window, steady=self._steady)
         x = self.embed(torch.from_numpy(batch.tokens).to(self.device))
         rotation = self.rotary(layout.positions)
         views = open_views(cache.kv, layout, config.num_heads)

@@ -106,7 +106,9 @@ def build_drafter(
         return None
     if config.drafter == "lookup":
         return LookupDrafter()
-    model = load_target(config.drafter, dtype=DTYPES[config.dtype], device=config.device)
+    model = load_target(
+        config.drafter, dtype=DTYPES[config.dtype], device=config.device, steady=False
+    )
     same_vocabulary(config.target, config.drafter)
     if target is not None and model.vocab_size != target.vocab_size:
         raise UnsupportedCheckpoint(

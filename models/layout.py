@@ -32,9 +32,14 @@ class Layout:
     mask: torch.Tensor | None  # [B, 1, M or 1, N] to add to the scores
 
 
-def lay_out(batch: Batch, cache: KVCache, *, group: int, window: int | None) -> Layout:
-    """The layout of `batch`; notes the nodes' positions in the cache."""
-    device, steady = cache.kv.device, cache.kv.device.type == "cpu"
+def lay_out(
+    batch: Batch, cache: KVCache, *, group: int, window: int | None, steady: bool
+) -> Layout:
+    """The layout of `batch`; notes the nodes' positions in the cache.
+
+    `steady`: padded so that a query's result does not depend on what else is in the batch.
+    """
+    device = cache.kv.device
     lengths, counts = cache.lengths[batch.rows], batch.counts
     num_rows, num_queries = len(counts), int(counts.max())
     used = int((lengths + counts).max()) + batch.scratch

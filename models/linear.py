@@ -50,19 +50,21 @@ class Scratch:
 
 
 def make_linear(
-    weight: torch.Tensor, bias: torch.Tensor | None, scratch: Scratch, *, steady: bool = False
+    weight: torch.Tensor, bias: torch.Tensor | None, scratch: Scratch, *, steady: bool | None = None
 ) -> Linear:
     """The layer x -> x weightᵀ + bias, weight [O, I], bias [O].
 
-    Where the CPU has no half-precision arithmetic, one token goes a faster way than several, with
-    other rounding and a second copy of the matrix; `steady` forgoes that.
+    On CPU one token may go a faster way than several, with other rounding and a second copy of the
+    matrix. `steady`: True forgoes that; False takes it; None takes it only in half precision where
+    the CPU has no such arithmetic, so that float32 is steady.
     """
     if weight.device.type != "cpu" or not has_packed_kernels():
         return Plain(weight, bias)
-    if has_native(weight.dtype):
-        return Packed(weight, bias)
-    widened = Widened(weight, bias, scratch)
-    return widened if steady else OneOrMany(Plain(weight, bias), widened)
+    native = has_native(weight.dtype)
+    many = Packed(weight, bias) if native else Widened(weight, bias, scratch)
+    if steady or (native and steady is None):
+        return many
+    return OneOrMany(Plain(weight, bias), many)
 
 
 class Plain:

@@ -11,12 +11,13 @@ from models.target import Target
 
 
 def load_target(
-    path: str | Path, *, dtype: torch.dtype, device: str = "auto", steady: bool = False
+    path: str | Path, *, dtype: torch.dtype, device: str = "auto", steady: bool | None = None
 ) -> Target:
     """The model of the checkpoint at `path`, on `device` ("auto", "cpu" or "cuda").
 
-    `steady`: a token's logits do not depend on how many others are scored with it, in half
-    precision too, where the CPU has no such arithmetic; half the memory, but slow for one token.
+    `steady`: whether a token's logits must not depend, on CPU, on how many others are scored with
+    it. None: in float32 they do not; in half precision they may, where that is faster. True: never.
+    False: they may, which is right for a draft: its guesses are checked anyway.
 
     Raises:
         InvalidOption: the device is not there.

@@ -88,7 +88,7 @@ def assemble(
     *,
     dtype: torch.dtype,
     device: torch.device,
-    steady: bool = False,
+    steady: bool | None = None,
 ) -> Weights:
     """Our weights from a checkpoint's, one layer at a time; for `steady` see `make_linear`."""
     make = partial(make_linear, scratch=Scratch(), steady=steady)

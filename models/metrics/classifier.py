@@ -78,7 +78,7 @@ def train(
 @torch.no_grad()
 def _scale_features(model: Classifier, images: torch.Tensor) -> None:
     """Make the features' mean square 1 on these images, without changing any logit."""
-    size = model.features(images).square().mean().sqrt()
+    size = float(model.features(images).square().mean().sqrt())
     model.hidden.weight /= size
     model.hidden.bias /= size
     model.classes.weight *= size
