@@ -31,6 +31,9 @@ def choose(
 ) -> Sets:
     """Draw the rows; without a floor of its own, part of the reference becomes the floor.
 
+    Where samples and reference were made for the same labels, floor and reference share them out
+    fairly, too; where labels fell at random, they stay random.
+
     Raises:
         InvalidInput: a set has too few rows.
     """
@@ -39,6 +42,8 @@ def choose(
     random = np.random.default_rng(seed)
     first, rest = _order(samples, random), _order(reference, random)
     if floor is None:
+        if not _same_shares(samples, reference):
+            rest = random.permutation(reference.num_rows)
         count = min(len(first), len(rest) // 2, max_rows)
         second, rest, source = rest[:count], rest[count:], reference
     else:
@@ -77,6 +82,15 @@ def _same_labels(a: Samples, b: Samples) -> bool:
         return False
     first, second = Counter(a.labels), Counter(b.labels)
     return all(abs(first[label] - second[label]) <= 2 for label in first | second)
+
+
+def _same_shares(a: Source, b: Source) -> bool:
+    """Whether both have the same share of every label, to a row."""
+    if a.labels is None or b.labels is None:
+        return False
+    first, second, ratio = Counter(a.labels), Counter(b.labels), a.num_rows / b.num_rows
+    slack = max(1.0, ratio)
+    return all(abs(first[label] - ratio * second[label]) <= slack for label in first | second)
 
 
 def _order(source: Source, random: np.random.Generator) -> Ints:

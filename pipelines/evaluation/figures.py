@@ -21,7 +21,7 @@ from pipelines.evaluation.choose import Sets
 from pipelines.evaluation.classify import Judge, Seen, find_judge
 from pipelines.evaluation.config import EvaluateConfig
 from pipelines.evaluation.samples import Images, Ints
-from pipelines.evaluation.teacher import read_likelihood
+from pipelines.evaluation.teacher import Teacher
 
 PIXELS = 8  # height and width, at most, for distances of pixels
 
@@ -113,10 +113,9 @@ class Figures:
     @cached_property
     def likelihood(self) -> Likelihood:
         """Of the pool's tokens."""
-        config, found = self.config, []
-        assert config.teacher is not None
-        for part in (self.sets.samples, self.sets.floor):
-            found.append(read_likelihood(config.teacher, part, device=config.device))
+        assert self.config.teacher is not None
+        teacher = Teacher(self.config.teacher, self.config)
+        found = [teacher.read(part) for part in (self.sets.samples, self.sets.floor)]
         return Likelihood(
             nll=np.concatenate([part.nll for part in found]),
             expected=np.concatenate([part.expected for part in found]),

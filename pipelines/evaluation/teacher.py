@@ -5,40 +5,81 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from models.decoder import Decoder
+from models.guided import GuidedTarget
 from models.load import load_target
 from models.metrics.likelihood import Likelihood, likelihood, teacher_forced
+from models.target import Target
 from pipelines.errors import InvalidInput
+from pipelines.evaluation.config import EvaluateConfig
 from pipelines.evaluation.samples import Ints, Samples
 
 
-def read_likelihood(path: str, samples: Samples, *, device: str) -> Likelihood:
-    """Of each row's tokens after its prompt, under the checkpoint at `path`.
+class Teacher:
+    """A checkpoint that scores rows: images after their label, texts after their prompt."""
 
-    Raises:
-        InvalidInput: a row has no prompt, or a token that the teacher does not know.
-    """
-    assert samples.tokens is not None
-    target = load_target(path, dtype=torch.float32, device=device)
-    before = prefixes(path, samples)
-    longest = max(len(a) + len(b) for a, b in zip(before, samples.tokens, strict=True))
-    if longest > target.context_length:
-        told = f"the teacher's context has {target.context_length}"
-        raise InvalidInput(
-            f"{samples.url!r} has a row of {longest} tokens, prompt included: {told}"
-        )
-    try:
-        return likelihood(
-            teacher_forced(target), before, samples.tokens, vocab_size=target.vocab_size
-        )
-    except ValueError as error:
-        raise InvalidInput(f"{samples.url!r} does not fit the teacher {path!r}: {error}") from error
+    def __init__(self, path: str, config: EvaluateConfig) -> None:
+        """Raises InvalidInput if a text model is to be guided."""
+        self.path, self._config = path, config
+        self._target: Target = load_target(path, dtype=torch.float32, device=config.device)
+        self._num_classes = _num_classes(self._target)
+        if config.guidance is None:
+            return
+        if self._num_classes is None:
+            raise InvalidInput(f"guidance={config.guidance}: the teacher {path!r} has no classes")
+        nothing = self._target.vocab_size + self._num_classes
+        self._target = GuidedTarget(self._target, scale=config.guidance, null_token=nothing)
+
+    def read(self, samples: Samples) -> Likelihood:
+        """Of each row's tokens.
+
+        Raises:
+            InvalidInput: a row has no prompt or label, is too long, or has an unknown token.
+        """
+        assert samples.tokens is not None
+        before, target = self.prefixes(samples), self._target
+        longest = max(len(a) + len(b) for a, b in zip(before, samples.tokens, strict=True))
+        if longest > target.context_length:
+            found = f"{samples.url!r} has a row of {longest} tokens, prompt included"
+            raise InvalidInput(f"{found}: the teacher's context has {target.context_length}")
+        score, vocab_size = teacher_forced(target), target.vocab_size
+        try:
+            return likelihood(score, before, samples.tokens, vocab_size=vocab_size)
+        except ValueError as error:
+            told = f"{samples.url!r} does not fit the teacher {self.path!r}: {error}"
+            raise InvalidInput(told) from error
+
+    def prefixes(self, samples: Samples) -> Sequence[Ints]:
+        """What stands before each row's tokens."""
+        if self._num_classes is not None:
+            return [np.array([token]) for token in self._classes(samples, self._num_classes)]
+        return self._prompts(samples)
+
+    def _classes(self, samples: Samples, count: int) -> Ints:
+        """Class k is the input V + k."""
+        field = self._config.label_field
+        if samples.labels is None:
+            told = f"every row needs a label (column {field!r})"
+            raise InvalidInput(f"{samples.url!r}: {told} for the teacher {self.path!r}")
+        for label in samples.labels:
+            if not label.isdecimal() or int(label) >= count:
+                told = f"{samples.url!r} has the label {label!r}"
+                raise InvalidInput(f"{told}: the teacher {self.path!r} knows 0 to {count - 1}")
+        return self._target.vocab_size + np.array([int(label) for label in samples.labels])
+
+    def _prompts(self, samples: Samples) -> Sequence[Ints]:
+        """As the teacher's tokenizer reads them."""
+        from actors.tokenizer import TokenizerActor
+
+        if samples.prompts is None or not all(samples.prompts):
+            told = f"every row needs a prompt (column {self._config.prompt_field!r})"
+            raise InvalidInput(f"{samples.url!r}: {told} for the teacher {self.path!r}")
+        texts = [str(prompt) for prompt in samples.prompts]
+        encoded = TokenizerActor(self.path).encode_batch(texts)
+        return [np.array(ids, dtype=np.int64) for ids in encoded]
 
 
-def prefixes(path: str, samples: Samples) -> Sequence[Ints]:
-    """What stands before each row's tokens: the prompt, as the teacher's tokenizer reads it."""
-    from actors.tokenizer import TokenizerActor
-
-    if samples.prompts is None or any(not prompt for prompt in samples.prompts):
-        raise InvalidInput(f"{samples.url!r}: every row needs a prompt for the teacher {path!r}")
-    texts = [str(prompt) for prompt in samples.prompts]
-    return [np.array(ids, dtype=np.int64) for ids in TokenizerActor(path).encode_batch(texts)]
+def _num_classes(target: Target) -> int | None:
+    """Of an image target's condition; None of a text target."""
+    grid = target.config.grid if isinstance(target, Decoder) else None
+    return None if grid is None else grid.num_classes

@@ -10,6 +10,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipelines.evaluate import evaluate
+from pipelines.evaluation.config import EvaluateConfig
+from pipelines.evaluation.report import Report
+from pipelines.options import from_mapping
+
 CLASSES = 4
 Stamps = dict[str, NDArray[Any]]
 
@@ -23,6 +28,11 @@ def stamps(seed: int, count: int, *, noise: float = 0.15, classes: int = CLASSES
     images = (255 * ink.clip(0, 1)).round().astype(np.uint8)
     tokens = images.reshape(count, 4, 2, 4, 2).mean((2, 4)).astype(np.int64) // 32
     return {"images": images, "labels": labels, "tokens": tokens.reshape(count, 16)}
+
+
+def run(options: dict[str, Any]) -> Report:
+    """An evaluation with few resamples."""
+    return evaluate(from_mapping(EvaluateConfig, {"progress": False, "bootstrap": 60, **options}))
 
 
 def png(image: NDArray[np.uint8]) -> bytes:

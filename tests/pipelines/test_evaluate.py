@@ -6,19 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from models.metrics.catalogue import METRICS
 from pipelines.cli import main
-from pipelines.errors import InvalidInput
-from pipelines.evaluate import evaluate
 from pipelines.evaluation.config import EvaluateConfig
 from pipelines.evaluation.find import open_source
 from pipelines.evaluation.report import Report
-from pipelines.options import from_mapping
-from tests.pipelines.stamps import png, stamps, write_pictures, write_rows
+from tests.pipelines.stamps import png, run, stamps, write_pictures, write_rows
 
 Run = Callable[..., Report]
 CHEAP = ["fd-pixel", "token-tv"]
@@ -36,10 +31,6 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     options = {"samples": found["same"], "reference": found["teacher"]}
     run(options | {"classifier": found["training"], "output": str(root / "out"), "bootstrap": 40})
     return found | {"classifier": str(root / "out" / "classifier")}
-
-
-def run(options: dict[str, Any]) -> Report:
-    return evaluate(from_mapping(EvaluateConfig, {"progress": False, "bootstrap": 100, **options}))
 
 
 @pytest.fixture
@@ -296,47 +287,3 @@ def mistakes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.save(root / "range.npy", np.full((30, 2, 2), 7.0))
     np.save(root / "pickle.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     return root
-
-
-def text_rows(path: Path, target: str, *, seed: int, temperature: float) -> str:
-    """What a text model writes after some prompts, as generate's rows."""
-    from models.engine import EngineConfig, build_loop
-    from models.request import Request, Sampling
-
-    loop = build_loop(EngineConfig(target=target, threads=1, batch_size=30))
-    sampling = Sampling(max_tokens=8, temperature=temperature, ignore_eos=True)
-    asked = [
-        Request(id=str(i), prompt=(64 + i % 3, 70), sampling=sampling, seed=1000 * seed + i)
-        for i in range(60)
-    ]
-    results = {result.id: list(result.tokens) for result in loop.run(asked)}
-    symbols = prompts_of(target)
-    rows = [
-        {"prompt": symbols(request.prompt), "tokens": results[request.id], "error": None}
-        for request in asked
-    ]
-    pq.write_table(pa.Table.from_pylist(rows), path)
-    return str(path)
-
-
-def prompts_of(target: str) -> Callable[[tuple[int, ...]], str]:
-    from actors.tokenizer import TokenizerActor
-
-    tokenizer = TokenizerActor(target)
-    return lambda tokens: tokenizer.decode_batch([tokens])[0]
-
-
-def test_a_teacher_knows_its_own_text(checkpoints: dict[str, str], tmp_path: Path) -> None:
-    target = checkpoints["target"]
-    own = [text_rows(tmp_path / f"{i}.parquet", target, seed=i, temperature=1) for i in range(3)]
-    cold = text_rows(tmp_path / "cold.parquet", target, seed=7, temperature=0.5)
-    known: dict[str, Any] = {"reference": own[1], "floor": own[2], "teacher": target}
-    known |= {"metrics": ["nll", "nll-excess"], "bootstrap": 60}
-    honest, biased = run({"samples": own[0], **known}), run({"samples": cold, **known})
-    assert honest.beyond == []
-    low, high = honest.outcomes[1].interval
-    assert low < 0 < high
-    assert biased.beyond == ["nll", "nll-excess"]
-    assert biased.outcomes[0].value < biased.outcomes[0].floor
-    with pytest.raises(InvalidInput, match="every row needs a prompt for the teacher"):
-        run({"samples": own[0], **known, "prompt_field": "none"})
