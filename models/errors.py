@@ -10,7 +10,10 @@ class InvalidOption(PacelineError, ValueError):
 
     def __init__(self, field: str, value: object, accepted: str) -> None:
         super().__init__(f"{field}={value!r} is not accepted: {accepted}")
-        self.field = field
+        self.field, self._told = field, (field, value, accepted)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), self._told)  # so that it reaches the driver from an actor
 
 
 class UnsupportedCheckpoint(PacelineError, ValueError):

@@ -1,3 +1,4 @@
+import pickle
 import subprocess
 import sys
 from dataclasses import fields
@@ -66,6 +67,11 @@ def test_python_and_yaml_give_the_same() -> None:
     assert made.sampling().stop == ("a", "b")
     assert config(stop="x").stop == ("x",)
     assert from_mapping(GenerateConfig, {**as_dict(made), "logit_bias": {5: -1}}) == made
+
+
+def test_refusals_survive_a_process_boundary() -> None:
+    error = pickle.loads(pickle.dumps(InvalidOption("top_k", -1, "0 or more")))
+    assert (error.field, str(error)) == ("top_k", "top_k=-1 is not accepted: 0 or more")
 
 
 def test_every_option_says_what_it_is() -> None:
