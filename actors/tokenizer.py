@@ -4,7 +4,6 @@ Special tokens are those that the checkpoint's tokenizer adds by default (often 
 decoding leaves special tokens out.
 """
 
-import json
 import os
 from collections.abc import Sequence as Several
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from models.config import read_json
 from models.errors import UnsupportedCheckpoint
 
 
@@ -87,5 +87,5 @@ class Slow:
 def _adds_by_settings(checkpoint: Path) -> bool:
     """Whether settings beside tokenizer.json say which special tokens are added."""
     file = checkpoint / "tokenizer_config.json"
-    settings = json.loads(file.read_text()) if file.exists() else {}
+    settings = read_json(file) if file.exists() else {}
     return any(settings.get(name) is not None for name in ("add_bos_token", "add_eos_token"))

@@ -105,12 +105,11 @@ def image_rows(path: Path, target: str, *, seed: int, guidance: float) -> str:
     """Samples of a raster target by plain guided decoding, with their labels."""
     import torch
 
-    from models.guided import GuidedTarget
     from models.load import load_target
-    from models.metrics.likelihood import teacher_forced
+    from models.metrics.likelihood import guided, teacher_forced
 
     inner = load_target(target, dtype=torch.float32, device="cpu")
-    score = teacher_forced(GuidedTarget(inner, scale=guidance, null_token=9))
+    score = guided(teacher_forced(inner), guidance, np.array([9]))
     generator, labels = torch.Generator().manual_seed(seed), np.arange(150) % 3
     rows = np.zeros((150, 0), dtype=np.int64)
     for _ in range(9):
