@@ -18,7 +18,7 @@ install: $(INSTALLED) ## create .venv and install Paceline into it
 
 $(INSTALLED): pyproject.toml constraints-cpu.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile $(CONSTRAINTS) --editable '.[dev]'
 	@touch $@
 
 check: lint types ## formatter, linter, type checker and the quick tests
