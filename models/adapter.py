@@ -35,7 +35,7 @@ class AdaptedTarget:
         self.num_parameters = int(model.num_parameters())
         self.context_length = _context_length(model.config)
         whole = self._run(PROBE, None, False)[0]
-        self.vocab_size = whole.shape[1]
+        self.vocab_size = self.input_size = whole.shape[1]
         self._bytes_per_entry = self._probe(whole)
 
     def new_cache(self, rows: int, capacity: int) -> AdaptedCache:

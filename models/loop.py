@@ -100,10 +100,11 @@ class TokenLoop:
                 f"request {request.id!r}: prompt of {len(request.prompt)} tokens and max_tokens="
                 f"{request.sampling.max_tokens} make {total}; at most {self.max_length} fit"
             )
-        size = self.target.vocab_size
+        size = self.target.input_size
         bad = [t for t in request.prompt if not 0 <= t < size]
         if bad:
             raise InvalidRequest(f"request {request.id!r}: token {bad[0]} is not in 0..{size - 1}")
+        size = self.target.vocab_size
         named = [*request.sampling.logit_bias, *request.sampling.stop_token_ids]
         bad = [t for t in named if not 0 <= t < size]
         if bad:

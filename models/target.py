@@ -40,6 +40,7 @@ class Target(Protocol):
     """A model that scores positions under a mask."""
 
     vocab_size: int
+    input_size: int  # ids that a prompt may hold: the vocabulary, and conditions behind it
     context_length: int
     eos_token_ids: tuple[int, ...]
     device: torch.device

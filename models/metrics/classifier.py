@@ -79,9 +79,9 @@ def train(
 def _scale_features(model: Classifier, images: torch.Tensor) -> None:
     """Make the features' mean square 1 on these images, without changing any logit."""
     size = float(model.features(images).square().mean().sqrt())
-    model.hidden.weight /= size
-    model.hidden.bias /= size
-    model.classes.weight *= size
+    model.hidden.weight.div_(size)
+    model.hidden.bias.div_(size)
+    model.classes.weight.mul_(size)
 
 
 @torch.inference_mode()

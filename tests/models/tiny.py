@@ -62,7 +62,8 @@ class TableTarget:
         generator = torch.Generator().manual_seed(seed)
         shape = (vocab_size, vocab_size, vocab_size)
         self.table = spread * torch.randn(shape, generator=generator)  # [second last, last, V]
-        self.vocab_size, self.eos_token_ids = vocab_size, tuple(eos)
+        self.vocab_size = self.input_size = vocab_size
+        self.eos_token_ids = tuple(eos)
 
     def new_cache(self, rows: int, capacity: int) -> TokenCache:
         return TokenCache(rows, capacity)
