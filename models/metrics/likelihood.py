@@ -76,6 +76,21 @@ def teacher_forced(target: Target) -> Score:
     return score
 
 
+def guided(score: Score, scale: float, nothing: Ints) -> Score:
+    """The logits under guidance: without + scale * (with - without the condition).
+
+    `nothing` stands before every sequence in the half without one.
+    Source: Ho and Salimans 2022, arXiv 2207.12598, on logits as image decoders do.
+    """
+
+    def blended(prefixes: Sequence[Ints], sequences: Sequence[Ints]) -> list[torch.Tensor]:
+        without = score([nothing] * len(sequences), sequences)
+        pairs = zip(without, score(prefixes, sequences), strict=True)
+        return [torch.lerp(bare, full, scale) for bare, full in pairs]
+
+    return blended
+
+
 def _sums(logits: torch.Tensor, tokens: torch.Tensor) -> tuple[float, float]:
     """(-log p, entropy), each summed over the tokens [T] with logits [T, V]."""
     logprobs = logits.double().log_softmax(-1).cpu()

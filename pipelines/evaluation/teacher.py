@@ -6,9 +6,8 @@ import numpy as np
 import torch
 
 from models.decoder import Decoder
-from models.guided import GuidedTarget
 from models.load import load_target
-from models.metrics.likelihood import Likelihood, likelihood, teacher_forced
+from models.metrics.likelihood import Likelihood, guided, likelihood, teacher_forced
 from models.target import Target
 from pipelines.errors import InvalidInput
 from pipelines.evaluation.config import EvaluateConfig
@@ -21,14 +20,15 @@ class Teacher:
     def __init__(self, path: str, config: EvaluateConfig) -> None:
         """Raises InvalidInput if a text model is to be guided."""
         self.path, self._config = path, config
-        self._target: Target = load_target(path, dtype=torch.float32, device=config.device)
+        self._target = load_target(path, dtype=torch.float32, device=config.device)
         self._num_classes = _num_classes(self._target)
+        self._score = teacher_forced(self._target)
         if config.guidance is None:
             return
         if self._num_classes is None:
             raise InvalidInput(f"guidance={config.guidance}: the teacher {path!r} has no classes")
-        nothing = self._target.vocab_size + self._num_classes
-        self._target = GuidedTarget(self._target, scale=config.guidance, null_token=nothing)
+        nothing = np.array([self._target.vocab_size + self._num_classes])
+        self._score = guided(self._score, config.guidance, nothing)
 
     def read(self, samples: Samples) -> Likelihood:
         """Of each row's tokens.
@@ -42,9 +42,8 @@ class Teacher:
         if longest > target.context_length:
             found = f"{samples.url!r} has a row of {longest} tokens, prompt included"
             raise InvalidInput(f"{found}: the teacher's context has {target.context_length}")
-        score, vocab_size = teacher_forced(target), target.vocab_size
         try:
-            return likelihood(score, before, samples.tokens, vocab_size=vocab_size)
+            return likelihood(self._score, before, samples.tokens, vocab_size=target.vocab_size)
         except ValueError as error:
             told = f"{samples.url!r} does not fit the teacher {self.path!r}: {error}"
             raise InvalidInput(told) from error

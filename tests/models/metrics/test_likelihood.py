@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.metrics.likelihood import likelihood, teacher_forced
+from models.metrics.likelihood import guided, likelihood, teacher_forced
 from models.metrics.rowwise import Mean
 from tests.models.tiny import TableTarget
 
@@ -66,6 +66,19 @@ def test_a_teacher_expects_the_price_of_its_own_samples_and_of_no_others():
     assert excess[0.7] < -5
     assert abs(excess[1.0]) < 3
     assert excess[1.4] > 5
+
+
+def test_guidance_blends_with_the_sequence_after_nothing():
+    target = TableTarget(5, seed=0)
+    rows = [np.array([0, 1, 1]), np.array([2, 2])]
+    score, nothing = teacher_forced(target), np.array([4])
+    found = guided(score, 3.0, nothing)([PREFIX, PREFIX], rows)
+    for i, row in enumerate(rows):
+        bare, full = score([nothing], [row])[0], score([PREFIX], [row])[0]
+        torch.testing.assert_close(found[i], bare + 3 * (full - bare))
+    for part, whole in zip(guided(score, 1.0, nothing)([PREFIX], rows[:1]), found, strict=False):
+        torch.testing.assert_close(part, score([PREFIX], rows[:1])[0])
+        assert not torch.equal(part, whole)
 
 
 def test_a_token_outside_the_vocabulary_is_named():
