@@ -1,6 +1,7 @@
 """The demo trainer from end to end, at a size that takes seconds."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,19 @@ from examples import train_demo_models as demo
 ODD_TEXT = "def f(x):\r\n\treturn  x + 1  # é 漢 🎉\n\n    , ok 's"
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads that wait for each other stall by seconds when other work has the cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def train_tiny(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
-    """Train both models on a handful of short windows."""
+    """Train both models on a handful of short windows of a few files."""
+    train, held = demo.read_corpus(seed=0)
+    monkeypatch.setattr(demo, "read_corpus", lambda seed: (train[:40], held[:2]))
     monkeypatch.setattr(demo, "CONTEXT", 64)
     monkeypatch.setattr(demo, "TOKENS_PER_STEP", 128)
     options = ["--output", str(folder / "models"), "--work", str(folder / "work")]
