@@ -25,7 +25,7 @@ CPUS = 0.5
 def run(pool: TargetPool, requests: list[Request], *, disturb=None) -> dict[str, tuple[int, ...]]:
     """Tokens of all requests; each must come once. `disturb(pool)`: after the first results."""
     pool.submit(requests)
-    results, deadline = [], time.monotonic() + 100
+    results, deadline = [], time.monotonic() + 200
     while pool.num_unfinished:
         results += pool.take(timeout_s=5.0)
         if results and disturb is not None:
@@ -115,7 +115,7 @@ def test_a_slow_and_wrong_draft_actor_costs_time_only(config, checkpoints, plain
     drafts = Pool(hired.role, TroubledDraft, lambda: (settings, 8))
     role = Role(name="target", num_cpus=CPUS, concurrency=4)
     with TargetPool(settings, *start_all(settings, role, drafts, patience=1.0)) as pool:
-        assert run(pool, make_requests(60)) == plain
+        assert run(pool, make_requests(24)) == {f"r{i}": plain[f"r{i}"] for i in range(24)}
 
 
 # --- what cannot start -------------------------------------------------------------------------
