@@ -89,11 +89,11 @@ def test_gumbel_has_the_gumbel_law(by):
 
 def test_a_rare_token_can_win():
     """The upper tail is fine enough for probabilities of 1e-9, and nothing is infinite."""
-    found = draws(keys_of(np.arange(64), 0), 2**16)
+    found = draws(keys_of(np.arange(16), 0), 2**16)
     assert np.isfinite(found).all()
     assert found.max() > np.log(found.size) - 3
     assert found.max() < 22.3
-    tail = (found > np.log(2**16)).sum()  # P = 1 - exp(-2^-16) each: 64 expected
+    tail = (found > np.log(2**14)).sum()  # P = 1 - exp(-2^-14) each: 64 expected
     assert 30 < tail < 110
 
 

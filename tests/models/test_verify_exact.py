@@ -243,7 +243,7 @@ def accepted_by(p, q, depth, rule):
 
 def test_block_accepts_at_least_as_much_as_rejection():
     gains = []
-    for seed in range(60):
+    for seed in range(30):
         vocab_size, depth = 2 + seed % 3, 1 + seed % 3
         p, q = Tree(vocab_size, depth, seed), Tree(vocab_size, depth, seed + 1000)
         rejection = accepted_by(p, q, depth, rejection_outcomes)
