@@ -2,7 +2,8 @@
 
 digits-raster: a grid of 8 x 8 tokens written row by row. digits-scale: maps of rising size, each
 adding detail to the ones before. The 1,797 images of 8 x 8 pixels are enlarged to 16 x 16; a fifth
-of them is held out, the others are turned, moved and resized a little at every look.
+of them is held out, the others are turned, moved and resized a little at every look. A second run
+goes on where the first one ended.
 """
 
 from __future__ import annotations
@@ -10,9 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
-import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -23,6 +21,7 @@ from tqdm import tqdm
 
 from models.images.conv import ConvConfig
 from models.images.grid import GridConfig, GridTokenizer
+from models.images.learn import Stage, learn
 from models.images.load import FOLDER, Tokenizer, load_tokenizer
 from models.images.raster import RasterConfig, RasterModel
 from models.images.scales import ScalesConfig, ScaleTokenizer
@@ -30,7 +29,7 @@ from models.images.training import CodeUse, start_codes, tokenizer_step
 from models.metrics import digits
 
 SIZE, CLASSES, CODES, SCALES = 16, 10, 128, (1, 2, 3, 4, 6, 8)
-BATCH, REVIVE_EVERY = 64, 10
+BATCH, REVIVE_EVERY, COPIES = 64, 10, 24
 CONV = ConvConfig(
     image_channels=1, channels=24, multipliers=(1, 2), num_blocks=1, latent_channels=32,
     num_groups=8,
@@ -41,26 +40,8 @@ PYRAMID = ScalesConfig(
 )  # fmt: skip
 RASTER = RasterConfig(
     vocab_size=CODES, code_width=8, num_classes=CLASSES, grid_width=8, grid_height=8,
-    width=192, inner_width=512, num_layers=6, num_heads=6,
+    width=128, inner_width=352, num_layers=6, num_heads=4,
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One leg of training: its steps at full scale and the peak of its learning rate."""
-
-    name: str
-    steps: int
-    rate: float
-
-    def rate_at(self, step: int, steps: int) -> float:
-        """Rises over a twentieth of the steps, then falls to zero along a line."""
-        return self.rate * min(1.0, 20 * (step + 1) / steps, (steps - step) / (0.95 * steps))
-
-
-GRID_STAGE = Stage("grid tokenizer", steps=600, rate=3e-3)
-PYRAMID_STAGE = Stage("scale tokenizer", steps=600, rate=3e-3)
-RASTER_STAGE = Stage("raster target", steps=700, rate=2e-3)
 
 
 @dataclass(frozen=True)
@@ -79,8 +60,9 @@ class Digits:
 
 @dataclass(frozen=True)
 class Run:
-    """What all stages share: the seed and the scale of the work."""
+    """What all stages share: where their state goes, the seed and the scale of the work."""
 
+    work: Path
     seed: int
     scale: float
 
@@ -88,9 +70,10 @@ class Run:
         """A number of steps or copies at this run's scale, at least one."""
         return max(1, round(full * self.scale))
 
-    def random(self, *labels: object) -> torch.Generator:
-        """A generator of its own for every purpose."""
-        return torch.Generator().manual_seed(zlib.crc32(repr((self.seed, *labels)).encode()))
+    def stage(self, name: str, steps: int, rate: float) -> Stage:
+        """A leg of training, its steps at this run's scale."""
+        state = self.work / f"{name.replace(' ', '-')}.safetensors"
+        return Stage(name=name, steps=self.size(steps), rate=rate, seed=self.seed, state=state)
 
 
 def read_digits() -> tuple[Digits, Digits]:
@@ -112,42 +95,16 @@ def varied(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return F.grid_sample(images + 1, grid, align_corners=False) - 1
 
 
-def learn(
-    run: Run,
-    stage: Stage,
-    model: torch.nn.Module,
-    loss: Callable[[int, torch.Generator], tuple[torch.Tensor, str]],
-) -> dict[str, float]:
-    """Lower `loss(step, random numbers)`, which also says what to show, over the stage's steps."""
-    steps, started = run.size(stage.steps), time.monotonic()
-    generator = run.random(stage.name)
-    optimiser = torch.optim.AdamW(
-        model.parameters(), lr=stage.rate, betas=(0.9, 0.98), weight_decay=0.03
-    )
-    model.train()
-    bar = tqdm(range(steps), stage.name, unit="step")
-    for step in bar:
-        optimiser.param_groups[0]["lr"] = stage.rate_at(step, steps)
-        value, shown = loss(step, generator)
-        optimiser.zero_grad()
-        value.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        bar.set_postfix_str(shown)
-    model.eval()
-    return {"steps": steps, "seconds": round(time.monotonic() - started, 1)}
-
-
 def batch_of(data: Digits, generator: torch.Generator) -> Digits:
     """Random images."""
     return data[torch.randint(len(data), (BATCH,), generator=generator)]
 
 
 def train_tokenizer(
-    run: Run, stage: Stage, tokenizer: Tokenizer, data: Digits, held: Digits, folder: Path
+    stage: Stage, tokenizer: Tokenizer, data: Digits, held: Digits, folder: Path
 ) -> tuple[Tokenizer, dict[str, object]]:
     """Train, store in bfloat16 and read back, so that targets see what users will."""
-    use, last = CodeUse(CODES), 0.8 * run.size(stage.steps)
+    use, last = CodeUse(CODES), 0.8 * stage.steps
 
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, str]:
         made = tokenizer_step(tokenizer, varied(batch_of(data, generator).images, generator))
@@ -158,7 +115,7 @@ def train_tokenizer(
             use.revive(tokenizer.codes, made, generator)
         return made.loss, f"error {made.pixel_error:.4f}"
 
-    spent = learn(run, stage, tokenizer, loss)
+    spent = learn(stage, tokenizer, loss, {"use": use.shares})
     tokenizer.save(folder / FOLDER, dtype=torch.bfloat16)
     stored = load_tokenizer(folder)
     return stored, {**spent, **judge_tokenizer(stored, held), **sizes(folder / FOLDER)}
@@ -178,10 +135,10 @@ def judge_tokenizer(tokenizer: Tokenizer, held: Digits) -> dict[str, float]:
     }
 
 
-def tokens_of(run: Run, tokenizer: Tokenizer, data: Digits, copies: int) -> torch.Tensor:
+def tokens_of(tokenizer: Tokenizer, data: Digits, copies: int, seed: int) -> torch.Tensor:
     """Tokens of every image as it is and of varied copies of it: [copies, N, L]."""
-    generator, made = run.random("copies"), []
-    for copy in tqdm(range(run.size(copies)), "encode", unit="copy"):
+    generator, made = torch.Generator().manual_seed(seed), []
+    for copy in tqdm(range(copies), "encode", unit="copy"):
         images = varied(data.images, generator) if copy else data.images
         made.append(torch.cat([tokenizer.encode(part) for part in images.split(256)]))
     return torch.stack(made)
@@ -200,11 +157,10 @@ class Target(Protocol):
 
 
 def train_target(
-    run: Run, stage: Stage, model: Target, tokenizer: Tokenizer, data: Digits, held: Digits,
-    folder: Path,
-) -> dict[str, object]:  # fmt: skip
+    stage: Stage, model: Target, tokenizer: Tokenizer, data: Digits, held: Digits, folder: Path
+) -> dict[str, object]:
     """Train on the tokens of varied images; one class in ten is dropped."""
-    tokens = tokens_of(run, tokenizer, data, copies=24)
+    tokens = tokens_of(tokenizer, data, min(COPIES, stage.steps), stage.seed)
 
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, str]:
         chosen = torch.randint(len(data), (BATCH,), generator=generator)
@@ -213,7 +169,7 @@ def train_target(
         return value, f"{value.item():.3f} nats a token"
 
     assert isinstance(model, torch.nn.Module)
-    spent = learn(run, stage, model, loss)
+    spent = learn(stage, model, loss)
     model.save(folder, torch.bfloat16)
     told = tokenizer.encode(held.images)
     with torch.no_grad():
@@ -234,18 +190,21 @@ def sizes(folder: Path) -> dict[str, int]:
 def make_raster(run: Run, data: Digits, held: Digits, folder: Path) -> dict[str, object]:
     """A grid and the target that writes it row by row; returns the report."""
     torch.manual_seed(run.seed)
-    grid, told = train_tokenizer(run, GRID_STAGE, GridTokenizer(GRID), data, held, folder)
+    stage = run.stage("grid tokenizer", steps=400, rate=3e-3)
+    grid, told = train_tokenizer(stage, GridTokenizer(GRID), data, held, folder)
+    stage = run.stage("raster target", steps=700, rate=2e-3)
     model = RasterModel(RASTER, grid.codebook())
     return {
         "tokenizer": told,
-        "target": train_target(run, RASTER_STAGE, model, grid, data, held, folder),
+        "target": train_target(stage, model, grid, data, held, folder),
     }
 
 
 def make_scale(run: Run, data: Digits, held: Digits, folder: Path) -> dict[str, object]:
     """A pyramid of token maps; returns the report."""
     torch.manual_seed(run.seed)
-    told = train_tokenizer(run, PYRAMID_STAGE, ScaleTokenizer(PYRAMID), data, held, folder)[1]
+    stage = run.stage("scale tokenizer", steps=400, rate=3e-3)
+    told = train_tokenizer(stage, ScaleTokenizer(PYRAMID), data, held, folder)[1]
     return {"tokenizer": told}
 
 
@@ -257,11 +216,12 @@ def main(arguments: list[str] | None = None) -> None:
     here = Path(__file__).resolve().parent
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=here / "models")
+    parser.add_argument("--work", type=Path, default=here.parent / "out" / "digits-models")
     parser.add_argument("--only", nargs="+", choices=MODELS, help="default: all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps-scale", type=float, default=1.0, help="0.01 is a smoke test")
     options = parser.parse_args(arguments)
-    run = Run(options.seed, options.steps_scale)
+    run = Run(options.work, options.seed, options.steps_scale)
     versions = {"python": sys.version.split()[0], "torch": torch.__version__}
     shared = {"seed": run.seed, "steps_scale": run.scale, "threads": torch.get_num_threads()}
     data, held = read_digits()

@@ -78,26 +78,26 @@ def _straight(codes: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
 
 
 class CodeUse:
-    """How often each code is near a vector; those that hardly ever are get a new place."""
+    """`shares` [V]: how often each code is near a vector; rare ones get a new place."""
 
     def __init__(self, codes: int, *, decay: float = 0.98, least: float = 0.05) -> None:
         """`least`: of the use that all codes would have if they were used alike."""
-        self._use = torch.zeros(codes)
+        self.shares = torch.zeros(codes)
         self._decay, self._least = decay, least
 
     def observe(self, tokens: torch.Tensor) -> None:
         """Count a batch's tokens [M]."""
-        counts = torch.bincount(tokens.cpu(), minlength=len(self._use)).float()
-        self._use.lerp_(counts / counts.sum(), 1 - self._decay)
+        counts = torch.bincount(tokens.cpu(), minlength=len(self.shares)).float()
+        self.shares.lerp_(counts / counts.sum(), 1 - self._decay)
 
     def revive(self, codes: torch.Tensor, step: Step, generator: torch.Generator) -> int:
         """Put the dead ones of `codes` [V, C], in place, on random vectors; returns how many."""
-        dead = (self._use < self._least * self._use.sum() / len(self._use)).nonzero()[:, 0]
-        if len(dead) == 0 or self._use.sum() == 0:
+        dead = (self.shares < self._least * self.shares.sum() / len(self.shares)).nonzero()[:, 0]
+        if len(dead) == 0 or self.shares.sum() == 0:
             return 0
         chosen = torch.randint(len(step.vectors), (len(dead),), generator=generator)
         codes.data[dead.to(codes.device)] = step.vectors[chosen.to(codes.device)]
-        self._use[dead] = self._use.sum() / len(self._use)
+        self.shares[dead] = self.shares.sum() / len(self.shares)
         return len(dead)
 
 
