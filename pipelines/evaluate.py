@@ -42,7 +42,7 @@ def evaluate(config: EvaluateConfig) -> Report:
         rows=_rows(sets, samples, floor or reference, reference),
         skipped=skipped,
         classifier=figures.judge.told() if judged else None,
-        facts=figures.judge.facts if judged else {},
+        facts=figures.judge.as_dict() if judged else {},
         versions=versions(),
         config=as_dict(config),
     )

@@ -76,6 +76,10 @@ class Judge:
             f"{self.facts['num_test']} images, weights {weights_hash(self.model)[:12]}"
         )
 
+    def as_dict(self) -> dict[str, Any]:
+        """What is known of it, for the report."""
+        return {**self.facts, "weights_sha256": weights_hash(self.model)}
+
     def save(self, folder: str) -> None:
         """Write it where it will be found again."""
         for name, data in classifier_bytes(self.model, dict(self.facts)).items():

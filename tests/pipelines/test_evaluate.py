@@ -175,6 +175,8 @@ def test_files_that_are_written(sets: dict[str, str], judge: Run, tmp_path: Path
     assert told["figures"]["accuracy"]["beyond_floor"] is False
     assert told["config"]["metrics"] == ["accuracy", "token-tv"]
     assert told["classifier"]["test_accuracy"] > 0.9
+    kept = json.loads((output / "classifier" / "config.json").read_text())
+    assert told["classifier"]["weights_sha256"] == kept["weights_sha256"]
     assert (output / "classifier" / "model.safetensors").stat().st_size < 300_000
     for name in ("evaluation.png", "samples.png"):
         assert (output / name).read_bytes().startswith(b"\x89PNG")
