@@ -149,7 +149,8 @@ def test_a_finished_job_does_nothing_again(make: Make) -> None:
     assert (summary.rows, summary.rows_resumed, summary.seconds) == (23, 23, 0)
 
 
-def test_a_killed_target_costs_time_only(make: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["TargetActor", "WriterActor"])
+def test_a_killed_actor_costs_time_only(make: Make, tmp_path: Path, name: str) -> None:
     prompts = str(write_prompts(tmp_path / "many" / "prompts.jsonl", 60))
     config = make(input=prompts, max_tokens=100, target_actors=2, batch_size=2)
     killed: list[int] = []
@@ -158,7 +159,7 @@ def test_a_killed_target_costs_time_only(make: Make, tmp_path: Path) -> None:
     def kill_one() -> None:
         while not killed and not done.wait(0.05):
             if any(Path(config.output).glob("part-*.parquet")):
-                killed.append(kill_a("TargetActor"))
+                killed.append(kill_a(name))
 
     thread = threading.Thread(target=kill_one)
     thread.start()
