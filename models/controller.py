@@ -11,31 +11,49 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.costs import PassCost
+from models.costs import PassCost, RoundCost
 from models.draft import NOTHING, Shape
 from models.sequence import Sequence
 
+Floats = NDArray[np.float64]
+
 DECAY = 0.97  # of a request's acceptance counts, per round
 PRIOR_TRIALS = 6.0  # weight of what all requests together have shown
+PRIOR_ASKED = 2.0
 REPLAN_ROUNDS = 8
+PLAIN_ROUNDS = 2  # seen before any drafting: what it is compared with
+COMPARE_ROUNDS = 64  # of drafting, then one plain round: is it still as slow?
 MIN_GAIN = 1.03  # drafting must promise this much, or it is not begun
 FIRST_PROBE, LAST_PROBE = 32, 1024  # rounds without drafting before it is tried again
 
 
 @dataclass(slots=True)
 class Acceptance:
-    """Decayed counts of positions drafted and positions right, for chains and for trees."""
+    """Decayed counts: positions drafted and right; drafts asked for and how much of them came."""
 
     trials: float = 0.0
     hits: float = 0.0
+    asked: float = 0.0
+    given: float = 0.0
 
-    def observe(self, trials: float, hits: float, decay: float) -> None:
-        self.trials = decay * self.trials + trials
-        self.hits = decay * self.hits + hits
+    def observe(self, trials: float, hits: float, given: float, decay: float) -> None:
+        """A draft was asked for; the share `given` of its depth came."""
+        self.forget(decay)
+        self.trials, self.hits = self.trials + trials, self.hits + hits
+        self.asked, self.given = self.asked + 1, self.given + given
+
+    def forget(self, decay: float) -> None:
+        """Let what was seen count less."""
+        self.trials, self.hits = decay * self.trials, decay * self.hits
+        self.asked, self.given = decay * self.asked, decay * self.given
 
     def rate(self, prior: float) -> float:
         """Chance that the next position is right, shrunk towards `prior`."""
         return (self.hits + PRIOR_TRIALS * prior) / (self.trials + PRIOR_TRIALS)
+
+    def fill(self, prior: float) -> float:
+        """Share of a draft that comes where it is asked for, shrunk towards `prior`."""
+        return (self.given + PRIOR_ASKED * prior) / (self.asked + PRIOR_ASKED)
 
 
 class FixedSize:
@@ -51,13 +69,7 @@ class FixedSize:
     def observe(self, sequence: Sequence, shape: Shape, depth: int, accepted: int) -> None:
         """Nothing to learn."""
 
-    def observe_draft(self, shape: Shape, rows: int, seconds: float) -> None:
-        """Nothing to learn."""
-
-    def observe_score(self, nodes: int, seconds: float) -> None:
-        """Nothing to learn."""
-
-    def observe_other(self, seconds: float) -> None:
+    def observe_round(self, shape: Shape, rows: int, nodes: int, seconds: float) -> None:
         """Nothing to learn."""
 
     def forget(self, request_id: str) -> None:
@@ -69,22 +81,24 @@ class Controller:
 
     def __init__(self, score: PassCost, draft: PassCost | None, *, max_width: int) -> None:
         """`draft` is the cost of one pass of the draft model; None where drafting runs no model."""
-        self._score, self._draft = score, draft
+        self._cost = RoundCost(score, draft)
         self._shapes = menu(max_width, deep=draft is None)
         self._all: dict[int, Acceptance] = {}  # by width
         self._each: dict[str, dict[int, Acceptance]] = {}
-        self._overhead = 3e-4  # seconds of a round beside the passes
-        self._chosen, self._age = NOTHING, REPLAN_ROUNDS
-        self._members: tuple[str, ...] = ()
+        self._chosen, self._age, self._rows = NOTHING, REPLAN_ROUNDS, 0
         self._idle, self._probe = 0, FIRST_PROBE
+        self._drafted = 0  # rounds since a plain one
         self._probing = False
 
     def plan(self, sequences: Several[Sequence]) -> tuple[Shape, list[int]]:
         """The shape of this round and which sequences (indices) draft."""
-        members = tuple(s.id for s in sequences)
+        rows = len(sequences)
+        if self._cost.count(NOTHING, rows) < PLAIN_ROUNDS or self._drafted >= COMPARE_ROUNDS:
+            self._drafted = 0
+            return NOTHING, []
         self._age += 1
-        if self._age >= REPLAN_ROUNDS or members != self._members:
-            self._chosen, self._age, self._members = self._best(sequences), 0, members
+        if self._age >= REPLAN_ROUNDS or rows != self._rows:
+            self._chosen, self._age, self._rows = self._best(sequences), 0, rows
         shape = self._chosen
         self._probing = False
         if shape.depth == 0:
@@ -93,6 +107,7 @@ class Controller:
             self._idle, self._probe = 0, FIRST_PROBE
         if shape.depth == 0:
             return shape, []
+        self._drafted += 1
         return shape, self._worth(sequences, shape)
 
     def _maybe_probe(self) -> Shape:
@@ -106,43 +121,49 @@ class Controller:
 
     def _best(self, sequences: Several[Sequence]) -> Shape:
         rows = len(sequences)
-        plain = rows / (self._score(rows) + self._overhead)
-        best, speed = NOTHING, plain * MIN_GAIN
-        rates: dict[int, NDArray[np.float64]] = {}
+        best, speed = NOTHING, rows / self._cost(NOTHING, rows, rows) * MIN_GAIN
+        seen: dict[int, tuple[Floats, Floats]] = {}
         for shape in self._shapes:
-            if shape.width not in rates:
-                rates[shape.width] = self._rates(sequences, shape.width)
-            tokens = expected_tokens(rates[shape.width], shape.depth).sum()
-            now = float(tokens) / self._seconds(shape, rows)
+            if shape.width not in seen:
+                seen[shape.width] = self._rates(sequences, shape.width)
+            rates, fills = seen[shape.width]
+            gain = fills * (expected_tokens(rates, shape.depth) - 1)  # [B]
+            now = float(rows + gain.sum()) / self._seconds(shape, rows, float(fills.sum()))
             if now > speed:
                 best, speed = shape, now
         return best
 
-    def _seconds(self, shape: Shape, rows: int) -> float:
-        nodes = rows * (1 + shape.budget)
-        return self._score(nodes) + self._draft_seconds(shape, rows) + self._overhead
-
-    def _draft_seconds(self, shape: Shape, rows: int) -> float:
-        if self._draft is None:
-            return 0.0
-        # The first pass reads what was committed (two tokens or so), the others a level each.
-        return self._draft(2 * rows) + (shape.depth - 1) * self._draft(shape.width * rows)
+    def _seconds(self, shape: Shape, rows: int, drafts: float) -> float:
+        """Of a round in which `drafts` whole drafts come."""
+        return self._cost(shape, rows, rows + drafts * shape.budget)
 
     def _worth(self, sequences: Several[Sequence], shape: Shape) -> list[int]:
         """Leave out requests whose guesses cost the batch more than they bring it."""
         rows = len(sequences)
         if rows == 1 or self._probing:
             return list(range(rows))
-        gain = expected_tokens(self._rates(sequences, shape.width), shape.depth) - 1  # [B]
-        dearer = self._seconds(shape, rows) - self._score(rows) - self._overhead
-        speed = float(gain.sum() + rows) / self._seconds(shape, rows)
-        return [b for b in range(rows) if gain[b] >= speed * dearer / rows * 0.5]
+        rates, fills = self._rates(sequences, shape.width)
+        gain = fills * (expected_tokens(rates, shape.depth) - 1)  # [B]
+        seconds = self._seconds(shape, rows, float(fills.sum()))
+        dearer = seconds - self._cost(NOTHING, rows, rows)
+        speed = float(gain.sum() + rows) / seconds
+        worth = gain >= 0.5 * speed * dearer * fills / max(float(fills.sum()), 1e-9)
+        for b in np.flatnonzero(~worth).tolist():  # what they showed is slowly forgotten, so they return
+            for seen in self._each.get(sequences[b].id, {}).values():
+                seen.forget(DECAY)
+        return [b for b in range(rows) if worth[b]]
 
-    def _rates(self, sequences: Several[Sequence], width: int) -> NDArray[np.float64]:
-        """[B] chance that a level of this width holds each request's next token."""
-        common = self._common(width)
+    def _rates(self, sequences: Several[Sequence], width: int) -> tuple[Floats, Floats]:
+        """[B] chance that a level of this width holds each request's next token, and [B] fills."""
+        common, fill = self._common(width), self._fill()
         mine = [self._each.get(s.id, {}).get(width) for s in sequences]
-        return np.array([common if a is None else a.rate(common) for a in mine])
+        rates = np.array([common if a is None else a.rate(common) for a in mine])
+        return rates, np.array([fill if a is None else a.fill(fill) for a in mine])
+
+    def _fill(self) -> float:
+        """Over all requests and widths."""
+        asked = sum(a.asked for a in self._all.values())
+        return (sum(a.given for a in self._all.values()) + 1) / (asked + 1)
 
     def _common(self, width: int) -> float:
         """Over all requests; a width not tried yet is inferred from those that were."""
@@ -156,37 +177,26 @@ class Controller:
         return tried.rate(inferred) if tried is not None else inferred
 
     def observe(self, sequence: Sequence, shape: Shape, depth: int, accepted: int) -> None:
-        """A draft of `depth` levels had its first `accepted` right."""
-        trials = float(min(accepted + 1, depth))
+        """A draft of `depth` levels, maybe none, had its first `accepted` right."""
+        trials, given = float(min(accepted + 1, depth)), depth / shape.depth
         common = self._all.setdefault(shape.width, Acceptance())
-        common.observe(trials, accepted, 0.995)
+        common.observe(trials, accepted, given, 0.995)
         mine = self._each.setdefault(sequence.id, {}).setdefault(shape.width, Acceptance())
-        mine.observe(trials, accepted, DECAY)
+        mine.observe(trials, accepted, given, DECAY)
 
-    def observe_draft(self, shape: Shape, rows: int, seconds: float) -> None:
-        """A proposal for `rows` requests took `seconds`."""
-        if self._draft is not None:
-            expected = self._draft_seconds(shape, rows)
-            nodes = shape.width * rows
-            self._draft.observe(nodes, self._draft(nodes) * seconds / expected)
-
-    def observe_score(self, nodes: int, seconds: float) -> None:
-        """A target pass over `nodes` nodes took `seconds`."""
-        self._score.observe(nodes, seconds)
-
-    def observe_other(self, seconds: float) -> None:
-        """The rest of a round took `seconds`."""
-        self._overhead += 0.05 * (min(seconds, 4 * self._overhead) - self._overhead)
+    def observe_round(self, shape: Shape, rows: int, nodes: int, seconds: float) -> None:
+        """A round of `rows` requests and `nodes` scored nodes took `seconds`, all in all."""
+        self._cost.observe(shape, rows, nodes, seconds)
 
     def forget(self, request_id: str) -> None:
         """The request has ended."""
         self._each.pop(request_id, None)
 
 
-def expected_tokens(rates: NDArray[np.float64], depth: int) -> NDArray[np.float64]:
+def expected_tokens(rates: Floats, depth: int) -> Floats:
     """[B] tokens a round yields, the bonus token included."""
     rates = np.minimum(rates, 0.999)
-    out: NDArray[np.float64] = (1 - rates ** (depth + 1)) / (1 - rates)
+    out: Floats = (1 - rates ** (depth + 1)) / (1 - rates)
     return out
 
 

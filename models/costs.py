@@ -1,40 +1,92 @@
-"""How long a forward pass takes on this machine, by the number of its nodes."""
+"""How long passes and whole rounds take here: measured first, corrected while running."""
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
 from models.batch import Batch
+from models.draft import Shape
 from models.target import Cache, Target
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 REPEATS = 3
+REST_S = 3e-4  # of a round beside the passes, before any was seen
 
 
 class PassCost:
-    """Seconds of a pass over n nodes: a measured curve, corrected by what is seen while running."""
+    """Seconds of a pass over n nodes: a measured curve."""
 
     def __init__(self, sizes: tuple[int, ...], seconds: tuple[float, ...]) -> None:
         self._sizes = np.array(sizes, dtype=np.float64)
         # A wider pass that measured cheaper is noise; the curve must not reward it.
         self._seconds = np.maximum.accumulate(np.array(seconds, dtype=np.float64))
-        self._scale = 1.0
 
-    def __call__(self, nodes: int) -> float:
+    def __call__(self, nodes: float) -> float:
         """Seconds of one pass over `nodes` nodes, all rows together."""
-        return self._scale * self._curve(nodes)
-
-    def _curve(self, nodes: int) -> float:
         if nodes <= self._sizes[-1]:
             return float(np.interp(nodes, self._sizes, self._seconds))
         return float(self._seconds[-1] * nodes / self._sizes[-1])
 
-    def observe(self, nodes: int, seconds: float) -> None:
-        """Learn from a pass that took `seconds`; outliers count little."""
-        ratio = min(max(seconds / self._curve(nodes), 0.5 * self._scale), 2 * self._scale)
-        self._scale += 0.05 * (ratio - self._scale)
+
+@dataclass(slots=True)
+class Ratio:
+    """Seen over predicted, a running mean in which one outlier counts little."""
+
+    value: float
+    count: int = 0
+
+    def observe(self, ratio: float) -> None:
+        self.count += 1
+        bounded = min(max(ratio, 0.5 * self.value), 2 * self.value)
+        self.value += (bounded - self.value) / min(self.count + 1, 16)
+
+
+class RoundCost:
+    """Seconds of a whole round: what the curves say, times how such rounds have turned out.
+
+    Curves are measured with one row and miss what a round costs beside its passes. So every shape
+    learns, for one, two to three, four to seven... rows, its own ratio of seen to predicted; a
+    shape not tried yet starts from the ratio of its kind (drafted or plain).
+    """
+
+    def __init__(self, score: PassCost, draft: PassCost | None) -> None:
+        """`draft` is the cost of one pass of the draft model; None where drafting runs no model."""
+        self._score, self._draft = score, draft
+        self._all = Ratio(1.0)
+        self._kinds: dict[tuple[bool, int], Ratio] = {}
+        self._shapes: dict[tuple[Shape, int], Ratio] = {}
+
+    def __call__(self, shape: Shape, rows: int, nodes: float) -> float:
+        """Seconds of a round of `rows` requests that scores `nodes` nodes."""
+        return self._predicted(shape, rows, nodes) * self._ratio(shape, rows).value
+
+    def _predicted(self, shape: Shape, rows: int, nodes: float) -> float:
+        seconds = REST_S + self._score(nodes)
+        if self._draft is not None and shape.depth:
+            # The first pass reads what was committed (two tokens or so), others a level each.
+            seconds += self._draft(2 * rows) + (shape.depth - 1) * self._draft(shape.width * rows)
+        return seconds
+
+    def _ratio(self, shape: Shape, rows: int) -> Ratio:
+        scale = rows.bit_length()
+        kind = self._kinds.get((shape.depth > 0, scale), self._all)
+        return self._shapes.get((shape, scale), kind)
+
+    def count(self, shape: Shape, rows: int) -> int:
+        """How many rounds of this shape were seen with about as many rows."""
+        known = self._shapes.get((shape, rows.bit_length()))
+        return known.count if known else 0
+
+    def observe(self, shape: Shape, rows: int, nodes: int, seconds: float) -> None:
+        """Learn from a round."""
+        ratio, scale = seconds / self._predicted(shape, rows, nodes), rows.bit_length()
+        own = self._shapes.setdefault((shape, scale), Ratio(self._ratio(shape, rows).value))
+        kind = self._kinds.setdefault((shape.depth > 0, scale), Ratio(self._all.value))
+        for known in (own, kind, self._all):
+            known.observe(ratio)
 
 
 def measure(model: Target, *, context: int = 64, largest: int = SIZES[-1]) -> PassCost:

@@ -34,9 +34,7 @@ class Sizing(Protocol):
 
     def plan(self, sequences: Several[Sequence]) -> tuple[Shape, list[int]]: ...
     def observe(self, sequence: Sequence, shape: Shape, depth: int, accepted: int) -> None: ...
-    def observe_draft(self, shape: Shape, rows: int, seconds: float) -> None: ...
-    def observe_score(self, nodes: int, seconds: float) -> None: ...
-    def observe_other(self, seconds: float) -> None: ...
+    def observe_round(self, shape: Shape, rows: int, nodes: int, seconds: float) -> None: ...
     def forget(self, request_id: str) -> None: ...
 
 
@@ -224,16 +222,18 @@ class TokenLoop:
         batch = self._batch(first, running, drafts)
         self._marks.note("other")
         logits = self.target.score(self._cache, batch).logits  # [T, V]
-        score_s = self._marks.note("score")
+        self._marks.note("score")
         round_ = Round(running, drafts, logits, processor, noise)
         commits = self._verify(round_)
         self._marks.note("verify")
         for row, commit in enumerate(commits, first):
             self._cache.commit(row, np.array(commit.path, dtype=np.int64))
-        self._learn(round_, commits, shape, len(batch.tokens), score_s)
+        self._learn(round_, commits, shape, drafting)
         results = self._finish()
-        self.sizing.observe_other(self._marks.note("other"))
+        self._marks.note("other")
         self._book_transfer("other")
+        nodes = len(batch.tokens)
+        self.sizing.observe_round(shape, len(running), nodes, self._marks.round_s())
         return results
 
     def _group(self) -> tuple[int, list[Sequence]]:
@@ -276,10 +276,8 @@ class TokenLoop:
         made = self.drafter.propose([running[b] for b in drafting], shape, context)
         for b, draft in zip(drafting, made, strict=True):
             drafts[b] = draft
-        seconds = self._marks.note("draft")
+        self._marks.note("draft")
         self._book_transfer("draft")
-        if any(map(len, made)):
-            self.sizing.observe_draft(shape, len(drafting), seconds)
         self._count(draft_passes=self.drafter.passes - passes)
         return drafts
 
@@ -301,27 +299,28 @@ class TokenLoop:
         )
 
     def _learn(
-        self, round_: Round, commits: list[Commit], shape: Shape, nodes: int, score_s: float
+        self, round_: Round, commits: list[Commit], shape: Shape, drafting: list[int]
     ) -> None:
         """Count, tell the sizing and the drafter, record logprobs."""
         accepted = drafted = 0
+        asked = set(drafting)
         by_depth = np.zeros((2, max(shape.depth, 1)), dtype=np.int64)
         for b, (sequence, draft, commit) in enumerate(
             zip(round_.sequences, round_.drafts, commits, strict=True)
         ):
             sequence.rounds += 1
             sequence.drafted += len(draft)
-            if len(draft):
-                depth = int(depths(draft.parents)[-1]) if not draft.is_chain else len(draft)
+            depth = int(depths(draft.parents)[-1]) if not draft.is_chain else len(draft)
+            if b in asked:
                 self.sizing.observe(sequence, shape, depth, commit.num_accepted)
+            if depth:
                 by_depth[0, :depth] += 1
                 by_depth[1, : commit.num_accepted] += 1
                 accepted, drafted = accepted + commit.num_accepted, drafted + len(draft)
             if sequence.request.sampling.logprobs is not None:
                 sequence.logprobs += token_logprobs(round_, b, commit)
-        self.sizing.observe_score(nodes, score_s)
         if self.drafter is not None:
-            self.drafter.observe(round_.sequences)
+            self.drafter.observe(round_, commits)
         width = shape.depth
         self._count(
             rounds=1,
@@ -425,6 +424,10 @@ class _Stopwatch:
         seconds = min(seconds, self._seconds.get(source, 0.0))
         self._seconds[source] -= seconds
         self._seconds[destination] = self._seconds.get(destination, 0.0) + seconds
+
+    def round_s(self) -> float:
+        """Of the step so far, all but the reading of prompts."""
+        return sum(s for part, s in self._seconds.items() if part != "prefill")
 
     def totals(self) -> dict[str, float]:
         return {f"{part}_s": seconds for part, seconds in self._seconds.items()}

@@ -25,10 +25,11 @@ def sequences(count=1):
     return [Sequence(Request(id=f"r{i}", prompt=(1,))) for i in range(count)]
 
 
-def play(controller, members, rounds, *, right, widened=None, rng=None):
+def play(controller, members, rounds, *, right, widened=None, rng=None, slower=1.0):
     """Rounds in which each level of a draft is right with the sequence's chance.
 
-    `right` by sequence index (for chains), `widened` for trees. Returns the planned shapes.
+    `right` by sequence index (for chains), `widened` for trees. Drafted rounds take `slower` times
+    as long as the controller's curves say. Returns the planned shapes.
     """
     rng = rng or np.random.default_rng(0)
     shapes = []
@@ -40,6 +41,10 @@ def play(controller, members, rounds, *, right, widened=None, rng=None):
             wrong = np.flatnonzero(rng.random(shape.depth) >= chances[b])
             accepted = int(wrong[0]) if len(wrong) else shape.depth
             controller.observe(members[b], shape, shape.depth, accepted)
+        nodes = len(members) + len(drafting) * shape.budget
+        seconds = controller._cost._predicted(shape, len(members), nodes)
+        factor = slower if shape.depth else 1.0
+        controller.observe_round(shape, len(members), nodes, factor * seconds)
     return shapes
 
 
@@ -140,12 +145,32 @@ def test_what_a_request_showed_is_forgotten_with_it():
     assert controller._each == {}
 
 
-def test_a_pass_dearer_than_measured_is_noticed():
-    controller, members = Controller(free(), free(1e-4), max_width=1), sequences()
-    assert last(play(controller, members, 100, right=[0.8])).depth > 0
-    for _ in range(200):  # drafting turns out twenty times as slow
-        controller.observe_draft(Shape(depth=4), 1, 8e-3)
-    assert last(play(controller, members, 300, right=[0.8])) == NOTHING
+def test_rounds_dearer_than_measured_are_noticed():
+    controller, members = Controller(free(), free(1e-4), max_width=8), sequences()
+    assert last(play(controller, members, 100, right=[0.8], widened=[0.9])).depth > 0
+    shapes = play(controller, members, 300, right=[0.8], widened=[0.9], slower=20.0)
+    assert last(shapes) == NOTHING
+
+
+def test_plain_rounds_come_first_and_now_and_then():
+    """What drafting is compared with is measured, at every size of the batch."""
+    controller = Controller(free(), free(1e-4), max_width=1)
+    for count in (1, 8):
+        shapes = [s for s, _ in play(controller, sequences(count), 300, right=[0.9] * count)]
+        assert shapes[0] == shapes[1] == NOTHING
+        assert 4 <= shapes[2:].count(NOTHING) <= 6
+
+
+def test_drafts_that_do_not_come_are_not_counted_as_wrong():
+    controller, members = Controller(free(), None, max_width=1), sequences()
+    for turn in range(400):
+        shape, drafting = controller.plan(members)
+        given = shape.depth if turn % 3 == 0 else 0
+        for b in drafting:
+            controller.observe(members[b], shape, given, given)
+        controller.observe_round(shape, 1, 1 + given, 1.3e-3)
+    assert last([controller.plan(members)]).depth >= 16
+    assert controller._fill() == pytest.approx(1 / 3, abs=0.1)
 
 
 def test_the_plan_is_the_same_for_the_same_history():

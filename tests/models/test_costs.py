@@ -2,7 +2,8 @@
 
 import pytest
 
-from models.costs import PassCost, measure
+from models.costs import PassCost, RoundCost, measure
+from models.draft import NOTHING, Shape
 from tests.models.looping import TARGET
 
 
@@ -17,20 +18,39 @@ def test_a_wider_pass_is_never_cheaper():
     assert cost(2) == 1.0
 
 
-def test_it_follows_what_is_seen():
-    cost = PassCost((1, 2, 4), (1.0, 2.0, 3.0))
-    for _ in range(300):
-        cost.observe(2, 3.0)
-    assert cost(2) == pytest.approx(3.0, rel=0.01)
-    assert cost(1) == pytest.approx(1.5, rel=0.01)
+def rounds():
+    return RoundCost(PassCost((1, 100), (1.0, 1.0)), PassCost((1, 100), (0.1, 0.1)))
+
+
+CHAIN, LONGER = Shape(depth=2), Shape(depth=4)
+
+
+def test_a_round_is_its_passes_at_first():
+    cost = rounds()
+    assert cost(NOTHING, 1, 1) == pytest.approx(1.0, abs=0.01)
+    assert cost(CHAIN, 1, 3) == pytest.approx(1.2, abs=0.01)
+
+
+def test_rounds_of_a_shape_follow_what_is_seen():
+    cost = rounds()
+    for _ in range(100):
+        cost.observe(CHAIN, 8, 24, 3.6)
+        cost.observe(NOTHING, 8, 8, 0.5)
+    assert cost(CHAIN, 8, 24) == pytest.approx(3.6, rel=0.01)
+    assert cost(NOTHING, 8, 8) == pytest.approx(0.5, rel=0.01)
+    assert cost(LONGER, 8, 40) == pytest.approx(1.4 * 3, rel=0.02)  # its kind is slow: so is it
+    assert cost.count(CHAIN, 8) == 100
+    assert cost.count(CHAIN, 1) == 0
 
 
 def test_an_outlier_counts_little():
-    cost = PassCost((1, 2), (1.0, 2.0))
-    cost.observe(1, 1000.0)
-    assert cost(1) <= 1.05
-    cost.observe(1, 0.0)
-    assert cost(1) >= 1.0
+    cost = rounds()
+    for _ in range(20):
+        cost.observe(CHAIN, 1, 3, 1.2)
+    cost.observe(CHAIN, 1, 3, 1000.0)
+    assert cost(CHAIN, 1, 3) <= 1.3
+    cost.observe(CHAIN, 1, 3, 0.0)
+    assert cost(CHAIN, 1, 3) >= 1.1
 
 
 def test_measuring_leaves_a_curve_of_this_machine():
