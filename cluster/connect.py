@@ -17,6 +17,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cluster.errors import CannotConnect
 
 OBJECT_STORE_BYTES = 500 * 2**20
+STARTS = 3  # tries to start a private cluster
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -51,12 +54,24 @@ def _connect(address: str | None, num_cpus: int) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         options |= {"num_cpus": num_cpus, "include_dashboard": False}
         options["object_store_memory"] = OBJECT_STORE_BYTES
-    try:
-        ray.init(address=address or "local", **options)
-    except Exception as error:  # Ray raises plain ones, too
-        where = f"the Ray cluster at {address!r}" if address else "a private Ray cluster"
-        reason = str(error).strip().partition("\n")[0]
-        raise CannotConnect(f"cannot reach {where}: {reason}") from error
+    _init(address, options)
     if address is None and not os.environ.get("RAY_AUTH_MODE"):
         ray.shutdown()
         raise CannotConnect("Ray started a cluster that asks for no token: set RAY_AUTH_MODE=token")
+
+
+def _init(address: str | None, options: dict[str, Any]) -> None:
+    """`ray.init`, more than once for a private cluster: its start times out on a busy machine."""
+    left = 1 if address else STARTS
+    while True:
+        try:
+            ray.init(address=address or "local", **options)
+            return
+        except Exception as error:  # Ray raises plain ones, too
+            ray.shutdown()
+            left -= 1
+            reason = str(error).strip().partition("\n")[0]
+            if left == 0:
+                where = f"the Ray cluster at {address!r}" if address else "a private Ray cluster"
+                raise CannotConnect(f"cannot reach {where}: {reason}") from error
+            log.warning("Ray did not start (%s); trying again", reason)
