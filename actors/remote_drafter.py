@@ -20,6 +20,7 @@ from models.costs import PassCost
 from models.draft import EMPTY, NOTHING, Draft, Shape
 from models.drafters.base import DraftContext, useful_depth
 from models.sequence import Sequence
+from models.verify import Commit, Round
 
 IDLE_ROUNDS = 4  # without a draft: the controller has decided against drafting for now
 MIN_PATIENCE_S, MAX_PATIENCE_S = 0.002, 1.0
@@ -79,9 +80,9 @@ class RemoteDrafter:
         self._proposed = time.perf_counter()
         return drafts
 
-    def observe(self, sequences: Several[Sequence]) -> None:
+    def observe(self, round_: Round, commits: Several[Commit]) -> None:
         """Ask for the next round's drafts, of the shape that was planned last."""
-        drafting = [s for s in sequences if s.id in self._drafting]
+        drafting = [s for s in round_.sequences if s.id in self._drafting]
         if not drafting:
             self._idle += 1
             return

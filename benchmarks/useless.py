@@ -12,6 +12,7 @@ from models.batch import Ints
 from models.draft import Draft, Shape, chain_draft
 from models.drafters.base import DraftContext, useful_depth
 from models.sequence import Sequence
+from models.verify import Commit, Round
 
 
 class UniformGuesser:
@@ -35,7 +36,7 @@ class UniformGuesser:
     def _guess(self, count: int) -> Ints:
         return self._random.integers(0, self._vocab_size, count)
 
-    def observe(self, sequences: Several[Sequence]) -> None:
+    def observe(self, round_: Round, commits: Several[Commit]) -> None:
         """Learns nothing."""
 
     def forget(self, request_id: str) -> None:

@@ -11,7 +11,7 @@ from models.draft import Draft, Shape
 from models.noise import Purpose
 from models.processing import Processor
 from models.sequence import Sequence
-from models.verify.round import RoundNoise
+from models.verify.round import Commit, Round, RoundNoise
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +50,8 @@ class Drafter(Protocol):
     ) -> list[Draft]:
         """One draft per sequence, `shape` at most, possibly empty."""
 
-    def observe(self, sequences: Several[Sequence]) -> None:
-        """Rounds of these sequences were committed: their tokens have grown."""
+    def observe(self, round_: Round, commits: Several[Commit]) -> None:
+        """A round was committed: its sequences have grown by the tokens of their commits."""
 
     def forget(self, request_id: str) -> None:
         """The request has ended."""

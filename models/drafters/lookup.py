@@ -12,6 +12,7 @@ import numpy as np
 from models.draft import EMPTY, Draft, Shape, chain_draft
 from models.drafters.base import DraftContext, useful_depth
 from models.sequence import Sequence
+from models.verify.round import Commit, Round
 
 MIN_MATCH = 2  # tokens; shorter matches are chance
 
@@ -96,7 +97,7 @@ class LookupDrafter:
         count = min(useful_depth(sequence, shape), 2 * length)
         return chain_draft(np.array(sequence.tokens[end : end + count], dtype=np.int64))
 
-    def observe(self, sequences: Several[Sequence]) -> None:
+    def observe(self, round_: Round, commits: Several[Commit]) -> None:
         """Nothing to do: `propose` reads what is new."""
 
     def forget(self, request_id: str) -> None:

@@ -18,6 +18,7 @@ from models.drafters.base import DraftContext, clip, useful_depth
 from models.noise import Purpose
 from models.sequence import Sequence
 from models.target import Target
+from models.verify.round import Commit, Round
 
 CHUNK = 256  # tokens of a long prompt read at once
 CHILDREN = 4  # continuations considered of one node: more never pays
@@ -46,7 +47,7 @@ class ModelDrafter:
             self._cache.truncate(slot, 0)
             self._free.append(slot)
 
-    def observe(self, sequences: Several[Sequence]) -> None:
+    def observe(self, round_: Round, commits: Several[Commit]) -> None:
         """Nothing to do: `propose` compares what it fed with what the sequences have become."""
 
     def propose(

@@ -46,7 +46,7 @@ class GuessDrafter:
             drafts.append(Draft(tokens=tokens, parents=np.arange(-1, depth - 1), probs=probs))
         return drafts
 
-    def observe(self, sequences):
+    def observe(self, round_, commits):
         pass
 
     def forget(self, request_id):
