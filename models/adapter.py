@@ -18,6 +18,7 @@ from models.adapted_cache import AdaptedCache, Row
 from models.batch import Batch, Scores
 from models.config import Json, eos_token_ids
 from models.errors import UnsupportedCheckpoint
+from models.schedule import RASTER, Schedule
 from models.target import Cache
 
 NO_LIMIT = 2**15  # context of a model that names none
@@ -28,6 +29,7 @@ class AdaptedTarget:
     """A transformers model behind the `Target` protocol."""
 
     adapted = True
+    schedule: Schedule = RASTER
 
     def __init__(self, model: Any, *, eos_token_ids: tuple[int, ...]) -> None:
         self.model, self.device, self.dtype = model, model.device, model.dtype

@@ -1,6 +1,7 @@
 """The nodes of one forward pass: which tokens, where they stand, what they may attend to.
 
-Letters: B rows, T nodes of all rows packed one after the other, Q nodes of one row, W wanted nodes.
+Letters: B rows, T nodes of all rows packed one after the other, Q nodes of one row, W wanted nodes,
+C width of a vector.
 """
 
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+VECTOR = -1  # in place of a token: the node reads its row of `inputs`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +25,9 @@ class Batch:
     A node attends to all that is committed in its row and, among the scratch nodes, to those that
     `visible[b]` says: [counts[b], scratch + counts[b]] bool, itself included. None: each node sees
     the nodes before it (a chain); then `scratch` is 0.
-    `wanted` are the packed indices whose logits are needed; None: all.
+    `wanted` are the packed indices whose logits are needed; None: all. A node whose token is VECTOR
+    reads its row of `inputs`. `conditions` are input ids that all nodes of a row are conditioned
+    on, for targets that ask for it.
     """
 
     rows: Ints  # [B] distinct
@@ -33,6 +37,8 @@ class Batch:
     visible: tuple[Bools | None, ...]  # [B]
     scratch: int = 0
     wanted: Ints | None = None  # [W]
+    inputs: torch.Tensor | None = None  # [T, C]
+    conditions: Ints | None = None  # [B]
 
 
 @dataclass(frozen=True, slots=True)

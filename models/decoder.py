@@ -9,12 +9,13 @@ import torch
 from torch.nn import functional as F
 
 from models.attention import Views, attend, open_views, write
-from models.batch import Batch, Scores
+from models.batch import VECTOR, Batch, Scores
 from models.cache import KVCache
 from models.config import DecoderConfig
 from models.errors import UnsupportedCheckpoint
 from models.layout import Layout, lay_out
 from models.rotary import Rotary
+from models.schedule import RASTER, Schedule
 from models.target import Cache
 from models.weights import Layer, Weights, assemble, random_tensor, shapes
 
@@ -27,6 +28,7 @@ class Decoder:
     """
 
     adapted = False
+    schedule: Schedule = RASTER
 
     def __init__(
         self,
@@ -83,7 +85,17 @@ class Decoder:
             raise UnsupportedCheckpoint(
                 f"{self.architecture} reads token ids only: its checkpoint has no codebook"
             )
-        return self._weights.project(vectors).to(self.dtype)
+        return self._weights.project(vectors.to(self.device)).to(self.dtype)
+
+    def _read(self, batch: Batch) -> torch.Tensor:
+        """The first layer's input [T, width] for a batch of tokens and vectors."""
+        tokens = torch.from_numpy(batch.tokens).to(self.device)
+        if batch.inputs is None:
+            return self.embed(tokens)
+        x = self.embed(tokens.clamp(min=0))
+        at = tokens == VECTOR
+        x[at] = self.embed_vectors(batch.inputs[at.to(batch.inputs.device)])
+        return x
 
     @torch.inference_mode()
     def score(self, cache: Cache, batch: Batch, *, hidden: bool = False) -> Scores:
@@ -95,7 +107,7 @@ class Decoder:
         config = self.config
         group = config.num_heads // config.num_kv_heads
         layout = lay_out(batch, cache, group=group, window=self._window, steady=self._steady)
-        x = self.embed(torch.from_numpy(batch.tokens).to(self.device))
+        x = self._read(batch)
         rotation = self.rotary(layout.positions)
         views = open_views(cache.kv, layout, config.num_heads)
         for index, layer in enumerate(self._weights.layers):

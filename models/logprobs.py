@@ -1,6 +1,9 @@
 """Log-probabilities of emitted tokens, from the target's unprocessed distribution."""
 
+from collections.abc import Sequence as Several
+
 import numpy as np
+import torch
 
 from models.request import TokenLogprob
 from models.verify.round import Commit, Round
@@ -11,10 +14,15 @@ def token_logprobs(round_: Round, b: int, commit: Commit) -> list[TokenLogprob]:
     count = round_.sequences[b].request.sampling.logprobs
     assert count is not None
     logits = round_.gather(round_.starts[b] + np.array(commit.path, dtype=np.int64))  # [R, V]
+    return logprobs_of(logits, commit.tokens, count)
+
+
+def logprobs_of(logits: torch.Tensor, tokens: Several[int], count: int) -> list[TokenLogprob]:
+    """One entry per token, from the logits [R, V] that it was chosen by; `count` likeliest each."""
     logprobs = logits.log_softmax(-1).cpu()
     top = logprobs.topk(min(count, logprobs.shape[-1]), dim=-1)
     out = []
-    for i, token in enumerate(commit.tokens):
+    for i, token in enumerate(tokens):
         pairs = zip(top.indices[i].tolist(), top.values[i].tolist(), strict=True)
         out.append(TokenLogprob(token=token, logprob=float(logprobs[i, token]), top=tuple(pairs)))
     return out

@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 
 from models.batch import Batch, Ints, Scores
+from models.schedule import Schedule
 
 
 class Cache(Protocol):
@@ -37,8 +38,12 @@ class Cache(Protocol):
 
 
 class Target(Protocol):
-    """A model that scores positions under a mask."""
+    """A model that scores positions under a mask.
 
+    Where its schedule is not `in_order` it is a `GroupTarget` too: see models/feed.py.
+    """
+
+    schedule: Schedule
     vocab_size: int
     input_size: int  # ids that a prompt may hold: the vocabulary, and conditions behind it
     context_length: int

@@ -43,8 +43,8 @@ def test_a_request_whose_prompt_is_being_read(victim):
         loop.submit(request)
     for _ in range(4):
         loop.step()
-    assert len(loop._running) == 1
-    assert len(loop._reading) == 3
+    assert len(loop._rows.running) == 1
+    assert len(loop._rows.reading) == 3
     assert loop.cancel(victim)
     assert_untouched(finish(loop), requests, {victim})
 

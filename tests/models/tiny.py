@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from models.batch import Batch, Scores
+from models.schedule import RASTER
 
 
 class TokenCache:
@@ -57,6 +58,7 @@ class TableTarget:
     num_parameters = 0
     architecture = "table"
     adapted = False
+    schedule = RASTER
 
     def __init__(self, vocab_size: int, seed: int, *, spread: float = 1.5, eos=()) -> None:
         generator = torch.Generator().manual_seed(seed)

@@ -1,0 +1,101 @@
+"""Decoding by a schedule of groups: what a pass decides, what it is fed, what stands afterwards.
+
+Letters: B requests, W planned positions of all requests, V vocabulary.
+"""
+
+from collections.abc import Sequence as Several
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+
+from models.batch import Batch, Ints
+from models.canvas import Canvas
+from models.errors import InvalidRequest
+from models.feed import Feed, GroupTarget, pack
+from models.logprobs import logprobs_of
+from models.noise import NoiseStore
+from models.processing import Processor
+from models.request import Request
+from models.schedule import Plan
+from models.sequence import Sequence
+from models.target import Cache
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Groups:
+    """One pass: what it decides of each request, and the nodes that are scored for it."""
+
+    canvases: list[Canvas]
+    plans: list[Plan]
+    feeds: list[Feed]
+    batch: Batch
+
+    @property
+    def owners(self) -> Ints:
+        """[W] the request of every planned position."""
+        return np.repeat(np.arange(len(self.plans)), [len(p.positions) for p in self.plans])
+
+
+def new_canvas(request: Request, target: GroupTarget) -> Canvas:
+    """A request's canvas. Raises InvalidRequest where it asks what groups cannot give."""
+    target.check(request)
+    size = target.schedule.num_positions or request.sampling.max_tokens
+    if request.sampling.max_tokens != size:
+        raise InvalidRequest(
+            f"request {request.id!r}: max_tokens={request.sampling.max_tokens}; "
+            f"this target writes {size} tokens, no fewer and no more"
+        )
+    for name in ("stop", "stop_token_ids", "min_tokens"):
+        if getattr(request.sampling, name):
+            raise InvalidRequest(
+                f"request {request.id!r}: {name} has no meaning for a target that decides "
+                f"tokens in groups; leave it out"
+            )
+    return Canvas(request, size)
+
+
+def plan_groups(target: GroupTarget, sequences: Several[Sequence]) -> Groups:
+    """Ask the schedule and the target; the requests have the cache's first rows."""
+    canvases = cast(list[Canvas], list(sequences))
+    plans = [target.schedule.next(canvas) for canvas in canvases]
+    feeds = target.feed(canvases, plans)
+    return Groups(canvases=canvases, plans=plans, feeds=feeds, batch=pack(feeds))
+
+
+def choose(
+    groups: Groups, logits: torch.Tensor, processor: Processor, store: NoiseStore
+) -> list[Ints]:
+    """The tokens of each plan's positions, from logits [W, V].
+
+    A position's noise is that of its place in the output, whatever pass decides it. Penalties count
+    what was decided before the pass.
+    """
+    owners = groups.owners
+    decided = np.array([canvas.num_generated for canvas in groups.canvases], dtype=np.int64)
+    processed = processor(logits, owners, decided[owners])  # [W, V]
+    noise = None
+    if processor.any_stochastic:
+        seeds = np.array([c.request.seed for c in groups.canvases], dtype=np.int64)
+        starts = np.array([c.num_prompt for c in groups.canvases], dtype=np.int64)
+        positions = np.concatenate([plan.positions for plan in groups.plans])
+        noise = store.rows(seeds[owners], starts[owners] + positions)
+    tokens: Ints = processor.choose(processed, noise, owners).cpu().numpy()
+    processor.observe(owners, tokens)
+    return np.split(tokens, np.cumsum([len(plan.positions) for plan in groups.plans])[:-1])
+
+
+def settle(groups: Groups, tokens: list[Ints], logits: torch.Tensor, cache: Cache) -> None:
+    """Write the tokens, their logprobs where asked for, and what the cache keeps."""
+    start = 0
+    for row, (canvas, plan, feed) in enumerate(
+        zip(groups.canvases, groups.plans, groups.feeds, strict=True)
+    ):
+        count, size = canvas.request.sampling.logprobs, len(plan.positions)
+        own = logits[start : start + size]
+        said = [] if count is None else logprobs_of(own, tokens[row].tolist(), count)
+        canvas.rounds += 1
+        canvas.place(plan.positions, tokens[row], said)
+        cache.commit(row, feed.kept)
+        start += size
