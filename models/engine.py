@@ -11,6 +11,7 @@ from models.costs import PassCost, measure
 from models.draft import NOTHING, Shape
 from models.drafters import Drafter, LookupDrafter, ModelDrafter
 from models.errors import InvalidOption, UnsupportedCheckpoint
+from models.guided import guide
 from models.load import load_target
 from models.loop import Sizing, TokenLoop
 from models.request import VERIFY_RULES, require
@@ -29,6 +30,7 @@ class EngineConfig:
     `draft_width`: guesses for each of them, or "auto"; more than 1 only with a draft model and
     `match`. `max_length`: tokens a request may have, prompt and completion (None: the target's
     context); with `batch_size` it fixes the cache's memory. `threads`: torch threads (None: as is).
+    `guidance`: classifier-free guidance's scale, for targets that read conditions; 1: off.
     """
 
     target: str
@@ -42,6 +44,7 @@ class EngineConfig:
     max_length: int | None = None
     prefill_chunk: int = 256
     threads: int | None = None
+    guidance: float = 1.0
 
     def __post_init__(self) -> None:
         require(self.verify in VERIFY_RULES, "verify", self.verify, f"one of {VERIFY_RULES}")
@@ -49,6 +52,7 @@ class EngineConfig:
         devices = ("auto", "cpu", "cuda")
         require(self.device in devices, "device", self.device, f"one of {devices}")
         require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
+        require(0 <= self.guidance <= 100, "guidance", self.guidance, "0 to 100; 1 is off")
         require(self.prefill_chunk >= 1, "prefill_chunk", self.prefill_chunk, "1 or more")
         for name, most in (("draft_tokens", 64), ("draft_width", ModelDrafter.max_width)):
             value = getattr(self, name)
@@ -76,6 +80,7 @@ def build_loop(config: EngineConfig, *, drafter: Drafter | None = None) -> Token
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     target = load_target(config.target, dtype=DTYPES[config.dtype], device=config.device)
+    target = guide(target, config.guidance)
     max_length = _max_length(config, target)
     made = drafter if drafter is not None else build_drafter(config, target, max_length)
     return TokenLoop(

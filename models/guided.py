@@ -6,12 +6,13 @@ logit form used by autoregressive image models. Letters: B rows, T nodes, W want
 """
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 
 from models.batch import Batch, Ints, Scores
+from models.errors import InvalidOption
 from models.target import Cache, Target
 
 
@@ -97,3 +98,18 @@ class GuidedTarget:
         with_, without = scores.logits.view(2, len(wanted), -1).unbind(0)  # [W, V] each
         kept = None if scores.hidden is None else scores.hidden[torch.from_numpy(place[0])]
         return Scores(torch.lerp(without, with_, self.scale), kept)
+
+
+def guide(target: Target, scale: float) -> Target:
+    """The target under guidance; itself where the scale is 1, which is off.
+
+    Raises:
+        InvalidOption: the target reads no conditions.
+    """
+    if scale == 1.0:
+        return target
+    if target.input_size <= target.vocab_size:
+        told = "1: this target reads no conditions that it could do without"
+        raise InvalidOption("guidance", scale, told)
+    nothing = target.input_size - 1  # the last condition stands for none
+    return cast(Target, GuidedTarget(target, scale=scale, null_token=nothing))

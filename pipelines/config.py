@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from models.engine import EngineConfig
 
 AUTO = "auto"
+SEQUENTIAL = "sequential"
+DECODERS = (SEQUENTIAL, "jacobi", "sjd", "mc-sjd")
+WINDOW = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +42,10 @@ class GenerateConfig:
         "guesses at each of them (a tree; 1: a chain)", default=AUTO, metavar="auto|N"
     )
     prompt_field: str = option(
-        "the input's column that holds the prompt", default="prompt", decides=True, metavar="NAME"
+        "the input's column that holds the prompt: a text, or the class of an image",
+        default="prompt",
+        decides=True,
+        metavar="NAME",
     )
     id_field: str = option(
         "the input's column that tells rows apart; without one, rows are <file>:<row number>",
@@ -47,7 +53,11 @@ class GenerateConfig:
         decides=True,
         metavar="NAME",
     )
-    max_tokens: int = option("tokens a completion may have", default=128, decides=True)
+    max_tokens: int | None = option(
+        "tokens a completion may have; default: 128, or as many as an image has",
+        default=None,
+        decides=True,
+    )
     min_tokens: int = option("tokens before a completion may end", default=0, decides=True)
     temperature: float = option("0: always the likeliest token", default=1.0, decides=True)
     top_p: float = option("sample from this much probability", default=1.0, decides=True)
@@ -91,6 +101,33 @@ class GenerateConfig:
         default="match",
         decides=True,
         choices=VERIFY_RULES,
+    )
+    decoder: str | None = option(
+        "images: how many of their tokens are worked on at once; sequential (the default): one; "
+        "jacobi: a window, the same images; sjd, mc-sjd: a window, images of the same distribution",
+        default=None,
+        choices=DECODERS,
+    )
+    window: int | None = option(
+        f"images: tokens ahead that jacobi, sjd and mc-sjd guess; default: {WINDOW}", default=None
+    )
+    coupling: str | None = option(
+        "images: how mc-sjd keeps a guess from one pass to the next; default: maximal",
+        default=None,
+        choices=("maximal", "gumbel"),
+    )
+    guidance: float | None = option(
+        "images: classifier-free guidance's scale, 1: off; default: what the target's "
+        "generation_config.json says (guidance_scale), else off",
+        default=None,
+        decides=True,
+        metavar="SCALE",
+    )
+    images_as: str | None = option(
+        "images: PNG bytes in the rows (the default), or files that the rows name",
+        default=None,
+        decides=True,
+        choices=("bytes", "files"),
     )
     target_actors: int = option("copies of the target", default=1)
     draft_actors: int = option("copies of the drafter; 0: it lives beside the target", default=0)
@@ -140,15 +177,26 @@ class GenerateConfig:
             value = getattr(self, name)
             ok = value == AUTO or (isinstance(value, int) and value >= 1)
             require(ok, name, value, "auto or a positive number")
-        ok = self.threads is None or self.threads >= 1
-        require(ok, "threads", self.threads, "1 or more")
-        ok = self.drafter != "none" or self.draft_actors == 0
-        require(ok, "draft_actors", self.draft_actors, "0 with drafter='none'")
+        for name in ("threads", "window", "max_tokens"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, name, value, "1 or more")
+        ok = self.guesses or self.draft_actors == 0
+        told = "decoder='sequential'" if self.decoder else "drafter='none'"
+        require(ok, "draft_actors", self.draft_actors, f"0 with {told}")
+        for name, decoders in (("window", DECODERS[1:]), ("coupling", ("mc-sjd",))):
+            ok = getattr(self, name) is None or self.decoder in decoders
+            require(ok, name, getattr(self, name), f"only with decoder {' or '.join(decoders)}")
         self.sampling()
+
+    @property
+    def guesses(self) -> bool:
+        """Whether anything is guessed ahead."""
+        return self.drafter != "none" or self.decoder not in (None, SEQUENTIAL)
 
     def sampling(self) -> Sampling:
         """How each request's tokens are chosen."""
-        return Sampling(**_same_named(self, Sampling))
+        values = _same_named(self, Sampling)
+        return Sampling(**{k: v for k, v in values.items() if k != "max_tokens" or v is not None})
 
     def engine(self) -> "EngineConfig":
         """What each target actor runs; folders of this machine by their full names."""
@@ -158,12 +206,15 @@ class GenerateConfig:
         values["target"] = _located(self.target)
         if self.drafter not in ("none", "lookup"):
             values["drafter"] = _located(self.drafter)
-        return EngineConfig(**values)
+        if self.decoder not in (None, SEQUENTIAL):
+            values |= {"drafter": self.decoder, "draft_tokens": self.window or WINDOW}
+        return EngineConfig(**{k: v for k, v in values.items() if v is not None})
 
 
 def _same_named(config: GenerateConfig, other: Any) -> dict[str, Any]:
+    """What the other configuration also has; the rest is left to its defaults."""
     names = other.__dataclass_fields__
-    return {name: getattr(config, name) for name in names}
+    return {name: getattr(config, name) for name in names if hasattr(config, name)}
 
 
 def _located(folder: str) -> str:

@@ -65,7 +65,7 @@ def check_types(config: Any) -> None:
         if not fits(value, hint):
             raise InvalidOption(found.name, value, f"{describe(hint)} is needed")
         choices = found.metadata.get("choices")
-        if choices and value not in choices:
+        if choices and value is not None and value not in choices:
             raise InvalidOption(found.name, value, f"one of {', '.join(choices)}")
 
 

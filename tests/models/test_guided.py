@@ -7,7 +7,8 @@ import torch
 from models.controller import FixedSize
 from models.draft import NOTHING, Shape
 from models.drafters import ModelDrafter
-from models.guided import GuidedTarget
+from models.errors import InvalidOption
+from models.guided import GuidedTarget, guide
 from models.loop import TokenLoop
 from models.request import Request, Sampling
 from tests.models.tiny import TableTarget
@@ -68,3 +69,11 @@ def test_drafts_change_nothing_under_guidance():
     for shape in (Shape(depth=3), Shape(depth=3, width=2)):
         drafter = ModelDrafter(TARGET, rows=4, capacity=40)
         assert run(guided, drafter, shape, 4) == plain
+
+
+def test_a_scale_of_one_is_off_and_texts_have_no_condition_to_do_without():
+    assert guide(TARGET, 1.0) is TARGET
+    guided = guide(TARGET, 2.5)
+    assert (guided.scale, guided.null_token) == (2.5, NULL)
+    with pytest.raises(InvalidOption, match=r"guidance=2.0 is not accepted: 1: this target reads"):
+        guide(TableTarget(5, 0), 2.0)
