@@ -20,6 +20,8 @@ Floats = NDArray[np.float64]
 DECAY = 0.97  # of a request's acceptance counts, per round
 PRIOR_TRIALS = 6.0  # weight of what all requests together have shown
 PRIOR_ASKED = 2.0
+FIRST_GUESS, FIRST_GUESS_TRIALS = 0.6, 2.0  # a chain's rate before anything was seen
+FIRST, FIRST_TRIALS = Shape(depth=2), 8  # what is tried until so many guesses were judged
 REPLAN_ROUNDS = 8
 PLAIN_ROUNDS = 2  # seen before any drafting: what it is compared with
 COMPARE_ROUNDS = 64  # of drafting, then one plain round: is it still as slow?
@@ -117,10 +119,12 @@ class Controller:
             return NOTHING
         self._idle, self._probe = 0, min(2 * self._probe, LAST_PROBE)
         self._age, self._probing = REPLAN_ROUNDS, True  # decide anew after it
-        return Shape(depth=2)
+        return FIRST
 
     def _best(self, sequences: Several[Sequence]) -> Shape:
         rows = len(sequences)
+        if sum(a.trials for a in self._all.values()) < FIRST_TRIALS:
+            return FIRST
         best, speed = NOTHING, rows / self._cost(NOTHING, rows, rows) * MIN_GAIN
         seen: dict[int, tuple[Floats, Floats]] = {}
         for shape in self._shapes:
@@ -148,7 +152,9 @@ class Controller:
         dearer = seconds - self._cost(NOTHING, rows, rows)
         speed = float(gain.sum() + rows) / seconds
         worth = gain >= 0.5 * speed * dearer * fills / max(float(fills.sum()), 1e-9)
-        for b in np.flatnonzero(~worth).tolist():  # what they showed is slowly forgotten, so they return
+        for b in np.flatnonzero(
+            ~worth
+        ).tolist():  # what they showed is slowly forgotten, so they return
             for seen in self._each.get(sequences[b].id, {}).values():
                 seen.forget(DECAY)
         return [b for b in range(rows) if worth[b]]
@@ -166,15 +172,19 @@ class Controller:
         return (sum(a.given for a in self._all.values()) + 1) / (asked + 1)
 
     def _common(self, width: int) -> float:
-        """Over all requests; a width not tried yet is inferred from those that were."""
+        """Over all requests: what this width has shown, shrunk towards what all widths have."""
+        inferred = widen(self._chain_rate(), width)
         tried = self._all.get(width)
-        known = {w: a for w, a in self._all.items() if a.trials >= 1}
-        if not known:
-            return widen(0.6, width)
-        nearest = min(known, key=lambda w: abs(np.log2(w) - np.log2(width)))
-        base = known[nearest].rate(widen(0.6, nearest))
-        inferred = 1 - (1 - base) ** (spread(width) / spread(nearest))
-        return tried.rate(inferred) if tried is not None else inferred
+        return inferred if tried is None else tried.rate(inferred)
+
+    def _chain_rate(self) -> float:
+        """A chain's chance of a right guess, as all widths together show it."""
+        hits, trials = FIRST_GUESS_TRIALS * FIRST_GUESS, FIRST_GUESS_TRIALS
+        for width, seen in self._all.items():
+            if seen.trials:
+                hits += seen.trials * narrow(seen.hits / seen.trials, width)
+                trials += seen.trials
+        return hits / trials
 
     def observe(self, sequence: Sequence, shape: Shape, depth: int, accepted: int) -> None:
         """A draft of `depth` levels, maybe none, had its first `accepted` right."""
@@ -208,6 +218,11 @@ def spread(width: int) -> float:
 def widen(rate: float, width: int) -> float:
     """The chance of a level of `width`, from that of a chain."""
     return float(1 - (1 - rate) ** spread(width))
+
+
+def narrow(rate: float, width: int) -> float:
+    """The chance of a chain, from that of a level of `width`."""
+    return float(1 - (1 - rate) ** (1 / spread(width)))
 
 
 def menu(max_width: int, *, deep: bool) -> list[Shape]:

@@ -4,6 +4,7 @@ Letters: T packed nodes, W wanted nodes, V vocabulary, Hq query heads, Hkv key h
 """
 
 import math
+from functools import cache
 
 import torch
 from torch.nn import functional as F
@@ -164,9 +165,15 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     a token whatever else is in the batch.
     """
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-    root = norm.mul_(norm).add_(eps * x.shape[-1]).sqrt_()
+    root = norm.hypot_(_floor(eps, x.shape[-1], x.device))
     normed: torch.Tensor = (x / root).mul_(weight).to(x.dtype)
     return normed
+
+
+@cache
+def _floor(eps: float, width: int, device: torch.device) -> torch.Tensor:
+    """What keeps the norm of a vector of `width` from zero."""
+    return torch.tensor((eps * width) ** 0.5, device=device)
 
 
 def _active_window(config: DecoderConfig) -> int | None:

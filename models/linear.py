@@ -13,6 +13,7 @@ from torch.nn import functional as F
 Linear = Callable[[torch.Tensor], torch.Tensor]  # [T, I] -> [T, O]
 
 PACK_HINT = 64  # rows a matrix is packed for; measured good from 1 to 256, and not 1: it differs
+SMALL = 2**20  # elements of a matrix for which a packed layer's call costs more than it saves
 BLOCK_ELEMENTS = 2**21  # a half-precision matrix is converted in blocks that stay in the cache
 
 
@@ -61,6 +62,8 @@ def make_linear(
     if weight.device.type != "cpu" or not has_packed_kernels():
         return Plain(weight, bias)
     native = has_native(weight.dtype)
+    if native and steady is False and weight.numel() <= SMALL:
+        return Plain(weight, bias)
     many = Packed(weight, bias) if native else Widened(weight, bias, scratch)
     if steady or (native and steady is None):
         return many
