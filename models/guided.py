@@ -93,11 +93,19 @@ class GuidedTarget:
             depths=batch.depths[both],
             visible=tuple(v for seen in batch.visible for v in (seen, seen)),
             wanted=place[:, wanted].reshape(-1),
+            inputs=None if batch.inputs is None else batch.inputs[torch.from_numpy(both)],
+            conditions=self._paired(batch.conditions),
         )
         scores = self.inner.score(cache.inner, pair, hidden=hidden)
         with_, without = scores.logits.view(2, len(wanted), -1).unbind(0)  # [W, V] each
         kept = None if scores.hidden is None else scores.hidden[torch.from_numpy(place[0])]
         return Scores(torch.lerp(without, with_, self.scale), kept)
+
+    def _paired(self, conditions: Ints | None) -> Ints | None:
+        """[2B] each row's condition, and none."""
+        if conditions is None:
+            return None
+        return np.stack([conditions, np.full_like(conditions, self.null_token)], axis=1).reshape(-1)
 
 
 def guide(target: Target, scale: float) -> Target:

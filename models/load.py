@@ -1,4 +1,4 @@
-"""A checkpoint's folder becomes a target: our decoder if it knows the family, else an adapter."""
+"""A checkpoint's folder becomes a target: one of ours if it knows the family, else an adapter."""
 
 from pathlib import Path
 
@@ -7,6 +7,8 @@ import torch
 from models.checkpoint import load_decoder, read_configs, tensor_files
 from models.config import is_known
 from models.errors import InvalidOption
+from models.images.next_scale import MODEL_TYPE as NEXT_SCALE
+from models.images.scale_target import load_next_scale
 from models.target import Target
 
 
@@ -27,6 +29,8 @@ def load_target(
     raw, generation = read_configs(folder)
     if is_known(raw):
         return load_decoder(folder, dtype=dtype, device=where, steady=steady)
+    if raw.get("model_type") == NEXT_SCALE:
+        return load_next_scale(folder, dtype=dtype, device=where, steady=steady)
     tensor_files(folder)  # a checkpoint without safetensors is refused before the slow import
     from models.adapter import load_adapted
 

@@ -1,0 +1,212 @@
+"""The next-scale target as the token loop runs it: maps' inputs, packed nodes, one cache.
+
+Attention, cache, layout and matrices are the decoder's. Letters: B requests, T packed nodes, n
+places of a map, D width, H heads, V vocabulary, K classes.
+"""
+
+from collections.abc import Mapping
+from collections.abc import Sequence as Several
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from models.attention import Views, attend, open_views, write
+from models.batch import VECTOR, Batch, Scores
+from models.cache import KVCache
+from models.canvas import Canvas
+from models.config import DecoderConfig
+from models.decoder import rms_norm
+from models.errors import InvalidRequest, UnsupportedCheckpoint
+from models.feed import Feed
+from models.images.load import load_tokenizer
+from models.images.next_scale import NextScaleConfig, NextScaleModel, normed
+from models.images.scale_weights import Block, assemble
+from models.images.scales import ScaleTokenizer
+from models.images.store import TENSORS, check_shapes, read_config, read_tensors
+from models.layout import Layout, lay_out
+from models.request import Request
+from models.schedule import Plan, Scales, Schedule
+from models.target import Cache
+
+UNIT_EPS = 1e-12  # beside squared lengths of queries and keys
+
+
+class NextScaleTarget:
+    """A target that decides one map a pass; see `GroupTarget`. Not for two threads at once."""
+
+    adapted = False
+    scratch = 0
+    eos_token_ids: tuple[int, ...] = ()
+    architecture = "PacelineNextScale"
+
+    def __init__(
+        self,
+        config: NextScaleConfig,
+        tensors: Mapping[str, torch.Tensor],
+        tokenizer: ScaleTokenizer,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+        steady: bool | None = None,
+    ) -> None:
+        """`tensors` are the state of a `NextScaleModel`; for `steady` see `make_linear`."""
+        _check_tokenizer(config, tokenizer)
+        self.config, self.dtype, self.device = config, dtype, device
+        self.tokenizer = tokenizer.to(device)
+        self.vocab_size, self.context_length = config.vocab_size, 1 + config.num_tokens
+        self.input_size = config.vocab_size + config.num_classes + 1
+        self.num_parameters = sum(tensor.numel() for tensor in tensors.values())
+        self._scales = Scales(config.scales)
+        self.schedule: Schedule = self._scales
+        self._steady = device.type == "cpu" and steady is not False
+        self._weights = assemble(config, tensors, dtype=dtype, device=device, steady=steady)
+
+    def new_cache(self, rows: int, capacity: int) -> KVCache:
+        """An empty cache."""
+        return KVCache(_sizes(self.config), rows, capacity, dtype=self.dtype, device=self.device)
+
+    def check(self, request: Request) -> None:
+        """The prompt is one class, or none of them."""
+        first, last = self.vocab_size, self.input_size - 1
+        if len(request.prompt) != 1 or not first <= request.prompt[0] <= last:
+            raise InvalidRequest(
+                f"request {request.id!r}: prompt {list(request.prompt[:8])}; this target reads "
+                f"one class, id {first} to {last} (the last stands for none)"
+            )
+
+    def feed(self, canvases: Several[Canvas], plans: Several[Plan]) -> list[Feed]:
+        """For the first map the class, for others the vectors that the maps before add up to."""
+        scales = np.array([self._scales.scale_of(canvas) for canvas in canvases])
+        known: dict[int, torch.Tensor] = {}
+        for scale in np.unique(scales[scales > 0]).tolist():
+            members = np.flatnonzero(scales == scale).tolist()
+            tokens = np.stack([canvases[b].values[: self._scales.ends[scale - 1]] for b in members])
+            told = self.tokenizer.next_input(torch.from_numpy(tokens).to(self.device), scale)
+            known.update(zip(members, told, strict=True))
+        return [
+            _feed(canvas.request.prompt[0], len(plan.positions), known.get(b))
+            for b, (canvas, plan) in enumerate(zip(canvases, plans, strict=True))
+        ]
+
+    @torch.inference_mode()
+    def score(self, cache: Cache, batch: Batch, *, hidden: bool = False) -> Scores:
+        """Run the batch's nodes, leave their entries as scratch in the cache, return their logits.
+
+        `hidden` asks for the normed output of all nodes.
+        """
+        assert isinstance(cache, KVCache)
+        layout = lay_out(batch, cache, group=1, window=None, steady=self._steady)
+        weights, owners = self._weights, np.repeat(np.arange(len(batch.rows)), batch.counts)
+        told = self._told(batch)  # [B, D]
+        base = told if weights.modulation is None else weights.modulation(told)
+        x = self._read(batch) + weights.places[layout.positions]
+        views = open_views(cache.kv, layout, self.config.num_heads)
+        for index, block in enumerate(weights.blocks):
+            six = _six(block, base)[owners].unbind(1)  # [T, D] each
+            x = self._attention(x, index, layout, views, (six[0], six[2], six[4]))
+            x = self._feed_forward(x, block, (six[1], six[3], six[5]))
+        scale, shift = weights.last(told)[owners].chunk(2, dim=-1)
+        x = normed(x, scale, shift, self.config.norm_eps)
+        wanted = x if batch.wanted is None else x[batch.wanted]
+        return Scores(weights.head(wanted).float(), x if hidden else None)
+
+    def _told(self, batch: Batch) -> torch.Tensor:
+        """[B, D] what the rows' classes say to every layer."""
+        assert batch.conditions is not None
+        return F.silu(self._weights.classes[batch.conditions - self.vocab_size])
+
+    def _read(self, batch: Batch) -> torch.Tensor:
+        """[T, D] classes and projected vectors."""
+        x = self._weights.classes[np.maximum(batch.tokens - self.vocab_size, 0)]
+        at = np.flatnonzero(batch.tokens == VECTOR)
+        if len(at):
+            assert batch.inputs is not None
+            x[at] = self._weights.project(batch.inputs[at].to(self.device, self.dtype))
+        return x
+
+    def _attention(
+        self,
+        x: torch.Tensor,
+        index: int,
+        layout: Layout,
+        views: Views,
+        told: tuple[torch.Tensor, ...],
+    ) -> torch.Tensor:
+        block, heads = self._weights.blocks[index], self.config.num_heads
+        weigh, scale, shift = told
+        read = normed(x, scale, shift, self.config.norm_eps)
+        qkv = block.qkv(read).view(len(x), 3 * heads, -1)
+        if block.qk_norm is not None:
+            qkv[:, : 2 * heads] = rms_norm(qkv[:, : 2 * heads], block.qk_norm, UNIT_EPS)
+        write(views, index, layout, qkv[:, heads:])
+        return x + block.out(attend(views, index, layout, qkv[:, :heads])) * weigh
+
+    def _feed_forward(
+        self, x: torch.Tensor, block: Block, told: tuple[torch.Tensor, ...]
+    ) -> torch.Tensor:
+        weigh, scale, shift = told
+        grown = block.up(normed(x, scale, shift, self.config.norm_eps))
+        return x + block.down(F.gelu(grown, approximate="tanh")) * weigh
+
+
+def _six(block: Block, base: torch.Tensor) -> torch.Tensor:
+    """[B, 6, D]: how much a layer's halves add, their scales, their shifts."""
+    if block.modulation is not None:
+        return block.modulation(base).view(len(base), 6, -1)
+    assert block.offsets is not None
+    return base.view(len(base), 6, -1) + block.offsets
+
+
+def _feed(condition: int, count: int, vectors: torch.Tensor | None) -> Feed:
+    """A whole map [n]: every place sees all of it; the class stands in the first map."""
+    return Feed(
+        tokens=np.full(count, condition if vectors is None else VECTOR, dtype=np.int64),
+        depths=np.arange(count),
+        visible=np.ones((count, count), dtype=np.bool_),
+        wanted=np.arange(count),
+        kept=np.arange(count),
+        vectors=vectors,
+        condition=condition,
+    )
+
+
+def _sizes(config: NextScaleConfig) -> DecoderConfig:
+    """What a cache must know."""
+    return DecoderConfig(
+        architecture=NextScaleTarget.architecture,
+        vocab_size=config.vocab_size,
+        width=config.width,
+        inner_width=config.inner_width,
+        num_layers=config.num_layers,
+        num_heads=config.num_heads,
+        num_kv_heads=config.num_heads,
+        head_dim=config.width // config.num_heads,
+        context_length=1 + config.num_tokens,
+    )
+
+
+def load_next_scale(
+    folder: Path, *, dtype: torch.dtype, device: torch.device, steady: bool | None = None
+) -> NextScaleTarget:
+    """The target in `folder`, with the tokenizer in its subfolder.
+
+    Raises:
+        UnsupportedCheckpoint: a file, field or tensor is missing or does not fit; it is named.
+    """
+    config = read_config(folder, NextScaleConfig)
+    tensors = read_tensors(folder / TENSORS)
+    with torch.device("meta"):
+        check_shapes(tensors, NextScaleModel(config), str(folder))
+    tokenizer = load_tokenizer(folder)
+    if not isinstance(tokenizer, ScaleTokenizer):
+        raise UnsupportedCheckpoint(f"{folder}: its tokenizer is not one of scales")
+    return NextScaleTarget(config, tensors, tokenizer, dtype=dtype, device=device, steady=steady)
+
+
+def _check_tokenizer(config: NextScaleConfig, tokenizer: ScaleTokenizer) -> None:
+    for name in ("vocab_size", "code_width", "scales"):
+        own, its = getattr(config, name), getattr(tokenizer.config, name)
+        if own != its:
+            raise UnsupportedCheckpoint(f"the target's {name} is {own!r}, its tokenizer's {its!r}")
