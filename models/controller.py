@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.costs import PassCost, RoundCost
+from models.costs import PassCost, Ratio, RoundCost
 from models.draft import NOTHING, Shape
 from models.sequence import Sequence
 
@@ -71,7 +71,9 @@ class FixedSize:
     def observe(self, sequence: Sequence, shape: Shape, depth: int, accepted: int) -> None:
         """Nothing to learn."""
 
-    def observe_round(self, shape: Shape, rows: int, nodes: int, seconds: float) -> None:
+    def observe_round(
+        self, shape: Shape, rows: int, nodes: int, tokens: int, seconds: float
+    ) -> None:
         """Nothing to learn."""
 
     def forget(self, request_id: str) -> None:
@@ -89,6 +91,8 @@ class Controller:
         self._each: dict[str, dict[int, Acceptance]] = {}
         self._chosen, self._age, self._rows = NOTHING, REPLAN_ROUNDS, 0
         self._idle, self._probe = 0, FIRST_PROBE
+        self._yields: dict[Shape, Ratio] = {}  # tokens of a round, seen over expected
+        self._expected = 1.0  # tokens of the round that is under way
         self._drafted = 0  # rounds since a plain one
         self._probing = False
 
@@ -133,9 +137,14 @@ class Controller:
             rates, fills = seen[shape.width]
             gain = fills * (expected_tokens(rates, shape.depth) - 1)  # [B]
             now = float(rows + gain.sum()) / self._seconds(shape, rows, float(fills.sum()))
+            now *= self._yield(shape) * (MIN_GAIN if shape == self._chosen else 1.0)
             if now > speed:
                 best, speed = shape, now
         return best
+
+    def _yield(self, shape: Shape) -> float:
+        known = self._yields.get(shape)
+        return 1.0 if known is None else known.value
 
     def _seconds(self, shape: Shape, rows: int, drafts: float) -> float:
         """Of a round in which `drafts` whole drafts come."""
@@ -144,20 +153,20 @@ class Controller:
     def _worth(self, sequences: Several[Sequence], shape: Shape) -> list[int]:
         """Leave out requests whose guesses cost the batch more than they bring it."""
         rows = len(sequences)
-        if rows == 1 or self._probing:
-            return list(range(rows))
         rates, fills = self._rates(sequences, shape.width)
         gain = fills * (expected_tokens(rates, shape.depth) - 1)  # [B]
-        seconds = self._seconds(shape, rows, float(fills.sum()))
-        dearer = seconds - self._cost(NOTHING, rows, rows)
-        speed = float(gain.sum() + rows) / seconds
-        worth = gain >= 0.5 * speed * dearer * fills / max(float(fills.sum()), 1e-9)
-        for b in np.flatnonzero(
-            ~worth
-        ).tolist():  # what they showed is slowly forgotten, so they return
+        worth = np.ones(rows, dtype=np.bool_)
+        if rows > 1 and not self._probing:
+            seconds = self._seconds(shape, rows, float(fills.sum()))
+            dearer = seconds - self._cost(NOTHING, rows, rows)
+            speed = float(gain.sum() + rows) / seconds
+            worth = gain >= 0.5 * speed * dearer * fills / max(float(fills.sum()), 1e-9)
+        for b in np.flatnonzero(~worth).tolist():
+            # What they showed is slowly forgotten, so that they get another chance.
             for seen in self._each.get(sequences[b].id, {}).values():
                 seen.forget(DECAY)
-        return [b for b in range(rows) if worth[b]]
+        self._expected = rows + float(gain[worth].sum())
+        return np.flatnonzero(worth).tolist()
 
     def _rates(self, sequences: Several[Sequence], width: int) -> tuple[Floats, Floats]:
         """[B] chance that a level of this width holds each request's next token, and [B] fills."""
@@ -194,9 +203,14 @@ class Controller:
         mine = self._each.setdefault(sequence.id, {}).setdefault(shape.width, Acceptance())
         mine.observe(trials, accepted, given, DECAY)
 
-    def observe_round(self, shape: Shape, rows: int, nodes: int, seconds: float) -> None:
-        """A round of `rows` requests and `nodes` scored nodes took `seconds`, all in all."""
+    def observe_round(
+        self, shape: Shape, rows: int, nodes: int, tokens: int, seconds: float
+    ) -> None:
+        """A round of `rows` requests and `nodes` scored nodes gave `tokens` in `seconds`."""
         self._cost.observe(shape, rows, nodes, seconds)
+        if shape.depth:
+            seen = self._yields.setdefault(shape, Ratio(1.0, prior=16, window=128))
+            seen.observe(tokens / self._expected)
 
     def forget(self, request_id: str) -> None:
         """The request has ended."""

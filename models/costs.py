@@ -33,15 +33,16 @@ class PassCost:
 
 @dataclass(slots=True)
 class Ratio:
-    """Seen over predicted, a running mean in which one outlier counts little."""
+    """Seen over predicted: a mean over the last `window` or so, begun with `prior` as the value."""
 
     value: float
+    prior: int = 1
+    window: int = 16
     count: int = 0
 
     def observe(self, ratio: float) -> None:
         self.count += 1
-        bounded = min(max(ratio, 0.5 * self.value), 2 * self.value)
-        self.value += (bounded - self.value) / min(self.count + 1, 16)
+        self.value += (ratio - self.value) / min(self.count + self.prior, self.window)
 
 
 class RoundCost:
@@ -85,8 +86,8 @@ class RoundCost:
         ratio, scale = seconds / self._predicted(shape, rows, nodes), rows.bit_length()
         own = self._shapes.setdefault((shape, scale), Ratio(self._ratio(shape, rows).value))
         kind = self._kinds.setdefault((shape.depth > 0, scale), Ratio(self._all.value))
-        for known in (own, kind, self._all):
-            known.observe(ratio)
+        for known in (own, kind, self._all):  # one outlier counts little
+            known.observe(min(max(ratio, 0.5 * known.value), 2 * known.value))
 
 
 def measure(model: Target, *, context: int = 64, largest: int = SIZES[-1]) -> PassCost:

@@ -12,7 +12,7 @@ import torch
 
 from models.batch import Batch, Ints
 from models.canvas import Canvas
-from models.errors import InvalidRequest
+from models.errors import InvalidOption, InvalidRequest
 from models.feed import Feed, GroupTarget, pack
 from models.logprobs import logprobs_of
 from models.noise import NoiseStore
@@ -36,6 +36,15 @@ class Groups:
     def owners(self) -> Ints:
         """[W] the request of every planned position."""
         return np.repeat(np.arange(len(self.plans)), [len(p.positions) for p in self.plans])
+
+
+def need_plain(drafter: str, verify: str) -> None:
+    """Raise InvalidOption for what has no meaning where positions are decided in groups."""
+    told = "this target decides its tokens in groups; there is nothing to"
+    if drafter != "none":
+        raise InvalidOption("drafter", drafter, f"none: {told} draft")
+    if verify != "match":
+        raise InvalidOption("verify", verify, f"match: {told} verify")
 
 
 def new_canvas(request: Request, target: GroupTarget) -> Canvas:

@@ -19,10 +19,10 @@ import numpy as np
 from models.admission import check_request
 from models.draft import EMPTY, NOTHING, Draft, Shape, depths
 from models.drafters.base import DraftContext, Drafter
-from models.errors import InvalidOption, InvalidRequest
+from models.errors import InvalidRequest
 from models.feed import GroupTarget
 from models.figures import Figures
-from models.groups import choose, new_canvas, plan_groups, settle
+from models.groups import choose, need_plain, new_canvas, plan_groups, settle
 from models.logprobs import token_logprobs
 from models.noise import NoiseStore
 from models.packing import draft_batch, prompt_batch
@@ -41,7 +41,9 @@ class Sizing(Protocol):
 
     def plan(self, sequences: Several[Sequence]) -> tuple[Shape, list[int]]: ...
     def observe(self, sequence: Sequence, shape: Shape, depth: int, accepted: int) -> None: ...
-    def observe_round(self, shape: Shape, rows: int, nodes: int, seconds: float) -> None: ...
+    def observe_round(
+        self, shape: Shape, rows: int, nodes: int, tokens: int, seconds: float
+    ) -> None: ...
     def forget(self, request_id: str) -> None: ...
 
 
@@ -72,7 +74,7 @@ class TokenLoop:
         self._rows = Rows(self._cache)
         self._groups = None if target.schedule.in_order else cast(GroupTarget, target)
         if self._groups is not None:
-            _needs_plain(drafter, verify)
+            need_plain(drafter.name if drafter else "none", verify)
         self._sums: dict[str, float | tuple[int, ...]] = {}
         self._ids: set[str] = set()  # of requests that have not ended
         self._processors: dict[int, tuple[list[Sequence], Processor]] = {}  # by first row
@@ -211,8 +213,8 @@ class TokenLoop:
         results = self._finish()
         self._marks.note("other")
         self._book_transfer("other")
-        nodes = len(batch.tokens)
-        self.sizing.observe_round(shape, len(running), nodes, self._marks.round_s())
+        nodes, tokens = len(batch.tokens), sum(len(c.tokens) for c in commits)
+        self.sizing.observe_round(shape, len(running), nodes, tokens, self._marks.round_s())
         return results
 
     def _half(self) -> tuple[int, list[Sequence]]:
@@ -325,12 +327,3 @@ class TokenLoop:
                 sums[name] = tuple(a + b for a, b in zip_longest(old, value, fillvalue=0))  # type: ignore[arg-type]
             else:
                 sums[name] = sums.get(name, 0) + value  # type: ignore[operator]
-
-
-def _needs_plain(drafter: Drafter | None, verify: str) -> None:
-    """Refuse what has no meaning where positions are decided in groups."""
-    told = "this target decides its tokens in groups; there is nothing to"
-    if drafter is not None:
-        raise InvalidOption("drafter", drafter.name, f"none: {told} draft")
-    if verify != "match":
-        raise InvalidOption("verify", verify, f"match: {told} verify")

@@ -36,15 +36,17 @@ def play(controller, members, rounds, *, right, widened=None, rng=None, slower=1
     for _ in range(rounds):
         shape, drafting = controller.plan(members)
         shapes.append((shape, drafting))
+        tokens = len(members)
         for b in drafting:
             chances = right if shape.width == 1 or widened is None else widened
             wrong = np.flatnonzero(rng.random(shape.depth) >= chances[b])
             accepted = int(wrong[0]) if len(wrong) else shape.depth
+            tokens += accepted
             controller.observe(members[b], shape, shape.depth, accepted)
         nodes = len(members) + len(drafting) * shape.budget
         seconds = controller._cost._predicted(shape, len(members), nodes)
         factor = slower if shape.depth else 1.0
-        controller.observe_round(shape, len(members), nodes, factor * seconds)
+        controller.observe_round(shape, len(members), nodes, tokens, factor * seconds)
     return shapes
 
 
@@ -168,7 +170,7 @@ def test_drafts_that_do_not_come_are_not_counted_as_wrong():
         given = shape.depth if turn % 3 == 0 else 0
         for b in drafting:
             controller.observe(members[b], shape, given, given)
-        controller.observe_round(shape, 1, 1 + given, 1.3e-3)
+        controller.observe_round(shape, 1, 1 + given, 1 + given, 1.3e-3)
     assert last([controller.plan(members)]).depth >= 16
     assert controller._fill() == pytest.approx(1 / 3, abs=0.1)
 
