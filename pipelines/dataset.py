@@ -13,9 +13,9 @@ import ray
 from ray.data import DataContext, Datasource, ReadTask, TaskPoolStrategy
 from ray.data.block import BlockMetadata
 
-from actors.tokenizer import TokenizerActor
+from pipelines.modality import Codec, Modality
 from pipelines.read import read_shard
-from pipelines.rows import Encoder, encoded, text_prompts
+from pipelines.rows import encoded, prompt_rows
 from pipelines.shards import Shard
 
 CPUS = 0.0  # reserved by a task: model actors may have reserved all that there are
@@ -28,6 +28,7 @@ class PromptSource(Datasource):
         self,
         shards: Sequence[Shard],
         schema: pa.Schema,
+        modality: Modality,
         *,
         prompt_field: str,
         id_field: str,
@@ -35,7 +36,7 @@ class PromptSource(Datasource):
     ) -> None:
         """`beside_driver`: the files can only be read on the driver's node."""
         super().__init__()  # type: ignore[no-untyped-call]
-        self._shards, self._schema = shards, schema
+        self._shards, self._schema, self._modality = shards, schema, modality
         self._prompt_field, self._id_field = prompt_field, id_field
         self._beside_driver = beside_driver
 
@@ -62,7 +63,7 @@ class PromptSource(Datasource):
         """One task per shard, whatever the parallelism."""
         return [
             ReadTask(
-                _reader(shard, self._schema, self._prompt_field, self._id_field),
+                _reader(shard, self._schema, self._modality, self._prompt_field, self._id_field),
                 BlockMetadata(
                     num_rows=shard.num_rows, size_bytes=None, input_files=None, exec_stats=None
                 ),
@@ -72,27 +73,27 @@ class PromptSource(Datasource):
 
 
 def _reader(
-    shard: Shard, schema: pa.Schema, prompt_field: str, id_field: str
+    shard: Shard, schema: pa.Schema, modality: Modality, prompt_field: str, id_field: str
 ) -> Callable[[], Iterable[pa.Table]]:
     def read() -> Iterable[pa.Table]:
         rows = read_shard(shard, schema, prompt_field=prompt_field, id_field=id_field)
-        yield text_prompts(rows, shard=shard.index, prompt_field=prompt_field)
+        yield prompt_rows(rows, shard=shard.index, prompt_field=prompt_field, read=modality.prompt)
 
     return read
 
 
 @cache
-def encoder_of(checkpoint: str) -> Encoder:
+def codec_of(modality: Modality) -> Codec:
     """The checkpoint's tokenizer, once per process."""
-    return TokenizerActor(checkpoint)
+    return modality.codec()
 
 
-def encode(table: pa.Table, checkpoint: str) -> pa.Table:
-    """A block of rows with token ids for texts."""
-    return encoded(table, encoder_of(checkpoint))
+def encode(table: pa.Table, modality: Modality) -> pa.Table:
+    """A block of rows with token ids for prompts."""
+    return encoded(table, codec_of(modality))
 
 
-def stream(source: PromptSource, checkpoint: str, *, tasks: int = 2) -> Iterator[pa.Table]:
+def stream(source: PromptSource, modality: Modality, *, tasks: int = 2) -> Iterator[pa.Table]:
     """Start reading and encoding, `tasks` shards at a time; the tables as they become ready.
 
     Both run in one task: what was read goes on to the tokenizer without a copy in between.
@@ -103,7 +104,7 @@ def stream(source: PromptSource, checkpoint: str, *, tasks: int = 2) -> Iterator
         source, override_num_blocks=source.num_shards, num_cpus=CPUS, compute=at_once
     ).map_batches(
         encode,
-        fn_kwargs={"checkpoint": checkpoint},
+        fn_kwargs={"modality": modality},
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=CPUS,

@@ -1,7 +1,7 @@
 """What decides a job's rows, so that only the same job goes on with an output folder.
 
-Where models and input lie does not matter, what they hold does. With `match`, neither the drafter
-nor the number of actors is part of it: they do not change a token.
+Where models and input lie does not matter, what they hold does. With `match` or `jacobi`, neither
+who guesses ahead nor the number of actors is part of it: they do not change a token.
 """
 
 import hashlib
@@ -9,24 +9,26 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import UnsupportedCheckpoint
+from models.images.load import FOLDER as TOKENIZER
 from pipelines.config import GenerateConfig
 from pipelines.options import deciding
 from pipelines.shards import Plan
 
 FORMAT = 1
 NOISE = "gumbel-argmax"  # the map from noise to token: part of a seed's meaning
+SAME_TOKENS = (None, "sequential", "jacobi")
 ENDS = 1 << 16  # bytes of a large file's start and end that stand for it
 
 
 def fingerprint(config: GenerateConfig, plan: Plan) -> dict[str, Any]:
     """The job as JSON."""
     settings = deciding(config)
+    changing: tuple[str, ...] = ()
     if config.verify != "match":
-        settings |= {
-            "drafter": config.drafter,
-            "draft_tokens": config.draft_tokens,
-            "draft_width": config.draft_width,
-        }
+        changing = ("drafter", "draft_tokens", "draft_width")
+    elif config.decoder not in SAME_TOKENS:
+        changing = ("decoder", "window", "coupling")
+    settings |= {name: getattr(config, name) for name in changing}
     return {
         "format": FORMAT,
         "noise": NOISE,
@@ -41,13 +43,15 @@ def fingerprint(config: GenerateConfig, plan: Plan) -> dict[str, Any]:
 
 def checkpoint_digest(folder: str) -> str:
     """Tells checkpoints apart by their files' names, sizes, starts and ends."""
-    files = sorted(path for path in Path(folder).glob("*") if _belongs(path))
-    if not any(path.name == "config.json" for path in files):
+    root = Path(folder)
+    names = ("*", f"{TOKENIZER}/*")  # an image's pixels are its tokenizer's
+    files = sorted(path for name in names for path in root.glob(name) if _belongs(path))
+    if root / "config.json" not in files:
         raise UnsupportedCheckpoint(f"target {folder!r} is no checkpoint: it has no config.json")
     digest = hashlib.blake2b(digest_size=16)
     for path in files:
         size = path.stat().st_size
-        digest.update(f"{path.name}\0{size}\0".encode())
+        digest.update(f"{path.relative_to(root).as_posix()}\0{size}\0".encode())
         with path.open("rb") as file:
             digest.update(file.read(ENDS))
             file.seek(max(0, size - ENDS))

@@ -2,22 +2,22 @@
 
 files -> shards -> prompts -> token ids     Ray Data            pipelines/dataset.py
       -> requests -> results                target actors       actors/, pipelines/drive.py
-      -> texts, rows -> output files        a writer actor      pipelines/writer.py
+      -> texts or images -> output files    a writer actor      pipelines/writer.py
       -> committed                          here                pipelines/manifest.py
+
+What differs between texts and images is in pipelines/modality.py.
 """
 
 import json
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from functools import partial
 
 import pyarrow as pa
 import ray
 
 from actors.errors import PoolFailed
 from actors.pool import TargetPool
-from actors.tokenizer import TokenizerActor
 from cluster import storage
 from cluster.connect import connected
 from cluster.errors import StorageError
@@ -29,12 +29,14 @@ from pipelines.dataset import PromptSource, stream
 from pipelines.drive import Drive
 from pipelines.errors import JobFailed
 from pipelines.fingerprint import NOISE
+from pipelines.modality import modality_of
 from pipelines.options import as_dict
 from pipelines.prefetch import Prefetch
 from pipelines.prepare import Prepared, prepare
 from pipelines.progress import Progress
 from pipelines.remote_writer import RemoteWriter
 from pipelines.summary import Summary, summarize
+from pipelines.writer import publish_all
 
 SPARE_CPUS = 2  # logical CPUs of a private cluster for reading, encoding and writing
 
@@ -47,9 +49,11 @@ def generate(config: GenerateConfig) -> Summary:
         StorageError: the input cannot be read or the output not be written.
     """
     began = time.monotonic()
-    TokenizerActor(config.engine().target)  # both check what only the models know
+    modality_of(config).codec()  # both check what only the models know
     job = prepare(config)
     summary = run(job, began=began) if job.todo else _summary(job, Figures())
+    parts = [entry.file for _, entry in sorted(job.manifest.entries.items())]
+    publish_all(job.layout.url, job.layout.modality.beside(job.layout.url, parts))
     url = config.summary or storage.join(job.layout.url, "_summary.json")
     data = json.dumps(summary.as_dict(), indent=1).encode()
     storage.publish(storage.normalize(url), data)
@@ -58,7 +62,7 @@ def generate(config: GenerateConfig) -> Summary:
 
 def run(job: Prepared, *, began: float) -> Summary:
     """Run the shards that are not committed."""
-    config, engine = job.config, job.config.engine()
+    config = job.config
     min_cpus = config.target_actors + config.draft_actors + SPARE_CPUS
     bar = Progress(
         rows=job.plan.num_rows * config.n,
@@ -69,7 +73,7 @@ def run(job: Prepared, *, began: float) -> Summary:
         bar.note("starting")
         with (
             Prefetch(_tables(job)) as tables,  # reads while the models load
-            closing(RemoteWriter(job.layout, partial(TokenizerActor, engine.target))) as writer,
+            closing(RemoteWriter(job.layout, job.layout.modality.codec)) as writer,
             _pool(config) as pool,
         ):
             bar.begin()
@@ -104,11 +108,12 @@ def _tables(job: Prepared) -> Iterator[pa.Table]:
     source = PromptSource(
         job.todo,
         job.plan.schema,
+        job.layout.modality,
         prompt_field=job.config.prompt_field,
         id_field=job.config.id_field,
         beside_driver=storage.is_local(storage.normalize(job.config.input)),
     )
-    return stream(source, job.config.engine().target)
+    return stream(source, job.layout.modality)
 
 
 def _summary(
@@ -126,6 +131,7 @@ def _summary(
         seconds=seconds,
         startup_seconds=startup_seconds,
         output=job.layout.url,
+        kind=job.layout.modality.kind,
         noise=NOISE,
         engine=engine or {},
         config=as_dict(job.config),

@@ -1,8 +1,9 @@
 """Which shards of an output folder are committed, and which job they belong to.
 
     OUTPUT/part-00000.parquet        a shard's rows, written in one instant
+    OUTPUT/_images/                  its rows' pictures, where they are to be files
     OUTPUT/_manifest/job.json        what decides the rows: settings, checkpoint, input
-    OUTPUT/_manifest/00000.json      commits the shard: its counts and its file's size
+    OUTPUT/_manifest/00000.json      commits the shard: its counts and its files' sizes
 
 A shard without an entry does not count, whatever file there may be: it is run again and its file
 replaced. So a job may be killed at any moment. An entry is created only where there is none, so
@@ -14,22 +15,23 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from cluster import storage
 from cluster.storage import FileInfo
 from pipelines.errors import OutputRefused
+from pipelines.picture_files import FOLDER as PICTURES
 
 FOLDER = "_manifest"
 JOB = f"{FOLDER}/job.json"
 _ENTRY = re.compile(rf"{FOLDER}/\d+\.json")
-_PART = re.compile(r"part-\d+\.parquet")
+_PART = re.compile(rf"part-\d+\.parquet|{PICTURES}/[^/]+\.png")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One committed shard."""
+    """One committed shard: the file of its rows, and other files by name, with their sizes."""
 
     shard: int
     file: str
@@ -39,6 +41,7 @@ class Entry:
     prompt_tokens: int
     tokens: int
     exactness: str
+    files: Mapping[str, int] = field(default_factory=dict)
 
 
 def part_name(shard: int) -> str:
@@ -68,7 +71,8 @@ class Manifest:
                 f"output {url!r} is not empty ({visible[0]!r}) and no job of ours: give another"
             )
         storage.remove_leftovers(url)
-        storage.remove_leftovers(storage.join(url, FOLDER))
+        for folder in (FOLDER, PICTURES):
+            storage.remove_leftovers(storage.join(url, folder))
         if JOB in files and not resume:
             _clear(url, files)
             files = {}
@@ -96,13 +100,13 @@ def _entries(url: str, files: Mapping[str, FileInfo]) -> list[Entry]:
     with ThreadPoolExecutor(16) as pool:
         found = list(pool.map(lambda name: storage.read_bytes(files[name].url), names))
     entries = []
-    for name, data in zip(names, found, strict=True):
+    for place, data in zip(names, found, strict=True):
         entry = Entry(**json.loads(data))
-        part = files.get(entry.file)
-        if part is not None and part.size_bytes == entry.size_bytes:
+        sizes = {entry.file: entry.size_bytes, **entry.files}
+        if all(name in files and files[name].size_bytes == size for name, size in sizes.items()):
             entries.append(entry)
         else:
-            storage.remove(files[name].url)
+            storage.remove(files[place].url)
     return entries
 
 

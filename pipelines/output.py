@@ -1,35 +1,28 @@
 """The output rows of a shard: the input's columns, and what became of each prompt."""
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 
 from models.request import Result, TokenLogprob
 from pipelines.errors import InvalidInput
-from pipelines.rows import ID, RESERVED, TOKENS
+from pipelines.rows import ID, RESERVED
 
 _TOKEN = [("token", pa.int32()), ("logprob", pa.float64())]
 LOGPROBS = pa.list_(pa.struct([*_TOKEN, ("top", pa.list_(pa.struct(_TOKEN)))]))
-CONTEXT = (
-    8  # prompt tokens decoded before a completion, so that its first characters come out right
-)
 
 
-class Decoder(Protocol):
-    """What turns token ids into texts, special tokens left out."""
-
-    def decode_batch(self, tokens: list[list[int]]) -> list[str]: ...
-
-
-def output_schema(columns: pa.Schema, *, id_field: str, samples: int, logprobs: bool) -> pa.Schema:
-    """The columns of every output file.
+def output_schema(
+    columns: pa.Schema, content: pa.Field, *, id_field: str, samples: int, logprobs: bool
+) -> pa.Schema:
+    """The columns of every output file; `content` is that of what was generated.
 
     The row's id comes first if the input has no column for it. `sample` is there if a row has
     several, `logprobs` if asked for.
     """
     own = [
-        ("completion", pa.string()),
+        (content.name, content.type),
         ("tokens", pa.list_(pa.int32())),
         ("finish_reason", pa.string()),
         *([("logprobs", LOGPROBS)] if logprobs else []),
@@ -53,21 +46,19 @@ def output_rows(
     rows: pa.Table,
     results: Sequence[Result],
     seeds: Sequence[int],
+    contents: Mapping[str, list[Any]],
     *,
     schema: pa.Schema,
     id_field: str,
     samples: int,
-    decoder: Decoder,
 ) -> pa.Table:
-    """The output of a shard, `samples` rows for each input row.
+    """The output of a shard: one row per result.
 
-    `results` and `seeds` hold a row's samples one after the other.
+    `rows`: each result's input row. `contents`: what was generated, by its column's name.
     """
-    repeated = rows.take(pa.array([i for i in range(rows.num_rows) for _ in range(samples)]))
-    prompts = repeated.column(TOKENS).to_pylist()
     failed = [result.finish_reason == "error" for result in results]
     own: dict[str, list[Any]] = {
-        "completion": completions(prompts, results, decoder),
+        **contents,
         "tokens": [None if bad else r.tokens for bad, r in zip(failed, results, strict=True)],
         "finish_reason": [r.finish_reason for r in results],
         "logprobs": [_logprobs(r.logprobs) for r in results],
@@ -79,7 +70,12 @@ def output_rows(
         "exactness": [None if bad else r.exactness for bad, r in zip(failed, results, strict=True)],
         "error": [r.error for r in results],
     }
-    return pa.table([_column(field, repeated, own, id_field) for field in schema], schema=schema)
+    return pa.table([_column(field, rows, own, id_field) for field in schema], schema=schema)
+
+
+def repeated(rows: pa.Table, samples: int) -> pa.Table:
+    """Each row `samples` times, one after the other."""
+    return rows.take(pa.array([i for i in range(rows.num_rows) for _ in range(samples)]))
 
 
 def _column(field: pa.Field, rows: pa.Table, own: dict[str, list[Any]], id_field: str) -> Any:
@@ -89,39 +85,6 @@ def _column(field: pa.Field, rows: pa.Table, own: dict[str, list[Any]], id_field
         return pa.array(own[field.name], field.type)
     assert field.name == id_field
     return rows.column(ID)
-
-
-def completions(
-    prompts: Sequence[list[int] | None], results: Sequence[Result], decoder: Decoder
-) -> list[str | None]:
-    """The generated texts, without the stop text that ended them; None for errors."""
-    heads = [(prompt or [])[-CONTEXT:] for prompt in prompts]
-    whole = [[*head, *result.tokens] for head, result in zip(heads, results, strict=True)]
-    alone = [list(result.tokens) for result in results]
-    texts = decoder.decode_batch([*whole, *heads, *alone, *(tokens[:-1] for tokens in whole)])
-    count = len(results)
-    groups = [texts[i * count : (i + 1) * count] for i in range(4)]
-    return [
-        None if result.finish_reason == "error" else completion(result.stop_text, *found)
-        for result, *found in zip(results, *groups, strict=True)
-    ]
-
-
-def completion(stop: str | None, whole: str, head: str, alone: str, before: str) -> str:
-    """The text that follows the prompt, up to the stop text that its last token completed.
-
-    Args:
-        whole: the text of the prompt's last tokens and the generated ones.
-        head: of those of the prompt; alone: of the generated ones, which may lack a first space.
-        before: `whole` without its last token.
-    """
-    offset = len(head) if whole.startswith(head) else len(whole) - len(alone)
-    if stop is None:
-        return whole[offset:] if whole.startswith(head) else alone
-    start = max(offset, len(before.rstrip("\ufffd")) - len(stop) + 1)
-    end = whole.find(stop, start)
-    end = end if end >= 0 else whole.rfind(stop, max(offset, 0))
-    return whole[offset : end if end >= 0 else None]
 
 
 def _logprobs(found: tuple[TokenLogprob, ...] | None) -> list[dict[str, Any]] | None:

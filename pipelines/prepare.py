@@ -14,6 +14,7 @@ from pipelines.errors import InvalidInput
 from pipelines.fingerprint import fingerprint
 from pipelines.inputs import find_inputs
 from pipelines.manifest import Entry, Manifest
+from pipelines.modality import modality_of
 from pipelines.output import output_schema
 from pipelines.shards import Plan, Shard, make_plan
 from pipelines.survey import survey
@@ -50,9 +51,12 @@ def prepare(config: GenerateConfig) -> Prepared:
     """Check what can be checked without a model; opens the output folder.
 
     Raises:
-        PacelineError: the input or the output folder cannot be used as the configuration says.
+        PacelineError: the target is none, an option does not fit it, or the input or the output
+            folder cannot be used as the configuration says.
         StorageError: the input cannot be read or the output not be written.
     """
+    modality = modality_of(config)
+    config = modality.settled(config)
     source, url = storage.normalize(config.input), storage.normalize(config.output)
     if f"{url}/".startswith(f"{source}/"):
         raise InvalidInput(f"output {url!r} lies in the input {source!r}, which would change it")
@@ -60,13 +64,17 @@ def prepare(config: GenerateConfig) -> Prepared:
     if summary and storage.is_folder(summary):
         raise InvalidOption("summary", config.summary, "a file's name is needed, not a folder's")
     plan = _plan(config, source)
+    modality.check_plan(plan, config)
     schema = output_schema(
         plan.schema,
+        modality.column,
         id_field=config.id_field,
         samples=config.n,
         logprobs=config.logprobs is not None,
     )
-    layout = Layout(url=url, schema=schema, id_field=config.id_field, samples=config.n)
+    layout = Layout(
+        url=url, schema=schema, modality=modality, id_field=config.id_field, samples=config.n
+    )
     manifest = Manifest.open(url, fingerprint(config, plan), resume=config.resume)
     earlier = tuple(manifest.entries.values())
     return Prepared(config=config, plan=plan, layout=layout, manifest=manifest, earlier=earlier)

@@ -6,13 +6,13 @@ Ids and seeds are those of `paceline generate`, so the tokens are, too.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from actors.tokenizer import TokenizerActor
 from cluster import storage
 from models.request import Request, Sampling
 from pipelines.errors import InvalidInput
 from pipelines.inputs import find_inputs
+from pipelines.modality import modality
 from pipelines.read import read_shard
-from pipelines.rows import ID, PROBLEM, TOKENS, encoded, text_prompts
+from pipelines.rows import ID, PROBLEM, TOKENS, encoded, prompt_rows
 from pipelines.seeds import row_seed
 from pipelines.shards import make_plan
 from pipelines.survey import survey
@@ -39,9 +39,9 @@ def read_prompts(
     if not plan.shards:
         raise InvalidInput(f"input {storage.normalize(url)!r} has no rows")
     rows = read_shard(plan.shards[0], plan.schema, prompt_field=prompt_field, id_field=id_field)
-    table = encoded(
-        text_prompts(rows, shard=0, prompt_field=prompt_field), TokenizerActor(checkpoint)
-    ).select([ID, PROBLEM, TOKENS])
+    made = modality(checkpoint)
+    asked = prompt_rows(rows, shard=0, prompt_field=prompt_field, read=made.prompt)
+    table = encoded(asked, made.codec()).select([ID, PROBLEM, TOKENS])
     good = [row for row in table.to_pylist() if row[PROBLEM] is None and row[TOKENS]]
     if not good:
         reason = table.column(PROBLEM).to_pylist()[0] or "the prompt has no tokens"

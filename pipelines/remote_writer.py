@@ -8,15 +8,15 @@ import ray
 from cluster.connect import beside_driver
 from cluster.storage import is_local
 from pipelines.manifest import Entry
-from pipelines.output import Decoder
+from pipelines.modality import Codec
 from pipelines.writer import FinishedShard, Layout, ShardWriter, parquet_bytes
 
 
 class WriterActor:
-    """A shard writer whose decoder is made in its own process."""
+    """A shard writer whose codec is made in its own process."""
 
-    def __init__(self, layout: Layout, make_decoder: Callable[[], Decoder]) -> None:
-        self._writer = ShardWriter(layout, make_decoder())
+    def __init__(self, layout: Layout, make_codec: Callable[[], Codec]) -> None:
+        self._writer = ShardWriter(layout, make_codec())
         parquet_bytes(layout.schema.empty_table())  # loads what pyarrow loads when first used
 
     def write(self, shard: FinishedShard) -> Entry:
@@ -27,12 +27,12 @@ class WriterActor:
 class RemoteWriter:
     """The driver's side. Writing a shard again gives the same file, so a lost call is repeated."""
 
-    def __init__(self, layout: Layout, make_decoder: Callable[[], Decoder]) -> None:
+    def __init__(self, layout: Layout, make_codec: Callable[[], Codec]) -> None:
         where = beside_driver() if is_local(layout.url) else "DEFAULT"
         actor = ray.remote(WriterActor).options(
             num_cpus=0, max_restarts=-1, max_task_retries=3, scheduling_strategy=where
         )
-        self._actor: Any = actor.remote(layout, make_decoder)
+        self._actor: Any = actor.remote(layout, make_codec)
         self._calls: list[ray.ObjectRef[Entry]] = []
 
     @property

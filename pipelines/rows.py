@@ -5,11 +5,12 @@ One Arrow table carries them: the input's columns, and these.
     __shard, __row   the shard's index, the row's place in it
     __id             the row's id as text: the id field's value, or "<file>:<row number>"
     __problem        why the row cannot be run; null if it can
-    __prompt         the prompt's text, then
+    __prompt         the prompt's text (of an image: its class), then
     __tokens         its token ids, in place of the text
 """
 
 import json
+from collections.abc import Callable
 from typing import Protocol
 
 import pyarrow as pa
@@ -27,21 +28,22 @@ class Encoder(Protocol):
     def encode_batch(self, texts: list[str]) -> list[list[int]]: ...
 
 
-def text_prompts(rows: Rows, *, shard: int, prompt_field: str) -> pa.Table:
-    """The rows as the table above, up to their prompts' text."""
-    problems = [
-        place if problem is None else f"{where}: {problem}"
-        for where, problem, place in zip(
-            rows.places,
-            rows.problems,
-            (text_problem(value, prompt_field) for value in rows.prompts),
-            strict=True,
-        )
-    ]
-    prompts = [
-        value if problem is None else None
-        for value, problem in zip(rows.prompts, problems, strict=True)
-    ]
+def prompt_rows(
+    rows: Rows, *, shard: int, prompt_field: str, read: Callable[[object, str], str]
+) -> pa.Table:
+    """The rows as the table above, up to their prompts' text.
+
+    `read`: a field's value as text; raises ValueError with the reason if it is no prompt.
+    """
+    prompts: list[str | None] = []
+    problems: list[str | None] = []
+    for place, problem, value in zip(rows.places, rows.problems, rows.prompts, strict=True):
+        if problem is None:
+            prompt, reason = _read(read, value, prompt_field)
+        else:
+            prompt, reason = None, f"{place}: {problem}"
+        prompts.append(prompt)
+        problems.append(reason)
     ids = [row_id(value, place) for value, place in zip(rows.ids, rows.places, strict=True)]
     columns = {
         SHARD: pa.array([shard] * len(ids), pa.int32()),
@@ -53,13 +55,14 @@ def text_prompts(rows: Rows, *, shard: int, prompt_field: str) -> pa.Table:
     return _with(rows.columns, columns)
 
 
-def text_problem(value: object, field: str) -> str | None:
-    """Why a value cannot be a text model's prompt; None if it can."""
-    if value is None:
-        return f"field {field!r} is missing"
-    if not isinstance(value, str):
-        return f"field {field!r} is {type(value).__name__} {value!r:.80}, not text"
-    return None if value else f"field {field!r} is empty"
+def _read(
+    read: Callable[[object, str], str], value: object, field: str
+) -> tuple[str | None, str | None]:
+    """(the prompt, why there is none)."""
+    try:
+        return read(value, field), None
+    except ValueError as error:
+        return None, str(error)
 
 
 def row_id(value: object, place: str) -> str:

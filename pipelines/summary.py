@@ -19,7 +19,8 @@ class Summary:
 
     `rows_resumed` of the rows were committed by earlier runs. `seconds` begin with the first
     request and end with the last commit; `startup_seconds` come before. `accepted_length` is
-    tokens per request and target pass. `round_ms` is the mean round and its parts.
+    tokens per request and target pass. `round_ms` is the mean round and its parts. `images` (the
+    output folder's) and `passes_per_image` (this run's target passes) are None for texts.
     """
 
     output: str
@@ -43,6 +44,8 @@ class Summary:
     prefill_seconds: float
     exactness: str
     noise: str
+    images: int | None = None
+    passes_per_image: float | None = None
     engine: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
@@ -62,9 +65,17 @@ class Summary:
             f"{self.tokens_per_second:.1f} tokens/s (start-up {self.startup_seconds:.1f} s)",
             f"accepted length  {self.accepted_length:.2f} tokens per target pass",
             f"round            {self.round_ms['round']:.2f} ms: {', '.join(parts)}",
+            *self._images(),
             f"exactness        {self.exactness}",
             f"output           {self.output}",
         ]
+
+    def _images(self) -> list[str]:
+        if self.images is None:
+            return []
+        passes = self.passes_per_image
+        told = f": {passes:.1f} target passes each" if passes else ""
+        return [f"images           {self.images}{told}"]
 
 
 def summarize(
@@ -73,12 +84,15 @@ def summarize(
     earlier: Iterable[Entry],
     figures: Figures,
     seconds: float,
+    kind: str,
     **rest: Any,
 ) -> Summary:
     """The summary of all committed shards, of which earlier runs committed some."""
     entries, earlier = list(entries), list(earlier)
     tokens = sum(entry.tokens for entry in entries)
     new_tokens = tokens - sum(entry.tokens for entry in earlier)
+    done = [sum(entry.rows - entry.rows_failed for entry in part) for part in (entries, earlier)]
+    of_images = kind == "images"
     return Summary(
         rows=sum(entry.rows for entry in entries),
         rows_failed=sum(entry.rows_failed for entry in entries),
@@ -98,6 +112,8 @@ def summarize(
         round_ms=figures.round_ms(),
         prefill_seconds=figures.prefill_s,
         exactness=weakest([entry.exactness for entry in entries]),
+        images=done[0] if of_images else None,
+        passes_per_image=figures.round_rows / max(1, done[0] - done[1]) if of_images else None,
         versions=versions(),
         **rest,
     )

@@ -1,6 +1,7 @@
-"""Turns a finished shard into its output file: decode, put in columns, write in one instant."""
+"""Turns a finished shard into its output files: decode, put in columns, write in one instant."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,7 +11,8 @@ import pyarrow.parquet as pq
 from cluster import storage
 from models.request import Result
 from pipelines.manifest import Entry, part_name
-from pipelines.output import Decoder, output_rows
+from pipelines.modality import Codec, Modality
+from pipelines.output import output_rows, repeated
 from pipelines.rows import TOKENS
 
 EXACTNESS = ("identical", "distribution", "approximate")  # from the strongest to the weakest
@@ -32,6 +34,7 @@ class Layout:
 
     url: str
     schema: pa.Schema
+    modality: Modality
     id_field: str
     samples: int
 
@@ -39,24 +42,27 @@ class Layout:
 class ShardWriter:
     """Writes shards; runs in the driver or as an actor."""
 
-    def __init__(self, layout: Layout, decoder: Decoder) -> None:
-        self._layout, self._decoder = layout, decoder
+    def __init__(self, layout: Layout, codec: Codec) -> None:
+        self._layout, self._codec = layout, codec
 
     def write(self, shard: FinishedShard) -> Entry:
-        """Write a shard's file; returns what will commit it."""
-        layout = self._layout
+        """Write a shard's files, that of the rows last; returns what will commit them."""
+        layout, modality = self._layout, self._layout.modality
+        rows = repeated(shard.rows, layout.samples)
+        contents = modality.contents(rows, shard.results, self._codec, samples=layout.samples)
         table = output_rows(
-            shard.rows,
+            rows,
             shard.results,
             shard.seeds,
+            {modality.column.name: contents.values},
             schema=layout.schema,
             id_field=layout.id_field,
             samples=layout.samples,
-            decoder=self._decoder,
         )
         data = parquet_bytes(table)
+        publish_all(layout.url, contents.files)
         storage.publish(storage.join(layout.url, part_name(shard.index)), data)
-        return _entry(shard, len(data))
+        return _entry(shard, len(data), contents.files)
 
 
 class Writer(Protocol):
@@ -98,12 +104,20 @@ def parquet_bytes(table: pa.Table) -> bytes:
     return bytes(sink.getvalue())
 
 
+def publish_all(url: str, files: Mapping[str, bytes]) -> None:
+    """Write files, by their names in the folder, several at a time."""
+    if files:
+        with ThreadPoolExecutor(16) as pool:
+            urls = (storage.join(url, name) for name in files)
+            list(pool.map(storage.publish, urls, files.values()))
+
+
 def weakest(labels: Sequence[str]) -> str:
     """The exactness of many rows together."""
     return max(labels, key=EXACTNESS.index, default=EXACTNESS[0])
 
 
-def _entry(shard: FinishedShard, size_bytes: int) -> Entry:
+def _entry(shard: FinishedShard, size_bytes: int, files: Mapping[str, bytes]) -> Entry:
     good = [result for result in shard.results if result.finish_reason != "error"]
     lengths = [len(tokens or ()) for tokens in shard.rows.column(TOKENS).to_pylist()]
     return Entry(
@@ -115,4 +129,5 @@ def _entry(shard: FinishedShard, size_bytes: int) -> Entry:
         prompt_tokens=sum(lengths),
         tokens=sum(len(result.tokens) for result in good),
         exactness=weakest([result.exactness for result in good]),
+        files={name: len(data) for name, data in files.items()},
     )

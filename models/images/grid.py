@@ -32,6 +32,11 @@ class GridConfig:
                 f"image_size={self.image_size}: a multiple of {self.conv.shrink} is needed"
             )
 
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of an image."""
+        return (self.image_size // self.conv.shrink) ** 2
+
 
 class GridTokenizer(ImageTokenizer):
     """Codes and what is quantised have length 1, so the nearest is the one of largest product."""
@@ -40,7 +45,7 @@ class GridTokenizer(ImageTokenizer):
 
     def __init__(self, config: GridConfig) -> None:
         super().__init__(config, kernel=1)
-        self.num_tokens = self.side**2
+        self.num_tokens = config.num_tokens
         self._background = config.background
         self._empty: torch.Tensor | None = None
 

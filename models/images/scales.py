@@ -49,6 +49,11 @@ class ScalesConfig:
                 f"image_size={self.image_size}: a multiple of {self.conv.shrink} is needed"
             )
 
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of an image, those of all scales."""
+        return sum(side**2 for side in self.scales)
+
 
 class Residual(Conv):
     """phi: the codes of one scale, smoothed by a convolution to what they add to the features."""

@@ -25,7 +25,7 @@ from pipelines.options import from_mapping
 from pipelines.prefetch import Prefetch
 from pipelines.prepare import Prepared, prepare
 from pipelines.read import read_shard
-from pipelines.rows import encoded, text_prompts
+from pipelines.rows import encoded, prompt_rows
 from pipelines.writer import LocalWriter, ShardWriter
 
 MAX_PROMPT = 200
@@ -111,7 +111,8 @@ def tables(job: Prepared) -> Iterator[pa.Table]:
         rows = read_shard(
             shard, job.plan.schema, prompt_field=config.prompt_field, id_field=config.id_field
         )
-        prompts = text_prompts(rows, shard=shard.index, prompt_field=config.prompt_field)
+        read = job.layout.modality.prompt
+        prompts = prompt_rows(rows, shard=shard.index, prompt_field=config.prompt_field, read=read)
         yield encoded(prompts, ByteTokenizer())
 
 

@@ -14,10 +14,13 @@ from pipelines import lines, read
 from pipelines.columns import arrow_type, fit, merge, shape_of
 from pipelines.errors import InvalidInput
 from pipelines.inputs import find_inputs
-from pipelines.rows import ID, PROBLEM, PROMPT, row_id, text_prompts
+from pipelines.rows import ID, PROBLEM, PROMPT, prompt_rows, row_id
 from pipelines.seeds import row_seed
 from pipelines.shards import Plan, make_plan
 from pipelines.survey import survey
+from pipelines.texts import Texts
+
+READ = Texts(checkpoint="").prompt
 
 
 def plan_of(path: Path | str, *, shard_rows: int = 1000) -> Plan:
@@ -29,7 +32,7 @@ def rows_of(path: Path | str, *, shard_rows: int = 1000) -> list[dict[str, Any]]
     plan, out = plan_of(path, shard_rows=shard_rows), list[dict[str, Any]]()
     for shard in plan.shards:
         rows = read.read_shard(shard, plan.schema, prompt_field="prompt", id_field="id")
-        out += text_prompts(rows, shard=shard.index, prompt_field="prompt").to_pylist()
+        out += prompt_rows(rows, shard=shard.index, prompt_field="prompt", read=READ).to_pylist()
         assert len(rows.places) == shard.num_rows
     return out
 

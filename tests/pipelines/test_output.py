@@ -5,8 +5,9 @@ import pytest
 
 from models.request import Result, TokenLogprob
 from pipelines.errors import InvalidInput
-from pipelines.output import completion, completions, output_rows, output_schema
+from pipelines.output import output_rows, output_schema, repeated
 from pipelines.rows import ID, PROBLEM, ROW, SHARD, TOKENS
+from pipelines.texts import completion, completions
 from pipelines.writer import parquet_bytes, weakest
 from tests.pipelines.inprocess import ByteTokenizer
 
@@ -65,6 +66,9 @@ def test_errors_have_no_completion() -> None:
     assert completions([None], [failed], ByteTokenizer()) == [None]
 
 
+CONTENT = pa.field("completion", pa.string())
+
+
 def rows(count: int) -> pa.Table:
     return pa.table(
         {
@@ -80,27 +84,28 @@ def rows(count: int) -> pa.Table:
 
 def test_columns_in_their_order() -> None:
     prompt = pa.schema([("prompt", pa.string())])
-    schema = output_schema(prompt, id_field="id", samples=2, logprobs=True)
+    schema = output_schema(prompt, CONTENT, id_field="id", samples=2, logprobs=True)
     names = "id prompt completion tokens finish_reason logprobs seed sample accepted_length"
     assert schema.names == [*names.split(), "exactness", "error"]
-    plain = output_schema(prompt, id_field="prompt", samples=1, logprobs=False)
+    plain = output_schema(prompt, CONTENT, id_field="prompt", samples=1, logprobs=False)
     names = "prompt completion tokens finish_reason seed accepted_length exactness error"
     assert plain.names == names.split()
     logprob = TokenLogprob(token=97, logprob=-0.5, top=((97, -0.5), (98, -1.5)))
     results = [result("a", id=str(i), logprobs=(logprob,)) for i in range(4)]
     table = output_rows(
-        rows(2),
+        repeated(rows(2), 2),
         results,
         [1, 2, 3, 2**63 - 1],
+        {"completion": ["a", "b", "c", "d"]},
         schema=schema,
         id_field="id",
         samples=2,
-        decoder=ByteTokenizer(),
     )
     assert table.schema == schema
     first, *_, last = table.to_pylist()
     assert first["id"] == "f:0"
     assert (last["id"], last["sample"], last["seed"]) == ("f:1", 1, 2**63 - 1)
+    assert (first["completion"], last["completion"]) == ("a", "d")
     top = [{"token": 97, "logprob": -0.5}, {"token": 98, "logprob": -1.5}]
     assert first["logprobs"] == [{"token": 97, "logprob": -0.5, "top": top}]
     assert parquet_bytes(table) == parquet_bytes(table)
@@ -108,12 +113,13 @@ def test_columns_in_their_order() -> None:
 
 def test_columns_that_the_output_needs_are_refused() -> None:
     for name in ("completion", "tokens", "error", "__row"):
+        schema = pa.schema([(name, pa.string())])
         with pytest.raises(InvalidInput, match=f"already|column '{name}'"):
-            output_schema(pa.schema([(name, pa.string())]), id_field="id", samples=1, logprobs=True)
+            output_schema(schema, CONTENT, id_field="id", samples=1, logprobs=True)
     sample = pa.schema([("sample", pa.int32())])
-    output_schema(sample, id_field="id", samples=1, logprobs=False)
+    output_schema(sample, CONTENT, id_field="id", samples=1, logprobs=False)
     with pytest.raises(InvalidInput, match="'sample'"):
-        output_schema(sample, id_field="id", samples=2, logprobs=False)
+        output_schema(sample, CONTENT, id_field="id", samples=2, logprobs=False)
 
 
 def test_the_weakest_label_counts() -> None:

@@ -1,0 +1,87 @@
+"""What an image target's folder says of itself: classes, tokens, their order. Loads no tensor."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.checkpoint import read_configs
+from models.config import Json
+from models.errors import UnsupportedCheckpoint
+from models.images.grid import GridConfig, GridTokenizer
+from models.images.load import FOLDER
+from models.images.scales import ScalesConfig, ScaleTokenizer
+from models.images.store import model_type, read_config
+
+OURS = "paceline_"  # what the model_type of our own layouts begins with; targets are of images
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageTarget:
+    """Its prompt is one class, as the id `vocab_size` + class; its output is `num_tokens` tokens.
+
+    `in_order`: they are written one after the other, so that they can be guessed ahead.
+    """
+
+    vocab_size: int
+    num_classes: int
+    num_tokens: int
+    in_order: bool
+    guidance: float = 1.0  # the scale that the checkpoint suggests
+
+
+def image_target(checkpoint: str | Path) -> ImageTarget | None:
+    """What the folder says; None if its target is not one of images.
+
+    Raises:
+        UnsupportedCheckpoint: it has no config.json, or no tokenizer that fits the target.
+    """
+    folder = Path(checkpoint)
+    raw, generation = read_configs(folder)
+    if not str(raw.get("model_type")).startswith(OURS):
+        return None
+    sizes = _tokenizer_sizes(folder)
+    vocab_size = _whole(raw, "vocab_size", folder)
+    if vocab_size != sizes.vocab_size:
+        raise UnsupportedCheckpoint(
+            f"{folder}: the target has {vocab_size} tokens, its tokenizer {sizes.vocab_size}"
+        )
+    return ImageTarget(
+        vocab_size=vocab_size,
+        num_classes=_whole(raw, "num_classes", folder),
+        num_tokens=sizes.num_tokens,
+        in_order=isinstance(sizes, GridConfig),
+        guidance=_suggested(generation, folder),
+    )
+
+
+def _tokenizer_sizes(folder: Path) -> GridConfig | ScalesConfig:
+    if not (folder / FOLDER).is_dir():
+        told = f"a folder {FOLDER!r} with its image tokenizer is needed"
+        raise UnsupportedCheckpoint(f"{folder} holds an image target alone: {told}")
+    kind = model_type(folder / FOLDER)
+    if kind == GridTokenizer.model_type:
+        return read_config(folder / FOLDER, GridConfig)
+    if kind == ScaleTokenizer.model_type:
+        return read_config(folder / FOLDER, ScalesConfig)
+    told = f"its model_type is {kind!r}"
+    raise UnsupportedCheckpoint(f"{folder / FOLDER} holds no image tokenizer: {told}")
+
+
+def _whole(raw: Json, name: str, folder: Path) -> int:
+    value = raw.get(name)
+    if type(value) is not int or value < 1:
+        raise UnsupportedCheckpoint(
+            f"{folder}: config.json: {name} is {value!r}; a whole number is needed"
+        )
+    return value
+
+
+def _suggested(generation: Json, folder: Path) -> float:
+    """transformers' name for it."""
+    value = generation.get("guidance_scale")
+    if value is None:
+        return 1.0
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 100:
+        raise UnsupportedCheckpoint(
+            f"{folder}: generation_config.json: guidance_scale is {value!r}; 0 to 100 is needed"
+        )
+    return float(value)

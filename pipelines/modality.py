@@ -1,0 +1,87 @@
+"""What differs between texts and images on the way through a generate job; all else is one path.
+
+A row's prompt becomes what the codec encodes, a result what the codec decodes. The modality is
+chosen once, by the target's checkpoint, and travels to tasks and actors as a small frozen object.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from models.images.about import image_target
+from models.request import Result
+from pipelines.config import GenerateConfig
+from pipelines.shards import Plan
+
+
+class Codec(Protocol):
+    """Prompts to token ids, token ids to what they stand for; see actors/."""
+
+    def encode_batch(self, texts: list[str]) -> list[list[int]]: ...
+    def decode_batch(self, tokens: list[list[int]]) -> Sequence[Any]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """A shard's generated things: a value per row, and files by their names in the output."""
+
+    values: list[Any]
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+
+class Modality(Protocol):
+    """Equal for equal checkpoints and options, and hashable: its codec is made once per process."""
+
+    @property
+    def kind(self) -> str: ...
+    def __hash__(self) -> int: ...
+
+    @property
+    def column(self) -> pa.Field:
+        """The output's column of what was generated."""
+
+    def settled(self, config: GenerateConfig) -> GenerateConfig:
+        """The configuration with the defaults that depend on the target.
+
+        Raises:
+            InvalidOption: an option makes no sense for such a target.
+        """
+
+    def check_plan(self, plan: Plan, config: GenerateConfig) -> None:
+        """Raise InvalidInput if the input as a whole cannot have such an output."""
+
+    def prompt(self, value: object, field: str) -> str:
+        """A field's value as the codec encodes it; raises ValueError if it is no prompt."""
+
+    def codec(self) -> Codec:
+        """The checkpoint's tokenizer, ready to use."""
+
+    def contents(
+        self, rows: pa.Table, results: Sequence[Result], codec: Codec, *, samples: int
+    ) -> Contents:
+        """What the results hold. `rows`: each result's row, so `samples` times each."""
+
+    def beside(self, url: str, parts: Sequence[str]) -> Mapping[str, bytes]:
+        """Files to be written beside the rows of these files, in their order, when all is done."""
+
+
+def modality_of(config: GenerateConfig) -> Modality:
+    """By the target's config.json.
+
+    Raises:
+        UnsupportedCheckpoint: the folder has none, or an image target lacks its tokenizer.
+    """
+    return modality(config.engine().target, files=config.images_as == "files")
+
+
+def modality(checkpoint: str, *, files: bool = False) -> Modality:
+    """Of a checkpoint; `files`: images are written as files."""
+    from pipelines.images import Images
+    from pipelines.texts import Texts
+
+    about = image_target(checkpoint)
+    if about is None:
+        return Texts(checkpoint=checkpoint)
+    return Images(checkpoint=checkpoint, about=about, as_files=files)
