@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from tokenizers import Tokenizer
@@ -11,6 +12,8 @@ from models.costs import PassCost, measure
 from models.draft import NOTHING, Shape
 from models.drafters import Drafter, LookupDrafter, ModelDrafter
 from models.errors import InvalidOption, UnsupportedCheckpoint
+from models.feed import GroupTarget
+from models.groups import need_plain
 from models.guided import guide
 from models.load import load_target
 from models.loop import Sizing, TokenLoop
@@ -81,6 +84,8 @@ def build_loop(config: EngineConfig, *, drafter: Drafter | None = None) -> Token
         torch.set_num_threads(config.threads)
     target = load_target(config.target, dtype=DTYPES[config.dtype], device=config.device)
     target = guide(target, config.guidance)
+    if not target.schedule.in_order:
+        need_plain(config.drafter, config.verify)
     max_length = _max_length(config, target)
     made = drafter if drafter is not None else build_drafter(config, target, max_length)
     return TokenLoop(
@@ -89,7 +94,7 @@ def build_loop(config: EngineConfig, *, drafter: Drafter | None = None) -> Token
         _sizing(config, target, made),
         rows=config.batch_size,
         max_length=max_length,
-        scratch=_scratch(config),
+        scratch=_scratch(config) + _group_scratch(target),
         verify=config.verify,
         prefill_chunk=config.prefill_chunk,
         decode=text_decoder(config.target),
@@ -114,6 +119,10 @@ def build_drafter(
     model = load_target(
         config.drafter, dtype=DTYPES[config.dtype], device=config.device, steady=False
     )
+    if not model.schedule.in_order:
+        raise UnsupportedCheckpoint(
+            f"draft {config.drafter!r} decides its tokens in groups; it cannot guess the next one"
+        )
     same_vocabulary(config.target, config.drafter)
     if target is not None and model.vocab_size != target.vocab_size:
         raise UnsupportedCheckpoint(
@@ -137,6 +146,9 @@ def build_drafter(
 def _max_length(config: EngineConfig, target: Target) -> int:
     if config.max_length is None:
         return target.context_length
+    size = target.schedule.num_positions
+    if size is not None and config.max_length <= size:
+        raise InvalidOption("max_length", config.max_length, f"{size + 1}: a class and its tokens")
     if not 2 <= config.max_length <= target.context_length:
         accepted = f"2 to the target's context of {target.context_length}"
         raise InvalidOption("max_length", config.max_length, accepted)
@@ -157,6 +169,10 @@ def _scratch(config: EngineConfig) -> int:
     if config.drafter == "none":
         return 1
     return MAX_SCRATCH if shape is None else shape.depth * max(shape.width, 1) + 1
+
+
+def _group_scratch(target: Target) -> int:
+    return 0 if target.schedule.in_order else cast(GroupTarget, target).scratch
 
 
 def _sizing(config: EngineConfig, target: Target, drafter: Drafter | None) -> Sizing:
