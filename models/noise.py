@@ -22,6 +22,9 @@ class Purpose(IntEnum):
     DRAFT = 1  # a drafter's choice under `rejection` and `block`
     ACCEPT = 2  # the accept decision of those rules
     RESIDUAL = 3  # their replacement and bonus tokens
+    START = 4  # a first guess of a position that nothing is known of
+    COUPLE = 5  # whether a guess is kept when its distribution changes
+    POSITION = 6  # a guess whose noise stays with its position from round to round
 
 
 def _mix64(x: Words) -> Words:

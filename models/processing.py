@@ -68,6 +68,11 @@ class Processor:
         return out
 
     @property
+    def counts_tokens(self) -> bool:
+        """Whether a distribution depends on which tokens came before it."""
+        return self._penalties is not None
+
+    @property
     def elementwise(self) -> bool:
         """Whether all nodes are processed at once as cheaply as those that are reached."""
         return self._penalties is None and not self._filters and not self._any_minimum
@@ -82,13 +87,21 @@ class Processor:
         if self._penalties is not None and len(owners):
             self._penalties.add(owners, tokens, -1)
 
-    def __call__(self, logits: torch.Tensor, owners: Ints, generated: Ints) -> torch.Tensor:
+    def __call__(
+        self,
+        logits: torch.Tensor,
+        owners: Ints,
+        generated: Ints,
+        ahead: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Process rows of logits, all but the filters, which `choose` and `probabilities` apply.
 
         Args:
             logits: [R, V] float32; left unchanged.
             owners: [R] the request of each row, as an index into the batch.
             generated: [R] tokens that request has generated before this position.
+            ahead: [R, V] how often each token is taken to occur before this position besides those
+                observed; None: not at all.
         Returns:
             [R, V] float32 unnormalised log-probabilities, -inf where excluded. Rows of greedy
             requests are not scaled: their token is the argmax.
@@ -97,7 +110,7 @@ class Processor:
         if self._bias is not None:
             logits = logits + self._bias[at]
         if self._penalties is not None:
-            logits = self._penalties(logits, at)
+            logits = self._penalties(logits, at, ahead)
         if self._any_minimum and (generated < self._minimum[owners]).any():
             logits = self._forbid_enders(logits, owners, generated)
         if self._scaled:
@@ -197,9 +210,12 @@ class Penalties:
         by = torch.full((len(owners),), float(amount), device=self._generated.device)
         self._generated.index_put_((where[0], where[1]), by, accumulate=True)
 
-    def __call__(self, logits: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
-        """[R, V] -> [R, V]; `at` [R] names each row's request."""
+    def __call__(
+        self, logits: torch.Tensor, at: torch.Tensor, ahead: torch.Tensor | None
+    ) -> torch.Tensor:
+        """[R, V] -> [R, V]; `at` [R]: each row's request, `ahead` [R, V]: more than was counted."""
         counts = self._generated[at]  # [R, V]
+        counts = counts if ahead is None else counts + ahead
         seen = counts > 0
         factor = self._repetition[at]  # [R, 1]
         divided = torch.where(logits > 0, logits / factor, logits * factor)

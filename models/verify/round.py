@@ -20,8 +20,9 @@ from models.sequence import Sequence
 class RoundNoise:
     """The random numbers of one round, for positions counted from each request's end.
 
-    `TOKEN` noise depends on seed and position alone. The other purposes are keyed by the length at
-    which the round began too: a position that is drafted and judged again gets fresh numbers.
+    `TOKEN` and `POSITION` noise depend on seed and position alone. The other purposes are keyed by
+    the length at which the round began too: a position that is drafted and judged again gets fresh
+    numbers, and a guess that is carried over to a later round is independent of what judges it.
     """
 
     def __init__(self, sequences: Several[Sequence], store: NoiseStore) -> None:
@@ -34,7 +35,8 @@ class RoundNoise:
         seeds, starts = self._seeds[owners], self._starts[owners]
         if purpose is Purpose.TOKEN:
             return self._store.rows(seeds, starts + levels)
-        keys = row_keys(seeds, starts + levels, purpose, starts)
+        rounds = 0 if purpose is Purpose.POSITION else starts
+        keys = row_keys(seeds, starts + levels, purpose, rounds)
         return gumbel(keys, self._store.vocab_size, self._store.device)
 
     def uniform(self, purpose: Purpose, owners: Ints, levels: Ints) -> NDArray[np.float64]:

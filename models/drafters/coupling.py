@@ -1,0 +1,129 @@
+"""How the guesses behind a round's decided tokens are drawn anew, from what its pass said of them.
+
+All requests at once. Letters: R undecided positions of all requests, V vocabulary.
+"""
+
+from collections.abc import Sequence as Several
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from models.batch import Ints
+from models.draft import Draft
+from models.noise import Purpose
+from models.verify.rejection import acceptance, residual
+from models.verify.round import Commit, Round
+
+COUPLINGS = ("shared", "fresh", "maximal", "gumbel")
+
+
+@dataclass(frozen=True, slots=True)
+class Undecided:
+    """Nodes of the round's chains whose next position was not decided: [R] each, by request.
+
+    The guess that position had, if any, is the draft's token of the same index as the node.
+    """
+
+    owners: Ints
+    nodes: Ints
+    bounds: Ints  # [B + 1]: rows bounds[b] : bounds[b + 1] are request b's
+
+    @property
+    def held(self) -> Ints:
+        """The requests that have any."""
+        return np.flatnonzero(np.diff(self.bounds))
+
+
+def undecided(round_: Round, commits: Several[Commit]) -> Undecided:
+    """What is left of each chain that was drafted for a request that goes on."""
+    counts = [
+        len(draft) + 1 - len(commit.tokens) if len(draft) and sequence.finish_reason is None else 0
+        for sequence, draft, commit in zip(round_.sequences, round_.drafts, commits, strict=True)
+    ]
+    bounds = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    first = np.array([len(c.tokens) for c in commits], dtype=np.int64)  # the root's choice is one
+    owners = np.repeat(np.arange(len(counts)), counts)
+    return Undecided(owners, first[owners] + np.arange(bounds[-1]) - bounds[owners], bounds)
+
+
+def processed(round_: Round, left: Undecided) -> torch.Tensor:
+    """[R, V] of the processor: given what was decided and then the drafted path to each node."""
+    logits = round_.gather(round_.starts[left.owners] + left.nodes)
+    ahead = np.arange(len(left.owners)) - left.bounds[left.owners]  # [R] nodes since the decided
+    generated = round_.generated[left.owners] + ahead
+    path = _path_counts(round_, left, ahead) if round_.processor.counts_tokens else None
+    return round_.processor(logits, left.owners, generated, path)
+
+
+def _path_counts(round_: Round, left: Undecided, ahead: Ints) -> torch.Tensor:
+    """[R, V] occurrences of tokens between the decided ones and each node, itself included."""
+    steps = np.flatnonzero(ahead > 0)
+    tokens = [
+        round_.drafts[b].tokens[n - 1]
+        for b, n in zip(left.owners[steps].tolist(), left.nodes[steps].tolist(), strict=True)
+    ]
+    sums = np.zeros((len(ahead), round_.logits.shape[-1]), dtype=np.float32)
+    sums[steps, tokens] = 1.0
+    sums = sums.cumsum(0)
+    sums -= sums[left.bounds[left.owners]]
+    return torch.from_numpy(sums).to(round_.logits.device)
+
+
+def shared(round_: Round, left: Undecided) -> Ints:
+    """[R] the target's own choices, under the noise that will decide these positions."""
+    values, noise = processed(round_, left), None
+    if round_.processor.any_stochastic:
+        noise = round_.noise.rows(Purpose.TOKEN, left.owners, left.nodes)
+    tokens: Ints = round_.processor.choose(values, noise, left.owners).cpu().numpy()
+    return tokens
+
+
+def drawn(round_: Round, left: Undecided, coupling: str) -> tuple[Ints, torch.Tensor]:
+    """[R] tokens, each distributed as its row of the probabilities [R, V] that come with them.
+
+    Their randomness is never that of the coins that will judge them: those are keyed by a later
+    round's start.
+    """
+    probs = round_.processor.probabilities(processed(round_, left), left.owners)
+    purpose = Purpose.POSITION if coupling == "gumbel" else Purpose.DRAFT
+    noise = round_.noise.rows(purpose, left.owners, left.nodes)
+    if coupling == "maximal":
+        return _kept_or_drawn(round_, left, probs, noise), probs
+    return _argmax(probs, noise), probs
+
+
+def _argmax(probs: torch.Tensor, noise: torch.Tensor) -> Ints:
+    tokens: Ints = (probs.log() + noise).argmax(-1).cpu().numpy()
+    return tokens
+
+
+def _kept_or_drawn(
+    round_: Round, left: Undecided, probs: torch.Tensor, noise: torch.Tensor
+) -> Ints:
+    """[R] the old guesses where they can stay, else others: maximal coupling.
+
+    The last node of a chain has no old guess.
+    """
+    first, held = left.nodes[left.bounds[:-1][left.held]], left.held.tolist()
+    olds = [(round_.drafts[b], n) for b, n in zip(held, first.tolist(), strict=True)]
+    sizes = np.array([len(d) for d in round_.drafts], dtype=np.int64)
+    had = left.nodes < sizes[left.owners]  # [R]
+    tokens = np.zeros(len(had), dtype=np.int64)
+    tokens[had] = np.concatenate([draft.tokens[n:] for draft, n in olds])
+    at = torch.from_numpy(np.flatnonzero(had)).to(probs.device)
+    p, q = probs[at], torch.cat([_probs(draft, probs)[n:] for draft, n in olds])
+    stays = np.zeros(len(had), dtype=np.bool_)
+    coin = round_.noise.uniform(Purpose.COUPLE, left.owners[had], left.nodes[had])
+    chance = acceptance(p, q, torch.from_numpy(tokens[had]).to(probs.device))
+    stays[had] = coin < chance.double().cpu().numpy()
+    source = probs.index_copy(0, at, residual(p, q))
+    return np.where(stays, tokens, _argmax(source, noise))
+
+
+def _probs(draft: Draft, like: torch.Tensor) -> torch.Tensor:
+    """[K, V] what the draft's tokens were drawn from; without it each is its own: one-hot."""
+    if draft.probs is not None:
+        return draft.probs
+    hot = torch.zeros(len(draft), like.shape[-1], device=like.device)
+    return hot.scatter_(1, torch.from_numpy(draft.tokens).to(like.device)[:, None], 1.0)

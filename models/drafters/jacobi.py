@@ -1,0 +1,96 @@
+"""Jacobi decoding: the target's own last pass guesses the next positions. No model, no training.
+
+A window of guesses is scored in one pass; each position that the pass did not decide gets a new
+guess from the distribution it was given there. How that is drawn is the `coupling`:
+
+shared    the target's choice under the position's own noise: with `match`, the sequential output.
+fresh     a fresh draw: SJD (Teng et al. 2024, arXiv 2410.01699).
+maximal   the old guess where it can stay: MC-SJD (So et al. 2025, arXiv 2510.24211).
+gumbel    a draw by noise that stays with the position: MC-SJD's other coupling.
+
+The last three are for `rejection`: each guess carries the distribution it was drawn from, always
+that of the pass that gave it, and is judged once, under numbers of its own.
+"""
+
+from collections.abc import Sequence as Several
+
+import numpy as np
+import torch
+
+from models.batch import Ints
+from models.draft import Draft, Shape, chain_draft
+from models.drafters.base import DraftContext, useful_depth
+from models.drafters.coupling import drawn, shared, undecided
+from models.drafters.window import Start, Window
+from models.sequence import Sequence
+from models.verify.round import Commit, Round
+
+NAMES = {"shared": "jacobi", "fresh": "sjd", "maximal": "mc-sjd", "gumbel": "mc-sjd"}
+NONE = Window()
+
+
+class JacobiDrafter:
+    """Chains from the target's previous pass; letters as in window.py."""
+
+    max_width = 1
+    passes = 0
+    remote = False
+    transfer_s = 0.0
+
+    def __init__(self, coupling: str, start: Start) -> None:
+        self.name = NAMES[coupling]
+        self._coupling, self._start = coupling, start
+        self._windows: dict[str, Window] = {}
+
+    def propose(
+        self, sequences: Several[Sequence], shape: Shape, context: DraftContext
+    ) -> list[Draft]:
+        """Each request's window, filled up to the shape's depth."""
+        known = [self._windows.get(s.id, NONE) for s in sequences]
+        filled = [
+            self._start.fill(s, window.tokens, useful_depth(s, shape))
+            for s, window in zip(sequences, known, strict=True)
+        ]
+        if not context.sampled or self._coupling == "shared":
+            return [chain_draft(tokens) for tokens in filled]
+        probs = self._probs(known, filled, context.processor.device)
+        return [chain_draft(t, q) for t, q in zip(filled, probs, strict=True)]
+
+    def _probs(
+        self, known: list[Window], filled: list[Ints], device: torch.device
+    ) -> tuple[torch.Tensor, ...]:
+        """[K, V] for each request: what was carried, and one-hot rows for first guesses."""
+        sizes = [len(tokens) for tokens in filled]
+        first = [t[len(w.tokens) :] for w, t in zip(known, filled, strict=True)]
+        new = torch.from_numpy(np.concatenate(first)).to(device)
+        hot = torch.zeros(len(new), self._start.vocab_size, device=device)
+        fresh = hot.scatter_(1, new[:, None], 1.0).split([len(tokens) for tokens in first])
+        parts = []
+        for window, size, rows in zip(known, sizes, fresh, strict=True):
+            parts += [rows] if window.probs is None else [window.probs[:size], rows]
+        split: tuple[torch.Tensor, ...] = torch.cat(parts).split(sizes)
+        return split
+
+    def observe(self, round_: Round, commits: Several[Commit]) -> None:
+        """Draw new guesses for the positions behind those that were decided."""
+        left, probs = undecided(round_, commits), None
+        for sequence in round_.sequences:
+            self._windows.pop(sequence.id, None)
+        if not len(left.owners):
+            return
+        if self._coupling == "shared":
+            tokens = shared(round_, left)
+        else:
+            tokens, probs = drawn(round_, left, self._coupling)
+        for b in left.held.tolist():
+            span = slice(left.bounds[b], left.bounds[b + 1])
+            own = None if probs is None else probs[span]
+            self._windows[round_.sequences[b].id] = Window(tokens[span], own)
+
+    def carry(self, request_id: str, tokens: Ints) -> None:
+        """Guesses for the request's next positions that were made elsewhere."""
+        self._windows[request_id] = Window(tokens)
+
+    def forget(self, request_id: str) -> None:
+        """Drop the request's window."""
+        self._windows.pop(request_id, None)
