@@ -9,6 +9,14 @@ from tokenizers import Tokenizer
 
 from models.controller import Controller, FixedSize
 from models.costs import PassCost, measure
+from models.decoders import (
+    DEFAULT_COUPLING,
+    DEFAULT_START,
+    RULE_OF,
+    WINDOW,
+    build_decoder,
+    check_decoder,
+)
 from models.draft import NOTHING, Shape
 from models.drafters import Drafter, LookupDrafter, ModelDrafter
 from models.errors import InvalidOption, UnsupportedCheckpoint
@@ -22,6 +30,7 @@ from models.sequence import Decode
 from models.target import Target
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+CHAINS = ("none", "lookup", *RULE_OF)  # all other drafters are folders of models
 MAX_SCRATCH = 72  # nodes of one request's round, root included, that `auto` may use
 
 
@@ -29,10 +38,13 @@ MAX_SCRATCH = 72  # nodes of one request's round, root included, that `auto` may
 class EngineConfig:
     """One target, one drafter, and how they run together.
 
-    `drafter`: "none", "lookup" or a checkpoint's folder. `draft_tokens`: tokens ahead, or "auto".
+    `drafter`: "none", "lookup", a checkpoint's folder, or a parallel decoder, "jacobi", "sjd" or
+    "mc-sjd". `draft_tokens`: tokens ahead, or "auto"; a parallel decoder's window.
     `draft_width`: guesses for each of them, or "auto"; more than 1 only with a draft model and
     `match`. `max_length`: tokens a request may have, prompt and completion (None: the target's
     context); with `batch_size` it fixes the cache's memory. `threads`: torch threads (None: as is).
+    `coupling`: of mc-sjd, "maximal" or "gumbel". `start`: a parallel decoder's first guess of a
+    position, "uniform", "left" or "above". `verify`: sjd and mc-sjd go with `rejection`.
     `guidance`: classifier-free guidance's scale, for targets that read conditions; 1: off.
     """
 
@@ -48,6 +60,8 @@ class EngineConfig:
     prefill_chunk: int = 256
     threads: int | None = None
     guidance: float = 1.0
+    coupling: str = DEFAULT_COUPLING
+    start: str = DEFAULT_START
 
     def __post_init__(self) -> None:
         require(self.verify in VERIFY_RULES, "verify", self.verify, f"one of {VERIFY_RULES}")
@@ -61,16 +75,22 @@ class EngineConfig:
             value = getattr(self, name)
             ok = value == "auto" or (isinstance(value, int) and 1 <= value <= most)
             require(ok, name, value, f'"auto" or 1 to {most}')
+        check_decoder(self.drafter, self.verify, self.coupling, self.start)
         if self.draft_width not in ("auto", 1):
             rule = "1 with this verify rule: trees need match"
-            require(self.verify == "match", "draft_width", self.draft_width, rule)
+            require(self.rule == "match", "draft_width", self.draft_width, rule)
             rule = "1 with this drafter: only a draft model grows trees"
-            require(self.drafter not in ("none", "lookup"), "draft_width", self.draft_width, rule)
+            require(self.drafter not in CHAINS, "draft_width", self.draft_width, rule)
+
+    @property
+    def rule(self) -> str:
+        """The verify rule that is in force."""
+        return RULE_OF.get(self.drafter, self.verify)
 
     @property
     def max_width(self) -> int:
         """The widest tree that the rule and the drafter allow."""
-        if self.verify != "match" or self.drafter in ("none", "lookup"):
+        if self.rule != "match" or self.drafter in CHAINS:
             return 1
         return ModelDrafter.max_width if self.draft_width == "auto" else int(self.draft_width)
 
@@ -85,7 +105,7 @@ def build_loop(config: EngineConfig, *, drafter: Drafter | None = None) -> Token
     target = load_target(config.target, dtype=DTYPES[config.dtype], device=config.device)
     target = guide(target, config.guidance)
     if not target.schedule.in_order:
-        need_plain(config.drafter, config.verify)
+        need_plain(config.drafter, config.rule)
     max_length = _max_length(config, target)
     made = drafter if drafter is not None else build_drafter(config, target, max_length)
     return TokenLoop(
@@ -95,7 +115,7 @@ def build_loop(config: EngineConfig, *, drafter: Drafter | None = None) -> Token
         rows=config.batch_size,
         max_length=max_length,
         scratch=_scratch(config) + _group_scratch(target),
-        verify=config.verify,
+        verify=config.rule,
         prefill_chunk=config.prefill_chunk,
         decode=text_decoder(config.target),
     )
@@ -116,6 +136,8 @@ def build_drafter(
         return None
     if config.drafter == "lookup":
         return LookupDrafter()
+    if config.drafter in RULE_OF:
+        return build_decoder(config.drafter, config.target, config.coupling, config.start)
     model = load_target(
         config.drafter, dtype=DTYPES[config.dtype], device=config.device, steady=False
     )
@@ -158,7 +180,7 @@ def _max_length(config: EngineConfig, target: Target) -> int:
 def _fixed_shape(config: EngineConfig) -> Shape | None:
     """The shape if the user fixed the number of tokens; a width left open is then a chain."""
     if config.draft_tokens == "auto":
-        return None
+        return Shape(depth=WINDOW) if config.drafter in RULE_OF else None
     width = 1 if config.draft_width == "auto" else int(config.draft_width)
     return Shape(depth=int(config.draft_tokens), width=width)
 

@@ -1,7 +1,8 @@
 """Ways of guessing ahead. A drafter is one file here."""
 
 from models.drafters.base import DraftContext, Drafter
+from models.drafters.jacobi import JacobiDrafter
 from models.drafters.lookup import LookupDrafter
 from models.drafters.model import ModelDrafter
 
-__all__ = ["DraftContext", "Drafter", "LookupDrafter", "ModelDrafter"]
+__all__ = ["DraftContext", "Drafter", "JacobiDrafter", "LookupDrafter", "ModelDrafter"]

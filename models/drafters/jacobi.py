@@ -47,29 +47,15 @@ class JacobiDrafter:
     ) -> list[Draft]:
         """Each request's window, filled up to the shape's depth."""
         known = [self._windows.get(s.id, NONE) for s in sequences]
+        vocab_size = context.processor.vocab_size
         filled = [
-            self._start.fill(s, window.tokens, useful_depth(s, shape))
+            self._start.fill(s, window.tokens, useful_depth(s, shape), vocab_size)
             for s, window in zip(sequences, known, strict=True)
         ]
         if not context.sampled or self._coupling == "shared":
             return [chain_draft(tokens) for tokens in filled]
-        probs = self._probs(known, filled, context.processor.device)
+        probs = _probs(known, filled, vocab_size, context.processor.device)
         return [chain_draft(t, q) for t, q in zip(filled, probs, strict=True)]
-
-    def _probs(
-        self, known: list[Window], filled: list[Ints], device: torch.device
-    ) -> tuple[torch.Tensor, ...]:
-        """[K, V] for each request: what was carried, and one-hot rows for first guesses."""
-        sizes = [len(tokens) for tokens in filled]
-        first = [t[len(w.tokens) :] for w, t in zip(known, filled, strict=True)]
-        new = torch.from_numpy(np.concatenate(first)).to(device)
-        hot = torch.zeros(len(new), self._start.vocab_size, device=device)
-        fresh = hot.scatter_(1, new[:, None], 1.0).split([len(tokens) for tokens in first])
-        parts = []
-        for window, size, rows in zip(known, sizes, fresh, strict=True):
-            parts += [rows] if window.probs is None else [window.probs[:size], rows]
-        split: tuple[torch.Tensor, ...] = torch.cat(parts).split(sizes)
-        return split
 
     def observe(self, round_: Round, commits: Several[Commit]) -> None:
         """Draw new guesses for the positions behind those that were decided."""
@@ -94,3 +80,19 @@ class JacobiDrafter:
     def forget(self, request_id: str) -> None:
         """Drop the request's window."""
         self._windows.pop(request_id, None)
+
+
+def _probs(
+    known: list[Window], filled: list[Ints], vocab_size: int, device: torch.device
+) -> tuple[torch.Tensor, ...]:
+    """[K, V] for each request: what was carried, and one-hot rows for first guesses."""
+    sizes = [len(tokens) for tokens in filled]
+    first = [t[len(w.tokens) :] for w, t in zip(known, filled, strict=True)]
+    new = torch.from_numpy(np.concatenate(first)).to(device)
+    hot = torch.zeros(len(new), vocab_size, device=device)
+    fresh = hot.scatter_(1, new[:, None], 1.0).split([len(tokens) for tokens in first])
+    parts = []
+    for window, size, rows in zip(known, sizes, fresh, strict=True):
+        parts += [rows] if window.probs is None else [window.probs[:size], rows]
+    split: tuple[torch.Tensor, ...] = torch.cat(parts).split(sizes)
+    return split

@@ -38,35 +38,36 @@ class Start:
     """
 
     rule: str
-    vocab_size: int
     row_length: int = 1
 
-    def fill(self, sequence: Sequence, tokens: Ints, depth: int) -> Ints:
+    def fill(self, sequence: Sequence, tokens: Ints, depth: int, vocab_size: int) -> Ints:
         """[depth]: the guesses `tokens` for the next positions, cut or filled up."""
         if len(tokens) >= depth:
             return tokens[:depth]
         begin = len(sequence.tokens)
         guesses = tokens.tolist()
-        anything = self._anything(sequence, begin + np.arange(len(guesses), depth))
-        for token in anything.tolist():
-            guesses.append(self._neighbour(sequence, guesses, token))
+        positions = begin + np.arange(len(guesses), depth)
+        for anything in _anything(sequence, positions, vocab_size).tolist():
+            neighbour = self._neighbour(sequence, guesses)
+            guesses.append(neighbour if 0 <= neighbour < vocab_size else anything)
         return np.array(guesses, dtype=np.int64)
 
-    def _anything(self, sequence: Sequence, positions: Ints) -> Ints:
-        """A token for each position, all equally likely."""
-        seeds = np.full(len(positions), sequence.request.seed, dtype=np.int64)
-        chance = uniform(row_keys(seeds, positions, Purpose.START))
-        return (chance * self.vocab_size).astype(np.int64)
-
-    def _neighbour(self, sequence: Sequence, guesses: list[int], otherwise: int) -> int:
+    def _neighbour(self, sequence: Sequence, guesses: list[int]) -> int:
+        """What stands there, maybe a condition, which is beyond the vocabulary; -1: nothing."""
         place = sequence.num_generated + len(guesses)
         back = {"uniform": 0, "left": 1, "above": self.row_length}[self.rule]
         if self.rule == "above" and place < self.row_length:
             back = 1
         if back == 0:
-            return otherwise
+            return -1
         if back <= len(guesses):
             return guesses[-back]
-        before = len(sequence.tokens) - (back - len(guesses))
-        token = sequence.tokens[before] if before >= 0 else self.vocab_size
-        return token if token < self.vocab_size else otherwise  # a condition is not a token
+        return sequence.tokens[len(guesses) - back]  # of the prompt at least: it is never empty
+
+
+def _anything(sequence: Sequence, positions: Ints, vocab_size: int) -> Ints:
+    """A token for each position [W], all equally likely."""
+    seeds = np.full(len(positions), sequence.request.seed, dtype=np.int64)
+    chance = uniform(row_keys(seeds, positions, Purpose.START))
+    tokens: Ints = (chance * vocab_size).astype(np.int64)
+    return tokens
