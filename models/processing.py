@@ -224,9 +224,11 @@ class Penalties:
 
 
 def _counts(tokens: Several[Several[int]], vocab_size: int, device: torch.device) -> torch.Tensor:
-    """[B, V] float32 occurrences."""
+    """[B, V] float32 occurrences; conditions, ids behind the vocabulary, are not counted."""
     rows = [np.bincount(np.asarray(t, dtype=np.int64), minlength=vocab_size) for t in tokens]
-    return torch.from_numpy(np.stack(rows).astype(np.float32)).to(device)
+    return torch.from_numpy(np.stack([row[:vocab_size] for row in rows]).astype(np.float32)).to(
+        device
+    )
 
 
 def keep_top_k(logits: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
