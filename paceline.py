@@ -11,18 +11,21 @@ from models.errors import InvalidOption, InvalidRequest, PacelineError, Unsuppor
 from models.request import Request, Result, Sampling, TokenLogprob
 from pipelines.config import GenerateConfig
 from pipelines.errors import InvalidInput, JobFailed, OutputRefused
+from pipelines.evaluation.config import EvaluateConfig
 from pipelines.options import from_mapping
 
 if TYPE_CHECKING:
     from actors.pool import TargetPool as TargetPool
     from models.engine import EngineConfig as EngineConfig
     from models.engine import build_loop as build_loop
+    from pipelines.evaluation.report import Report
     from pipelines.summary import Summary
 
 __all__ = [
     "CannotConnect",
     "ClusterError",
     "EngineConfig",
+    "EvaluateConfig",
     "GenerateConfig",
     "InvalidInput",
     "InvalidOption",
@@ -38,6 +41,7 @@ __all__ = [
     "TokenLogprob",
     "UnsupportedCheckpoint",
     "build_loop",
+    "evaluate",
     "generate",
 ]
 
@@ -56,6 +60,18 @@ def generate(**options: Any) -> "Summary":
     """
     config = from_mapping(GenerateConfig, options)
     from pipelines.generate import generate as run
+
+    return run(config)
+
+
+def evaluate(**options: Any) -> "Report":
+    """Compare samples with a reference; see `paceline evaluate --help` for the options.
+
+    `evaluate(samples=..., reference=..., output=...)`. Returns the report: `report.beyond` names
+    the figures that tell the samples from the reference's law, `report.lines()` is its table.
+    """
+    config = from_mapping(EvaluateConfig, options)
+    from pipelines.evaluate import evaluate as run
 
     return run(config)
 

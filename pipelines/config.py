@@ -116,6 +116,12 @@ class GenerateConfig:
         default=None,
         choices=("maximal", "gumbel"),
     )
+    start: str | None = option(
+        "images: the first guess at a token: any one (uniform), its left neighbour's, or that "
+        "above it; default: uniform",
+        default=None,
+        choices=("uniform", "left", "above"),
+    )
     guidance: float | None = option(
         "images: classifier-free guidance's scale, 1: off; default: what the target's "
         "generation_config.json says (guidance_scale), else off",
@@ -183,7 +189,9 @@ class GenerateConfig:
         ok = self.guesses or self.draft_actors == 0
         told = "decoder='sequential'" if self.decoder else "drafter='none'"
         require(ok, "draft_actors", self.draft_actors, f"0 with {told}")
-        for name, decoders in (("window", DECODERS[1:]), ("coupling", ("mc-sjd",))):
+        guessing = DECODERS[1:]
+        owners = (("window", guessing), ("start", guessing), ("coupling", guessing[-1:]))
+        for name, decoders in owners:
             ok = getattr(self, name) is None or self.decoder in decoders
             require(ok, name, getattr(self, name), f"only with decoder {' or '.join(decoders)}")
         self.sampling()

@@ -27,7 +27,7 @@ def fingerprint(config: GenerateConfig, plan: Plan) -> dict[str, Any]:
     if config.verify != "match":
         changing = ("drafter", "draft_tokens", "draft_width")
     elif config.decoder not in SAME_TOKENS:
-        changing = ("decoder", "window", "coupling")
+        changing = ("decoder", "window", "coupling", "start")
     settings |= {name: getattr(config, name) for name in changing}
     return {
         "format": FORMAT,

@@ -8,7 +8,8 @@ from pipelines.flags import add_flags, given, read_yaml
 from pipelines.options import from_mapping
 
 ABOUT = """\
-Complete the prompts of a data set with a target model, a drafter guessing ahead.
+Complete the prompts of a data set with a target model, a drafter guessing ahead; or, with a target
+of images, make images of classes.
 
 The rows' tokens depend on the target, the prompt and the seed alone: not on the drafter, the batch,
 the number of actors, or whether the job was killed and run again.
@@ -20,6 +21,11 @@ example: complete the prompts in a file, with prompt lookup as the drafter
       --input examples/prompts.jsonl --output out/completions --max-tokens 64
 
   python -c "import pandas; print(pandas.read_parquet('out/completions').completion[0])"
+
+example: images of labels such as {"label": 3}, a window of guesses decoded at once
+
+  paceline generate --target examples/models/digits-raster --input labels.jsonl \\
+      --prompt-field label --decoder jacobi --output out/digits
 
 The same options in a file: --config job.yaml, with lines such as `max_tokens: 64`. Options on the
 command line come before those in the file. A job that was killed goes on when it is run again.

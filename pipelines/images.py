@@ -75,6 +75,7 @@ class Images:
             decoder=decoder,
             window=(config.window or WINDOW) if guesses else None,
             coupling=(config.coupling or "maximal") if coupled else None,
+            start=(config.start or "uniform") if guesses else None,
             guidance=self.about.guidance if config.guidance is None else config.guidance,
             images_as=config.images_as or "bytes",
         )

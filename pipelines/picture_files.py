@@ -15,8 +15,8 @@ LONGEST = 200  # characters of a name; file systems end at 255 bytes
 def picture_file(row_id: str, sample: int | None) -> str:
     """Its name in the output folder; what file names cannot hold is written as in URLs."""
     name = quote(row_id, safe=" ()+,:=@", errors="surrogatepass")
-    if name.startswith("."):
-        name = f"%2E{name[1:]}"
+    if not name or name.startswith("."):
+        name = f"%2E{name[1:]}" if name else "%"
     if len(name) > LONGEST:
         digest = hashlib.blake2b(row_id.encode("utf-8", "surrogatepass"), digest_size=16)
         name = f"{name[: LONGEST - 40]}%{digest.hexdigest()}"

@@ -14,7 +14,7 @@ from pipelines.modality import Codec, Contents
 from pipelines.rows import TOKENS
 from pipelines.shards import Plan
 
-OF_IMAGES = ("decoder", "window", "coupling", "guidance", "images_as")
+OF_IMAGES = ("decoder", "window", "coupling", "start", "guidance", "images_as")
 CONTEXT = (
     8  # prompt tokens decoded before a completion, so that its first characters come out right
 )

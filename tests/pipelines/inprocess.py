@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 from cluster import storage
 from models.request import Request, Result
 from pipelines.config import GenerateConfig
-from pipelines.drive import Drive
+from pipelines.drive import Drive, Pool
 from pipelines.manifest import Manifest
+from pipelines.modality import Codec
 from pipelines.options import from_mapping
 from pipelines.prefetch import Prefetch
 from pipelines.prepare import Prepared, prepare
@@ -105,7 +106,7 @@ def make_config(folder: Path, **values: Any) -> GenerateConfig:
     return from_mapping(GenerateConfig, given)
 
 
-def tables(job: Prepared) -> Iterator[pa.Table]:
+def tables(job: Prepared, codec: Codec) -> Iterator[pa.Table]:
     config = job.config
     for shard in job.todo:
         rows = read_shard(
@@ -113,15 +114,17 @@ def tables(job: Prepared) -> Iterator[pa.Table]:
         )
         read = job.layout.modality.prompt
         prompts = prompt_rows(rows, shard=shard.index, prompt_field=config.prompt_field, read=read)
-        yield encoded(prompts, ByteTokenizer())
+        yield encoded(prompts, codec)
 
 
-def run_job(config: GenerateConfig, *, pool: InProcessPool | None = None) -> Manifest:
+def run_job(
+    config: GenerateConfig, *, pool: Pool | None = None, codec: Codec | None = None
+) -> Manifest:
     """Run or resume a job to its end."""
-    job = prepare(config)
-    writer = LocalWriter(ShardWriter(job.layout, ByteTokenizer()))
+    job, codec = prepare(config), codec or ByteTokenizer()
+    writer = LocalWriter(ShardWriter(job.layout, codec))
     if job.todo:
-        with Prefetch(tables(job)) as source:
+        with Prefetch(tables(job, codec)) as source:
             Drive(job.job, pool or InProcessPool(), writer, job.manifest).run(source)
     return job.manifest
 
