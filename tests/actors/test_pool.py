@@ -118,6 +118,30 @@ def test_a_slow_and_wrong_draft_actor_costs_time_only(config, checkpoints, plain
         assert run(pool, make_requests(24)) == {f"r{i}": plain[f"r{i}"] for i in range(24)}
 
 
+def test_a_pool_grows_while_requests_queue_and_shrinks_when_it_idles(config, plain, monkeypatch):
+    monkeypatch.setattr("actors.pool.IDLE_S", 0.5)
+    with TargetPool.start(config(), max_target_actors=2, num_cpus=CPUS) as pool:
+        assert len(pool.pids()) == 1
+        sizes: list[int] = []
+        done = run(pool, make_requests(60), disturb=lambda p: sizes.append(p._targets.size))
+        assert done == plain
+        assert sizes == [2]
+        awaited(pool, lambda: len(pool.pids()) == 1 and len(pool._targets.members) == 1)
+        assert run(pool, make_requests(4)) == {f"r{i}": plain[f"r{i}"] for i in range(4)}
+
+
+def test_an_actor_that_answers_nothing_is_replaced(config, plain):
+    role = Role(name="target", num_cpus=CPUS, concurrency=4, silent_s=3.0)
+    targets = Pool(role, TargetActor, lambda: (config(),))
+    targets.start()
+    with TargetPool(config(), targets) as pool:
+        stopped = pool.pids()
+        for pid in stopped.values():
+            os.kill(pid, signal.SIGSTOP)
+        assert run(pool, make_requests(12)) == {f"r{i}": plain[f"r{i}"] for i in range(12)}
+        assert pool.pids().keys().isdisjoint(stopped)
+
+
 # --- what cannot start -------------------------------------------------------------------------
 
 
