@@ -37,8 +37,9 @@ test: lint types ## everything that CI runs, from nothing
 demo: $(INSTALLED) ## complete a few prompts three ways, and compare
 	$(BIN)/python examples/demo.py
 
-demo-models: $(INSTALLED) ## train the models in examples/models anew (an hour on two cores)
+demo-models: $(INSTALLED) ## train the models in examples/models anew (80 minutes on two cores)
 	$(BIN)/python examples/train_demo_models.py
+	$(BIN)/python examples/train_digits.py
 
 bench: $(INSTALLED) ## measure against transformers and against plain decoding
 	$(BIN)/python -m benchmarks.text

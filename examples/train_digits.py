@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -23,6 +24,7 @@ from models.images.conv import ConvConfig
 from models.images.grid import GridConfig, GridTokenizer
 from models.images.learn import Stage, learn
 from models.images.load import FOLDER, Tokenizer, load_tokenizer
+from models.images.next_scale import NextScaleConfig, NextScaleModel
 from models.images.raster import RasterConfig, RasterModel
 from models.images.scales import ScalesConfig, ScaleTokenizer
 from models.images.training import CodeUse, start_codes, tokenizer_step
@@ -42,6 +44,12 @@ RASTER = RasterConfig(
     vocab_size=CODES, code_width=8, num_classes=CLASSES, grid_width=8, grid_height=8,
     width=128, inner_width=352, num_layers=6, num_heads=4,
 )  # fmt: skip
+NEXT_SCALE = NextScaleConfig(
+    vocab_size=CODES, code_width=16, num_classes=CLASSES, scales=SCALES,
+    width=128, inner_width=512, num_layers=6, num_heads=4,
+)  # fmt: skip
+# (classes [B], tokens [B, L]) -> mean nats per token
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -152,20 +160,26 @@ def dropped(classes: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 class Target(Protocol):
     """A model of tokens given a class; class CLASSES stands for none."""
 
-    def loss(self, classes: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor: ...
     def save(self, folder: Path, dtype: torch.dtype) -> None: ...
 
 
 def train_target(
-    stage: Stage, model: Target, tokenizer: Tokenizer, data: Digits, held: Digits, folder: Path
+    stage: Stage,
+    model: Target,
+    loss_of: Loss,
+    tokenizer: Tokenizer,
+    data: Digits,
+    held: Digits,
+    folder: Path,
+    batch: int,
 ) -> dict[str, object]:
-    """Train on the tokens of varied images; one class in ten is dropped."""
+    """Train on the tokens of varied images, `batch` a step; one class in ten is dropped."""
     tokens = tokens_of(tokenizer, data, min(COPIES, stage.steps), stage.seed)
 
     def loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, str]:
-        chosen = torch.randint(len(data), (BATCH,), generator=generator)
-        copy = torch.randint(len(tokens), (BATCH,), generator=generator)
-        value = model.loss(dropped(data.classes[chosen], generator), tokens[copy, chosen])
+        chosen = torch.randint(len(data), (batch,), generator=generator)
+        copy = torch.randint(len(tokens), (batch,), generator=generator)
+        value = loss_of(dropped(data.classes[chosen], generator), tokens[copy, chosen])
         return value, f"{value.item():.3f} nats a token"
 
     assert isinstance(model, torch.nn.Module)
@@ -175,9 +189,9 @@ def train_target(
     with torch.no_grad():
         none = torch.full_like(held.classes, CLASSES)
         losses = {
-            "held_out_loss": model.loss(held.classes, told).item(),
-            "held_out_loss_without_class": model.loss(none, told).item(),
-            "training_loss": model.loss(data.classes, tokens[0]).item(),
+            "held_out_loss": loss_of(held.classes, told).item(),
+            "held_out_loss_without_class": loss_of(none, told).item(),
+            "training_loss": loss_of(data.classes, tokens[0]).item(),
         }
     return {**spent, **losses, **sizes(folder)}
 
@@ -196,16 +210,26 @@ def make_raster(run: Run, data: Digits, held: Digits, folder: Path) -> dict[str,
     model = RasterModel(RASTER, grid.codebook())
     return {
         "tokenizer": told,
-        "target": train_target(stage, model, grid, data, held, folder),
+        "target": train_target(stage, model, model.loss, grid, data, held, folder, BATCH),
     }
 
 
 def make_scale(run: Run, data: Digits, held: Digits, folder: Path) -> dict[str, object]:
-    """A pyramid of token maps; returns the report."""
+    """A pyramid of token maps and the target that writes it map by map; returns the report."""
     torch.manual_seed(run.seed)
     stage = run.stage("scale tokenizer", steps=400, rate=3e-3)
-    told = train_tokenizer(stage, ScaleTokenizer(PYRAMID), data, held, folder)[1]
-    return {"tokenizer": told}
+    made, told = train_tokenizer(stage, ScaleTokenizer(PYRAMID), data, held, folder)
+    assert isinstance(made, ScaleTokenizer)
+    pyramid, model = made, NextScaleModel(NEXT_SCALE, dropout=0.0)
+
+    def loss_of(classes: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        return model.loss(classes, tokens, pyramid.inputs(tokens))
+
+    stage = run.stage("next-scale target", steps=500, rate=2e-3)
+    return {
+        "tokenizer": told,
+        "target": train_target(stage, model, loss_of, pyramid, data, held, folder, BATCH // 2),
+    }
 
 
 MODELS = {"digits-raster": make_raster, "digits-scale": make_scale}
