@@ -9,7 +9,7 @@ CONSTRAINTS ?= -c constraints-cpu.txt
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install check lint types test demo demo-models bench
+.PHONY: help install check lint types test demo demo-images demo-models bench bench-images
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -37,9 +37,15 @@ test: lint types ## everything that CI runs, from nothing
 demo: $(INSTALLED) ## complete a few prompts three ways, and compare
 	$(BIN)/python examples/demo.py
 
+demo-images: $(INSTALLED) ## decode the same images each way, and compare
+	$(BIN)/python -m examples.demo_images
+
 demo-models: $(INSTALLED) ## train the models in examples/models anew (80 minutes on two cores)
 	$(BIN)/python examples/train_demo_models.py
 	$(BIN)/python examples/train_digits.py
 
 bench: $(INSTALLED) ## measure against transformers and against plain decoding
 	$(BIN)/python -m benchmarks.text
+
+bench-images: $(INSTALLED) ## measure ways of decoding images: passes, time, quality
+	$(BIN)/python -m benchmarks.images

@@ -16,19 +16,16 @@ from pipelines.shards import Plan
 
 FORMAT = 1
 NOISE = "gumbel-argmax"  # the map from noise to token: part of a seed's meaning
-SAME_TOKENS = (None, "sequential", "jacobi")
+# Who guesses, and how, where that changes the rows.
+CHANGING = ("drafter", "draft_tokens", "draft_width", "decoder", "window", "coupling", "start")
 ENDS = 1 << 16  # bytes of a large file's start and end that stand for it
 
 
 def fingerprint(config: GenerateConfig, plan: Plan) -> dict[str, Any]:
     """The job as JSON."""
     settings = deciding(config)
-    changing: tuple[str, ...] = ()
-    if config.verify != "match":
-        changing = ("drafter", "draft_tokens", "draft_width")
-    elif config.decoder not in SAME_TOKENS:
-        changing = ("decoder", "window", "coupling", "start")
-    settings |= {name: getattr(config, name) for name in changing}
+    if config.engine().rule != "match":
+        settings |= {name: getattr(config, name) for name in CHANGING}
     return {
         "format": FORMAT,
         "noise": NOISE,
