@@ -50,6 +50,8 @@ class AdaptedTarget:
         `hidden` asks for the last layer's output, of all nodes.
         """
         assert isinstance(cache, AdaptedCache)
+        if batch.inputs is not None:
+            raise UnsupportedCheckpoint(f"{self.architecture} reads token ids, no vectors")
         results: list[tuple[torch.Tensor, torch.Tensor | None]] = []
         start = 0
         for index, (row, count) in enumerate(zip(batch.rows, batch.counts, strict=True)):

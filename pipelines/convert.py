@@ -15,6 +15,7 @@ LAYOUTS = {  # layout: what it becomes, and the options it reads
     "llamagen-vq16": ("grid_tokenizer", ("image_size",)),
     "llamagen-gpt": ("raster_target", ("image_size", "heads")),
     "var-vqvae": ("scale_tokenizer", ("scales",)),
+    "var": ("next_scale_target", ("scales", "heads")),
 }
 ABOUT = """\
 Turn a published LlamaGen or VAR checkpoint into a folder that paceline loads.
@@ -43,7 +44,7 @@ class ConvertConfig:
     output: str = option("folder to write; it must not hold a checkpoint yet", metavar="FOLDER")
     image_size: int | None = option("pixels along a side (default: 256)", default=None)
     heads: int | None = option(
-        "attention heads of the GPT (default: as published for its width)", default=None
+        "attention heads (default: as published for its width)", default=None
     )
     scales: tuple[int, ...] = option(
         "sides of the token maps (default: 1 2 3 4 5 6 8 10 13 16)", default=()
@@ -109,11 +110,12 @@ def convert(config: ConvertConfig) -> str:
     source, folder = Path(config.input), Path(config.output)
     if (folder / "config.json").exists():
         raise OutputRefused(f"{folder} holds a checkpoint already; give another --output")
-    from models.images import published
+    from models.images import published, published_var
     from models.images.store import read_tensors, write_folder
 
     _refuse_pickle(source, config.layout)
-    make = getattr(published, LAYOUTS[config.layout][0])
+    module = published_var if config.layout == "var" else published
+    make = getattr(module, LAYOUTS[config.layout][0])
     told = published.Told(image_size=config.image_size, heads=config.heads, scales=config.scales)
     made: published.Converted = make(read_tensors(source), told)
     write_folder(folder, made.model_type, made.config, made.tensors)

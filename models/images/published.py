@@ -71,7 +71,7 @@ def grid_tokenizer(tensors: Tensors, told: Told) -> Converted:
     """LlamaGen's VQ-8 and VQ-16."""
     renamed = _stacked(_renamed(tensors, VQ16, unused=("quantize.codebook_used",)))
     conv = _conv_config(renamed)
-    codes = _shape(renamed, "codes")
+    codes = shape_of(renamed, "codes")
     config = GridConfig(
         conv=conv, image_size=told.image_size or 256, vocab_size=codes[0], code_width=codes[1]
     )
@@ -88,14 +88,14 @@ def scale_tokenizer(tensors: Tensors, told: Told) -> Converted:
     conv = _conv_config(renamed)
     last = len(conv.multipliers) - 1
     upside = {_turned(name, last): tensor for name, tensor in renamed.items()}
-    scales, codes = told.scales or PUBLISHED_SCALES, _shape(renamed, "codes")
+    scales, codes = told.scales or PUBLISHED_SCALES, shape_of(renamed, "codes")
     config = ScalesConfig(
         conv=conv,
         image_size=scales[-1] * conv.shrink,
         vocab_size=codes[0],
         code_width=codes[1],
         scales=scales,
-        num_residuals=_count(upside, r"residuals\.(\d+)\."),
+        num_residuals=count_of(upside, r"residuals\.(\d+)\."),
     )
     with torch.device("meta"):
         check_shapes(upside, ScaleTokenizer(config), "the file")
@@ -106,26 +106,26 @@ def raster_target(tensors: Tensors, told: Told) -> Converted:
     """LlamaGen's class-conditional GPT; its inputs are a stored table."""
     if any("cap_proj" in name for name in tensors):
         raise UnsupportedCheckpoint("the file holds a text-conditional GPT; class-conditional only")
-    vocab_size, width = _shape(tensors, "tok_embeddings.weight")
+    vocab_size, width = shape_of(tensors, "tok_embeddings.weight")
     heads = told.heads or (32 if width in (3200, 4096) else width // 64)
     if heads < 1 or width % heads or width // heads % 4:
         raise InvalidOption("heads", heads, f"heads of 4, 8, 12... dimensions, {width} in all")
-    num_layers = _count(tensors, r"layers\.(\d+)\.")
+    num_layers = count_of(tensors, r"layers\.(\d+)\.")
     side = (told.image_size or 256) // 16
-    qkv = _shape(tensors, "layers.0.attention.wqkv.weight")[0]
+    qkv = shape_of(tensors, "layers.0.attention.wqkv.weight")[0]
     kv_heads = (qkv - width) // (2 * width // heads)
     config = {
         "architectures": ["PacelineRasterForCausalLM"],
         "vocab_size": vocab_size,
         "hidden_size": width,
-        "intermediate_size": _shape(tensors, "layers.0.feed_forward.w1.weight")[0],
+        "intermediate_size": shape_of(tensors, "layers.0.feed_forward.w1.weight")[0],
         "num_hidden_layers": num_layers,
         "num_attention_heads": heads,
         "num_key_value_heads": kv_heads,
         "max_position_embeddings": 1 + side * side,
         "rms_norm_eps": 1e-5,
         "rope_theta": 10_000.0,
-        "num_classes": _shape(tensors, "cls_embedding.embedding_table.weight")[0] - 1,
+        "num_classes": shape_of(tensors, "cls_embedding.embedding_table.weight")[0] - 1,
         "grid_width": side,
         "code_width": None,
     }
@@ -206,7 +206,7 @@ def _stacked(tensors: Tensors) -> dict[str, torch.Tensor]:
         elif found[2] == "q":
             parts = [f"{found[1]}.{letter}.{found[3]}" for letter in "qkv"]
             for part in parts:
-                _shape(tensors, part)
+                shape_of(tensors, part)
             made[f"{found[1]}.qkv.{found[3]}"] = torch.cat([tensors[part] for part in parts])
     return made
 
@@ -218,25 +218,26 @@ def _turned(name: str, last: int) -> str:
 
 
 def _conv_config(tensors: Tensors) -> ConvConfig:
-    channels, image_channels = _shape(tensors, "encoder.conv_in.weight")[:2]
-    levels = _count(tensors, r"encoder\.levels\.(\d+)\.")
+    channels, image_channels = shape_of(tensors, "encoder.conv_in.weight")[:2]
+    levels = count_of(tensors, r"encoder\.levels\.(\d+)\.")
     first = "encoder.levels.{}.residual.0.conv2.weight"
     return ConvConfig(
         image_channels=image_channels,
         channels=channels,
-        multipliers=tuple(_shape(tensors, first.format(i))[0] // channels for i in range(levels)),
-        num_blocks=_count(tensors, r"encoder\.levels\.0\.residual\.(\d+)\."),
-        latent_channels=_shape(tensors, "encoder.conv_out.weight")[0],
+        multipliers=tuple(shape_of(tensors, first.format(i))[0] // channels for i in range(levels)),
+        num_blocks=count_of(tensors, r"encoder\.levels\.0\.residual\.(\d+)\."),
+        latent_channels=shape_of(tensors, "encoder.conv_out.weight")[0],
     )
 
 
-def _shape(tensors: Tensors, name: str) -> tuple[int, ...]:
+def shape_of(tensors: Tensors, name: str) -> tuple[int, ...]:
+    """A tensor's shape; raises UnsupportedCheckpoint if it is not there."""
     if name not in tensors:
         raise UnsupportedCheckpoint(f"the file is of another layout: it has no {name}")
     return tuple(tensors[name].shape)
 
 
-def _count(tensors: Tensors, pattern: str) -> int:
+def count_of(tensors: Tensors, pattern: str) -> int:
     """One more than the largest number that the pattern finds at the start of a name."""
     found = (re.match(pattern, name) for name in tensors)
     return 1 + max((int(match[1]) for match in found if match), default=-1)

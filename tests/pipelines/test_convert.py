@@ -16,17 +16,21 @@ from models.errors import InvalidOption, UnsupportedCheckpoint
 from models.images import published
 from models.images.grid import GridTokenizer
 from models.images.load import load_tokenizer
+from models.images.scale_target import NextScaleTarget
 from models.images.scales import ScaleTokenizer
+from models.load import load_target
 from pipelines.cli import main
 from pipelines.convert import ConvertConfig, convert
 from pipelines.errors import OutputRefused
 from tests.models.images import published_models as theirs
+from tests.models.images import test_published_var as var
 
 SCALES = (1, 2, 3, 4)
 OPTIONS = {
     "llamagen-vq16": (theirs.vq16, ["--image-size", "16"]),
     "var-vqvae": (theirs.vqvae, ["--scales", *map(str, SCALES)]),
     "llamagen-gpt": (theirs.gpt, ["--image-size", "64", "--heads", "4"]),
+    "var": (var.file_of, ["--scales", *map(str, SCALES)]),
 }
 
 
@@ -53,6 +57,17 @@ def test_a_grid_tokenizer_computes_the_same(tmp_path, capsys) -> None:
     assert torch.equal(ours.encode(pixels), tokens.flatten(1))
     decoded = theirs.decoded(tensors, False, codes[tokens].permute(0, 3, 1, 2))
     torch.testing.assert_close(ours.decode(tokens.flatten(1)), decoded, atol=1e-4, rtol=1e-4)
+
+
+def test_a_next_scale_target_runs_with_its_tokenizer(tmp_path) -> None:
+    _, folder = converted(tmp_path, "var", shared=False, unit=True)
+    with pytest.raises(UnsupportedCheckpoint, match="no image tokenizer"):
+        load_target(folder, dtype=torch.float32, device="cpu")
+    (tmp_path / "inner").mkdir()
+    converted(tmp_path / "inner", "var-vqvae")[1].rename(folder / "tokenizer")
+    target = load_target(folder, dtype=torch.float32, device="cpu")
+    assert isinstance(target, NextScaleTarget)
+    assert (target.vocab_size, target.schedule.num_positions) == (64, 30)
 
 
 def test_a_scale_tokenizer_computes_the_same(tmp_path) -> None:
