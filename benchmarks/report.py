@@ -28,12 +28,12 @@ def save(section: Section, folder: Path, *, machine: Machine, command: str, took
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def compose(folder: Path, page: Path) -> str:
+def compose(folder: Path, page: Path, *, head: str = HEAD, order: Sequence[str] = ORDER) -> str:
     """Write the page from all sections that were ever saved in the folder; returns its text."""
-    found = [folder / f"{name}.json" for name in ORDER]
+    found = [folder / f"{name}.json" for name in order]
     sections = [json.loads(path.read_text(encoding="utf-8")) for path in found if path.exists()]
     rows = [row for section in sections for row in section["goal_rows"]]
-    parts = [HEAD, "## Goals", markdown(GOAL_HEADS, rows, texts=(0, 4))]
+    parts = [head, "## Goals", markdown(GOAL_HEADS, rows, texts=(0, 4))]
     for section in sections:
         parts += _section(section)
     text = "\n\n".join(parts) + "\n"

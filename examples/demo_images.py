@@ -111,7 +111,7 @@ def write_labels(output: Path, count: int) -> str:
 def write_digits(output: Path) -> str:
     """The real digits that the raster model's classifier was not trained on."""
     held = load_digits()[1]
-    np.savez(output / "digits.npz", images=held.images.numpy(), labels=held.classes.numpy())
+    np.savez(output / "digits.npz", images=held.images[:, 0].numpy(), labels=held.classes.numpy())
     return str(output / "digits.npz")
 
 

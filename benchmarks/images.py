@@ -1,0 +1,117 @@
+"""`make bench-images`: ways of decoding images, their passes, time and quality.
+
+Run from the repository's root: python -m benchmarks.images [--quick] [--only batch-64 ...]
+"""
+
+import argparse
+import json
+import shlex
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from benchmarks import report
+from benchmarks.image_plot import draw
+from benchmarks.image_sections import Plan, decoders, scales
+from benchmarks.section import Section
+from pipelines.machine import this_machine
+
+NAMES = ("batch-1", "batch-8", "batch-64", "guided-64", "guided-1", "scale")
+HEAD = """\
+# Benchmarks: images
+
+The digits targets in `examples/models`: 64 tokens an image in raster order, or six maps of rising
+size (digits-scale). Medians of interleaved runs of token loops in one process: in every turn each
+way decodes images of the same labels and seeds, then the next turn has others; a ratio is the
+median of the turns' ratios. `passes/image` counts target passes, `fewer` is over sequential
+decoding. Under guidance a pass scores every position twice.
+
+Quality: each way's images of all turns against the target's own sequential samples from other
+seeds. The line of sequential decoding is the noise floor; `(p ...)` marks a figure beyond it, at
+5 % for all figures of a line together. A request's tokens do not depend on the batch, so quality
+is measured at the largest one. fd-clf is no FID: see [evaluation.md](evaluation.md).
+
+![Passes and images per second](benchmarks-images.png)"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse(arguments)
+    plan, output = plan_of(options), Path(options.output)
+    torch.set_num_threads(plan.threads)
+    given = sys.argv[1:] if arguments is None else arguments
+    command = shlex.join(["python", "-m", "benchmarks.images", *given])
+    every, data = sections(plan), output / "benchmarks-images-data"
+    for name in options.only or every:
+        began = time.monotonic()
+        section = every[name]()
+        took_s = time.monotonic() - began
+        print(f"{report.goals_text(section)}\n", flush=True)
+        report.save(section, data, machine=this_machine(), command=command, took_s=took_s)
+        page = output / "benchmarks-images.md"
+        report.compose(data, page, head=HEAD, order=tuple(every))
+        (output / "benchmarks-images.png").write_bytes(draw(measurements(data, tuple(every))))
+    print(f"written to {output / 'benchmarks-images.md'} and {data}")
+    return 0
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--raster", default="examples/models/digits-raster")
+    add("--scale", default="examples/models/digits-scale")
+    add("--classifier", default="examples/models/digits-classifier")
+    add("--only", nargs="+", metavar="SECTION", help=f"of {', '.join(NAMES)}", choices=NAMES)
+    add("--quick", action="store_true", help="a minute: fewer images, one window, two turns")
+    add("--guidance", type=float, default=2.0, help="of the guided section")
+    add("--threads", type=int, default=torch.get_num_threads())
+    add("--output", help="folder for the page, its plot and data (default: docs, quick out)")
+    return parser.parse_args(arguments)
+
+
+def plan_of(options: argparse.Namespace) -> Plan:
+    quick = options.quick
+    options.output = options.output or ("out" if quick else "docs")
+    return Plan(
+        raster=options.raster,
+        scale=options.scale,
+        classifier=options.classifier,
+        windows=(16,) if quick else (8, 16, 32),
+        counts={1: 2, 8: 16, 64: 64} if quick else {1: 6, 8: 32, 64: 128},
+        turns=2 if quick else 3,
+        references=200 if quick else 1000,
+        guidance=options.guidance,
+        threads=options.threads,
+    )
+
+
+def sections(plan: Plan) -> dict[str, Callable[[], Section]]:
+    """By name, in the page's order."""
+    plain = partial(decoders, plan, guidance=1.0)
+    guided = partial(decoders, plan, guidance=plan.guidance)
+    every = [
+        *(partial(plain, batch_size=size) for size in plan.counts),
+        partial(guided, batch_size=max(plan.counts)),
+        partial(guided, batch_size=min(plan.counts)),
+        partial(scales, plan),
+    ]
+    return dict(zip(NAMES, every, strict=True))
+
+
+def measurements(folder: Path, order: Sequence[str]) -> dict[str, list[dict[str, object]]]:
+    """What every saved section measured."""
+    found = {}
+    for name in order:
+        path = folder / f"{name}.json"
+        if path.exists():
+            found[name] = json.loads(path.read_text(encoding="utf-8"))["measurements"]
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
