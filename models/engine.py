@@ -24,9 +24,10 @@ from models.feed import GroupTarget
 from models.groups import need_plain
 from models.guided import guide
 from models.load import load_target
-from models.loop import Sizing, TokenLoop
+from models.loop import TokenLoop
 from models.request import VERIFY_RULES, require
 from models.sequence import Decode
+from models.sizing import Sizing
 from models.target import Target
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields
 from itertools import zip_longest
-from typing import Self, TypeVar
+from typing import Any, Self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,10 +52,26 @@ class Figures:
         return {"round": sum(parts.values()), **parts}
 
 
-T = TypeVar("T", int, float, tuple[int, ...])
-
-
-def _sum(a: T, b: T) -> T:
-    if isinstance(a, tuple) and isinstance(b, tuple):
+def _sum(a: Any, b: Any) -> Any:
+    """Numbers, or tuples of them place by place."""
+    if isinstance(a, tuple):
         return tuple(x + y for x, y in zip_longest(a, b, fillvalue=0))
     return a + b
+
+
+class Sums:
+    """Figures while they are counted."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float | tuple[int, ...]] = {}
+
+    def add(self, **values: float | tuple[int, ...]) -> None:
+        """Count by the figures' names."""
+        for name, value in values.items():
+            if name in self._sums:
+                value = _sum(self._sums[name], value)
+            self._sums[name] = value
+
+    def figures(self) -> Figures:
+        """What was counted."""
+        return Figures(**self._sums)  # type: ignore[arg-type]

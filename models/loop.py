@@ -10,9 +10,7 @@ Requests join and leave at every step.
 """
 
 from collections.abc import Iterable
-from collections.abc import Sequence as Several
-from itertools import zip_longest
-from typing import Protocol, cast
+from typing import cast
 
 import numpy as np
 
@@ -21,7 +19,7 @@ from models.draft import EMPTY, NOTHING, Draft, Shape, depths
 from models.drafters.base import DraftContext, Drafter
 from models.errors import InvalidRequest
 from models.feed import GroupTarget
-from models.figures import Figures
+from models.figures import Figures, Sums
 from models.groups import choose, need_plain, new_canvas, plan_groups, settle
 from models.logprobs import token_logprobs
 from models.noise import NoiseStore
@@ -31,20 +29,10 @@ from models.request import Request, Result
 from models.rows import Rows
 from models.schedule import exactness
 from models.sequence import Decode, Sequence
+from models.sizing import Sizing
 from models.stopwatch import Stopwatch
 from models.target import Target
 from models.verify import EXACTNESS, RULES, Commit, Round, RoundNoise
-
-
-class Sizing(Protocol):
-    """Chooses how much to draft; see models/controller.py."""
-
-    def plan(self, sequences: Several[Sequence]) -> tuple[Shape, list[int]]: ...
-    def observe(self, sequence: Sequence, shape: Shape, depth: int, accepted: int) -> None: ...
-    def observe_round(
-        self, shape: Shape, rows: int, nodes: int, tokens: int, seconds: float
-    ) -> None: ...
-    def forget(self, request_id: str) -> None: ...
 
 
 class TokenLoop:
@@ -75,7 +63,7 @@ class TokenLoop:
         self._groups = None if target.schedule.in_order else cast(GroupTarget, target)
         if self._groups is not None:
             need_plain(drafter.name if drafter else "none", verify)
-        self._sums: dict[str, float | tuple[int, ...]] = {}
+        self._sums = Sums()
         self._ids: set[str] = set()  # of requests that have not ended
         self._processors: dict[int, tuple[list[Sequence], Processor]] = {}  # by first row
         self._turn = 0
@@ -122,10 +110,10 @@ class TokenLoop:
 
     def figures(self) -> Figures:
         """What was counted since the last reset."""
-        return Figures(**self._sums)  # type: ignore[arg-type]
+        return self._sums.figures()
 
     def reset_figures(self) -> None:
-        self._sums = {}
+        self._sums = Sums()
 
     def describe(self) -> dict[str, object]:
         """The target and how it runs, for summaries."""
@@ -161,7 +149,7 @@ class TokenLoop:
         results: list[Result] = []
         if self._rows.running:
             results = self._round() if self._groups is None else self._group_round(self._groups)
-        self._count(**self._marks.totals())
+        self._sums.add(**self._marks.totals())
         return results
 
     def _read_prompts(self) -> None:
@@ -171,7 +159,7 @@ class TokenLoop:
             if pieces:
                 self.target.score(self._cache, prompt_batch(pieces))
                 read = sum(len(tokens) for _, tokens in pieces)
-                self._count(prefill_passes=1, prompt_tokens=read)
+                self._sums.add(prefill_passes=1, prompt_tokens=read)
             self._rows.commit(pieces)
             if self._rows.running:
                 break
@@ -188,7 +176,7 @@ class TokenLoop:
         self._marks.note("verify")
         settle(groups, tokens, logits, self._cache)
         rows, written = len(running), sum(map(len, tokens))
-        self._count(rounds=1, round_rows=rows, target_passes=1, tokens=written)
+        self._sums.add(rounds=1, round_rows=rows, target_passes=1, tokens=written)
         results = self._finish()
         self._marks.note("other")
         return results
@@ -259,7 +247,7 @@ class TokenLoop:
             drafts[b] = draft
         self._marks.note("draft")
         self._book_transfer("draft")
-        self._count(draft_passes=self.drafter.passes - passes)
+        self._sums.add(draft_passes=self.drafter.passes - passes)
         return drafts
 
     def _learn(
@@ -286,7 +274,7 @@ class TokenLoop:
         if self.drafter is not None:
             self.drafter.observe(round_, commits)
         width = shape.depth
-        self._count(
+        self._sums.add(
             rounds=1,
             round_rows=len(commits),
             target_passes=1,
@@ -318,12 +306,3 @@ class TokenLoop:
         self.sizing.forget(sequence.id)
         self._ids.discard(sequence.id)
         self._noise.forget(sequence.request.seed)
-
-    def _count(self, **values: float | tuple[int, ...]) -> None:
-        sums = self._sums
-        for name, value in values.items():
-            if isinstance(value, tuple):
-                old = sums.get(name, ())
-                sums[name] = tuple(a + b for a, b in zip_longest(old, value, fillvalue=0))  # type: ignore[arg-type]
-            else:
-                sums[name] = sums.get(name, 0) + value  # type: ignore[operator]
