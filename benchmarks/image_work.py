@@ -81,7 +81,7 @@ def requests(target: str, count: int, *, turn: int, seed: int = 7) -> list[Reque
 def contestant(way: Way, *, batch_size: int, count: int, threads: int) -> Callable[[int], Run]:
     """A loop that decodes `count` images in a turn, warmed up."""
     loop = build_loop(way.engine(batch_size=batch_size, threads=threads))
-    run_loop(loop, requests(way.target, min(count, 2 * batch_size), turn=-1))
+    run_loop(loop, requests(way.target, min(count, batch_size), turn=-1))
     return lambda turn: run_loop(loop, requests(way.target, count, turn=turn))
 
 
