@@ -35,10 +35,11 @@ seeds. The line of sequential decoding is the noise floor; `(p ...)` marks a fig
 5 % for all figures of a line together. A request's tokens do not depend on the batch, so quality
 is measured at the largest one. fd-clf is no FID: see [evaluation.md](evaluation.md).
 
-What limits it: fewer passes are less time only while a pass over a window costs about as much as one
-over a single position, as in a small batch here or on a GPU. On a CPU at batch 64 the arithmetic is
-full already, and a window of 16 is 17 times the positions. What sjd and mc-sjd lose to jacobi is
-drafting and verifying: they draw from, keep and compare whole distributions of every guess.
+What limits it: fewer passes are less time only while a pass over a window costs about as much as
+one over a single position, as in a small batch here or on a GPU. On a CPU at batch 64 the
+arithmetic is full already, and a window of 16 is 17 times the positions. What sjd and mc-sjd lose
+to jacobi is drafting and verifying: they draw from, keep and compare whole distributions of every
+guess.
 
 ![Passes and images per second](benchmarks-images.png)"""
 
