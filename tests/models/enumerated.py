@@ -8,6 +8,7 @@ from functools import cache
 
 import numpy as np
 import torch
+from scipy.stats import chi2
 
 from models.batch import Scores
 from models.controller import FixedSize
@@ -59,33 +60,33 @@ def joint(target: HistoryTarget) -> np.ndarray:
     return np.exp(chances)
 
 
-def decode(target, drafter, count, *, window=16, rule="rejection", rows=500, first=0):
-    """[count, n] completions of as many seeds, and the mean number of target passes each."""
+def decode(target, drafter, count, *, window=16, rule="rejection"):
+    """[count, n] completions of the seeds 0, 1, ... and [count] target passes each."""
     loop = TokenLoop(
         target,
         drafter,
         FixedSize(Shape(depth=window)),
-        rows=rows,
+        rows=400,
         max_length=1 + LENGTH,
         scratch=window + 1,
         verify=rule,
     )
     sampling = Sampling(max_tokens=LENGTH)
     results = loop.run(
-        Request(id=str(i), prompt=(CONDITION,), sampling=sampling, seed=first + i)
-        for i in range(count)
+        Request(id=str(i), prompt=(CONDITION,), sampling=sampling, seed=i) for i in range(count)
     )
     found = {r.id: r for r in results}
     tokens = np.array([found[str(i)].tokens for i in range(count)])
-    return tokens, float(np.mean([r.target_passes for r in results]))
+    return tokens, np.array([found[str(i)].target_passes for i in range(count)])
 
 
-def chi2_by_df(tokens, law):
-    """The statistic over its degrees of freedom: near 1 where the law is right."""
+def fit(tokens, law):
+    """Chi-square over its degrees of freedom, and the chance of so large a one under the law."""
     codes = tokens @ (VOCAB ** np.arange(LENGTH)[::-1])
     observed = np.bincount(codes, minlength=VOCAB**LENGTH).astype(float)
     expected = law * len(tokens)
     rare = expected < 5
     observed = np.append(observed[~rare], observed[rare].sum())
     expected = np.append(expected[~rare], expected[rare].sum())
-    return float(((observed - expected) ** 2 / expected).sum() / (len(expected) - 1))
+    statistic, df = ((observed - expected) ** 2 / expected).sum(), len(expected) - 1
+    return float(statistic / df), float(chi2.sf(statistic, df))
