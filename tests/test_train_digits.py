@@ -27,6 +27,10 @@ def test_writes_models_that_load_and_agree(monkeypatch: pytest.MonkeyPatch, tmp_
     assert target.context_length == 1 + tokenizer.num_tokens
     codes = target.embed_vectors(tokenizer.codebook())
     assert torch.equal(codes, target.embed(torch.arange(demo.CODES)))
+    scale = load_target(tmp_path / "digits-scale", dtype=torch.float32)
+    assert scale.schedule.num_positions == load_tokenizer(tmp_path / "digits-scale").num_tokens
+    report = json.loads((tmp_path / "digits-scale" / "report.json").read_text())
+    assert 0 < report["target"]["held_out_loss"] < 6
 
 
 def test_the_parts_do_not_overlap_and_are_black_at_minus_one() -> None:
