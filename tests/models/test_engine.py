@@ -128,6 +128,37 @@ def test_a_tree_needs_a_draft_model_and_match(options):
     assert EngineConfig(target="somewhere", **options).max_width == 1
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"drafter": "sjd", "coupling": "gumbel"}, "coupling='gumbel'.*mc-sjd"),
+        ({"drafter": "mc-sjd", "coupling": "shared"}, "coupling='shared'.*maximal"),
+        ({"drafter": "jacobi", "start": "below"}, "start='below'.*uniform"),
+        ({"drafter": "lookup", "start": "uniform"}, "start='uniform'.*jacobi"),
+        ({"drafter": "jacobi", "verify": "rejection"}, "verify='rejection'.*match"),
+        ({"drafter": "sjd", "verify": "block"}, "verify='block'.*rejection"),
+        ({"drafter": "jacobi", "draft_width": 2}, "draft_width=2"),
+        ({"drafter": "mc-sjd", "draft_width": 2}, "draft_width=2"),
+    ],
+)
+def test_what_a_parallel_decoder_cannot_do(options, told):
+    with pytest.raises(InvalidOption, match=told):
+        EngineConfig(target="somewhere", **options)
+
+
+def test_the_rule_follows_the_decoder(pair):
+    rules = {"jacobi": "match", "sjd": "rejection", "mc-sjd": "rejection", "lookup": "match"}
+    for drafter, rule in rules.items():
+        assert EngineConfig(target="somewhere", drafter=drafter).rule == rule
+    fixed = sizing_of(pair, drafter="sjd")
+    assert fixed.plan([])[0] == Shape(depth=16)
+
+
+def test_text_has_no_rows_to_copy_from(pair):
+    with pytest.raises(InvalidOption, match=r"start='above'.*no grid"):
+        build_loop(config_of(pair, drafter="jacobi", start="above"))
+
+
 def test_a_length_beyond_the_context(pair):
     with pytest.raises(InvalidOption, match=r"max_length=513.*context of 512"):
         build_loop(config_of(pair, max_length=513))
