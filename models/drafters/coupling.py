@@ -10,9 +10,8 @@ import numpy as np
 import torch
 
 from models.batch import Ints
-from models.draft import Draft
 from models.noise import Purpose
-from models.verify.rejection import acceptance, residual
+from models.verify.rejection import acceptance, drawn_from, residual
 from models.verify.round import Commit, Round
 
 COUPLINGS = ("shared", "fresh", "maximal", "gumbel")
@@ -28,6 +27,10 @@ class Undecided:
     owners: Ints
     nodes: Ints
     bounds: Ints  # [B + 1]: rows bounds[b] : bounds[b + 1] are request b's
+
+    def span(self, b: int) -> slice:
+        """The rows of request b."""
+        return slice(int(self.bounds[b]), int(self.bounds[b + 1]))
 
     @property
     def held(self) -> Ints:
@@ -79,6 +82,15 @@ def shared(round_: Round, left: Undecided) -> Ints:
     return tokens
 
 
+def choices(round_: Round, commits: Several[Commit]) -> dict[str, Ints]:
+    """By request: the target's own choices for the positions it has not decided yet."""
+    left = undecided(round_, commits)
+    if not len(left.owners):
+        return {}
+    tokens = shared(round_, left)
+    return {round_.sequences[b].id: tokens[left.span(b)] for b in left.held.tolist()}
+
+
 def drawn(round_: Round, left: Undecided, coupling: str) -> tuple[Ints, torch.Tensor]:
     """[R] tokens, each distributed as its row of the probabilities [R, V] that come with them.
 
@@ -112,18 +124,10 @@ def _kept_or_drawn(
     tokens = np.zeros(len(had), dtype=np.int64)
     tokens[had] = np.concatenate([draft.tokens[n:] for draft, n in olds])
     at = torch.from_numpy(np.flatnonzero(had)).to(probs.device)
-    p, q = probs[at], torch.cat([_probs(draft, probs)[n:] for draft, n in olds])
+    p, q = probs[at], torch.cat([drawn_from(draft, probs)[n:] for draft, n in olds])
     stays = np.zeros(len(had), dtype=np.bool_)
     coin = round_.noise.uniform(Purpose.COUPLE, left.owners[had], left.nodes[had])
     chance = acceptance(p, q, torch.from_numpy(tokens[had]).to(probs.device))
     stays[had] = coin < chance.double().cpu().numpy()
     source = probs.index_copy(0, at, residual(p, q))
     return np.where(stays, tokens, _argmax(source, noise))
-
-
-def _probs(draft: Draft, like: torch.Tensor) -> torch.Tensor:
-    """[K, V] what the draft's tokens were drawn from; without it each is its own: one-hot."""
-    if draft.probs is not None:
-        return draft.probs
-    hot = torch.zeros(len(draft), like.shape[-1], device=like.device)
-    return hot.scatter_(1, torch.from_numpy(draft.tokens).to(like.device)[:, None], 1.0)

@@ -61,7 +61,7 @@ def block(round_: Round) -> list[Commit]:
         weights = joint_weights(p, q, drafted)
         coins = round_.noise.uniform(Purpose.ACCEPT, np.full(len(drafted), b), levels).tolist()
         accepted = num_accepted(stop_chances(p, q, weights), coins)
-        last = draw(round_, after(p, q, weights, accepted)[None], owner, accepted)
+        last = draw(round_, after(p, q, weights, accepted)[None], owner, np.array([accepted]))
         commits.append(_emit(round_, b, [*drafted[:accepted], *last]))
     return commits
 

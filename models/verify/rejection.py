@@ -7,9 +7,12 @@ Exact in distribution for every q that the token was really drawn from. Source: 
 import numpy as np
 import torch
 
-from models.batch import Ints
+from models.batch import Bools, Ints
+from models.draft import Draft
 from models.noise import Purpose
 from models.verify.round import Commit, Round
+
+AT_ONCE = 2**19  # logits of a round above which it is not worth judging what is never reached
 
 
 def acceptance(p: torch.Tensor, q: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
@@ -42,9 +45,9 @@ def draft_rows(round_: Round, owners: Ints, depth: int) -> torch.Tensor:
     return torch.stack(rows)
 
 
-def draw(round_: Round, probs: torch.Tensor, owners: Ints, depth: int) -> list[int]:
-    """[R] tokens from probs [R, V], by fresh noise."""
-    noise = round_.noise.rows(Purpose.RESIDUAL, owners, np.full(len(owners), depth))
+def draw(round_: Round, probs: torch.Tensor, owners: Ints, levels: Ints) -> list[int]:
+    """[R] tokens from probs [R, V], by fresh noise of the positions `levels` [R] ahead."""
+    noise = round_.noise.rows(Purpose.RESIDUAL, owners, levels)
     out: list[int] = (probs.log() + noise).argmax(-1).tolist()
     return out
 
@@ -57,7 +60,82 @@ def target_rows(round_: Round, owners: Ints, depth: int) -> torch.Tensor:
 
 
 def rejection(round_: Round) -> list[Commit]:
-    """Walk the chains side by side; see the module's docstring."""
+    """See the module's docstring. Chains only."""
+    if not round_.processor.counts_tokens and round_.logits.numel() <= AT_ONCE:
+        return _judge_all(round_)
+    return _walk(round_)
+
+
+def _judge_all(round_: Round) -> list[Commit]:
+    """Every drafted token at once, the unreached ones in vain: few operations, whatever the depth.
+
+    Letters: N drafted tokens of all B requests.
+    """
+    owners, levels = round_.nodes()
+    processed = round_.processor(round_.logits, owners, round_.generated[owners] + levels)
+    p = round_.processor.probabilities(processed, owners)  # [T, V]
+    sizes = np.array([len(draft) for draft in round_.drafts], dtype=np.int64)
+    firsts = np.cumsum(sizes) - sizes  # [B] of each request's drafted tokens
+    inner = levels < sizes[owners]  # [T] nodes with a drafted token behind them
+    q = all_draft_rows(round_)  # [N, V]
+    tokens = np.concatenate([draft.tokens for draft in round_.drafts])
+    chance = acceptance(p[_index(inner, p)], q, torch.from_numpy(tokens).to(p.device))
+    coins = round_.noise.uniform(Purpose.ACCEPT, owners[inner], levels[inner])
+    refused = coins >= chance.double().cpu().numpy()  # [N]
+    counts = [
+        int(refused[a : a + size].argmax()) if refused[a : a + size].any() else size
+        for a, size in zip(firsts.tolist(), sizes.tolist(), strict=True)
+    ]  # accepted tokens
+    accepted = np.array(counts, dtype=np.int64)
+    last = _last_tokens(round_, p, q, accepted, firsts, accepted < sizes)
+    return [
+        _append(round_, b, [*tokens[a : a + n].tolist(), token])
+        for b, (a, n, token) in enumerate(zip(firsts.tolist(), counts, last, strict=True))
+    ]
+
+
+def _last_tokens(
+    round_: Round, p: torch.Tensor, q: torch.Tensor, accepted: Ints, firsts: Ints, refused: Bools
+) -> list[int]:
+    """[B] the tokens after those accepted: of the residual where a guess was refused, else of p."""
+    rows = p[torch.from_numpy(round_.starts + accepted).to(p.device)]  # [B, V]
+    if refused.any():
+        at = _index(refused, p)
+        own = q[torch.from_numpy((firsts + accepted)[refused]).to(p.device)]
+        rows = rows.index_copy(0, at, residual(rows[at], own))
+    return draw(round_, rows, np.arange(len(accepted)), accepted)
+
+
+def _index(chosen: Bools, like: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(np.flatnonzero(chosen)).to(like.device)
+
+
+def all_draft_rows(round_: Round) -> torch.Tensor:
+    """[N, V] the distributions that all drafted tokens were drawn from; one-hot where untold."""
+    return torch.cat([drawn_from(draft, round_.logits) for draft in round_.drafts])
+
+
+def drawn_from(draft: Draft, like: torch.Tensor) -> torch.Tensor:
+    """[K, V] what a draft's tokens were drawn from; without it each is its own."""
+    if draft.probs is not None:
+        return draft.probs
+    hot = torch.zeros(len(draft), like.shape[-1], device=like.device)
+    return hot.scatter_(1, torch.from_numpy(draft.tokens).to(like.device)[:, None], 1.0)
+
+
+def _append(round_: Round, b: int, tokens: list[int]) -> Commit:
+    """Append tokens until the request ends."""
+    commit = Commit()
+    for depth, token in enumerate(tokens):
+        commit.path.append(depth)
+        commit.tokens.append(token)
+        if round_.sequences[b].append(token):
+            break
+    return commit
+
+
+def _walk(round_: Round) -> list[Commit]:
+    """Side by side, token by token: what was decided shapes the next distribution."""
     commits = [Commit() for _ in round_.sequences]
     active = np.arange(len(commits))
     depth = 0
@@ -66,7 +144,8 @@ def rejection(round_: Round) -> list[Commit]:
         drafted = np.array([depth < len(round_.drafts[b]) for b in active.tolist()])
         ended = active[~drafted]
         if len(ended):  # all accepted: one more from p
-            bonus = draw(round_, probs[torch.from_numpy(~drafted)], ended, depth)
+            levels = np.full(len(ended), depth)
+            bonus = draw(round_, probs[torch.from_numpy(~drafted)], ended, levels)
             _emit(round_, commits, ended, bonus, depth)
         active = active[drafted]
         if len(active):
@@ -86,7 +165,8 @@ def _judge(round_: Round, commits: list[Commit], owners: Ints, p: torch.Tensor, 
     lost = np.flatnonzero(~accepted)
     if len(lost):
         at = torch.from_numpy(lost).to(p.device)
-        recovered = draw(round_, residual(p[at], q[at]), owners[lost], depth)
+        levels = np.full(len(lost), depth)
+        recovered = draw(round_, residual(p[at], q[at]), owners[lost], levels)
         _emit(round_, commits, owners[lost], recovered, depth)
     return going
 

@@ -211,11 +211,10 @@ def biased(monkeypatch, control):
     elif control == "bonus drawn from q":
         real = rejection_rule.__globals__["draw"]
 
-        def draw(round_, probs, owners, depth):
-            full = all(len(round_.drafts[b]) == depth for b in owners.tolist())
-            return real(
-                round_, Q.expand(len(owners), -1) if full and depth else probs, owners, depth
-            )
+        def draw(round_, probs, owners, levels):
+            sizes = np.array([len(round_.drafts[b]) for b in owners.tolist()])
+            full = torch.from_numpy((sizes == levels) & (levels > 0))[:, None]
+            return real(round_, torch.where(full, Q, probs), owners, levels)
 
         monkeypatch.setitem(rejection_rule.__globals__, "draw", draw)
     elif control == "penalties lag by a round":
