@@ -17,7 +17,8 @@ from pipelines.shards import Plan
 FORMAT = 1
 NOISE = "gumbel-argmax"  # the map from noise to token: part of a seed's meaning
 # Who guesses, and how, where that changes the rows.
-CHANGING = ("drafter", "draft_tokens", "draft_width", "decoder", "window", "coupling", "start")
+OF_DRAFTERS = ("drafter", "draft_tokens", "draft_width")
+OF_DECODERS = ("decoder", "window", "coupling", "start")
 ENDS = 1 << 16  # bytes of a large file's start and end that stand for it
 
 
@@ -25,7 +26,8 @@ def fingerprint(config: GenerateConfig, plan: Plan) -> dict[str, Any]:
     """The job as JSON."""
     settings = deciding(config)
     if config.engine().rule != "match":
-        settings |= {name: getattr(config, name) for name in CHANGING}
+        names = OF_DRAFTERS if config.decoder is None else OF_DECODERS
+        settings |= {name: getattr(config, name) for name in names}
     return {
         "format": FORMAT,
         "noise": NOISE,

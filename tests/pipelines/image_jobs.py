@@ -9,13 +9,14 @@ import torch
 
 from models.engine import build_loop
 from models.images.load import FOLDER
+from models.images.next_scale import NextScaleConfig, NextScaleModel
 from models.images.raster import RasterConfig, RasterModel
 from models.request import Request, Result
 from pipelines.config import GenerateConfig
 from pipelines.manifest import Manifest
 from pipelines.modality import modality_of
 from pipelines.options import from_mapping
-from tests.models.images.tiny_images import VOCABULARY, grid
+from tests.models.images.tiny_images import SCALES, VOCABULARY, grid, scales
 from tests.pipelines.inprocess import run_job
 
 NUM_CLASSES, NUM_TOKENS = 5, 16
@@ -42,6 +43,24 @@ def save_raster(folder: Path) -> str:
             parameter *= 6.0 if parameter.dim() > 1 else 1.0
     model.save(folder, torch.float32)
     tokenizer.save(folder / FOLDER)
+    return str(folder)
+
+
+def save_scale(folder: Path) -> str:
+    """A next-scale target with its tokenizer: maps of 1, 2, 3 and 4 tokens a side."""
+    torch.manual_seed(1)
+    config = NextScaleConfig(
+        vocab_size=VOCABULARY,
+        code_width=4,
+        num_classes=NUM_CLASSES,
+        scales=SCALES,
+        width=32,
+        inner_width=48,
+        num_layers=2,
+        num_heads=2,
+    )
+    NextScaleModel(config).save(folder, torch.float32)
+    scales().save(folder / FOLDER)
     return str(folder)
 
 

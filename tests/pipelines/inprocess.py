@@ -106,8 +106,8 @@ def make_config(folder: Path, **values: Any) -> GenerateConfig:
     return from_mapping(GenerateConfig, given)
 
 
-def tables(job: Prepared, codec: Codec) -> Iterator[pa.Table]:
-    config = job.config
+def tables(job: Prepared, codec: Codec | None = None) -> Iterator[pa.Table]:
+    config, codec = job.config, codec or ByteTokenizer()
     for shard in job.todo:
         rows = read_shard(
             shard, job.plan.schema, prompt_field=config.prompt_field, id_field=config.id_field

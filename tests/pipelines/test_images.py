@@ -9,12 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
+import paceline
 from actors.image_tokenizer import png
 from cluster import storage
 from models.engine import build_loop
 from models.errors import InvalidOption, UnsupportedCheckpoint
 from models.images.load import load_tokenizer
 from models.request import Request
+from pipelines.contact_sheet import sheet
 from pipelines.errors import InvalidInput, OutputRefused
 from pipelines.images import SHEET
 from pipelines.modality import modality_of
@@ -28,12 +30,14 @@ from tests.pipelines.image_jobs import (
     labels,
     raster,
     run_images,
+    save_scale,
     write_rows,
 )
 from tests.pipelines.inprocess import outcome, output_rows
 
 __all__ = ["labels", "raster"]  # fixtures
 VOCABULARY = 32
+CLASSIFIER = Path(__file__).parents[2] / "examples" / "models" / "digits-classifier"
 
 
 def expected_tokens(config: Any, samples: int = 1) -> list[list[int]]:
@@ -221,6 +225,45 @@ def test_defaults_are_those_of_the_target(raster: str, labels: str, tmp_path: Pa
     assert modality_of(config).settled(settled) == settled
 
 
+def test_a_next_scale_target_takes_a_pass_for_each_map(labels: str, tmp_path: Path) -> None:
+    target = save_scale(tmp_path / "target")
+    config = image_config(target, labels, tmp_path / "out", guidance=1.5)
+    run_images(config)
+    rows = output_rows(config.output)
+    assert {len(row["tokens"]) for row in rows} == {1 + 4 + 9 + 16}
+    assert {row["accepted_length"] for row in rows} == {30 / 4}
+    assert {row["exactness"] for row in rows} == {"identical"}
+    assert Image.open(io.BytesIO(rows[0]["image"])).size == (8, 8)
+    with pytest.raises(InvalidOption, match="decoder='jacobi' is not accepted: sequential: this"):
+        prepare(image_config(target, labels, tmp_path / "other", decoder="jacobi"))
+
+
+def test_the_checkpoint_may_suggest_a_guidance(labels: str, tmp_path: Path) -> None:
+    target = save_scale(tmp_path / "target")
+    suggested = tmp_path / "target" / "generation_config.json"
+    suggested.write_text('{"guidance_scale": 1.5}')
+    config = image_config(target, labels, tmp_path / "out")
+    assert modality_of(config).settled(config).engine().guidance == 1.5
+    off = image_config(target, labels, tmp_path / "out", guidance=1.0)
+    assert modality_of(off).settled(off).engine().guidance == 1.0
+    suggested.write_text('{"guidance_scale": "much"}')
+    with pytest.raises(UnsupportedCheckpoint, match="guidance_scale is 'much'"):
+        modality_of(config)
+
+
+@pytest.mark.parametrize("decoder", ["jacobi", "sjd", "mc-sjd"])
+def test_only_what_changes_rows_is_part_of_the_job(
+    raster: str, labels: str, tmp_path: Path, decoder: str
+) -> None:
+    run_images(image_config(raster, labels, tmp_path / "out"))
+    faster = image_config(raster, labels, tmp_path / "out", decoder=decoder)
+    if decoder == "jacobi":
+        assert not prepare(faster).todo
+    else:
+        with pytest.raises(OutputRefused, match=f"settings decoder was None, is '{decoder}'"):
+            prepare(faster)
+
+
 def test_two_rows_with_one_id_cannot_be_files(raster: str, tmp_path: Path) -> None:
     rows = [{"id": i % 5, "label": 1} for i in range(6)]
     source = write_rows(tmp_path / "in" / "labels.jsonl", rows)
@@ -265,9 +308,27 @@ def test_an_image_target_needs_its_tokenizer(raster: str, labels: str, tmp_path:
         prepare(config)
 
 
-def test_colours_are_written_as_such() -> None:
-    pixels = torch.tensor([-1.0, 0.0, 1.0]).view(3, 1, 1).expand(3, 2, 4)
-    read = Image.open(io.BytesIO(png(pixels)))
-    assert (read.mode, read.size, read.getpixel((0, 0))) == ("RGB", (4, 2), (0, 128, 255))
-    with pytest.raises(UnsupportedCheckpoint, match="2 channels"):
-        png(pixels[:2])
+def test_titles_stand_above_the_lines_of_a_sheet() -> None:
+    picture = png(torch.zeros(1, 8, 8))
+    bare, titled = (
+        Image.open(io.BytesIO(sheet([[picture] * 2, [picture]], titles)))
+        for titles in ((), ("a", "b"))
+    )
+    assert bare.size == (4 + 2 * 52, 4 + 2 * 52)
+    assert titled.size == (4 + 2 * 52, 4 + 2 * (52 + 19))
+
+
+def test_generated_folders_are_evaluated(raster: str, labels: str, tmp_path: Path) -> None:
+    run_images(image_config(raster, labels, tmp_path / "bytes", n=8))
+    run_images(image_config(raster, labels, tmp_path / "files", n=4, seed=1, images_as="files"))
+    report = paceline.evaluate(
+        samples=str(tmp_path / "files"),
+        reference=str(tmp_path / "bytes"),
+        metrics=["fd-pixel", "accuracy", "token-tv"],
+        classifier=str(CLASSIFIER),
+        bootstrap=40,
+        progress=False,
+    )
+    assert [outcome.name for outcome in report.outcomes] == ["fd-pixel", "accuracy", "token-tv"]
+    assert report.rows["samples"] == {"used": 44, "there": 44, "dropped": 0}
+    assert not report.beyond
