@@ -14,7 +14,7 @@ from actors.messages import DraftAsk, DraftReply, Growth, Guess, SparseRows
 from actors.mirrors import Mirrors
 from models.costs import SIZES, measure
 from models.draft import Draft
-from models.drafters import DraftContext, Drafter, ModelDrafter
+from models.drafters import DraftContext, Drafter, JacobiDrafter, ModelDrafter
 from models.engine import EngineConfig, build_drafter
 from models.noise import NoiseStore
 from models.processing import Processor
@@ -71,6 +71,7 @@ class DraftActor:
             "name": self._drafter.name,
             "pid": os.getpid(),
             "max_width": self._drafter.max_width,
+            "by_choices": isinstance(self._drafter, JacobiDrafter),
             "max_length": self._max_length,
             "vocabulary": model and model.vocab_size,
             "parameters": model and model.num_parameters,
@@ -90,6 +91,7 @@ class DraftActor:
         found = [(g, s) for g, s in found if self._fits(ask, s)]
         guesses: tuple[Guess, ...] = ()
         if found:
+            self._carry(found)
             with torch.inference_mode():
                 drafts = self._propose([s for _, s in found], ask)
             guesses = tuple(_guess(g, d) for (g, _), d in zip(found, drafts, strict=True))
@@ -99,6 +101,12 @@ class DraftActor:
             passes=self._drafter.passes - passes,
             seconds=time.perf_counter() - began,
         )
+
+    def _carry(self, found: list[tuple[Growth, Sequence]]) -> None:
+        """Begin with what the targets would choose, where the drafter guesses by that."""
+        if isinstance(self._drafter, JacobiDrafter):
+            for growth, sequence in found:
+                self._drafter.carry(sequence.id, growth.choices)
 
     def _forget(self, sequence: Sequence) -> None:
         assert self._drafter is not None

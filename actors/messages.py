@@ -37,13 +37,15 @@ class Opening:
 class Growth:
     """A request has grown from `base` to `base + len(tokens)` committed tokens, its new version.
 
-    With an `opening`, `base` is 0 and `tokens` begins with the prompt.
+    With an `opening`, `base` is 0 and `tokens` begins with the prompt. `choices`: what the target
+    would choose next, as far as its last pass says; for drafters that guess by it.
     """
 
     id: str
     base: int
     tokens: Ints  # [new]
     opening: Opening | None = None
+    choices: Ints | None = None
 
     @property
     def version(self) -> int:
@@ -97,7 +99,8 @@ class DraftReply:
 class DraftTeam:
     """What a target actor must know of the draft actors before it meets them.
 
-    `deterministic`: their guesses are not drawn from a distribution. `patience`: how long a late
+    `deterministic`: their guesses are not drawn from a distribution. `by_choices`: they are made
+    from the target's own, which must be told. `patience`: how long a late
     draft is waited for, in rounds of the target. `pass_sizes` and `pass_seconds` are the measured
     cost of a pass over so many nodes; empty where drafting runs no model.
     """
@@ -105,6 +108,7 @@ class DraftTeam:
     name: str
     max_width: int
     deterministic: bool = False
+    by_choices: bool = False
     patience: float = 1.0
     pass_sizes: tuple[int, ...] = ()
     pass_seconds: tuple[float, ...] = ()

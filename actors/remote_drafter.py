@@ -16,9 +16,11 @@ import numpy as np
 from actors.guesses import BadGuess, Wanted, to_draft
 from actors.line import Flight, Line, Send
 from actors.messages import DraftAsk, DraftReply, DraftTeam, Growth, Opening
+from models.batch import Ints
 from models.costs import PassCost
 from models.draft import EMPTY, NOTHING, Draft, Shape
 from models.drafters.base import DraftContext, useful_depth
+from models.drafters.coupling import choices
 from models.sequence import Sequence
 from models.verify import Commit, Round
 
@@ -47,6 +49,7 @@ class RemoteDrafter:
         self._homes: dict[str, Home] = {}
         self._coming: dict[str, tuple[int, Flight]] = {}  # version that was asked for
         self._guesses: dict[str, object] = {}
+        self._choices: dict[str, Ints] = {}  # the target's, of each request's last round
         self._drafting: set[str] = set()  # requests that drafted in their last round
         self._shape, self._sampled, self._vocab_size = NOTHING, False, 0
         self._round_s, self._proposed, self._idle = 0.0, 0.0, 0
@@ -82,6 +85,10 @@ class RemoteDrafter:
 
     def observe(self, round_: Round, commits: Several[Commit]) -> None:
         """Ask for the next round's drafts, of the shape that was planned last."""
+        if self._team.by_choices:
+            for sequence in round_.sequences:
+                self._choices.pop(sequence.id, None)
+            self._choices |= choices(round_, commits)
         drafting = [s for s in round_.sequences if s.id in self._drafting]
         if not drafting:
             self._idle += 1
@@ -95,6 +102,7 @@ class RemoteDrafter:
         """The request has ended; its draft actor hears of it with the next ask."""
         self._coming.pop(request_id, None)
         self._guesses.pop(request_id, None)
+        self._choices.pop(request_id, None)
         self._drafting.discard(request_id)
         home = self._homes.pop(request_id, None)
         if home is not None:
@@ -151,7 +159,13 @@ class RemoteDrafter:
         base, home.known = home.known, len(sequence.tokens)
         tokens = np.array(sequence.tokens[base:], dtype=np.int64)
         opening = None if base else _opening(sequence)
-        return Growth(id=sequence.id, base=base, tokens=tokens, opening=opening)
+        return Growth(
+            id=sequence.id,
+            base=base,
+            tokens=tokens,
+            opening=opening,
+            choices=self._choices.get(sequence.id),
+        )
 
     # --- picking up ---------------------------------------------------------------------------
 

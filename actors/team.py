@@ -7,8 +7,10 @@ from actors.draft import DraftActor
 from actors.members import Pool
 from actors.messages import DraftTeam
 from actors.role import Role
+from models.decoders import RULE_OF
 from models.engine import EngineConfig
 from models.errors import UnsupportedCheckpoint
+from models.request import require
 
 Description = Mapping[str, Any]
 
@@ -16,7 +18,12 @@ Description = Mapping[str, Any]
 def draft_pool(
     config: EngineConfig, *, actors: int, rows: int, num_cpus: float, num_gpus: float
 ) -> Pool:
-    """A pool of draft actors, not started. `rows`: requests that each of them remembers."""
+    """A pool of draft actors, not started. `rows`: requests that each of them remembers.
+
+    Raises InvalidOption: the drafter cannot work elsewhere.
+    """
+    told = f"0 with {config.drafter}: its guesses carry distributions of the target's last pass"
+    require(RULE_OF.get(config.drafter, "match") == "match", "draft_actors", actors, told)
     role = Role(
         name="draft",
         num_cpus=num_cpus,
@@ -35,6 +42,7 @@ def team_of(drafts: Pool, *, patience: float) -> DraftTeam:
         name=told["name"],
         max_width=told["max_width"],
         deterministic=told["parameters"] is None,
+        by_choices=told["by_choices"],
         patience=patience,
         pass_sizes=told["pass_sizes"],
         pass_seconds=told["pass_seconds"],

@@ -20,7 +20,7 @@ import torch
 from models.batch import Ints
 from models.draft import Draft, Shape, chain_draft
 from models.drafters.base import DraftContext, useful_depth
-from models.drafters.coupling import drawn, shared, undecided
+from models.drafters.coupling import choices, drawn, undecided
 from models.drafters.window import Start, Window
 from models.sequence import Sequence
 from models.verify.round import Commit, Round
@@ -59,23 +59,22 @@ class JacobiDrafter:
 
     def observe(self, round_: Round, commits: Several[Commit]) -> None:
         """Draw new guesses for the positions behind those that were decided."""
-        left, probs = undecided(round_, commits), None
         for sequence in round_.sequences:
             self._windows.pop(sequence.id, None)
-        if not len(left.owners):
-            return
         if self._coupling == "shared":
-            tokens = shared(round_, left)
-        else:
+            for request_id, tokens in choices(round_, commits).items():
+                self.carry(request_id, tokens)
+            return
+        left = undecided(round_, commits)
+        if len(left.owners):
             tokens, probs = drawn(round_, left, self._coupling)
-        for b in left.held.tolist():
-            span = slice(left.bounds[b], left.bounds[b + 1])
-            own = None if probs is None else probs[span]
-            self._windows[round_.sequences[b].id] = Window(tokens[span], own)
+            for b in left.held.tolist():
+                span = left.span(b)
+                self._windows[round_.sequences[b].id] = Window(tokens[span], probs[span])
 
-    def carry(self, request_id: str, tokens: Ints) -> None:
-        """Guesses for the request's next positions that were made elsewhere."""
-        self._windows[request_id] = Window(tokens)
+    def carry(self, request_id: str, tokens: Ints | None) -> None:
+        """Begin the request's next window with these guesses; None: there are none."""
+        self._windows[request_id] = NONE if tokens is None else Window(tokens)
 
     def forget(self, request_id: str) -> None:
         """Drop the request's window."""
