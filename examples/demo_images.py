@@ -93,7 +93,7 @@ def parse() -> argparse.Namespace:
     add("--scale", default=str(HERE / "models/digits-scale"))
     add("--classifier", default=str(HERE / "models/digits-classifier"))
     add("--output", default="out/demo-images")
-    add("--images", type=int, default=200, help="of each way; each digit as often")
+    add("--images", type=int, default=160, help="of each way; each digit as often")
     add("--window", type=int, default=16)
     add("--guidance", type=float, default=None)
     add("--batch-size", type=int, default=8)

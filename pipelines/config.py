@@ -189,6 +189,9 @@ class GenerateConfig:
         ok = self.guesses or self.draft_actors == 0
         told = "decoder='sequential'" if self.decoder else "drafter='none'"
         require(ok, "draft_actors", self.draft_actors, f"0 with {told}")
+        ok = self.draft_actors == 0 or self.decoder in (None, SEQUENTIAL, "jacobi")
+        told = f"0 with decoder={self.decoder!r}: its guesses carry distributions"
+        require(ok, "draft_actors", self.draft_actors, told)
         guessing = DECODERS[1:]
         owners = (("window", guessing), ("start", guessing), ("coupling", guessing[-1:]))
         for name, decoders in owners:

@@ -191,6 +191,7 @@ def test_bad_rows_are_error_rows(raster: str, tmp_path: Path) -> None:
         ({"decoder": "jacobi", "window": 0}, "window=0 is not accepted"),
         ({"decoder": "jacobi", "window": 65}, "65"),
         ({"draft_actors": 1}, "draft_actors=1 is not accepted: 0 with"),
+        ({"draft_actors": 1, "decoder": "sjd"}, "draft_actors=1 is not accepted: 0 with decoder="),
         ({"guidance": -1.0}, r"guidance=-1.0 is not accepted: 0 to 100"),
         ({"images_as": "gif"}, "images_as='gif'"),
     ],
