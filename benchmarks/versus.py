@@ -54,6 +54,7 @@ def draft(work: Work) -> Section:
         lines = measured(series, setting)
         section.add(str(setting), list(lines.values()))
         section.goals += _draft_goals(work, setting, series, lines)
+    section.notes += openvino.notes(work)
     return section
 
 
