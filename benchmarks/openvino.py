@@ -19,8 +19,8 @@ from pipelines.prompts import shortened
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 DRAFT_TOKENS, NGRAM = 4, 3  # it has no defaults of its own
 NO_SAMPLED_DRAFTS = (
-    "openvino-genai is shown with drafts at temperature 0 only: sampling with a draft model, 2026.4 "
-    "stops at a failed check of its own (content_length) near the end of some completions."
+    "openvino-genai is shown with drafts at temperature 0 only: sampling with a draft model, it "
+    "(2026.4) fails a check of its own (content_length) near the end of some completions."
 )
 
 

@@ -19,9 +19,8 @@ Floats = NDArray[np.float64]
 
 DECAY = 0.97  # of a request's acceptance counts, per round
 PRIOR_TRIALS = 6.0  # weight of what all requests together have shown
-PRIOR_ASKED = 2.0
 FIRST_GUESS, FIRST_GUESS_TRIALS = 0.6, 2.0  # a chain's rate before anything was seen
-FIRST, FIRST_TRIALS = Shape(depth=2), 8  # what is tried until so many guesses were judged
+FIRST_TRIALS = 8  # guesses judged before a size is chosen
 REPLAN_ROUNDS = 8
 PLAIN_ROUNDS = 2  # seen before any drafting: what it is compared with
 COMPARE_ROUNDS = 64  # of drafting, then one plain round: is it still as slow?
@@ -31,31 +30,52 @@ FIRST_PROBE, LAST_PROBE = 32, 1024  # rounds without drafting before it is tried
 
 @dataclass(slots=True)
 class Acceptance:
-    """Decayed counts: positions drafted and right; drafts asked for and how much of them came."""
+    """Decayed counts of positions drafted and positions right."""
 
     trials: float = 0.0
     hits: float = 0.0
-    asked: float = 0.0
-    given: float = 0.0
 
-    def observe(self, trials: float, hits: float, given: float, decay: float) -> None:
-        """A draft was asked for; the share `given` of its depth came."""
+    def observe(self, trials: float, hits: float, decay: float) -> None:
         self.forget(decay)
         self.trials, self.hits = self.trials + trials, self.hits + hits
-        self.asked, self.given = self.asked + 1, self.given + given
 
     def forget(self, decay: float) -> None:
         """Let what was seen count less."""
         self.trials, self.hits = decay * self.trials, decay * self.hits
-        self.asked, self.given = decay * self.asked, decay * self.given
 
     def rate(self, prior: float) -> float:
         """Chance that the next position is right, shrunk towards `prior`."""
         return (self.hits + PRIOR_TRIALS * prior) / (self.trials + PRIOR_TRIALS)
 
-    def fill(self, prior: float) -> float:
-        """Share of a draft that comes where it is asked for, shrunk towards `prior`."""
-        return (self.given + PRIOR_ASKED * prior) / (self.asked + PRIOR_ASKED)
+
+class Supply:
+    """How much of what is asked for comes: a drafter may have no guess, or a short one."""
+
+    def __init__(self) -> None:
+        self._comes = Ratio(1.0, window=256)  # share of requests that get any draft
+        self._depths: dict[int, Ratio] = {}  # by depth asked for: that of the drafts that came
+
+    def observe(self, asked: int, given: int) -> None:
+        """A draft of `asked` levels was wanted, `given` came."""
+        self._comes.observe(float(given > 0))
+        if given:
+            seen = self._depths.setdefault(asked, Ratio(float(asked), prior=0, window=256))
+            seen.observe(given)
+
+    @property
+    def comes(self) -> float:
+        return self._comes.value
+
+    def depth(self, asked: int) -> float:
+        """Of the drafts that come where `asked` levels are wanted."""
+        if asked in self._depths:
+            return self._depths[asked].value
+        deeper = [d for d in self._depths if d > asked]
+        if deeper:
+            return min(asked, self._depths[min(deeper)].value)
+        most = max(self._depths, default=0)
+        cut_short = most and self._depths[most].value < 0.9 * most
+        return self._depths[most].value if cut_short else asked
 
 
 class FixedSize:
@@ -89,6 +109,9 @@ class Controller:
         self._shapes = menu(max_width, deep=draft is None)
         self._all: dict[int, Acceptance] = {}  # by width
         self._each: dict[str, dict[int, Acceptance]] = {}
+        self._supply = Supply()
+        # Drafts that no model makes end where they are no use: asking for much costs nothing.
+        self._first = Shape(depth=8 if draft is None else 2)
         self._chosen, self._age, self._rows = NOTHING, REPLAN_ROUNDS, 0
         self._idle, self._probe = 0, FIRST_PROBE
         self._yields: dict[Shape, Ratio] = {}  # tokens of a round, seen over expected
@@ -123,20 +146,19 @@ class Controller:
             return NOTHING
         self._idle, self._probe = 0, min(2 * self._probe, LAST_PROBE)
         self._age, self._probing = REPLAN_ROUNDS, True  # decide anew after it
-        return FIRST
+        return self._first
 
     def _best(self, sequences: Several[Sequence]) -> Shape:
         rows = len(sequences)
         if sum(a.trials for a in self._all.values()) < FIRST_TRIALS:
-            return FIRST
+            return self._first
         best, speed = NOTHING, rows / self._cost(NOTHING, rows, rows) * MIN_GAIN
-        seen: dict[int, tuple[Floats, Floats]] = {}
+        rates: dict[int, Floats] = {}
         for shape in self._shapes:
-            if shape.width not in seen:
-                seen[shape.width] = self._rates(sequences, shape.width)
-            rates, fills = seen[shape.width]
-            gain = fills * (expected_tokens(rates, shape.depth) - 1)  # [B]
-            now = float(rows + gain.sum()) / self._seconds(shape, rows, float(fills.sum()))
+            if shape.width not in rates:
+                rates[shape.width] = self._rates(sequences, shape.width)
+            gain = self._gain(rates[shape.width], shape)
+            now = float(rows + gain.sum()) / self._seconds(shape, rows)
             now *= self._yield(shape) * (MIN_GAIN if shape == self._chosen else 1.0)
             if now > speed:
                 best, speed = shape, now
@@ -146,21 +168,26 @@ class Controller:
         known = self._yields.get(shape)
         return 1.0 if known is None else known.value
 
-    def _seconds(self, shape: Shape, rows: int, drafts: float) -> float:
-        """Of a round in which `drafts` whole drafts come."""
-        return self._cost(shape, rows, rows + drafts * shape.budget)
+    def _gain(self, rates: Floats, shape: Shape) -> Floats:
+        """[B] tokens that a draft of this shape is expected to bring, beside the bonus token."""
+        depth = self._supply.depth(shape.depth)
+        return self._supply.comes * (expected_tokens(rates, depth) - 1)
+
+    def _seconds(self, shape: Shape, rows: int) -> float:
+        """Of a round in which all rows ask for this shape."""
+        share = self._supply.comes * self._supply.depth(shape.depth) / shape.depth
+        return self._cost(shape, rows, rows * (1 + share * shape.budget))
 
     def _worth(self, sequences: Several[Sequence], shape: Shape) -> list[int]:
         """Leave out requests whose guesses cost the batch more than they bring it."""
         rows = len(sequences)
-        rates, fills = self._rates(sequences, shape.width)
-        gain = fills * (expected_tokens(rates, shape.depth) - 1)  # [B]
+        gain = self._gain(self._rates(sequences, shape.width), shape)  # [B]
         worth = np.ones(rows, dtype=np.bool_)
         if rows > 1 and not self._probing:
-            seconds = self._seconds(shape, rows, float(fills.sum()))
+            seconds = self._seconds(shape, rows)
             dearer = seconds - self._cost(NOTHING, rows, rows)
             speed = float(gain.sum() + rows) / seconds
-            worth = gain >= 0.5 * speed * dearer * fills / max(float(fills.sum()), 1e-9)
+            worth = gain >= 0.5 * speed * dearer / rows
         for b in np.flatnonzero(~worth).tolist():
             # What they showed is slowly forgotten, so that they get another chance.
             for seen in self._each.get(sequences[b].id, {}).values():
@@ -168,17 +195,11 @@ class Controller:
         self._expected = rows + float(gain[worth].sum())
         return np.flatnonzero(worth).tolist()
 
-    def _rates(self, sequences: Several[Sequence], width: int) -> tuple[Floats, Floats]:
-        """[B] chance that a level of this width holds each request's next token, and [B] fills."""
-        common, fill = self._common(width), self._fill()
+    def _rates(self, sequences: Several[Sequence], width: int) -> Floats:
+        """[B] chance that a level of this width holds each request's next token."""
+        common = self._common(width)
         mine = [self._each.get(s.id, {}).get(width) for s in sequences]
-        rates = np.array([common if a is None else a.rate(common) for a in mine])
-        return rates, np.array([fill if a is None else a.fill(fill) for a in mine])
-
-    def _fill(self) -> float:
-        """Over all requests and widths."""
-        asked = sum(a.asked for a in self._all.values())
-        return (sum(a.given for a in self._all.values()) + 1) / (asked + 1)
+        return np.array([common if a is None else a.rate(common) for a in mine])
 
     def _common(self, width: int) -> float:
         """Over all requests: what this width has shown, shrunk towards what all widths have."""
@@ -197,11 +218,14 @@ class Controller:
 
     def observe(self, sequence: Sequence, shape: Shape, depth: int, accepted: int) -> None:
         """A draft of `depth` levels, maybe none, had its first `accepted` right."""
-        trials, given = float(min(accepted + 1, depth)), depth / shape.depth
+        self._supply.observe(shape.depth, depth)
+        if depth == 0:
+            return
+        trials = float(min(accepted + 1, depth))
         common = self._all.setdefault(shape.width, Acceptance())
-        common.observe(trials, accepted, given, 0.995)
+        common.observe(trials, accepted, 0.995)
         mine = self._each.setdefault(sequence.id, {}).setdefault(shape.width, Acceptance())
-        mine.observe(trials, accepted, given, DECAY)
+        mine.observe(trials, accepted, DECAY)
 
     def observe_round(
         self, shape: Shape, rows: int, nodes: int, tokens: int, seconds: float
@@ -217,7 +241,7 @@ class Controller:
         self._each.pop(request_id, None)
 
 
-def expected_tokens(rates: Floats, depth: int) -> Floats:
+def expected_tokens(rates: Floats, depth: float) -> Floats:
     """[B] tokens a round yields, the bonus token included."""
     rates = np.minimum(rates, 0.999)
     out: Floats = (1 - rates ** (depth + 1)) / (1 - rates)

@@ -172,7 +172,19 @@ def test_drafts_that_do_not_come_are_not_counted_as_wrong():
             controller.observe(members[b], shape, given, given)
         controller.observe_round(shape, 1, 1 + given, 1 + given, 1.3e-3)
     assert last([controller.plan(members)]).depth >= 16
-    assert controller._fill() == pytest.approx(1 / 3, abs=0.1)
+    assert controller._supply.comes == pytest.approx(1 / 3, abs=0.1)
+
+
+def test_drafts_cut_short_by_the_drafter_are_expected_to_be_short():
+    controller, members = Controller(free(), None, max_width=1), sequences()
+    for _ in range(300):
+        shape, drafting = controller.plan(members)
+        given = min(shape.depth, 3)
+        for b in drafting:
+            controller.observe(members[b], shape, given, given)
+        controller.observe_round(shape, 1, 1 + given, 1 + given, 1.3e-3)
+    assert controller._supply.depth(32) == pytest.approx(3, abs=0.2)
+    assert controller._supply.depth(2) == 2
 
 
 def test_the_plan_is_the_same_for_the_same_history():
