@@ -174,9 +174,11 @@ class Controller:
         return self._supply.comes * (expected_tokens(rates, depth) - 1)
 
     def _seconds(self, shape: Shape, rows: int) -> float:
-        """Of a round in which all rows ask for this shape."""
-        share = self._supply.comes * self._supply.depth(shape.depth) / shape.depth
-        return self._cost(shape, rows, rows * (1 + share * shape.budget))
+        """Of a round in which all rows ask for this shape: in some of them no draft comes."""
+        comes, depth = self._supply.comes, self._supply.depth(shape.depth)
+        nodes = rows * (1 + shape.budget * depth / shape.depth)
+        alone = self._cost(shape, rows, rows)
+        return comes * self._cost(shape, rows, nodes) + (1 - comes) * alone
 
     def _worth(self, sequences: Several[Sequence], shape: Shape) -> list[int]:
         """Leave out requests whose guesses cost the batch more than they bring it."""
