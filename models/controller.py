@@ -21,7 +21,7 @@ DECAY = 0.97  # of a request's acceptance counts, per round
 PRIOR_TRIALS = 6.0  # weight of what all requests together have shown
 FIRST_GUESS, FIRST_GUESS_TRIALS = 0.6, 2.0  # a chain's rate before anything was seen
 FIRST_TRIALS = 8  # guesses judged before a size is chosen
-REPLAN_ROUNDS = 8
+FIRST_REPLAN, LAST_REPLAN = 4, 64  # rounds between two looks at all sizes
 PLAIN_ROUNDS = 2  # seen before any drafting: what it is compared with
 COMPARE_ROUNDS = 64  # of drafting, then one plain round: is it still as slow?
 MIN_GAIN = 1.03  # drafting must promise this much, or it is not begun
@@ -112,7 +112,8 @@ class Controller:
         self._supply = Supply()
         # Drafts that no model makes end where they are no use: asking for much costs nothing.
         self._first = Shape(depth=8 if draft is None else 2)
-        self._chosen, self._age, self._rows = NOTHING, REPLAN_ROUNDS, 0
+        self._chosen, self._rows = NOTHING, 0
+        self._age = self._patience = FIRST_REPLAN
         self._idle, self._probe = 0, FIRST_PROBE
         self._yields: dict[Shape, Ratio] = {}  # tokens of a round, seen over expected
         self._expected = 1.0  # tokens of the round that is under way
@@ -126,8 +127,8 @@ class Controller:
             self._drafted = 0
             return NOTHING, []
         self._age += 1
-        if self._age >= REPLAN_ROUNDS or rows != self._rows:
-            self._chosen, self._age, self._rows = self._best(sequences), 0, rows
+        if self._age >= self._patience or rows != self._rows:
+            self._choose(sequences)
         shape = self._chosen
         self._probing = False
         if shape.depth == 0:
@@ -139,13 +140,20 @@ class Controller:
         self._drafted += 1
         return shape, self._worth(sequences, shape)
 
+    def _choose(self, sequences: Several[Sequence]) -> None:
+        """Weigh all sizes; ever more rarely while the same one stays the best."""
+        best, rows = self._best(sequences), len(sequences)
+        same = best == self._chosen and rows == self._rows
+        self._patience = min(2 * self._patience, LAST_REPLAN) if same else FIRST_REPLAN
+        self._chosen, self._age, self._rows = best, 0, rows
+
     def _maybe_probe(self) -> Shape:
         """Now and then, ever more rarely, try the smallest draft: the text may have changed."""
         self._idle += 1
         if self._idle < self._probe:
             return NOTHING
         self._idle, self._probe = 0, min(2 * self._probe, LAST_PROBE)
-        self._age, self._probing = REPLAN_ROUNDS, True  # decide anew after it
+        self._age, self._probing = LAST_REPLAN, True  # decide anew after it
         return self._first
 
     def _best(self, sequences: Several[Sequence]) -> Shape:
