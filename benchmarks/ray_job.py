@@ -41,7 +41,7 @@ def pipeline(work: Work) -> Section:
     section = Section(name="pipeline", title="The Ray pipeline against the bare token loop")
     texts, work = retold(work)
     setting = Setting(temperature=1.0, batch_size=BATCH)
-    loop = make_loop(work, Recipe(drafter=work.draft, draft_width="auto"), setting)
+    loop = make_loop(work, Recipe(drafter=work.draft, draft_tokens=work.chain), setting)
     loop.run(shortened(work.requests(0, 1.0), count=BATCH, max_tokens=16))
     rate = run_loop(loop, work.requests(0, 1.0, at_least=4 * BATCH)).tokens_per_second
     count = max(BATCH, round(work.job_s * rate / work.max_tokens))
@@ -80,6 +80,8 @@ def job(work: Work, source: str, output: str) -> GenerateConfig:
     return GenerateConfig(
         target=work.target,
         drafter=work.draft,
+        draft_tokens=work.chain,  # a fixed size: both do the same work
+        draft_width=1,
         input=source,
         output=output,
         max_tokens=work.max_tokens,
@@ -108,7 +110,9 @@ def _report(section: Section, runs: Sequence[Run], summary: Summary, outputs: Ou
     seconds = sum(run.seconds for run in runs) / len(runs)
     told = [_cells(f"bare token loop ({i})", run) for i, run in enumerate(runs, 1)]
     section.put(
-        f"draft model (auto), batch {BATCH}, float32", HEADS, [told[0], _ray(summary), told[1]]
+        f"draft model, fixed chain, batch {BATCH}, float32",
+        HEADS,
+        [told[0], _ray(summary), told[1]],
     )
     same = sum(verdicts(outputs, runs[0].outputs))
     section.notes.append(f"{same} of {len(outputs)} rows have the same tokens both ways.")
