@@ -100,9 +100,9 @@ class DraftTeam:
     """What a target actor must know of the draft actors before it meets them.
 
     `deterministic`: their guesses are not drawn from a distribution. `by_choices`: they are made
-    from the target's own, which must be told. `patience`: how long a late
-    draft is waited for, in rounds of the target. `pass_sizes` and `pass_seconds` are the measured
-    cost of a pass over so many nodes; empty where drafting runs no model.
+    from the target's own, which must be told. `patience`: how long a late draft is waited for, in
+    rounds of the target. `pass_sizes` and `pass_seconds` are the measured cost of a pass over so
+    many nodes; empty where drafting runs no model.
     """
 
     name: str

@@ -7,7 +7,6 @@ import argparse
 import json
 import shlex
 import sys
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,6 @@ from benchmarks import report
 from benchmarks.image_plot import draw
 from benchmarks.image_sections import Plan, decoders, scales
 from benchmarks.section import Section
-from pipelines.machine import this_machine
 
 NAMES = ("batch-1", "batch-8", "batch-64", "guided-64", "guided-1", "scale")
 HEAD = """\
@@ -53,11 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = shlex.join(["python", "-m", "benchmarks.images", *given])
     every, data = sections(plan), output / "benchmarks-images-data"
     for name in options.only or every:
-        began = time.monotonic()
-        section = every[name]()
-        took_s = time.monotonic() - began
-        print(f"{report.goals_text(section)}\n", flush=True)
-        report.save(section, data, machine=this_machine(), command=command, took_s=took_s)
+        report.measure(every[name], data, command=command)
         page = output / "benchmarks-images.md"
         report.compose(data, page, head=HEAD, order=tuple(every))
         (output / "benchmarks-images.png").write_bytes(draw(measurements(data, tuple(every))))

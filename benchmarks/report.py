@@ -1,12 +1,13 @@
 """Sections as JSON files, and the page that is made of all that lie there."""
 
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.section import GOAL_HEADS, Section
-from pipelines.machine import Machine
+from pipelines.machine import Machine, this_machine
 from pipelines.table import markdown
 
 ORDER = ("plain", "draft", "lookup", "batch", "useless", "overhead", "pipeline")
@@ -17,6 +18,15 @@ Medians of interleaved runs in one process: in every turn each contestant comple
 prompts, then the next turn has others; a ratio is the median of the turns' ratios. Tokens/s count
 the reading of prompts, rounds do not. `speed-up` is over our own plain decoding in the same table.
 All contestants have the same weights, dtype and threads, and write the same number of tokens."""
+
+
+def measure(make: Callable[[], Section], folder: Path, *, command: str) -> None:
+    """Run one section, show it and save it."""
+    began = time.monotonic()
+    section = make()
+    took_s = time.monotonic() - began
+    print(f"{goals_text(section)}\n", flush=True)
+    save(section, folder, machine=this_machine(), command=command, took_s=took_s)
 
 
 def save(section: Section, folder: Path, *, machine: Machine, command: str, took_s: float) -> None:

@@ -6,8 +6,8 @@ Run from the repository's root: python -m benchmarks.text [--quick] [--only plai
 import argparse
 import shlex
 import sys
-import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,7 +15,6 @@ import torch
 from benchmarks import alone, ray_job, report, versus
 from benchmarks.section import Section
 from benchmarks.work import Work
-from pipelines.machine import this_machine
 from pipelines.prompts import Prompt, read_prompts
 
 SECTIONS: dict[str, Callable[[Work], Section]] = {
@@ -35,15 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(work.threads)
     given = sys.argv[1:] if arguments is None else arguments
     command = shlex.join(["python", "-m", "benchmarks.text", *given])
+    data, page = output / "benchmarks-data", output / "benchmarks.md"
     for name in options.only:
-        began = time.monotonic()
-        section = SECTIONS[name](work)
-        took_s = time.monotonic() - began
-        print(f"{report.goals_text(section)}\n", flush=True)
-        data = output / "benchmarks-data"
-        report.save(section, data, machine=this_machine(), command=command, took_s=took_s)
-        report.compose(data, output / "benchmarks.md")
-    print(f"written to {output / 'benchmarks.md'} and {output / 'benchmarks-data'}")
+        report.measure(partial(SECTIONS[name], work), data, command=command)
+        report.compose(data, page)
+    print(f"written to {page} and {data}")
     return 0
 
 

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 AUTO = "auto"
 SEQUENTIAL = "sequential"
 DECODERS = (SEQUENTIAL, "jacobi", "sjd", "mc-sjd")
-WINDOW = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +108,7 @@ class GenerateConfig:
         choices=DECODERS,
     )
     window: int | None = option(
-        f"images: tokens ahead that jacobi, sjd and mc-sjd guess; default: {WINDOW}", default=None
+        "images: tokens ahead that jacobi, sjd and mc-sjd guess; default: 16", default=None
     )
     coupling: str | None = option(
         "images: how mc-sjd keeps a guess from one pass to the next; default: maximal",
@@ -118,7 +117,7 @@ class GenerateConfig:
     )
     start: str | None = option(
         "images: the first guess at a token: any one (uniform), its left neighbour's, or that "
-        "above it; default: uniform",
+        "above it; default: left",
         default=None,
         choices=("uniform", "left", "above"),
     )
@@ -218,7 +217,7 @@ class GenerateConfig:
         if self.drafter not in ("none", "lookup"):
             values["drafter"] = _located(self.drafter)
         if self.decoder not in (None, SEQUENTIAL):
-            values |= {"drafter": self.decoder, "draft_tokens": self.window or WINDOW}
+            values |= {"drafter": self.decoder, "draft_tokens": self.window or AUTO}
         return EngineConfig(**{k: v for k, v in values.items() if v is not None})
 
 

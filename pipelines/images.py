@@ -8,10 +8,11 @@ import pyarrow as pa
 
 from actors.image_tokenizer import ImageTokenizerActor
 from cluster import storage
+from models.decoders import DEFAULT_COUPLING, DEFAULT_START, WINDOW
 from models.errors import InvalidOption
 from models.images.about import ImageTarget
 from models.request import Result, require
-from pipelines.config import AUTO, DECODERS, SEQUENTIAL, WINDOW, GenerateConfig
+from pipelines.config import AUTO, DECODERS, SEQUENTIAL, GenerateConfig
 from pipelines.contact_sheet import first_pictures, sheet
 from pipelines.modality import Codec, Contents
 from pipelines.picture_files import picture_file, refuse_twins
@@ -74,8 +75,8 @@ class Images:
             max_tokens=size,
             decoder=decoder,
             window=(config.window or WINDOW) if guesses else None,
-            coupling=(config.coupling or "maximal") if coupled else None,
-            start=(config.start or "uniform") if guesses else None,
+            coupling=(config.coupling or DEFAULT_COUPLING) if coupled else None,
+            start=(config.start or DEFAULT_START) if guesses else None,
             guidance=self.about.guidance if config.guidance is None else config.guidance,
             images_as=config.images_as or "bytes",
         )

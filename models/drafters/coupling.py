@@ -12,7 +12,7 @@ import torch
 from models.batch import Ints
 from models.noise import Purpose
 from models.verify.rejection import acceptance, drawn_from, residual
-from models.verify.round import Commit, Round
+from models.verify.round import Commit, Round, path_counts
 
 COUPLINGS = ("shared", "fresh", "maximal", "gumbel")
 
@@ -55,22 +55,14 @@ def processed(round_: Round, left: Undecided) -> torch.Tensor:
     logits = round_.gather(round_.starts[left.owners] + left.nodes)
     ahead = np.arange(len(left.owners)) - left.bounds[left.owners]  # [R] nodes since the decided
     generated = round_.generated[left.owners] + ahead
-    path = _path_counts(round_, left, ahead) if round_.processor.counts_tokens else None
+    path = _counts(round_, left) if round_.processor.counts_tokens else None
     return round_.processor(logits, left.owners, generated, path)
 
 
-def _path_counts(round_: Round, left: Undecided, ahead: Ints) -> torch.Tensor:
-    """[R, V] occurrences of tokens between the decided ones and each node, itself included."""
-    steps = np.flatnonzero(ahead > 0)
-    tokens = [
-        round_.drafts[b].tokens[n - 1]
-        for b, n in zip(left.owners[steps].tolist(), left.nodes[steps].tolist(), strict=True)
-    ]
-    sums = np.zeros((len(ahead), round_.logits.shape[-1]), dtype=np.float32)
-    sums[steps, tokens] = 1.0
-    sums = sums.cumsum(0)
-    sums -= sums[left.bounds[left.owners]]
-    return torch.from_numpy(sums).to(round_.logits.device)
+def _counts(round_: Round, left: Undecided) -> torch.Tensor:
+    """[R, V] occurrences of tokens between the first undecided node, excluded, and each node."""
+    rows = path_counts(round_)[torch.from_numpy(round_.starts[left.owners] + left.nodes)]
+    return rows - rows[torch.from_numpy(left.bounds[left.owners])]
 
 
 def shared(round_: Round, left: Undecided) -> Ints:

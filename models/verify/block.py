@@ -7,10 +7,9 @@ Exact in distribution; accepts at least as much as `rejection` in expectation. S
 import numpy as np
 import torch
 
-from models.batch import Ints
 from models.noise import Purpose
-from models.verify.rejection import draft_rows, draw, residual
-from models.verify.round import Commit, Round
+from models.verify.rejection import draw, drawn_from, residual
+from models.verify.round import Commit, Round, chain_probabilities, emit
 
 
 def joint_weights(p: torch.Tensor, q: torch.Tensor, tokens: list[int]) -> list[float]:
@@ -52,56 +51,15 @@ def after(p: torch.Tensor, q: torch.Tensor, weights: list[float], accepted: int)
 def block(round_: Round) -> list[Commit]:
     """See the module's docstring. Chains only."""
     commits = []
-    along = _along(round_)
-    for b, draft in enumerate(round_.drafts):
-        owner, drafted = np.array([b]), draft.tokens.tolist()
-        p = torch.stack(along[b])  # [K + 1, V]
-        levels = np.arange(len(drafted))
-        q = torch.cat([draft_rows(round_, owner, i) for i in levels.tolist()]) if drafted else p[:0]
+    along = chain_probabilities(round_)  # [T, V]
+    for b, (draft, start) in enumerate(zip(round_.drafts, round_.starts.tolist(), strict=True)):
+        drafted = draft.tokens.tolist()
+        p, q = along[start : start + len(draft) + 1], drawn_from(draft, along)  # [K + 1, V], [K, V]
         weights = joint_weights(p, q, drafted)
-        coins = round_.noise.uniform(Purpose.ACCEPT, np.full(len(drafted), b), levels).tolist()
+        owners, levels = np.full(len(drafted), b), np.arange(len(drafted))
+        coins = round_.noise.uniform(Purpose.ACCEPT, owners, levels).tolist()
         accepted = num_accepted(stop_chances(p, q, weights), coins)
-        last = draw(round_, after(p, q, weights, accepted)[None], owner, np.array([accepted]))
-        commits.append(_emit(round_, b, [*drafted[:accepted], *last]))
+        rest = after(p, q, weights, accepted)[None]
+        last = draw(round_, rest, np.array([b]), np.array([accepted]))
+        commits.append(emit(round_, b, [*drafted[:accepted], *last]))
     return commits
-
-
-def _along(round_: Round) -> list[list[torch.Tensor]]:
-    """The target's probabilities at every node of every chain: lists of [V], one per node.
-
-    Penalties count the drafted tokens before each node; they are forgotten again at the end.
-    """
-    out: list[list[torch.Tensor]] = [[] for _ in round_.drafts]
-    lengths = np.array([len(d) for d in round_.drafts])
-    for depth in range(int(lengths.max()) + 1):
-        owners = np.flatnonzero(lengths >= depth)
-        processed = round_.processor(
-            round_.gather(round_.starts[owners] + depth), owners, round_.generated[owners] + depth
-        )
-        for b, row in zip(
-            owners.tolist(), round_.processor.probabilities(processed, owners), strict=True
-        ):
-            out[b].append(row)
-        round_.processor.observe(*_drafted(round_, lengths, depth))
-    for depth in range(int(lengths.max())):
-        round_.processor.retract(*_drafted(round_, lengths, depth))
-    return out
-
-
-def _drafted(round_: Round, lengths: Ints, depth: int) -> tuple[Ints, Ints]:
-    """Owners and tokens of the drafted tokens at `depth`."""
-    owners = np.flatnonzero(lengths > depth)
-    tokens = [round_.drafts[b].tokens[depth] for b in owners.tolist()]
-    return owners, np.array(tokens, dtype=np.int64)
-
-
-def _emit(round_: Round, b: int, tokens: list[int]) -> Commit:
-    """Append until the request ends."""
-    commit = Commit()
-    for depth, token in enumerate(tokens):
-        commit.path.append(depth)
-        commit.tokens.append(token)
-        round_.processor.observe(np.array([b]), np.array([token]))
-        if round_.sequences[b].append(token):
-            break
-    return commit

@@ -78,6 +78,29 @@ class Round:
         return self.logits[torch.from_numpy(indices).to(self.logits.device)]
 
 
+def path_counts(round_: Round) -> torch.Tensor:
+    """[T, V] how often each token occurs on the way from a chain's root to a node, itself included.
+
+    The root is not counted: it was observed when it was decided.
+    """
+    owners, levels = round_.nodes()
+    steps = np.flatnonzero(levels > 0)
+    sums = np.zeros(round_.logits.shape, dtype=np.float32)
+    sums[steps, np.concatenate([draft.tokens for draft in round_.drafts])] = 1.0
+    sums = sums.cumsum(0)
+    sums -= sums[round_.starts[owners]]
+    return torch.from_numpy(sums).to(round_.logits.device)
+
+
+def chain_probabilities(round_: Round) -> torch.Tensor:
+    """[T, V] the target's processed distribution at every node of the round's chains."""
+    owners, levels = round_.nodes()
+    counts = path_counts(round_) if round_.processor.counts_tokens else None
+    generated = round_.generated[owners] + levels
+    processed = round_.processor(round_.logits, owners, generated, counts)
+    return round_.processor.probabilities(processed, owners)
+
+
 @dataclass(slots=True)
 class Commit:
     """What stands of one request's round.
@@ -93,6 +116,18 @@ class Commit:
     @property
     def num_accepted(self) -> int:
         return len(self.path) - 1
+
+
+def emit(round_: Round, b: int, tokens: list[int]) -> Commit:
+    """Append a chain's tokens, from its root on, to request b until it ends."""
+    commit = Commit()
+    for depth, token in enumerate(tokens):
+        commit.path.append(depth)
+        commit.tokens.append(token)
+        if round_.sequences[b].append(token):
+            break
+    round_.processor.observe(np.full(len(commit.tokens), b), np.array(commit.tokens))
+    return commit
 
 
 def children(draft: Draft) -> dict[tuple[int, int], int]:

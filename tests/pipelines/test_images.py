@@ -222,7 +222,7 @@ def test_defaults_are_those_of_the_target(raster: str, labels: str, tmp_path: Pa
     config = image_config(raster, labels, tmp_path / "out", decoder="mc-sjd")
     settled = modality_of(config).settled(config)
     assert (settled.max_tokens, settled.window, settled.coupling) == (NUM_TOKENS, 16, "maximal")
-    assert (settled.guidance, settled.images_as, settled.start) == (1.0, "bytes", "uniform")
+    assert (settled.guidance, settled.images_as, settled.start) == (1.0, "bytes", "left")
     assert modality_of(config).settled(settled) == settled
 
 
