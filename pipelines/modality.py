@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from models.images.about import image_target
 from models.request import Result
 from pipelines.config import GenerateConfig
 from pipelines.shards import Plan
@@ -77,7 +76,11 @@ def modality_of(config: GenerateConfig) -> Modality:
 
 
 def modality(checkpoint: str, *, files: bool = False) -> Modality:
-    """Of a checkpoint; `files`: images are written as files."""
+    """Of a checkpoint; `files`: images are written as files.
+
+    Imported here: with texts, no process that reads, encodes or writes has to load torch.
+    """
+    from models.images.about import image_target
     from pipelines.images import Images
     from pipelines.texts import Texts
 

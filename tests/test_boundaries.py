@@ -97,6 +97,8 @@ def test_nothing_is_left_open() -> None:
         ("cluster.storage", "torch"),
         ("paceline", "torch"),
         ("pipelines.cli", "torch"),
+        ("pipelines.dataset", "torch"),
+        ("pipelines.remote_writer", "torch"),
     ],
 )
 def test_importing_one_does_not_import_the_other(module: str, absent: str) -> None:
