@@ -1,4 +1,7 @@
-"""The `paceline generate` command as a user runs it, each time on a cluster of its own."""
+"""The `paceline generate` command as a user runs it: in a process of its own.
+
+Some join the session's cluster by its address, others start one, which takes longer than the job.
+"""
 
 import os
 import random
@@ -6,14 +9,27 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cluster import storage
 from tests.pipelines.inprocess import outcome, write_prompts
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
+GOOD = 40  # rows of the whole job's input; one more is broken
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """A command that has ended, its input and its rows."""
+
+    told: subprocess.CompletedProcess[str]
+    prompts: str
+    rows: list[Mapping[str, Any]]
 
 
 def command(checkpoints: dict[str, str], *options: str) -> list[str]:
@@ -22,10 +38,8 @@ def command(checkpoints: dict[str, str], *options: str) -> list[str]:
     return [*program, *fixed, "--no-progress", *options]
 
 
-def run(arguments: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        arguments, capture_output=True, text=True, check=False, env={**os.environ, **environment}
-    )
+def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(arguments, capture_output=True, text=True, check=False)
 
 
 def kill_when(arguments: list[str], folder: Path, committed: int) -> None:
@@ -40,21 +54,41 @@ def kill_when(arguments: list[str], folder: Path, committed: int) -> None:
     process.wait()
 
 
+@pytest.fixture(scope="module")
+def joined(ray_cluster: None) -> list[str]:
+    """The options with which a command joins the session's cluster; it finds the token itself."""
+    import ray
+
+    return ["--address", ray.get_runtime_context().gcs_address]
+
+
+@pytest.fixture(scope="module")
+def whole(
+    joined: list[str], checkpoints: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Finished:
+    """An undisturbed job."""
+    folder = tmp_path_factory.mktemp("whole")
+    prompts = write_prompts(folder / "in" / "prompts.jsonl", GOOD)
+    prompts.write_text(prompts.read_text() + "{\n")
+    out = str(folder / "out")
+    told = run(command(checkpoints, *joined, "--input", str(prompts), "--output", out))
+    assert told.returncode == 0, told.stderr
+    return Finished(told=told, prompts=str(prompts), rows=outcome(out))
+
+
 @pytest.mark.timeout(600)
-def test_killed_and_run_again(tmp_path: Path, checkpoints: dict[str, str]) -> None:
-    prompts = str(write_prompts(tmp_path / "in" / "prompts.jsonl", 40))
-    whole = command(checkpoints, "--input", prompts, "--output", str(tmp_path / "whole"))
-    done = run(whole)
-    assert done.returncode == 0, done.stderr
-    assert "rows             40" in done.stdout
+def test_killed_and_run_again(
+    tmp_path: Path, checkpoints: dict[str, str], joined: list[str], whole: Finished
+) -> None:
     out = tmp_path / "out"
-    again = command(checkpoints, "--input", prompts, "--output", str(out), "--drafter", "lookup")
-    for committed in (0, 2, 5):
-        kill_when(again, out, committed)
-    done = run(again)
+    places = ["--input", whole.prompts, "--output", str(out)]
+    again = command(checkpoints, *places, "--drafter", "lookup")
+    for committed, where in ((0, []), (2, []), (5, joined)):
+        kill_when([*again, *where], out, committed)
+    done = run([*again, *joined])
     assert done.returncode == 0, done.stderr
     assert "from earlier runs" in done.stdout
-    assert outcome(str(out)) == outcome(str(tmp_path / "whole"))
+    assert outcome(str(out)) == whole.rows
     other = run([*again, "--temperature", "0"])
     assert other.returncode == 2
     assert "temperature was 1.0, is 0.0" in other.stderr
@@ -62,23 +96,18 @@ def test_killed_and_run_again(tmp_path: Path, checkpoints: dict[str, str]) -> No
 
 
 @pytest.mark.timeout(300)
-def test_from_s3_to_s3(tmp_path: Path, checkpoints: dict[str, str], s3_bucket: str) -> None:
-    prompts = write_prompts(tmp_path / "in" / "prompts.jsonl", 10)
-    local = ["--input", str(prompts), "--output", str(tmp_path / "out")]
+def test_from_s3_to_s3(
+    tmp_path: Path, checkpoints: dict[str, str], whole: Finished, s3_bucket: str
+) -> None:
+    prompts = write_prompts(tmp_path / "prompts.jsonl", 10)
     storage.publish(f"{s3_bucket}/in/prompts.jsonl", prompts.read_bytes())
-    remote = ["--input", f"{s3_bucket}/in", "--output", f"{s3_bucket}/out"]
-    for places in (local, remote):
-        done = run(command(checkpoints, *places))
-        assert done.returncode == 0, done.stderr
-    assert outcome(f"{s3_bucket}/out") == outcome(str(tmp_path / "out"))
+    places = ["--input", f"{s3_bucket}/in", "--output", f"{s3_bucket}/out"]
+    done = run(command(checkpoints, *places))
+    assert done.returncode == 0, done.stderr
+    assert outcome(f"{s3_bucket}/out") == whole.rows[:10]
     assert storage.file_size(f"{s3_bucket}/out/_summary.json")
 
 
-def test_failed_rows_are_told(tmp_path: Path, checkpoints: dict[str, str]) -> None:
-    prompts = write_prompts(tmp_path / "in" / "prompts.jsonl", 3)
-    prompts.write_text(prompts.read_text() + "{\n")
-    places = ["--input", str(prompts), "--output", str(tmp_path / "out")]
-    done = run(command(checkpoints, *places))
-    assert done.returncode == 0
-    assert "rows             4, 1 of them failed" in done.stdout
-    assert "1 of 4 rows failed: see their column `error`" in done.stderr
+def test_failed_rows_are_told(whole: Finished) -> None:
+    assert f"rows             {GOOD + 1}, 1 of them failed" in whole.told.stdout
+    assert f"1 of {GOOD + 1} rows failed: see their column `error`" in whole.told.stderr
