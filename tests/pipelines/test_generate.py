@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from pipelines.generate import generate, run
 from pipelines.options import from_mapping
 from pipelines.prepare import prepare
 from pipelines.seeds import row_seed
+from pipelines.summary import Summary
 from tests.pipelines.inprocess import outcome, write_prompts
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
@@ -30,25 +32,37 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 Make = Callable[..., GenerateConfig]
 
 
+def settings(target: str, source: str, folder: Path, /, **values: Any) -> GenerateConfig:
+    fixed: dict[str, Any] = {
+        "target": target,
+        "input": source,
+        "output": str(folder / "out"),
+        "max_tokens": 24,
+        "shard_rows": 5,
+        "batch_size": 4,
+        "seed": 5,
+        "progress": False,
+        "threads": 1,
+    }
+    return from_mapping(GenerateConfig, {**fixed, **values})
+
+
 @pytest.fixture
 def make(tmp_path: Path, checkpoints: dict[str, str], prompts: str) -> Make:
-    """A configuration; `out` names its output folder."""
+    """A configuration."""
+    return partial(settings, checkpoints["target"], prompts, tmp_path)
 
-    def config(out: str = "out", **values: Any) -> GenerateConfig:
-        settings: dict[str, Any] = {
-            "target": checkpoints["target"],
-            "input": prompts,
-            "output": str(tmp_path / out),
-            "max_tokens": 24,
-            "shard_rows": 5,
-            "batch_size": 4,
-            "seed": 5,
-            "progress": False,
-            "threads": 1,
-        }
-        return from_mapping(GenerateConfig, {**settings, **values})
 
-    return config
+@pytest.fixture(scope="module")
+def finished(
+    ray_cluster: None, checkpoints: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[GenerateConfig, Summary]:
+    """A job that has ended."""
+    folder = tmp_path_factory.mktemp("finished")
+    source = str(write_prompts(folder / "in" / "prompts.jsonl", 23))
+    told = {"summary": str(folder / "summary.json"), "logprobs": 2}
+    config = settings(checkpoints["target"], source, folder, **told)
+    return config, generate(config)
 
 
 def plain(config: GenerateConfig, count: int) -> list[list[int]]:
@@ -62,7 +76,8 @@ def plain(config: GenerateConfig, count: int) -> list[list[int]]:
         )
         for i in range(count)
     ]
-    results = {result.id: result for result in build_loop(config.engine()).run(requests)}
+    engine = replace(config.engine(), batch_size=32)  # the batch changes no token
+    results = {result.id: result for result in build_loop(engine).run(requests)}
     return [list(results[str(i)].tokens) for i in range(count)]
 
 
@@ -76,15 +91,15 @@ def alphabet_ids(text: str) -> list[int]:
     return [symbols.index(symbol) for piece, _ in encoded for symbol in piece]
 
 
-def test_rows_are_those_of_the_bare_loop(make: Make, tmp_path: Path) -> None:
-    config = make(summary=str(tmp_path / "summary.json"), logprobs=2)
-    summary = generate(config)
+def test_rows_are_those_of_the_bare_loop(finished: tuple[GenerateConfig, Summary]) -> None:
+    config, summary = finished
+    assert config.summary
     rows = outcome(config.output)
     assert [row["tokens"] for row in rows] == plain(config, 23)
     assert [row["id"] for row in rows] == list(range(23))
     assert all(len(row["logprobs"]) == len(row["tokens"]) for row in rows)
     assert {row["exactness"] for row in rows} == {"identical"}
-    written = json.loads((tmp_path / "summary.json").read_text())
+    written = json.loads(Path(config.summary).read_text())
     assert written == json.loads(json.dumps(summary.as_dict()))
     assert (summary.rows, summary.rows_failed, summary.rows_resumed) == (23, 0, 0)
     assert summary.tokens == sum(len(row["tokens"]) for row in rows)
@@ -140,33 +155,35 @@ def test_error_rows_and_the_python_names(make: Make, tmp_path: Path) -> None:
     assert rows[5]["id"] == 5
 
 
-def test_a_finished_job_does_nothing_again(make: Make) -> None:
-    config = make()
-    generate(config)
+def test_a_finished_job_does_nothing_again(
+    finished: tuple[GenerateConfig, Summary], tmp_path: Path
+) -> None:
+    config = replace(finished[0], summary=str(tmp_path / "again.json"))
     began = time.monotonic()
     summary = generate(config)
     assert time.monotonic() - began < 2
     assert (summary.rows, summary.rows_resumed, summary.seconds) == (23, 23, 0)
 
 
-@pytest.mark.parametrize("name", ["TargetActor", "WriterActor"])
-def test_a_killed_actor_costs_time_only(make: Make, tmp_path: Path, name: str) -> None:
+def test_killed_actors_cost_time_only(make: Make, tmp_path: Path) -> None:
+    """A target actor after the first shard, the writer after the third."""
     prompts = str(write_prompts(tmp_path / "many" / "prompts.jsonl", 60))
     config = make(input=prompts, max_tokens=100, target_actors=2, batch_size=2)
-    killed: list[int] = []
+    killed: dict[str, int] = {}
     done = threading.Event()
 
-    def kill_one() -> None:
-        while not killed and not done.wait(0.05):
-            if any(Path(config.output).glob("part-*.parquet")):
-                killed.append(kill_a(name))
+    def kill_both() -> None:
+        for name, written in (("TargetActor", 1), ("WriterActor", 3)):
+            while name not in killed and not done.wait(0.05):
+                if len(list(Path(config.output).glob("part-*.parquet"))) >= written:
+                    killed[name] = kill_a(name)
 
-    thread = threading.Thread(target=kill_one)
+    thread = threading.Thread(target=kill_both)
     thread.start()
     summary = generate(config)
     done.set()
     thread.join()
-    assert killed
+    assert set(killed) == {"TargetActor", "WriterActor"}
     assert summary.rows_failed == 0
     rows = outcome(config.output)
     assert [row["tokens"] for row in rows] == plain(config, 60)
