@@ -182,6 +182,7 @@ def test_nothing_is_left_of_what_ended_or_was_decided():
     assert set(undecided(round_, commits).owners) <= {0, 2}
 
 
+@pytest.mark.usefixtures("little_noise_ahead")
 def test_maximal_coupling_keeps_a_guess_as_often_as_it_can():
     """It stays with chance sum of min(p, q), and the new guess has the law of p."""
     count = 2000

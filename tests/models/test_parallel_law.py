@@ -11,21 +11,16 @@ import torch
 
 from models.drafters.jacobi import JacobiDrafter
 from models.drafters.window import Start, Window
-from models.noise import NoiseStore, Purpose, gumbel, row_keys, uniform
+from models.noise import Purpose, gumbel, row_keys, uniform
 from models.verify import RULES, Commit
 from tests.models import test_law
 from tests.models.enumerated import LENGTH, VOCAB, HistoryTarget, decode, fit, joint
 from tests.models.tiny import exact_law
 
+pytestmark = pytest.mark.usefixtures("little_noise_ahead")
 TARGET = HistoryTarget(seed=2, spread=1.35)
 SEEDS = 8000
 SURE = 1e-6  # a biased rule's chance is below, an exact one's never
-
-
-@pytest.fixture(autouse=True)
-def _little_noise_ahead(monkeypatch):
-    """Four positions a request: no need to draw thousands ahead."""
-    monkeypatch.setattr(NoiseStore, "NUMBERS", 32)
 
 
 def drafter_of(coupling, start="uniform"):

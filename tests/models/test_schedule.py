@@ -99,6 +99,7 @@ def test_scales_decide_a_map_a_pass():
         canvas.place(plan.positions, np.zeros(size, dtype=np.int64))
 
 
+@pytest.mark.usefixtures("little_noise_ahead")
 def test_diagonals_have_the_law_of_their_model():
     samples = tokens_of(loop_of(DIAGONALS).run(plain(i) for i in range(2000))).values()
     law = diagonal_law(DIAGONALS)
@@ -106,6 +107,7 @@ def test_diagonals_have_the_law_of_their_model():
     assert fit(list(samples), law) > 1e-3
 
 
+@pytest.mark.usefixtures("little_noise_ahead")
 def test_random_orders_have_the_law_of_their_model():
     """Each seed draws its order, so the law is the mean over orders; one order alone fails."""
     samples = list(tokens_of(loop_of(RANDOM).run(plain(i) for i in range(2000))).values())

@@ -65,6 +65,7 @@ def tiny() -> tuple[NextScaleModel, ScaleTokenizer]:
     return model.requires_grad_(False), tokenizer.eval().requires_grad_(False)
 
 
+@pytest.mark.usefixtures("little_noise_ahead")
 def test_images_have_the_law_of_the_trained_module() -> None:
     """All 3**5 images by teacher forcing; a map's places are independent given those before."""
     model, tokenizer = tiny()
