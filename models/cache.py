@@ -50,7 +50,8 @@ class KVCache:
         shape = (config.num_layers, 2, rows, config.num_kv_heads, padded(capacity), config.head_dim)
         self.kv = torch.zeros(shape, dtype=dtype, device=device)
         self.lengths: Ints = np.zeros(rows, dtype=np.int64)
-        self.positions: Ints = np.tile(np.arange(shape[4]), (rows, 1))  # of every entry
+        self._places = np.arange(shape[4])
+        self.positions: Ints = np.tile(self._places, (rows, 1))  # of every entry
         self._capacity = capacity
 
     @property
@@ -69,13 +70,12 @@ class KVCache:
         """Keep the path `nodes` of a row's scratch (ascending), in order; drop the rest."""
         start, count = int(self.lengths[row]), len(nodes)
         assert start + count <= self.capacity, (start, count, self.capacity)
-        moved = np.flatnonzero(nodes != np.arange(count))
-        if len(moved):
-            first = int(moved[0])  # everything before it stands where it belongs
+        if count and int(nodes[-1]) != count - 1:
+            first = int(np.argmax(nodes != np.arange(count)))  # all before it stand in their places
             source = torch.from_numpy(nodes[first:] + start).to(self.kv.device)
             entries = self.kv[:, :, row].index_select(3, source)
             self.kv[:, :, row, :, start + first : start + count] = entries
-        self.positions[row, start : start + count] = np.arange(start, start + count)
+        self.positions[row, start : start + count] = self._places[start : start + count]
         self.lengths[row] = start + count
 
     def truncate(self, row: int, length: int) -> None:
@@ -89,6 +89,6 @@ class KVCache:
             return
         length = int(self.lengths[source])
         self.kv[:, :, destination, :, :length] = self.kv[:, :, source, :, :length]
-        self.positions[destination, :length] = np.arange(length)
+        self.positions[destination, :length] = self._places[:length]
         self.lengths[destination] = length
         self.lengths[source] = 0

@@ -144,7 +144,8 @@ class Controller:
         """Weigh all sizes; ever more rarely while the same one stays the best."""
         best, rows = self._best(sequences), len(sequences)
         same = best == self._chosen and rows == self._rows
-        self._patience = min(2 * self._patience, LAST_REPLAN) if same else FIRST_REPLAN
+        longer, shorter = 2 * self._patience, self._patience // 2
+        self._patience = min(longer, LAST_REPLAN) if same else max(shorter, FIRST_REPLAN)
         self._chosen, self._age, self._rows = best, 0, rows
 
     def _maybe_probe(self) -> Shape:

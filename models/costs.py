@@ -1,9 +1,11 @@
 """How long passes and whole rounds take here: measured first, corrected while running."""
 
 import time
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 
 import numpy as np
 
@@ -20,15 +22,20 @@ class PassCost:
     """Seconds of a pass over n nodes: a measured curve."""
 
     def __init__(self, sizes: tuple[int, ...], seconds: tuple[float, ...]) -> None:
-        self._sizes = np.array(sizes, dtype=np.float64)
+        self._sizes = sizes
         # A wider pass that measured cheaper is noise; the curve must not reward it.
-        self._seconds = np.maximum.accumulate(np.array(seconds, dtype=np.float64))
+        self._seconds = tuple(accumulate(seconds, max))
 
     def __call__(self, nodes: float) -> float:
         """Seconds of one pass over `nodes` nodes, all rows together."""
-        if nodes <= self._sizes[-1]:
-            return float(np.interp(nodes, self._sizes, self._seconds))
-        return float(self._seconds[-1] * nodes / self._sizes[-1])
+        sizes, seconds = self._sizes, self._seconds
+        if nodes >= sizes[-1]:
+            return seconds[-1] * nodes / sizes[-1]
+        after = bisect_right(sizes, nodes)
+        if after == 0:
+            return seconds[0]
+        share = (nodes - sizes[after - 1]) / (sizes[after] - sizes[after - 1])
+        return seconds[after - 1] + share * (seconds[after] - seconds[after - 1])
 
 
 @dataclass(slots=True)

@@ -4,12 +4,14 @@ Letters: N nodes, V vocabulary.
 """
 
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 import torch
 
 from models.batch import Bools, Ints
+
+KNOWN_SHAPES = 4096  # whose depths and visibility are kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +49,7 @@ class Draft:
     @property
     def is_chain(self) -> bool:
         """Whether every node continues the one before it."""
-        return bool((self.parents == np.arange(-1, len(self.tokens) - 1)).all())
+        return not len(self.tokens) or int(levels(self.parents)[-1]) == len(self.tokens)
 
 
 EMPTY = Draft(tokens=np.zeros(0, np.int64), parents=np.zeros(0, np.int64))
@@ -60,21 +62,35 @@ def chain_draft(tokens: Ints, probs: torch.Tensor | None = None) -> Draft:
 
 def depths(parents: Ints) -> Ints:
     """[N] number of tokens between each node and the root: 1 for the root's children."""
-    out = np.ones(len(parents), dtype=np.int64)
-    for i, parent in enumerate(parents.tolist()):
-        if parent >= 0:
-            out[i] = out[parent] + 1
-    return out
+    return levels(parents)[1:]
+
+
+def levels(parents: Ints) -> Ints:
+    """[N + 1] depths of all nodes, the root first: 0. Not to be written to."""
+    return _levels(parents.tobytes())
 
 
 def visibility(parents: Ints) -> Bools:
     """[N + 1, N + 1] bool, the root first: row i sees column j if j is i or an ancestor of it."""
-    return _visibility(tuple(parents.tolist()))
+    return _visibility(parents.tobytes())
 
 
-@cache
-def _visibility(parents: tuple[int, ...]) -> Bools:
-    out = np.eye(len(parents) + 1, dtype=np.bool_)
-    for i, parent in enumerate(parents):
+# The same few shapes come again and again, round after round.
+
+
+@lru_cache(KNOWN_SHAPES)
+def _levels(parents: bytes) -> Ints:
+    out = np.zeros(len(parents) // 8 + 1, dtype=np.int64)
+    for i, parent in enumerate(np.frombuffer(parents, dtype=np.int64).tolist(), 1):
+        out[i] = out[parent + 1] + 1
+    out.flags.writeable = False
+    return out
+
+
+@lru_cache(KNOWN_SHAPES)
+def _visibility(parents: bytes) -> Bools:
+    out = np.eye(len(parents) // 8 + 1, dtype=np.bool_)
+    for i, parent in enumerate(np.frombuffer(parents, dtype=np.int64).tolist()):
         out[i + 1] |= out[parent + 1]
+    out.flags.writeable = False
     return out

@@ -15,7 +15,7 @@ from typing import cast
 import numpy as np
 
 from models.admission import check_request
-from models.draft import EMPTY, NOTHING, Draft, Shape, depths
+from models.draft import EMPTY, NOTHING, Draft, Shape, levels
 from models.drafters.base import DraftContext, Drafter
 from models.errors import InvalidRequest
 from models.feed import GroupTarget
@@ -262,7 +262,7 @@ class TokenLoop:
         ):
             sequence.rounds += 1
             sequence.drafted += len(draft)
-            depth = int(depths(draft.parents)[-1]) if not draft.is_chain else len(draft)
+            depth = int(levels(draft.parents)[-1])
             if b in asked:
                 self.sizing.observe(sequence, shape, depth, commit.num_accepted)
             if depth:

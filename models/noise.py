@@ -139,8 +139,8 @@ class NoiseStore:
                 return gumbel(keys, self.vocab_size, self.device)
             offsets = positions - self._begins[slots]
         index = slots * self._window + offsets
-        if len(index) == 1:
-            return self._table[index[0] : index[0] + 1]
+        if len(index) and (np.diff(index) == 1).all():  # a view instead of a copy
+            return self._table[index[0] : index[-1] + 1]
         return self._table[torch.from_numpy(index).to(self.device)]
 
     def _slot(self, seed: int) -> int:

@@ -4,8 +4,8 @@ from collections.abc import Sequence as Several
 
 import numpy as np
 
-from models.batch import Batch, Ints
-from models.draft import Draft, depths, visibility
+from models.batch import Batch
+from models.draft import Draft, levels, visibility
 from models.sequence import Sequence
 
 Piece = tuple[int, list[int]]  # a cache row and the next tokens of its prompt
@@ -27,20 +27,14 @@ def prompt_batch(pieces: Several[Piece]) -> Batch:
 def draft_batch(first: int, running: Several[Sequence], drafts: Several[Draft]) -> Batch:
     """From cache row `first` on: each root (a last token, not in the cache yet) and its draft."""
     counts = np.array([len(d) + 1 for d in drafts], dtype=np.int64)
-    tokens, levels, visible = [], [], []
+    tokens, visible = [], []
     for sequence, draft in zip(running, drafts, strict=True):
         tokens += [sequence.tokens[-1], *draft.tokens.tolist()]
-        is_chain = draft.is_chain
-        levels.append(np.arange(len(draft) + 1) if is_chain else _levels(draft))
-        visible.append(None if is_chain else visibility(draft.parents))
+        visible.append(None if draft.is_chain else visibility(draft.parents))
     return Batch(
         rows=np.arange(first, first + len(drafts)),
         counts=counts,
         tokens=np.array(tokens, dtype=np.int64),
-        depths=np.concatenate(levels),
+        depths=np.concatenate([levels(draft.parents) for draft in drafts]),
         visible=tuple(visible),
     )
-
-
-def _levels(draft: Draft) -> Ints:
-    return np.concatenate([[0], depths(draft.parents)])

@@ -10,7 +10,6 @@ from collections.abc import Sequence as Several
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from models.batch import Batch, Bools, Ints
 from models.draft import EMPTY, Draft, Shape, chain_draft
@@ -18,7 +17,7 @@ from models.drafters.base import DraftContext, clip, useful_depth
 from models.noise import Purpose
 from models.sequence import Sequence
 from models.target import Target
-from models.verify.round import Commit, Round
+from models.verify.round import Commit, Round, children
 
 CHUNK = 256  # tokens of a long prompt read at once
 CHILDREN = 4  # continuations considered of one node: more never pays
@@ -86,13 +85,13 @@ class ModelDrafter:
         fed = self._fed.pop(sequence.id, None)
         if fed is None:
             return
-        begin, node, path = int(self._cache.lengths[slot]), -1, []
-        for token in sequence.tokens[begin:-1]:  # the last one is read again for its logits
-            found = np.flatnonzero((fed.parents == node) & (fed.tokens == token))
-            if not len(found):
+        known, node, path = children(fed), 0, []
+        for token in sequence.tokens[int(self._cache.lengths[slot]) : -1]:
+            found = known.get((node, token))  # the last one is read again for its logits
+            if found is None:
                 break
-            node = int(found[0])
-            path.append(node)
+            node = found
+            path.append(node - 1)  # the fed nodes have no root among them
         self._cache.commit(slot, np.array(path, dtype=np.int64))
 
     def _read(self, news: list[list[int]], slots: Ints) -> torch.Tensor:
@@ -123,13 +122,14 @@ class ModelDrafter:
         processor, owners = context.processor, context.owners
         generated = np.array([s.num_generated for s in sequences])
         tokens = np.zeros((len(sequences), depth), dtype=np.int64)
+        noise = _noise(context, context.purpose, depth)
         probs: list[torch.Tensor] = []
         for level in range(depth):
             processed = processor(logits, owners, generated + level)  # [B, V]
             if context.sampled:
                 probs.append(processor.probabilities(processed, owners))
-            noise = self._noise(context, level)
-            tokens[:, level] = processor.choose(processed, noise, owners).cpu().numpy()
+            chosen = processor.choose(processed, noise[level], owners)
+            tokens[:, level] = chosen.cpu().numpy()
             processor.observe(owners, tokens[:, level])
             if level + 1 < depth:
                 logits = self._feed_chain(slots, tokens[:, level], level)
@@ -143,13 +143,6 @@ class ModelDrafter:
             row = None if q is None else q[b, :count]
             drafts.append(chain_draft(tokens[b, :count], row))
         return drafts
-
-    def _noise(self, context: DraftContext, level: int) -> torch.Tensor | None:
-        """[B, V], or None if every request is greedy."""
-        if not context.processor.any_stochastic:
-            return None
-        levels = np.full(len(context.owners), level)
-        return context.noise.rows(context.purpose, context.owners, levels)
 
     def _feed_chain(self, slots: Ints, tokens: Ints, scratch: int) -> torch.Tensor:
         """Feed one token per row behind `scratch` others; logits [B, V]."""
@@ -174,19 +167,19 @@ class ModelDrafter:
         shape: Shape,
         context: DraftContext,
     ) -> list[Draft]:
-        tree = Tree(len(sequences), shape.width)
+        tree = Tree(len(sequences), shape.width, depth)
+        noise = _noise(context, Purpose.TOKEN, depth)
+        greedy = torch.from_numpy(~context.processor.stochastic[context.owners])  # [B]
         generated = np.array([s.num_generated for s in sequences])
         for level in range(depth):
             width = len(logits) // len(sequences)  # 1 at the root
             owners = np.repeat(context.owners, width)
-            levels = np.full(len(owners), level)
             values = context.processor(logits, owners, np.repeat(generated, width) + level)
-            if context.processor.any_stochastic:
-                noise = context.noise.rows(Purpose.TOKEN, owners, levels)
+            added = noise[level]
+            if added is not None:
                 if not context.processor.all_stochastic:
-                    greedy = torch.from_numpy(~context.processor.stochastic[owners])
-                    noise = noise.masked_fill(greedy.to(noise.device)[:, None], 0.0)
-                values = values + noise
+                    added = added.masked_fill(greedy.to(added.device)[:, None], 0.0)
+                values = (values.view(len(added), width, -1) + added[:, None]).flatten(0, 1)
             tree.grow(values.log_softmax(-1))
             if level + 1 < depth:
                 logits = self._feed_level(slots, tree)
@@ -206,28 +199,39 @@ class ModelDrafter:
         batch = Batch(
             rows=slots,
             counts=np.full(len(slots), width),
-            tokens=tree.tokens[:, size - width :].reshape(-1),
+            tokens=tree.tokens[:, size - width : size].reshape(-1),
             depths=np.full(len(slots) * width, size // width - 1),
-            visible=tuple(tree.visible[:, size - width :, :]),
+            visible=tuple(tree.visible[:, size - width : size, :size]),
             scratch=size - width,
         )
         self.passes += 1
         return self.model.score(self._cache, batch).logits
 
 
+def _noise(
+    context: DraftContext, purpose: Purpose, depth: int
+) -> Several[torch.Tensor] | Several[None]:
+    """By level, [B, V]; None if every request is greedy."""
+    if not context.processor.any_stochastic:
+        return [None] * depth
+    owners = context.owners
+    levels = np.arange(depth)
+    rows = context.noise.rows(purpose, np.repeat(owners, depth), np.tile(levels, len(owners)))
+    return rows.view(len(owners), depth, -1).unbind(1)
+
+
 class Tree:
-    """B trees that grow by W nodes a level: tokens, parents, scores [B, N], visible [B, N, N]."""
+    """B trees that grow by W nodes a level, up to N: tokens, parents, scores, visible."""
 
-    def __init__(self, batch: int, width: int) -> None:
-        self.width = width
-        self.tokens = np.zeros((batch, 0), dtype=np.int64)
-        self.parents = np.zeros((batch, 0), dtype=np.int64)
-        self.scores = np.zeros((batch, 0), dtype=np.float32)
-        self.visible: Bools = np.zeros((batch, 0, 0), dtype=np.bool_)
-
-    @property
-    def size(self) -> int:
-        return self.tokens.shape[1]
+    def __init__(self, batch: int, width: int, depth: int) -> None:
+        most = width * depth
+        self.width, self.size = width, 0  # nodes so far
+        self.tokens = np.zeros((batch, most), dtype=np.int64)
+        self.parents = np.zeros((batch, most), dtype=np.int64)
+        self.scores = np.zeros((batch, most), dtype=np.float32)
+        self.visible: Bools = np.zeros((batch, most, most), dtype=np.bool_)
+        self.visible[:, np.arange(most), np.arange(most)] = True
+        self._rows = np.arange(batch)[:, None]
 
     def grow(self, log_chance: torch.Tensor) -> None:
         """Add the W likeliest children of the last level.
@@ -236,38 +240,28 @@ class Tree:
             log_chance: [B * W, V] (at the root [B, V]): how likely the target is to choose each
                 token there, given that it came there.
         """
-        batch = len(self.tokens)
+        batch, old = len(self.tokens), self.size
         nodes = len(log_chance) // batch  # parents in each tree
         fan = self.width if nodes == 1 else min(CHILDREN, self.width)
         top = log_chance.topk(fan, dim=-1)
         values = top.values.view(batch, nodes, fan).cpu().numpy()
         tokens = top.indices.view(batch, nodes * fan).cpu().numpy()
-        if self.size:
-            values = values + self.scores[:, -nodes:, None]
-        values = values.reshape(batch, nodes * fan)
-        best = np.argsort(-values, axis=1, kind="stable")[:, : self.width]  # [B, W]
-        first = self.size - nodes if self.size else -1
-        self._add(
-            np.take_along_axis(tokens, best, 1),
-            first + best // fan,
-            np.take_along_axis(values, best, 1),
-        )
-
-    def _add(self, tokens: Ints, parents: Ints, scores: NDArray[np.float32]) -> None:
-        old, (batch, new) = self.size, tokens.shape
-        visible = np.zeros((batch, old + new, old + new), dtype=np.bool_)
-        visible[:, :old, :old] = self.visible
         if old:
-            visible[:, old:, :old] = np.take_along_axis(self.visible, parents[..., None], 1)
-        visible[:, range(old, old + new), range(old, old + new)] = True
-        self.visible = visible
-        self.tokens = np.concatenate([self.tokens, tokens], 1)
-        self.parents = np.concatenate([self.parents, parents], 1)
-        self.scores = np.concatenate([self.scores, scores], 1)
+            values = values + self.scores[:, old - nodes : old, None]
+        values = values.reshape(batch, nodes * fan)
+        best = (-values).argsort(axis=1, kind="stable")[:, : self.width]  # [B, W]
+        parents = best // fan + (old - nodes if old else -1)
+        new = slice(old, old + self.width)
+        self.tokens[:, new] = tokens[self._rows, best]
+        self.parents[:, new] = parents
+        self.scores[:, new] = values[self._rows, best]
+        if old:
+            self.visible[:, new, :old] = self.visible[self._rows, parents, :old]
+        self.size += self.width
 
     def best(self, b: int, budget: int) -> tuple[Draft, Ints]:
         """The likeliest `budget` nodes of tree b (none beats its parent), and their depths."""
-        kept = np.sort(np.argsort(-self.scores[b], kind="stable")[:budget])
+        kept = np.sort(np.argsort(-self.scores[b, : self.size], kind="stable")[:budget])
         place = np.full(self.size + 1, -1)
         place[kept] = np.arange(len(kept))  # place[-1] stays -1: the root
         parents = place[self.parents[b, kept]]

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from models.batch import Ints
-from models.draft import Draft, depths
+from models.draft import Draft, levels
 from models.noise import NoiseStore, Purpose, gumbel, row_keys, uniform
 from models.processing import Processor
 from models.sequence import Sequence
@@ -68,8 +68,7 @@ class Round:
     def nodes(self) -> tuple[Ints, Ints]:
         """Owner and depth (the root's is 0) of every packed node: [T], [T]."""
         owners = np.repeat(np.arange(len(self.drafts)), [len(d) + 1 for d in self.drafts])
-        levels = np.concatenate([np.concatenate([[0], depths(d.parents)]) for d in self.drafts])
-        return owners, levels
+        return owners, np.concatenate([levels(d.parents) for d in self.drafts])
 
     def gather(self, indices: Ints) -> torch.Tensor:
         """[R, V] logits of packed nodes."""
@@ -83,8 +82,8 @@ def path_counts(round_: Round) -> torch.Tensor:
 
     The root is not counted: it was observed when it was decided.
     """
-    owners, levels = round_.nodes()
-    steps = np.flatnonzero(levels > 0)
+    owners, depths = round_.nodes()
+    steps = np.flatnonzero(depths > 0)
     sums = np.zeros(round_.logits.shape, dtype=np.float32)
     sums[steps, np.concatenate([draft.tokens for draft in round_.drafts])] = 1.0
     sums = sums.cumsum(0)
@@ -94,9 +93,9 @@ def path_counts(round_: Round) -> torch.Tensor:
 
 def chain_probabilities(round_: Round) -> torch.Tensor:
     """[T, V] the target's processed distribution at every node of the round's chains."""
-    owners, levels = round_.nodes()
+    owners, depths = round_.nodes()
     counts = path_counts(round_) if round_.processor.counts_tokens else None
-    generated = round_.generated[owners] + levels
+    generated = round_.generated[owners] + depths
     processed = round_.processor(round_.logits, owners, generated, counts)
     return round_.processor.probabilities(processed, owners)
 

@@ -83,7 +83,7 @@ def test_no_depth_beyond_what_may_be_emitted():
 def grown(batch, width, levels, vocab_size, seed=0):
     """A tree over random conditional distributions, and all of them: {path: [V] log chances}."""
     generator = torch.Generator().manual_seed(seed)
-    tree, tables = Tree(batch, width), [{} for _ in range(batch)]
+    tree, tables = Tree(batch, width, levels), [{} for _ in range(batch)]
     for level in range(levels):
         nodes = width if level else 1
         chances = torch.randn(batch * nodes, vocab_size, generator=generator).log_softmax(-1)
@@ -155,7 +155,7 @@ def test_certain_continuations_keep_their_parents():
     """A child as likely as its parent (chance 1) never takes the parent's place."""
     certain = torch.full((1, 6), -torch.inf)
     certain[0, 2] = 0.0
-    tree = Tree(1, 2)
+    tree = Tree(1, 2, 4)
     for level in range(4):
         tree.grow(certain.expand(2 if level else 1, -1))
     for budget in range(1, 9):
