@@ -1,7 +1,7 @@
-"""Text whose continuation is a copy: a function's source twice, and its beginning a third time.
+"""Text whose continuation is a copy, more or less: functions read twice, and tables of records.
 
-The demo target is too small to follow "repeat this", but it does go on with what it has read twice.
-How much of its output really is a copy is measured and reported beside the speed.
+The demo target is too small to follow "repeat this", but it does go on with what it has read
+before. How much of its output really is a copy is measured and reported beside the speed.
 """
 
 import bisect
@@ -11,6 +11,7 @@ import fnmatch
 import glob
 import heapq
 import inspect
+import json
 import posixpath
 import random
 import shlex
@@ -40,11 +41,29 @@ MODULES: tuple[ModuleType, ...] = (
     textwrap,
 )
 SHORTEST, LONGEST = 100, 260  # tokens of a function
+RECORDS = 12  # lines of a table
 RUN = 8  # tokens: a shorter repetition is no copy
 
 
-def copy_prompts(checkpoint: str, *, count: int) -> list[Prompt]:
-    """Functions of the standard library, in the order of modules and names."""
+def record_prompts(checkpoint: str, *, count: int) -> list[Prompt]:
+    """The first lines of tables with the same keys in every line: what modules define."""
+    found = [_record(name, source) for name, source in _functions()]
+    step = max(1, (len(found) - RECORDS) // count)
+    tables = [found[i : i + RECORDS] for i in range(0, len(found) - RECORDS, step)][:count]
+    texts = [f"FUNCTIONS = [\n{''.join(table)}" for table in tables]
+    tokens = TokenizerActor(checkpoint).encode_batch(texts)
+    return [Prompt(id=f"records-{i}", tokens=tuple(row)) for i, row in enumerate(tokens)]
+
+
+def _record(name: str, source: str) -> str:
+    module, function = name.split(".")
+    known = {"module": module, "name": function, "lines": source.count("\n")}
+    known |= {"public": not function.startswith("_"), "kind": "function"}
+    return f"    {json.dumps(known)},\n"
+
+
+def function_prompts(checkpoint: str, *, count: int) -> list[Prompt]:
+    """Functions of the standard library twice, and their first two lines once more."""
     tokenizer, out = TokenizerActor(checkpoint), []
     for name, source in _functions():
         head = "\n".join(source.splitlines()[:2]) + "\n"

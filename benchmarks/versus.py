@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Mapping
 
 from benchmarks import openvino
-from benchmarks.copying import copied_share, copy_prompts
+from benchmarks.copying import copied_share, function_prompts, record_prompts
 from benchmarks.peers import Transformers
 from benchmarks.section import Goal, Section, made_of, step_of
 from benchmarks.work import Setting, Slices, Work, compete, ours
@@ -86,20 +86,21 @@ def _draft_goals(
 def lookup(work: Work) -> Section:
     """Prompt lookup, where the text is a copy and where it is not."""
     section = Section(name="lookup", title="Prompt lookup")
-    prompts = copy_prompts(work.target, count=min(COPIES, sum(map(len, work.slices))))
-    count = min(len(work.slices), len(prompts))
-    slices = [prompts[i::count] for i in range(count)]
-    for dtype in work.dtypes:
-        setting = Setting(dtype=dtype, slices=slices)
-        series, lines = _lookup(work, setting)
-        section.add(f"copy-heavy text, {setting}", list(lines.values()))
-        section.goals += _lookup_goals(setting, series, lines)
-        share = _copied(series["plain"], slices)
-        section.notes.append(
-            f"Copy-heavy text, {dtype}: functions of the standard library twice and their first "
-            f"two lines once more; {share:.0%} of the completions' tokens are copies (in runs of 8 "
-            "tokens or more that stand earlier in the text)."
-        )
+    section.notes.append(
+        "Copies are tokens in runs of 8 or more that stand earlier in the text. Records: the first "
+        "lines of tables with the same keys in every line. Functions: of the standard library, "
+        "twice, and their first two lines once more."
+    )
+    for text, make in (("records", record_prompts), ("functions", function_prompts)):
+        prompts = make(work.target, count=min(COPIES, sum(map(len, work.slices))))
+        count = min(len(work.slices), len(prompts))
+        slices = [prompts[i::count] for i in range(count)]
+        for dtype in work.dtypes:
+            setting = Setting(dtype=dtype, slices=slices)
+            series, lines = _lookup(work, setting)
+            label = f"{text}, {_copied(series['plain'], slices):.0%} copies, {setting}"
+            section.add(label, list(lines.values()))
+            section.goals += _lookup_goals(label, series, lines)
     setting = Setting(dtype=work.dtypes[0])
     section.add(f"ordinary prompts, {setting}", list(_lookup(work, setting)[1].values()))
     return section
@@ -119,18 +120,18 @@ def _lookup(work: Work, setting: Setting) -> tuple[dict[str, Series], dict[str, 
 
 
 def _lookup_goals(
-    setting: Setting, series: Mapping[str, Series], lines: Mapping[str, Measurement]
+    label: str, series: Mapping[str, Series], lines: Mapping[str, Measurement]
 ) -> list[Goal]:
     why = made_of(lines["lookup"], lines["plain"])
     return [
         Goal(
-            text=f"lookup over transformers' prompt lookup, copy-heavy, {setting}",
+            text=f"lookup over transformers' prompt lookup, {label}",
             goal=LOOKUP_GOAL,
             measured=series["lookup"].over(series["transformers lookup"]),
             why=why,
         ),
         Goal(
-            text=f"lookup over our plain decoding, copy-heavy, {setting}",
+            text=f"lookup over our plain decoding, {label}",
             goal=LOOKUP_PLAIN_GOAL,
             measured=series["lookup"].over(series["plain"]),
             why=why,

@@ -1,8 +1,10 @@
 """Prompt lookup: the text will go on as it did after the longest earlier match of its end.
 
 The match is found by a suffix automaton over prompt and output, in constant time per token for any
-length. Sources: Aggressive Decoding's input copy (Sun et al. 2021, arXiv 2106.04970); prompt lookup
-decoding (Saxena 2023); the automaton is Blumer et al. 1985.
+length. Where the copy reaches the end of the text it goes on with itself, as in LZ77 (Ziv and
+Lempel 1977): text that repeats with a short period is guessed as far as asked for. Sources:
+Aggressive Decoding's input copy (Sun et al. 2021, arXiv 2106.04970); prompt lookup decoding (Saxena
+2023); the automaton is Blumer et al. 1985.
 """
 
 from collections.abc import Sequence as Several
@@ -13,8 +15,6 @@ from models.draft import EMPTY, Draft, Shape, chain_draft
 from models.drafters.base import DraftContext, useful_depth
 from models.sequence import Sequence
 from models.verify.round import Commit, Round
-
-MIN_MATCH = 2  # tokens; shorter matches are chance
 
 
 class SuffixAutomaton:
@@ -92,10 +92,11 @@ class LookupDrafter:
         for token in sequence.tokens[automaton.size :]:
             automaton.extend(token)
         length, end = automaton.match
-        if length < MIN_MATCH:
+        if length == 0:
             return EMPTY
-        count = min(useful_depth(sequence, shape), 2 * length)
-        return chain_draft(np.array(sequence.tokens[end : end + count], dtype=np.int64))
+        count = min(useful_depth(sequence, shape), 2 * length - 1)
+        known = np.array(sequence.tokens[end : end + count], dtype=np.int64)
+        return chain_draft(np.resize(known, count))
 
     def observe(self, round_: Round, commits: Several[Commit]) -> None:
         """Nothing to do: `propose` reads what is new."""

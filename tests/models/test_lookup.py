@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from models.draft import Shape
-from models.drafters.lookup import MIN_MATCH, LookupDrafter, SuffixAutomaton
+from models.drafters.lookup import LookupDrafter, SuffixAutomaton
 from models.request import Request, Sampling
 from models.sequence import Sequence
 
@@ -64,17 +64,31 @@ def test_the_continuation_follows_an_occurrence():
         tokens = rng.integers(0, 4, int(rng.integers(1, 40))).tolist()
         draft = propose(LookupDrafter(), [sequence_of(tokens)])[0]
         length = longest_repeat(tokens)
-        assert bool(len(draft)) == (length >= MIN_MATCH)
+        assert bool(len(draft)) == (length > 0)
         if not len(draft):
             continue
         assert draft.is_chain
         assert draft.probs is None
-        assert len(draft) <= min(8, 2 * length)
+        assert len(draft) <= min(8, 2 * length - 1)
         guessed = draft.tokens.tolist()
         places = [
             i for i in range(length, len(tokens)) if tokens[i - length : i] == tokens[-length:]
         ]
-        assert any(tokens[i : i + len(guessed)] == guessed for i in places)
+        text = [*tokens, *guessed]  # a copy may go on with what it has copied
+        assert any(text[i : i + len(guessed)] == guessed for i in places)
+
+
+def test_a_copy_goes_on_with_itself():
+    draft = propose(LookupDrafter(), [sequence_of([9, 1, 2, 3, 1, 2, 3, 1, 2, 3])])[0]
+    assert draft.tokens.tolist() == [1, 2, 3, 1, 2, 3, 1, 2]
+    draft = propose(LookupDrafter(), [sequence_of([9, 5, 5, 5])])[0]
+    assert draft.tokens.tolist() == [5, 5, 5]
+
+
+def test_a_short_match_is_followed_a_short_way():
+    for length, guesses in ((1, 1), (2, 3), (3, 5)):
+        text = [*range(20), 90, *range(length)]
+        assert len(propose(LookupDrafter(), [sequence_of(text)])[0]) == guesses
 
 
 def test_guesses_cover_the_continuation_that_is_known():
@@ -104,7 +118,7 @@ def test_requests_do_not_see_each_others_text():
     drafter = LookupDrafter()
     first, second = sequence_of([1, 2, 3, 4, 1, 2]), sequence_of([7, 8, 1, 2], name="b")
     drafts = propose(drafter, [first, second])
-    assert [len(d) for d in drafts] == [4, 0]
+    assert [len(d) for d in drafts] == [3, 0]
 
 
 def test_a_request_that_comes_back_is_read_anew():

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import report
-from benchmarks.copying import copied_share, copy_prompts
+from benchmarks.copying import copied_share, function_prompts, record_prompts
 from benchmarks.section import Goal, Section, made_of
 from pipelines.machine import this_machine
 from pipelines.measurement import Measurement
@@ -40,12 +40,24 @@ def test_copy_heavy_prompts_end_in_the_beginning_of_what_they_hold_twice(
 ) -> None:
     from actors.tokenizer import TokenizerActor
 
-    prompts = copy_prompts(checkpoints["target"], count=2)
+    prompts = function_prompts(checkpoints["target"], count=2)
     assert len(prompts) == 2
     (text,) = TokenizerActor(checkpoints["target"]).decode_batch([prompts[0].tokens])
     first, second, begun = text.split("\n\n\n")
     assert first.strip() == second.strip()
     assert first.strip().startswith(begun.strip())
+
+
+def test_tables_of_records_share_their_keys(checkpoints: dict[str, str]) -> None:
+    from actors.tokenizer import TokenizerActor
+
+    prompts = record_prompts(checkpoints["target"], count=3)
+    assert len({prompt.tokens for prompt in prompts}) == 3
+    for text in TokenizerActor(checkpoints["target"]).decode_batch([p.tokens for p in prompts]):
+        head, *lines = text.strip().splitlines()
+        assert head == "FUNCTIONS = ["
+        assert len(lines) == 12
+        assert all(line.startswith('    {"module": ') for line in lines)
 
 
 def test_goals_are_met_from_one_side() -> None:
