@@ -41,7 +41,7 @@ MODULES: tuple[ModuleType, ...] = (
     textwrap,
 )
 SHORTEST, LONGEST = 100, 260  # tokens of a function
-RECORDS = 12  # lines of a table
+RECORDS = 8  # lines of a table
 RUN = 8  # tokens: a shorter repetition is no copy
 
 

@@ -56,7 +56,7 @@ def test_tables_of_records_share_their_keys(checkpoints: dict[str, str]) -> None
     for text in TokenizerActor(checkpoints["target"]).decode_batch([p.tokens for p in prompts]):
         head, *lines = text.strip().splitlines()
         assert head == "FUNCTIONS = ["
-        assert len(lines) == 12
+        assert len(lines) == 8
         assert all(line.startswith('    {"module": ') for line in lines)
 
 
