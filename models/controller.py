@@ -23,7 +23,7 @@ FIRST_GUESS, FIRST_GUESS_TRIALS = 0.6, 2.0  # a chain's rate before anything was
 FIRST_TRIALS = 8  # guesses judged before a size is chosen
 FIRST_REPLAN, LAST_REPLAN = 4, 64  # rounds between two looks at all sizes
 PLAIN_ROUNDS = 2  # seen before any drafting: what it is compared with
-COMPARE_ROUNDS = 64  # of drafting, then one plain round: is it still as slow?
+FIRST_COMPARE, LAST_COMPARE = 4, 64  # drafting rounds until a plain one: is it still as slow?
 MIN_GAIN = 1.03  # drafting must promise this much, or it is not begun
 FIRST_PROBE, LAST_PROBE = 32, 1024  # rounds without drafting before it is tried again
 
@@ -117,14 +117,16 @@ class Controller:
         self._idle, self._probe = 0, FIRST_PROBE
         self._yields: dict[Shape, Ratio] = {}  # tokens of a round, seen over expected
         self._expected = 1.0  # tokens of the round that is under way
-        self._drafted = 0  # rounds since a plain one
+        self._drafted, self._compare = 0, FIRST_COMPARE  # rounds since a plain one, until the next
         self._probing = False
 
     def plan(self, sequences: Several[Sequence]) -> tuple[Shape, list[int]]:
         """The shape of this round and which sequences (indices) draft."""
         rows = len(sequences)
-        if self._cost.count(NOTHING, rows) < PLAIN_ROUNDS or self._drafted >= COMPARE_ROUNDS:
-            self._drafted = 0
+        if self._cost.count(NOTHING, rows) < PLAIN_ROUNDS:
+            return NOTHING, []
+        if self._drafted >= self._compare:  # soon at first: a job's first rounds are its slowest
+            self._drafted, self._compare = 0, min(2 * self._compare, LAST_COMPARE)
             return NOTHING, []
         self._age += 1
         if self._age >= self._patience or rows != self._rows:
