@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Mapping
 
 from benchmarks import openvino
-from benchmarks.copying import copied_share, function_prompts, record_prompts
+from benchmarks.copying import RUN, copied_share, function_prompts, record_prompts
 from benchmarks.peers import Transformers
 from benchmarks.section import Goal, Section, made_of, step_of
 from benchmarks.work import Setting, Slices, Work, compete, ours
@@ -87,9 +87,9 @@ def lookup(work: Work) -> Section:
     """Prompt lookup, where the text is a copy and where it is not."""
     section = Section(name="lookup", title="Prompt lookup")
     section.notes.append(
-        "Copies are tokens in runs of 8 or more that stand earlier in the text. Records: the first "
-        "lines of tables with the same keys in every line. Functions: of the standard library, "
-        "twice, and their first two lines once more."
+        f"Copies are tokens in runs of {RUN} or more that stand earlier in the text. Records: the "
+        "first lines of tables with the same keys in every line. Functions: of the standard "
+        "library, twice, and their first two lines once more."
     )
     for text, make in (("records", record_prompts), ("functions", function_prompts)):
         prompts = make(work.target, count=min(COPIES, sum(map(len, work.slices))))

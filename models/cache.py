@@ -50,7 +50,7 @@ class KVCache:
         shape = (config.num_layers, 2, rows, config.num_kv_heads, padded(capacity), config.head_dim)
         self.kv = torch.zeros(shape, dtype=dtype, device=device)
         self.lengths: Ints = np.zeros(rows, dtype=np.int64)
-        self._places = np.arange(shape[4])
+        self._places = np.arange(shape[4])  # 0, 1, 2...
         self.positions: Ints = np.tile(self._places, (rows, 1))  # of every entry
         self._capacity = capacity
 

@@ -124,6 +124,7 @@ class Controller:
         """The shape of this round and which sequences (indices) draft."""
         rows = len(sequences)
         if self._cost.count(NOTHING, rows) < PLAIN_ROUNDS:
+            self._drafted = 0
             return NOTHING, []
         if self._drafted >= self._compare:  # soon at first: a job's first rounds are its slowest
             self._drafted, self._compare = 0, min(2 * self._compare, LAST_COMPARE)

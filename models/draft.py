@@ -49,7 +49,7 @@ class Draft:
     @property
     def is_chain(self) -> bool:
         """Whether every node continues the one before it."""
-        return not len(self.tokens) or int(levels(self.parents)[-1]) == len(self.tokens)
+        return int(levels(self.parents)[-1]) == len(self.tokens)
 
 
 EMPTY = Draft(tokens=np.zeros(0, np.int64), parents=np.zeros(0, np.int64))
@@ -67,30 +67,30 @@ def depths(parents: Ints) -> Ints:
 
 def levels(parents: Ints) -> Ints:
     """[N + 1] depths of all nodes, the root first: 0. Not to be written to."""
-    return _levels(parents.tobytes())
+    return _levels(tuple(parents.tolist()))
 
 
 def visibility(parents: Ints) -> Bools:
     """[N + 1, N + 1] bool, the root first: row i sees column j if j is i or an ancestor of it."""
-    return _visibility(parents.tobytes())
+    return _visibility(tuple(parents.tolist()))
 
 
 # The same few shapes come again and again, round after round.
 
 
 @lru_cache(KNOWN_SHAPES)
-def _levels(parents: bytes) -> Ints:
-    out = np.zeros(len(parents) // 8 + 1, dtype=np.int64)
-    for i, parent in enumerate(np.frombuffer(parents, dtype=np.int64).tolist(), 1):
-        out[i] = out[parent + 1] + 1
+def _levels(parents: tuple[int, ...]) -> Ints:
+    out = np.zeros(len(parents) + 1, dtype=np.int64)
+    for i, parent in enumerate(parents):
+        out[i + 1] = out[parent + 1] + 1
     out.flags.writeable = False
     return out
 
 
 @lru_cache(KNOWN_SHAPES)
-def _visibility(parents: bytes) -> Bools:
-    out = np.eye(len(parents) // 8 + 1, dtype=np.bool_)
-    for i, parent in enumerate(np.frombuffer(parents, dtype=np.int64).tolist()):
+def _visibility(parents: tuple[int, ...]) -> Bools:
+    out = np.eye(len(parents) + 1, dtype=np.bool_)
+    for i, parent in enumerate(parents):
         out[i + 1] |= out[parent + 1]
     out.flags.writeable = False
     return out

@@ -7,6 +7,8 @@ from typing import cast
 import torch
 from tokenizers import Tokenizer
 
+from models.checkpoint import read_configs
+from models.config import is_known, parse_config
 from models.controller import Controller, FixedSize
 from models.costs import PassCost, measure
 from models.decoders import (
@@ -14,11 +16,12 @@ from models.decoders import (
     DEFAULT_START,
     RULE_OF,
     WINDOW,
-    build_decoder,
     check_decoder,
 )
 from models.draft import NOTHING, Shape
 from models.drafters import Drafter, LookupDrafter, ModelDrafter
+from models.drafters.jacobi import JacobiDrafter
+from models.drafters.window import Start
 from models.errors import InvalidOption, UnsupportedCheckpoint
 from models.feed import GroupTarget
 from models.groups import need_plain
@@ -138,7 +141,7 @@ def build_drafter(
     if config.drafter == "lookup":
         return LookupDrafter()
     if config.drafter in RULE_OF:
-        return build_decoder(config.drafter, config.target, config.coupling, config.start)
+        return _parallel(config)
     model = load_target(
         config.drafter, dtype=DTYPES[config.dtype], device=config.device, steady=False
     )
@@ -164,6 +167,22 @@ def build_drafter(
         capacity=max_length + _scratch(config),
         name=config.drafter,
     )
+
+
+def _parallel(config: EngineConfig) -> JacobiDrafter:
+    row_length = _row_length(config.target)
+    if config.start == "above" and row_length is None:
+        told = "left or uniform: the target's tokens form no grid"
+        raise InvalidOption("start", config.start, told)
+    how = {"jacobi": "shared", "sjd": "fresh"}.get(config.drafter, config.coupling)
+    return JacobiDrafter(how, Start(rule=config.start, row_length=row_length or 1))
+
+
+def _row_length(folder: str | Path) -> int | None:
+    """Places in a row of an image target's grid; None: its tokens form none."""
+    raw, generation = read_configs(Path(folder))
+    config = parse_config(raw, generation) if is_known(raw) else None
+    return None if config is None or config.grid is None else config.rotary.row_length
 
 
 def _max_length(config: EngineConfig, target: Target) -> int:

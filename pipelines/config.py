@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from models.decoders import COUPLINGS, DEFAULT_COUPLING, DEFAULT_START, RULE_OF, STARTS, WINDOW
 from models.request import VERIFY_RULES, Sampling, require
 from pipelines.options import check_types, option
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 SEQUENTIAL = "sequential"
-DECODERS = (SEQUENTIAL, "jacobi", "sjd", "mc-sjd")
+DECODERS = (SEQUENTIAL, *RULE_OF)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,18 +109,18 @@ class GenerateConfig:
         choices=DECODERS,
     )
     window: int | None = option(
-        "images: tokens ahead that jacobi, sjd and mc-sjd guess; default: 16", default=None
+        f"images: tokens ahead that jacobi, sjd and mc-sjd guess; default: {WINDOW}", default=None
     )
     coupling: str | None = option(
-        "images: how mc-sjd keeps a guess from one pass to the next; default: maximal",
+        f"images: how mc-sjd keeps a guess from one pass to the next; default: {DEFAULT_COUPLING}",
         default=None,
-        choices=("maximal", "gumbel"),
+        choices=COUPLINGS,
     )
     start: str | None = option(
         "images: the first guess at a token: any one (uniform), its left neighbour's, or that "
-        "above it; default: left",
+        f"above it; default: {DEFAULT_START}",
         default=None,
-        choices=("uniform", "left", "above"),
+        choices=STARTS,
     )
     guidance: float | None = option(
         "images: classifier-free guidance's scale, 1: off; default: what the target's "

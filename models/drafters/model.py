@@ -169,7 +169,6 @@ class ModelDrafter:
     ) -> list[Draft]:
         tree = Tree(len(sequences), shape.width, depth)
         noise = _noise(context, Purpose.TOKEN, depth)
-        greedy = torch.from_numpy(~context.processor.stochastic[context.owners])  # [B]
         generated = np.array([s.num_generated for s in sequences])
         for level in range(depth):
             width = len(logits) // len(sequences)  # 1 at the root
@@ -177,8 +176,6 @@ class ModelDrafter:
             values = context.processor(logits, owners, np.repeat(generated, width) + level)
             added = noise[level]
             if added is not None:
-                if not context.processor.all_stochastic:
-                    added = added.masked_fill(greedy.to(added.device)[:, None], 0.0)
                 values = (values.view(len(added), width, -1) + added[:, None]).flatten(0, 1)
             tree.grow(values.log_softmax(-1))
             if level + 1 < depth:
@@ -211,17 +208,21 @@ class ModelDrafter:
 def _noise(
     context: DraftContext, purpose: Purpose, depth: int
 ) -> Several[torch.Tensor] | Several[None]:
-    """By level, [B, V]; None if every request is greedy."""
-    if not context.processor.any_stochastic:
+    """By level, [B, V], nothing where a request is greedy; None if all are."""
+    processor, owners = context.processor, context.owners
+    if not processor.any_stochastic:
         return [None] * depth
-    owners = context.owners
-    levels = np.arange(depth)
-    rows = context.noise.rows(purpose, np.repeat(owners, depth), np.tile(levels, len(owners)))
-    return rows.view(len(owners), depth, -1).unbind(1)
+    levels = np.tile(np.arange(depth), len(owners))
+    rows = context.noise.rows(purpose, np.repeat(owners, depth), levels)
+    rows = rows.view(len(owners), depth, -1)  # [B, K, V]
+    if not processor.all_stochastic:
+        greedy = torch.from_numpy(~processor.stochastic[owners]).to(rows.device)  # [B]
+        rows = rows.masked_fill(greedy[:, None, None], 0.0)
+    return rows.unbind(1)
 
 
 class Tree:
-    """B trees that grow by W nodes a level, up to N: tokens, parents, scores, visible."""
+    """B trees that grow by W nodes a level, up to N: tokens, parents, scores [B, N], visible."""
 
     def __init__(self, batch: int, width: int, depth: int) -> None:
         most = width * depth
@@ -229,9 +230,9 @@ class Tree:
         self.tokens = np.zeros((batch, most), dtype=np.int64)
         self.parents = np.zeros((batch, most), dtype=np.int64)
         self.scores = np.zeros((batch, most), dtype=np.float32)
-        self.visible: Bools = np.zeros((batch, most, most), dtype=np.bool_)
+        self.visible: Bools = np.zeros((batch, most, most), dtype=np.bool_)  # [B, N, N]
         self.visible[:, np.arange(most), np.arange(most)] = True
-        self._rows = np.arange(batch)[:, None]
+        self._rows = np.arange(batch)[:, None]  # [B, 1]
 
     def grow(self, log_chance: torch.Tensor) -> None:
         """Add the W likeliest children of the last level.

@@ -13,8 +13,6 @@ from models.batch import Ints
 from models.noise import Purpose, row_keys, uniform
 from models.sequence import Sequence
 
-STARTS = ("uniform", "left", "above")
-
 
 def _nothing() -> Ints:
     return np.zeros(0, dtype=np.int64)

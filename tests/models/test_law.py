@@ -53,12 +53,12 @@ class GuessDrafter:
         pass
 
 
-def decode(target, drafter, shape, sampling, rule, seeds=SEEDS, first=0):
+def decode(target, drafter, shape, sampling, rule, seeds=SEEDS, first=0, rows=32):
     loop = TokenLoop(
         target,
         drafter,
         FixedSize(shape),
-        rows=32,
+        rows=rows,
         max_length=len(PROMPT) + sampling.max_tokens,
         scratch=40,
         verify=rule,
@@ -193,6 +193,21 @@ def test_lookup_under_sampled_rules(rule):
     out, figures = decode(TARGET, LookupDrafter(), Shape(depth=2), sampling, rule)
     assert fit(list(out.values()), exact_law(TARGET, PROMPT, LENGTH, reference(sampling))) > 1e-3
     assert figures.drafted > 0
+
+
+@pytest.mark.usefixtures("little_noise_ahead")
+@pytest.mark.parametrize("forgotten", [False, True])
+@pytest.mark.parametrize("rule", ["match", "rejection", "block"])
+def test_penalties_count_what_earlier_rounds_gave(monkeypatch, rule, forgotten):
+    """One request at a time: a changed batch would count anew. Forgotten is the biased control."""
+    if forgotten:
+        monkeypatch.setattr("models.processing.Processor.observe", lambda self, o, t: None)
+    sampling = sampling_of("penalties")
+    out, figures = decode(TARGET, GuessDrafter(Q), Shape(depth=1), sampling, rule, rows=1)
+    law = exact_law(TARGET, PROMPT, LENGTH, reference(sampling))
+    assert figures.accepted > 0
+    chance = fit(list(out.values()), law)
+    assert chance < 1e-6 if forgotten else chance > 1e-3
 
 
 def biased(monkeypatch, control):
