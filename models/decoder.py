@@ -4,7 +4,6 @@ Letters: T packed nodes, W wanted nodes, V vocabulary, Hq query heads, Hkv key h
 """
 
 import math
-from functools import cache
 
 import torch
 from torch.nn import functional as F
@@ -14,6 +13,7 @@ from models.batch import VECTOR, Batch, Scores
 from models.cache import KVCache
 from models.config import DecoderConfig
 from models.errors import UnsupportedCheckpoint
+from models.kernels import rms_norm, swiglu
 from models.layout import Layout, lay_out
 from models.rotary import Rotary
 from models.schedule import RASTER, Schedule
@@ -130,7 +130,7 @@ class Decoder:
         qkv = layer.qkv(normed).view(x.shape[0], heads + 2 * kv_heads, -1)
         self._rotate(qkv[:, : heads + kv_heads], layer.qk_norm, rotation)
         write(views, index, layout, qkv[:, heads:])
-        x.add_(layer.out(attend(views, index, layout, qkv[:, :heads])))
+        layer.out.add(attend(views, index, layout, qkv[:, :heads]), x)
 
     def _rotate(self, qk: torch.Tensor, norm: torch.Tensor | None, rotation: torch.Tensor) -> None:
         """Norm, if there is one, and turn queries and keys [T, Hq + Hkv, D] in place."""
@@ -141,8 +141,7 @@ class Decoder:
 
     def _feed_forward(self, x: torch.Tensor, layer: Layer) -> None:
         normed = rms_norm(x, layer.mlp_norm, self.config.norm_eps)
-        gate, up = layer.gate_up(normed).chunk(2, dim=-1)
-        x.add_(layer.down(F.silu(gate).mul_(up)))
+        layer.down.add(swiglu(layer.gate_up(normed)), x)
 
     def _head(self, x: torch.Tensor, batch: Batch, hidden: bool) -> Scores:
         """Logits [W, V] of the wanted nodes, and the normed output [T, width] of all if asked."""
@@ -156,24 +155,6 @@ class Decoder:
         else:
             logits = self._weights.head(chosen).float()
         return Scores(logits, normed if hidden else None)
-
-
-def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-    """x [..., D] over its norm, times `weight` [D] or [H, D], which has the factor √D; in float32.
-
-    A vector norm and exact operations: twice as fast on CPU as torch's own, and the same bits for
-    a token whatever else is in the batch.
-    """
-    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-    root = norm.hypot_(_floor(eps, x.shape[-1], x.device))
-    normed: torch.Tensor = (x / root).mul_(weight).to(x.dtype)
-    return normed
-
-
-@cache
-def _floor(eps: float, width: int, device: torch.device) -> torch.Tensor:
-    """What keeps the norm of a vector of `width` from zero."""
-    return torch.tensor((eps * width) ** 0.5, device=device)
 
 
 def _active_window(config: DecoderConfig) -> int | None:

@@ -1,16 +1,16 @@
 """Linear layers in the form that is fastest on the device, and on CPU independent of the batch.
 
-On CPU a packed layer gives a token the same bits whether it is alone or among others, which a
-plain matrix product does not. Letters: T tokens, I input width, O output width.
+On CPU a compiled or packed layer gives a token the same bits whether it is alone or among others,
+which a plain matrix product does not. Letters: T tokens, I input width, O output width.
 """
 
 import ctypes
-from collections.abc import Callable
+from abc import ABC, abstractmethod
 
 import torch
 from torch.nn import functional as F
 
-Linear = Callable[[torch.Tensor], torch.Tensor]  # [T, I] -> [T, O]
+from models.kernels import PackedMatrix, compiled
 
 PACK_HINT = 64  # rows a matrix is packed for; measured good from 1 to 256, and not 1: it differs
 SMALL = 2**20  # elements of a matrix for which a packed layer's call costs more than it saves
@@ -50,15 +50,34 @@ class Scratch:
         return self._rooms[shape]
 
 
+class Linear(ABC):
+    """A layer [T, I] -> [T, O]."""
+
+    @abstractmethod
+    def __call__(self, x: torch.Tensor) -> torch.Tensor: ...
+
+    def add(self, x: torch.Tensor, onto: torch.Tensor) -> None:
+        """Add the layer's result for `x` [T, I] to `onto` [T, O], which is contiguous."""
+        onto.add_(self(x))
+
+
 def make_linear(
     weight: torch.Tensor, bias: torch.Tensor | None, scratch: Scratch, *, steady: bool | None = None
 ) -> Linear:
     """The layer x -> x weightᵀ + bias, weight [O, I], bias [O].
 
-    On CPU one token may go a faster way than several, with other rounding and a second copy of the
-    matrix. `steady`: True forgoes that; False takes it; None takes it only in half precision where
-    the CPU has no such arithmetic, so that float32 is steady.
+    On CPU without compiled kernels one token may go a faster way than several, with other rounding
+    and a second copy of the matrix. `steady`: True forgoes that; False takes it; None takes it only
+    in half precision where the CPU has no such arithmetic, so that float32 is steady.
     """
+    if weight.device.type == "cpu" and compiled():
+        return Compiled(weight, bias)
+    return _make_of_torch(weight, bias, scratch, steady)
+
+
+def _make_of_torch(
+    weight: torch.Tensor, bias: torch.Tensor | None, scratch: Scratch, steady: bool | None
+) -> Linear:
     if weight.device.type != "cpu" or not has_packed_kernels():
         return Plain(weight, bias)
     native = has_native(weight.dtype)
@@ -70,7 +89,21 @@ def make_linear(
     return OneOrMany(Plain(weight, bias), many)
 
 
-class Plain:
+class Compiled(Linear):
+    """Our own kernel, which reads half-precision values as such and computes in float32."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        self._matrix = PackedMatrix(weight, bias)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return self._matrix.multiply(x)
+
+    def add(self, x: torch.Tensor, onto: torch.Tensor) -> None:
+        """One rounding fewer than adding a rounded result."""
+        self._matrix.multiply(x, onto)
+
+
+class Plain(Linear):
     """torch's own linear layer."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
@@ -80,7 +113,7 @@ class Plain:
         return F.linear(x, self._weight, self._bias)
 
 
-class Packed:
+class Packed(Linear):
     """oneDNN's layer over a matrix stored in its own order; the given one can be freed."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
@@ -92,7 +125,7 @@ class Packed:
         return result
 
 
-class Widened:
+class Widened(Linear):
     """A half-precision layer on a CPU that multiplies in float32 only.
 
     The matrix is stored at half precision in packed order; blocks of it are converted to float32
@@ -125,7 +158,7 @@ class Widened:
         return result.to(x.dtype)
 
 
-class OneOrMany:
+class OneOrMany(Linear):
     """One token: torch's matrix-vector product, which reads half precision fast; more: another."""
 
     def __init__(self, one: Linear, many: Linear) -> None:

@@ -17,7 +17,6 @@ from models.batch import VECTOR, Batch, Scores
 from models.cache import KVCache
 from models.canvas import Canvas
 from models.config import DecoderConfig
-from models.decoder import rms_norm
 from models.errors import InvalidRequest, UnsupportedCheckpoint
 from models.feed import Feed
 from models.images.load import load_tokenizer
@@ -25,6 +24,7 @@ from models.images.next_scale import NextScaleConfig, NextScaleModel, normed
 from models.images.scale_weights import Block, assemble
 from models.images.scales import ScaleTokenizer
 from models.images.store import TENSORS, check_shapes, read_config, read_tensors
+from models.kernels import rms_norm
 from models.layout import Layout, lay_out
 from models.request import Request
 from models.schedule import Plan, Scales, Schedule

@@ -28,14 +28,14 @@ CONFIG = DecoderConfig(
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
-def pair(request, tmp_path_factory):
+def pair(request, tmp_path_factory, arithmetic_of_module):
     folder = tmp_path_factory.mktemp(request.param)
     model = save(folder, request.param)
     return load_target(folder, dtype=torch.float32, device="cpu"), model
 
 
 @pytest.fixture(scope="module")
-def decoder():
+def decoder(arithmetic_of_module):
     return Decoder.from_config(CONFIG, seed=1)
 
 
@@ -169,6 +169,7 @@ def test_nothing_wanted_gives_no_logits(decoder):
 
 
 @pytest.mark.skipif(not has_packed_kernels(), reason="this torch has no packed linear layers")
+@pytest.mark.usefixtures("arithmetic")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_token_scores_the_same_alone_and_among_others(dtype):
     """Plain decoding, chains of any length, any prefill chunk: the same bits where measured so.

@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from models.kernels import compiled
 from models.linear import (
+    Compiled,
     OneOrMany,
     Packed,
     Plain,
@@ -34,6 +36,7 @@ def _forms(dtype, weight, bias):
 
 
 @packed_only
+@pytest.mark.usefixtures("arithmetic")
 @pytest.mark.parametrize("biased", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(("outputs", "inputs"), SIZES)
@@ -46,14 +49,18 @@ def test_every_form_multiplies(outputs, inputs, dtype, biased):
             found = layer(x[:count])
             assert found.dtype == dtype
             torch.testing.assert_close(found.double(), exact[:count], rtol=near, atol=near)
+            onto = found.clone()
+            layer.add(x[:count], onto)
+            torch.testing.assert_close(onto.double(), 2 * exact[:count], rtol=near, atol=2 * near)
 
 
 @packed_only
+@pytest.mark.usefixtures("arithmetic")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(("outputs", "inputs"), SIZES)
 def test_a_row_does_not_depend_on_the_others(outputs, inputs, dtype):
     weight, bias, x = _tensors(outputs, inputs, dtype, biased=True)
-    if dtype != torch.float32 and has_native(dtype):
+    if dtype != torch.float32 and has_native(dtype) and not compiled():
         pytest.skip("the CPU's own half-precision kernels promise nothing")
     layer = make_linear(weight, bias, Scratch(), steady=True)
     alone = torch.cat([layer(row) for row in x.split(1)])
@@ -85,8 +92,13 @@ def test_a_large_matrix_is_converted_in_blocks(monkeypatch):
 
 
 @packed_only
+@pytest.mark.usefixtures("arithmetic")
 def test_the_form_follows_dtype_and_purpose():
     weight = torch.eye(16)
+    if compiled():
+        for dtype in (torch.float32, torch.bfloat16, torch.float16):
+            assert isinstance(make_linear(weight.to(dtype), None, Scratch()), Compiled)
+        return
     assert isinstance(make_linear(weight, None, Scratch()), Packed)
     if not has_native(torch.bfloat16):
         half = weight.bfloat16()
