@@ -8,17 +8,17 @@ import math
 import torch
 from torch.nn import functional as F
 
-from models.attention import Views, attend, open_views, write
+from models.attention import open_attention
 from models.batch import VECTOR, Batch, Scores
 from models.cache import KVCache
 from models.config import DecoderConfig
 from models.errors import UnsupportedCheckpoint
+from models.heads import Heads
 from models.kernels import rms_norm, swiglu
-from models.layout import Layout, lay_out
 from models.rotary import Rotary
 from models.schedule import RASTER, Schedule
 from models.target import Cache
-from models.weights import Layer, Weights, assemble, random_tensor, shapes
+from models.weights import Weights, assemble, random_tensor, shapes
 
 
 class Decoder:
@@ -47,7 +47,7 @@ class Decoder:
         self.num_parameters = sum(math.prod(shape) for shape in shapes(config).values())
         self.rotary = Rotary(config.rotary, config.head_dim, device)
         self._weights = weights
-        self._window = _active_window(config)
+        self._heads = _heads(config)
         self._steady = device.type == "cpu" and steady is not False
 
     @classmethod
@@ -105,43 +105,14 @@ class Decoder:
         `hidden` asks for the last layer's output after the final norm, of all nodes.
         """
         assert isinstance(cache, KVCache)
-        config = self.config
-        group = config.num_heads // config.num_kv_heads
-        layout = lay_out(batch, cache, group=group, window=self._window, steady=self._steady)
-        x = self._read(batch)
-        rotation = self.rotary(layout.positions)
-        views = open_views(cache.kv, layout, config.num_heads)
+        attention = open_attention(batch, cache, self._heads, self.rotary, steady=self._steady)
+        x, eps = self._read(batch), self.config.norm_eps
         for index, layer in enumerate(self._weights.layers):
-            self._attention(x, index, layout, rotation, views)
-            self._feed_forward(x, layer)
+            qkv = layer.qkv(rms_norm(x, layer.attention_norm, eps))
+            layer.out.add(attention(index, qkv, layer.qk_norm), x)
+            gate_up = layer.gate_up(rms_norm(x, layer.mlp_norm, eps))
+            layer.down.add(swiglu(gate_up), x)
         return self._head(x, batch, hidden)
-
-    def _attention(
-        self,
-        x: torch.Tensor,
-        index: int,
-        layout: Layout,
-        rotation: torch.Tensor,
-        views: Views,
-    ) -> None:
-        heads, kv_heads = self.config.num_heads, self.config.num_kv_heads
-        layer = self._weights.layers[index]
-        normed = rms_norm(x, layer.attention_norm, self.config.norm_eps)
-        qkv = layer.qkv(normed).view(x.shape[0], heads + 2 * kv_heads, -1)
-        self._rotate(qkv[:, : heads + kv_heads], layer.qk_norm, rotation)
-        write(views, index, layout, qkv[:, heads:])
-        layer.out.add(attend(views, index, layout, qkv[:, :heads]), x)
-
-    def _rotate(self, qk: torch.Tensor, norm: torch.Tensor | None, rotation: torch.Tensor) -> None:
-        """Norm, if there is one, and turn queries and keys [T, Hq + Hkv, D] in place."""
-        wide = qk.float() if norm is None else rms_norm(qk, norm, self.config.norm_eps).float()
-        torch.view_as_complex(wide.view(*wide.shape[:2], -1, 2)).mul_(rotation)
-        if wide is not qk:
-            qk.copy_(wide)
-
-    def _feed_forward(self, x: torch.Tensor, layer: Layer) -> None:
-        normed = rms_norm(x, layer.mlp_norm, self.config.norm_eps)
-        layer.down.add(swiglu(layer.gate_up(normed)), x)
 
     def _head(self, x: torch.Tensor, batch: Batch, hidden: bool) -> Scores:
         """Logits [W, V] of the wanted nodes, and the normed output [T, width] of all if asked."""
@@ -157,6 +128,12 @@ class Decoder:
         return Scores(logits, normed if hidden else None)
 
 
-def _active_window(config: DecoderConfig) -> int | None:
+def _heads(config: DecoderConfig) -> Heads:
     window = config.window
-    return None if window is None or window >= config.context_length else window
+    return Heads(
+        queries=config.num_heads,
+        keys=config.num_kv_heads,
+        width=config.head_dim,
+        window=None if window is None or window >= config.context_length else window,
+        eps=config.norm_eps,
+    )

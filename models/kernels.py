@@ -1,9 +1,9 @@
 """The arithmetic of a pass on CPU by our compiled kernels, and by torch where there are none.
 
-Compiled (models/kernels.c) where this installation could compile them and the CPU has AVX2 but not
+Compiled (models/csrc) where this installation could compile them and the CPU has AVX2 but not
 AVX-512, for which they are not made. They work in float32 whatever the dtype of their arguments,
 and give a row the same bits whatever other rows there are. Letters: T tokens, I input width, O
-output width, D width.
+output width, D width (of a head, in attention), S slots, Hq and Hkv query and key heads.
 """
 
 from functools import cache
@@ -13,8 +13,12 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from models.batch import Ints
+from models.heads import Heads
+
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 BLOCK = 16  # outputs side by side in a packed matrix
+MOST_QUERIES = 192  # query heads of one key head that attention has room for
 
 
 def _load() -> Any:
@@ -105,6 +109,53 @@ class PackedMatrix:
             torch.get_num_threads(),
         )
         return result
+
+
+def attend(
+    heads: Heads,
+    readers: Ints,
+    positions: Ints,
+    table: torch.Tensor | None,
+    qkv: torch.Tensor,
+    norm: torch.Tensor | None,
+    kv: torch.Tensor,
+) -> torch.Tensor:
+    """Attention of T nodes over one layer of a cache, which gets their keys and values.
+
+    Args:
+        readers: [B, 6], as in models/csrc/kernels.h.
+        positions: [T] rows of `table` [positions, D / 2] complex64, by which queries and keys turn.
+        qkv: [T, (Hq + 2 Hkv) D], query heads in the order [Hq / Hkv, Hkv].
+        norm: [Hq + Hkv, D] float32 with the factor √D, for queries and keys.
+        kv: [2, rows, Hkv, S, D].
+
+    Returns:
+        [T, Hq D].
+    """
+    assert qkv.dtype == kv.dtype
+    assert qkv.is_contiguous()
+    assert heads.queries // heads.keys <= MOST_QUERIES
+    result = qkv.new_empty(len(positions), heads.queries * heads.width)
+    _kernels.attend(
+        KINDS[qkv.dtype],
+        len(readers),
+        heads.queries,
+        heads.keys,
+        heads.width,
+        kv.stride(1),
+        kv.stride(2),
+        kv.stride(0),
+        torch.get_num_threads(),
+        readers.ctypes.data,
+        qkv.data_ptr(),
+        0 if norm is None else norm.data_ptr(),
+        0 if table is None else table.data_ptr(),
+        positions.ctypes.data,
+        kv.data_ptr(),
+        result.data_ptr(),
+        heads.eps * heads.width,
+    )
+    return result
 
 
 def _narrowest(matrix: torch.Tensor) -> torch.Tensor:

@@ -32,6 +32,12 @@ class Layout:
     mask: torch.Tensor | None  # [B, 1, M or 1, N] to add to the scores
 
 
+def positions_of(batch: Batch, lengths: Ints) -> Ints:
+    """[T] where the nodes stand, behind the committed `lengths` [B] of their rows."""
+    positions: Ints = np.repeat(lengths, batch.counts) + batch.depths
+    return positions
+
+
 def lay_out(
     batch: Batch, cache: KVCache, *, group: int, window: int | None, steady: bool
 ) -> Layout:

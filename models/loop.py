@@ -21,6 +21,7 @@ from models.errors import InvalidRequest
 from models.feed import GroupTarget
 from models.figures import Figures, Sums
 from models.groups import choose, need_plain, new_canvas, plan_groups, settle
+from models.kernels import compiled
 from models.logprobs import token_logprobs
 from models.noise import NoiseStore
 from models.packing import draft_batch, prompt_batch
@@ -117,9 +118,11 @@ class TokenLoop:
 
     def describe(self) -> dict[str, object]:
         """The target and how it runs, for summaries."""
+        ours = self.target.device.type == "cpu" and not self.target.adapted
         return {
             "architecture": self.target.architecture,
             "adapted": self.target.adapted,
+            "kernels": "compiled" if ours and compiled() else "torch",
             "parameters": self.target.num_parameters,
             "vocabulary": self.target.vocab_size,
             "context_length": self.target.context_length,

@@ -39,20 +39,20 @@ class Rotary:
     def __init__(self, config: RotaryConfig, head_dim: int, device: torch.device) -> None:
         self._row_length = config.row_length if config.kind == "grid" else None
         self._frequencies = frequencies(config, head_dim).to(device)
-        self._table = torch.empty(0, head_dim // 2, dtype=torch.complex64, device=device)
+        self.table = torch.empty(0, head_dim // 2, dtype=torch.complex64, device=device)
 
     def reserve(self, positions: int) -> None:
         """Make the table hold positions 0 to `positions` - 1."""
-        if positions > len(self._table):
-            steps = torch.arange(positions, device=self._table.device, dtype=torch.float32)
+        if positions > len(self.table):
+            steps = torch.arange(positions, device=self.table.device, dtype=torch.float32)
             if self._row_length is None:
-                self._table = _unit(steps[:, None] * self._frequencies)
+                self.table = _unit(steps[:, None] * self._frequencies)
             else:
-                self._table = _grid(steps, self._row_length, self._frequencies)
+                self.table = _grid(steps, self._row_length, self._frequencies)
 
     def __call__(self, positions: torch.Tensor) -> torch.Tensor:
         """The rotations at `positions` [T]: [T, 1, head_dim / 2] complex64."""
-        return self._table[positions].unsqueeze(1)
+        return self.table[positions].unsqueeze(1)
 
 
 def _unit(angles: torch.Tensor) -> torch.Tensor:

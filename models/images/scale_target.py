@@ -12,20 +12,20 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from models.attention import Views, attend, open_views, write
+from models.attention import Attention, open_attention
 from models.batch import VECTOR, Batch, Scores
 from models.cache import KVCache
 from models.canvas import Canvas
 from models.config import DecoderConfig
 from models.errors import InvalidRequest, UnsupportedCheckpoint
 from models.feed import Feed
+from models.heads import Heads
 from models.images.load import load_tokenizer
 from models.images.next_scale import NextScaleConfig, NextScaleModel, normed
 from models.images.scale_weights import Block, assemble
 from models.images.scales import ScaleTokenizer
 from models.images.store import TENSORS, check_shapes, read_config, read_tensors
-from models.kernels import rms_norm
-from models.layout import Layout, lay_out
+from models.layout import positions_of
 from models.request import Request
 from models.schedule import Plan, Scales, Schedule
 from models.target import Cache
@@ -60,6 +60,12 @@ class NextScaleTarget:
         self.num_parameters = sum(tensor.numel() for tensor in tensors.values())
         self._scales = Scales(config.scales)
         self.schedule: Schedule = self._scales
+        self._heads = Heads(
+            queries=config.num_heads,
+            keys=config.num_heads,
+            width=config.width // config.num_heads,
+            eps=UNIT_EPS,
+        )
         self._steady = device.type == "cpu" and steady is not False
         self._weights = assemble(config, tensors, dtype=dtype, device=device, steady=steady)
 
@@ -97,15 +103,14 @@ class NextScaleTarget:
         `hidden` asks for the normed output of all nodes.
         """
         assert isinstance(cache, KVCache)
-        layout = lay_out(batch, cache, group=1, window=None, steady=self._steady)
+        attention = open_attention(batch, cache, self._heads, None, steady=self._steady)
         weights, owners = self._weights, np.repeat(np.arange(len(batch.rows)), batch.counts)
         told = self._told(batch)  # [B, D]
         base = told if weights.modulation is None else weights.modulation(told)
-        x = self._read(batch) + weights.places[layout.positions]
-        views = open_views(cache.kv, layout, self.config.num_heads)
+        x = self._read(batch) + weights.places[positions_of(batch, cache.lengths[batch.rows])]
         for index, block in enumerate(weights.blocks):
             six = _six(block, base)[owners].unbind(1)  # [T, D] each
-            x = self._attention(x, index, layout, views, (six[0], six[2], six[4]))
+            x = self._attention(x, index, attention, (six[0], six[2], six[4]))
             x = self._feed_forward(x, block, (six[1], six[3], six[5]))
         scale, shift = weights.last(told)[owners].chunk(2, dim=-1)
         x = normed(x, scale, shift, self.config.norm_eps)
@@ -130,18 +135,13 @@ class NextScaleTarget:
         self,
         x: torch.Tensor,
         index: int,
-        layout: Layout,
-        views: Views,
+        attention: Attention,
         told: tuple[torch.Tensor, ...],
     ) -> torch.Tensor:
-        block, heads = self._weights.blocks[index], self.config.num_heads
+        block = self._weights.blocks[index]
         weigh, scale, shift = told
-        read = normed(x, scale, shift, self.config.norm_eps)
-        qkv = block.qkv(read).view(len(x), 3 * heads, -1)
-        if block.qk_norm is not None:
-            qkv[:, : 2 * heads] = rms_norm(qkv[:, : 2 * heads], block.qk_norm, UNIT_EPS)
-        write(views, index, layout, qkv[:, heads:])
-        return x + block.out(attend(views, index, layout, qkv[:, :heads])) * weigh
+        qkv = block.qkv(normed(x, scale, shift, self.config.norm_eps))
+        return x + block.out(attention(index, qkv, block.qk_norm)) * weigh
 
     def _feed_forward(
         self, x: torch.Tensor, block: Block, told: tuple[torch.Tensor, ...]

@@ -7,6 +7,7 @@ import torch
 from models.batch import Batch, chain
 from models.config import DecoderConfig
 from models.decoder import Decoder
+from models.kernels import compiled
 from models.linear import has_packed_kernels
 from models.load import load_target
 from tests.models import conformance
@@ -188,6 +189,23 @@ def test_a_token_scores_the_same_alone_and_among_others(dtype):
             assert torch.equal(found, expected)
         near = 1e-5 if dtype == torch.float32 else 0.1
         torch.testing.assert_close(found, expected, rtol=0, atol=near)
+
+
+@pytest.mark.skipif(not compiled(), reason="no compiled kernels here")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", ["star", "binary", "forest", "comb"])
+def test_a_tree_scores_its_paths_to_the_bit(shape, dtype):
+    """What makes drafting with trees change no token: its nodes are plain decoding's passes."""
+    decoder, rng = Decoder.from_config(CONFIG, seed=2, dtype=dtype), np.random.default_rng(5)
+    tree, cache = grow(rng, shape, VOCABULARY), decoder.new_cache(2, 120)
+    for row in (0, 1):
+        prefill(decoder, cache, row, _text(70))
+    drafted = decoder.score(cache, batch_of([0], [tree])).logits
+    for node in range(len(tree.parents)):
+        cache.truncate(1, 70)
+        path = tree.path(node)
+        plain = _in_pieces(decoder, cache, 1, tree.tokens[path], 1)
+        assert torch.equal(drafted[path], plain)
 
 
 def _in_pieces(decoder, cache, row, tokens, size):

@@ -101,6 +101,7 @@ def _fields(batch):
     return {name: getattr(batch, name) for name in Batch.__dataclass_fields__}
 
 
+@pytest.mark.usefixtures("arithmetic")
 @pytest.mark.parametrize("values", VARIANTS, ids=str)
 def test_decoding_computes_what_was_trained(values) -> None:
     model = model_of(**values)

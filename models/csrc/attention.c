@@ -1,0 +1,254 @@
+/* Attention of new nodes over a cache, one key head of one row at a time.
+
+   A score is one sum over a head's width in order; a result is one sum over the keys in the order of
+   their slots, to which a hidden key adds exactly nothing. So a node has the same bits alone, in a
+   chain and in any tree, wherever its ancestors' slots are. */
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "kernels.h"
+#include "tile.h"
+
+enum {
+    LINES = 48, /* queries that share a read of the keys; whole groups of a tile */
+    KEYS = 64,  /* keys turned at once into blocks */
+};
+
+/* One thread's memory. */
+typedef struct {
+    float *queries; /* [LINES, width] */
+    float *scores;  /* [LINES, row], row a whole number of KEYS */
+    float *turned;  /* [KEYS / 16, width, 16] keys, or [KEYS, padded width] values */
+    float *sums;    /* [LINES, padded width] */
+    char *memory;
+} Room;
+
+static Size padded(Size count, Size to) { return (count + to - 1) / to * to; }
+
+static int open_room(Room *room, Size lines, Size width, Size keys) {
+    Size wide = padded(width, BLOCK), row = padded(keys, KEYS);
+    Size numbers = lines * width + lines * row + KEYS * wide + lines * wide + 64;
+    room->memory = malloc(numbers * sizeof(float));
+    if (!room->memory) return 0;
+    room->turned = (float *)(((size_t)room->memory + 63) & ~(size_t)63);
+    room->sums = room->turned + KEYS * wide;
+    room->scores = room->sums + lines * wide;
+    room->queries = room->scores + lines * row;
+    return 1;
+}
+
+/* One head's vector in float32: normed if there is a norm, turned if there is a rotation. */
+static void read_head(int kind, const char *from, Size width, const float *norm, float floor,
+                      const float *rotation, float factor, float *to) {
+    const Size size = size_of(kind);
+    __m256 root = _mm256_set1_ps(1.f);
+    if (norm) {
+        __m256 squares = _mm256_setzero_ps();
+        for (Size i = 0; i < width; i += 8) {
+            __m256 x = load_some(kind, from + i * size, width - i);
+            squares = _mm256_fmadd_ps(x, x, squares);
+        }
+        root = _mm256_set1_ps(sqrtf(total(squares) + floor));
+    }
+    for (Size i = 0; i < width; i += 8) {
+        const Size left = width - i;
+        __m256 x = load_some(kind, from + i * size, left);
+        if (norm) {
+            __m256 weight = load_some(FLOAT32, (const char *)(norm + i), left);
+            x = _mm256_mul_ps(_mm256_div_ps(x, root), weight);
+        }
+        if (rotation) { /* (a + ib)(c + is), a and b side by side */
+            __m256 turn = load_some(FLOAT32, (const char *)(rotation + i), left);
+            __m256 crossed = _mm256_mul_ps(_mm256_permute_ps(x, 0xB1), _mm256_movehdup_ps(turn));
+            x = _mm256_fmaddsub_ps(x, _mm256_moveldup_ps(turn), crossed);
+        }
+        x = _mm256_mul_ps(x, _mm256_set1_ps(factor));
+        store_some(FLOAT32, (char *)(to + i), x, left);
+    }
+}
+
+/* to = from * factor, rounded. */
+static void write_row(int kind, const float *from, float factor, char *to, Size count) {
+    for (Size i = 0; i < count; i += 8) {
+        __m256 x = load_some(FLOAT32, (const char *)(from + i), count - i);
+        store_some(kind, to + i * size_of(kind), _mm256_mul_ps(x, _mm256_set1_ps(factor)), count - i);
+    }
+}
+
+/* Eight rows of eight become eight columns. */
+INLINE void turn_eight(__m256 *r) {
+    __m256 a[8], b[8];
+    for (int i = 0; i < 8; i += 2) {
+        a[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+        a[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4) {
+        b[i] = _mm256_shuffle_ps(a[i], a[i + 2], 0x44);
+        b[i + 1] = _mm256_shuffle_ps(a[i], a[i + 2], 0xEE);
+        b[i + 2] = _mm256_shuffle_ps(a[i + 1], a[i + 3], 0x44);
+        b[i + 3] = _mm256_shuffle_ps(a[i + 1], a[i + 3], 0xEE);
+    }
+    for (int i = 0; i < 4; i++) {
+        r[i] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x20);
+        r[i + 4] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x31);
+    }
+}
+
+/* `count` keys [count, width] to blocks [count / 16, width, 16], zeros where there is no key. */
+INLINE void turn_keys(int kind, const char *from, Size width, Size count, float *to) {
+    const Size size = size_of(kind);
+    for (Size key = 0; key < padded(count, BLOCK); key += 8)
+        for (Size i = 0; i < width; i += 8) {
+            float *block = to + (key / BLOCK * width + i) * BLOCK + key % BLOCK;
+            __m256 rows[8];
+            for (int r = 0; r < 8; r++) {
+                const char *at = from + ((key + r) * width + i) * size;
+                rows[r] = key + r < count ? load_some(kind, at, width - i) : _mm256_setzero_ps();
+            }
+            turn_eight(rows);
+            for (int d = 0; d < 8 && d < width - i; d++)
+                _mm256_storeu_ps(block + d * BLOCK, rows[d]);
+        }
+}
+
+/* Rows of scores become probabilities times their sum, 0 where hidden; returns one over the sum. */
+INLINE float soften(float *scores, Size count) {
+    __m256 most = _mm256_set1_ps(-INFINITY);
+    const Size whole = padded(count, 8);
+    for (Size i = count; i < whole; i++) scores[i] = -INFINITY;
+    for (Size i = 0; i < whole; i += 8) most = _mm256_max_ps(most, _mm256_loadu_ps(scores + i));
+    __m128 half = _mm_max_ps(_mm256_castps256_ps128(most), _mm256_extractf128_ps(most, 1));
+    half = _mm_max_ps(half, _mm_movehl_ps(half, half));
+    half = _mm_max_ss(half, _mm_movehdup_ps(half));
+    most = _mm256_broadcastss_ps(half);
+    float sum = 0;
+    for (Size i = 0; i < whole; i += 8) {
+        __m256 part = exponential(_mm256_sub_ps(_mm256_loadu_ps(scores + i), most));
+        _mm256_storeu_ps(scores + i, part);
+        for (int j = 0; j < 8; j++) sum += scores[i + j]; /* in order: a 0 more changes nothing */
+    }
+    return 1 / sum;
+}
+
+/* Products of `lines` rows with `blocks` blocks, in groups that fill the registers. */
+INLINE void product(Size lines, const float *x, Size x_row, const float *w, Size w_block,
+                    Size w_step, Size blocks, float *sums, Size sums_row, Size depth, int first) {
+    const Size groups = (lines + GROUP - 1) / GROUP;
+    for (Size g = 0; g < groups; g++) {
+        Size from = lines * g / groups, to = lines * (g + 1) / groups;
+        group(FLOAT32, to - from, x + from * x_row, x_row, (const char *)w, w_block * 4, w_step * 4,
+              blocks, sums + from * sums_row, sums_row, depth, first);
+    }
+}
+
+/* `lines` queries read `count` keys and values; the results, not yet divided, are room->sums. */
+INLINE void read_keys(int kind, const Room *room, Size lines, Size width, Size count,
+                      const char *keys, Size scores_row) {
+    for (Size key = 0; key < count; key += KEYS) {
+        Size some = count - key < KEYS ? count - key : KEYS;
+        turn_keys(kind, keys + key * width * size_of(kind), width, some, room->turned);
+        product(lines, room->queries, width, room->turned, width * BLOCK, BLOCK,
+                padded(some, BLOCK) / BLOCK, room->scores + key, scores_row, width, 1);
+    }
+}
+
+INLINE void read_values(int kind, const Room *room, Size lines, Size width, Size count,
+                        const char *values, Size scores_row) {
+    const Size wide = padded(width, BLOCK), blocks = wide / BLOCK, size = size_of(kind);
+    const int in_place = kind == FLOAT32 && wide == width;
+    for (Size key = 0; key < count; key += KEYS) {
+        Size some = count - key < KEYS ? count - key : KEYS;
+        const float *from = (const float *)values + key * width;
+        if (!in_place) {
+            for (Size k = 0; k < some; k++)
+                for (Size i = 0; i < wide; i += 8) {
+                    const char *at = values + ((key + k) * width + i) * size;
+                    __m256 x = i < width ? load_some(kind, at, width - i) : _mm256_setzero_ps();
+                    _mm256_storeu_ps(room->turned + k * wide + i, x);
+                }
+            from = room->turned;
+        }
+        product(lines, room->scores + key, scores_row, from, BLOCK, wide, blocks, room->sums, wide,
+                some, key == 0);
+    }
+}
+
+/* One key head of one row: its nodes' entries, then what its query heads read. */
+static int attend_head(const Shape *s, const Reader *reader, Size head, const char *qkv,
+                       const float *norm, float floor, const float *table, const Size *positions,
+                       char *cache, char *y) {
+    const int kind = (int)s->kind;
+    const Size width = s->width, size = size_of(kind), fan = s->heads / s->kv_heads;
+    const Size node_size = (s->heads + 2 * s->kv_heads) * width * size;
+    const Size most = reader->slot + reader->count, scores_row = padded(most, KEYS);
+    const Size tile = fan < LINES ? LINES / fan : 1; /* nodes at a time */
+    char *keys = cache + (reader->row * s->row_stride + head * s->head_stride) * size;
+    char *values = keys + s->value_offset * size;
+    Room room;
+    if (!open_room(&room, fan * (tile < reader->count ? tile : reader->count), width, most)) return 0;
+    for (Size i = 0; i < reader->count; i++) {
+        const Size node = reader->first + i, at = (reader->slot + i) * width * size;
+        const char *from = qkv + node * node_size + (s->heads + head) * width * size;
+        const float *rotation = table ? table + positions[node] * width : NULL;
+        read_head(kind, from, width, norm ? norm + (s->heads + head) * width : NULL, floor, rotation,
+                  1.f, room.queries);
+        write_row(kind, room.queries, 1.f, keys + at, width);
+        memcpy(values + at, from + s->kv_heads * width * size, width * size);
+    }
+    for (Size first = 0; first < reader->count; first += tile) {
+        const Size last = first + tile < reader->count ? first + tile : reader->count;
+        const Size lines = (last - first) * fan;
+        const Size count = reader->visible ? most : reader->slot + last;
+        const unsigned char *visible = (const unsigned char *)reader->visible;
+        float over[LINES * 4];
+        for (Size line = 0; line < lines; line++) {
+            const Size node = reader->first + first + line / fan;
+            const Size query = line % fan * s->kv_heads + head;
+            read_head(kind, qkv + node * node_size + query * width * size, width,
+                      norm ? norm + query * width : NULL, floor,
+                      table ? table + positions[node] * width : NULL, 1 / sqrtf((float)width),
+                      room.queries + line * width);
+        }
+        if (kind == FLOAT32) read_keys(FLOAT32, &room, lines, width, count, keys, scores_row);
+        else if (kind == BFLOAT16) read_keys(BFLOAT16, &room, lines, width, count, keys, scores_row);
+        else read_keys(FLOAT16, &room, lines, width, count, keys, scores_row);
+        for (Size line = 0; line < lines; line++) {
+            const Size node = first + line / fan;
+            float *scores = room.scores + line * scores_row;
+            for (Size key = reader->shared; key < count; key++) {
+                int seen = visible ? visible[node * (most - reader->shared) + key - reader->shared]
+                                   : key <= reader->slot + node;
+                if (!seen) scores[key] = -INFINITY;
+            }
+            over[line] = soften(scores, count);
+        }
+        if (kind == FLOAT32) read_values(FLOAT32, &room, lines, width, count, values, scores_row);
+        else if (kind == BFLOAT16) read_values(BFLOAT16, &room, lines, width, count, values, scores_row);
+        else read_values(FLOAT16, &room, lines, width, count, values, scores_row);
+        for (Size line = 0; line < lines; line++) {
+            const Size node = reader->first + first + line / fan;
+            const Size query = line % fan * s->kv_heads + head;
+            const float *sums = room.sums + line * padded(width, BLOCK);
+            write_row(kind, sums, over[line], y + (node * s->heads + query) * width * size, width);
+        }
+    }
+    free(room.memory);
+    return 1;
+}
+
+int attend(const Shape *shape, const Reader *readers, const char *qkv, const float *norm,
+           float floor, const float *table, const Size *positions, char *cache, char *y) {
+    const Size tasks = shape->readers * shape->kv_heads;
+    Size threads = shape->threads < tasks ? shape->threads : tasks, work = 0;
+    int done = 1;
+    for (Size i = 0; i < shape->readers; i++)
+        work += readers[i].count * (readers[i].slot + readers[i].count);
+    if (work * shape->heads * shape->width < ALONE) threads = 1;
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
+    for (Size task = 0; task < tasks; task++)
+        if (!attend_head(shape, readers + task / shape->kv_heads, task % shape->kv_heads, qkv, norm,
+                         floor, table, positions, cache, y))
+            done = 0;
+    return done;
+}

@@ -1,0 +1,85 @@
+/* Linear layers over packed weights.
+
+   A packed matrix [outputs, inputs] is stored in blocks of 16 outputs, [blocks, inputs, 16], the
+   last one filled up with zeros. In bfloat16 the 16 are interleaved 0, 8, 1, 9...: a shift widens
+   one half of them, a mask the other. */
+
+#include <omp.h>
+#include <stdlib.h>
+
+#include "kernels.h"
+#include "tile.h"
+
+enum { CHUNK = 512 }; /* inputs of a block that stay in the first cache for all groups of rows */
+
+/* One thread's blocks: few rows read all of them once, many rows one chunk of one after another. */
+INLINE void span(int kind, Size rows, Size depth, const float *x, const char *w, Size blocks,
+                 float *sums, Size sums_row) {
+    const Size line = BLOCK * size_of(kind), groups = (rows + GROUP - 1) / GROUP;
+    if (groups == 1) {
+        group(kind, rows, x, depth, w, depth * line, line, blocks, sums, sums_row, depth, 1);
+        return;
+    }
+    for (Size b = 0; b < blocks; b++, w += depth * line, sums += BLOCK)
+        for (Size k = 0; k < depth; k += CHUNK)
+            for (Size g = 0; g < groups; g++) {
+                Size from = rows * g / groups, to = rows * (g + 1) / groups;
+                group(kind, to - from, x + from * depth + k, depth, w + k * line, 0, line, 1,
+                      sums + from * sums_row, sums_row, depth - k < CHUNK ? depth - k : CHUNK,
+                      k == 0);
+            }
+}
+
+/* y[rows, from:to] = sums + bias + y, the last two if asked. */
+INLINE void finish(int kind, Size rows, Size outputs, const float *sums, Size sums_row,
+                   const float *bias, char *y, int add, Size from, Size to) {
+    const Size size = size_of(kind);
+    to = to < outputs ? to : outputs;
+    for (Size r = 0; r < rows; r++)
+        for (Size o = from; o < to; o += 8) {
+            char *at = y + (r * outputs + o) * size;
+            __m256 x = _mm256_loadu_ps(sums + r * sums_row + o);
+            if (bias) x = _mm256_add_ps(x, _mm256_loadu_ps(bias + o)); /* padded as the sums are */
+            if (add) x = _mm256_add_ps(x, load_some(kind, at, to - o));
+            store_some(kind, at, x, to - o);
+        }
+}
+
+static void widen_rows(int kind, const char *from, float *to, Size count) {
+    for (Size i = 0; i < count; i += 8)
+        store_some(FLOAT32, (char *)(to + i), load_some(kind, from + i * size_of(kind), count - i),
+                   count - i);
+}
+
+int linear(int stored, int kind, Size rows, Size inputs, Size outputs, const char *x,
+                  const char *w, const float *bias, char *y, int add, int threads) {
+    const Size blocks = (outputs + BLOCK - 1) / BLOCK, width = blocks * BLOCK;
+    const int direct = kind == FLOAT32 && width == outputs && !bias && !add;
+    const int widen = kind != FLOAT32;
+    float *room = NULL, *sums = (float *)y;
+    const float *wide = (const float *)x;
+    if (!direct || widen) {
+        room = malloc(sizeof(float) * rows * (width + (widen ? inputs : 0)));
+        if (!room) return 0;
+        sums = room;
+    }
+    if (widen) {
+        widen_rows(kind, x, room + rows * width, rows * inputs);
+        wide = room + rows * width;
+    }
+    if (rows * inputs * outputs < ALONE) threads = 1;
+#pragma omp parallel num_threads(threads)
+    {
+        Size count = omp_get_num_threads(), own = omp_get_thread_num();
+        Size from = blocks * own / count, to = blocks * (own + 1) / count;
+        const char *part = w + from * inputs * BLOCK * size_of(stored);
+        float *its = sums + from * BLOCK;
+        if (stored == FLOAT32) span(FLOAT32, rows, inputs, wide, part, to - from, its, width);
+        else if (stored == BFLOAT16) span(BFLOAT16, rows, inputs, wide, part, to - from, its, width);
+        else span(FLOAT16, rows, inputs, wide, part, to - from, its, width);
+        if (!direct)
+            finish(kind, rows, outputs, sums, width, bias, y, add, from * BLOCK, to * BLOCK);
+    }
+    free(room);
+    return 1;
+}
