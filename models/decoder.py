@@ -8,15 +8,16 @@ import math
 import torch
 from torch.nn import functional as F
 
-from models.attention import open_attention
+from models.attention_torch import TorchAttention
 from models.batch import VECTOR, Batch, Scores
 from models.cache import KVCache
 from models.config import DecoderConfig
 from models.errors import UnsupportedCheckpoint
 from models.heads import Heads
-from models.kernels import rms_norm, swiglu
+from models.kernels import rms_norm
 from models.rotary import Rotary
 from models.schedule import RASTER, Schedule
+from models.stack import stack_of
 from models.target import Cache
 from models.weights import Weights, assemble, random_tensor, shapes
 
@@ -48,6 +49,7 @@ class Decoder:
         self.rotary = Rotary(config.rotary, config.head_dim, device)
         self._weights = weights
         self._heads = _heads(config)
+        self._stack = stack_of(weights, self._heads, config.norm_eps, device)
         self._steady = device.type == "cpu" and steady is not False
 
     @classmethod
@@ -105,14 +107,29 @@ class Decoder:
         `hidden` asks for the last layer's output after the final norm, of all nodes.
         """
         assert isinstance(cache, KVCache)
-        attention = open_attention(batch, cache, self._heads, self.rotary, steady=self._steady)
-        x, eps = self._read(batch), self.config.norm_eps
+        if self._stack is not None and not hidden:
+            x = None if batch.inputs is None else self._read(batch)
+            num_wanted = len(batch.tokens) if batch.wanted is None else len(batch.wanted)
+            logits = torch.empty(num_wanted, self.vocab_size)
+            self._stack.score(batch, cache, self.rotary, x, logits)
+            return Scores(logits)
+        read = self._read(batch)
+        if self._stack is None:
+            self._run(read, batch, cache)
+        else:
+            self._stack.score(batch, cache, self.rotary, read, read.new_empty(0))
+        return self._head(read, batch, hidden)
+
+    def _run(self, x: torch.Tensor, batch: Batch, cache: KVCache) -> None:
+        """All layers by torch's operations, in place."""
+        steady, eps = self._steady, self.config.norm_eps
+        attention = TorchAttention(batch, cache, self._heads, self.rotary, steady=steady)
         for index, layer in enumerate(self._weights.layers):
             qkv = layer.qkv(rms_norm(x, layer.attention_norm, eps))
             layer.out.add(attention(index, qkv, layer.qk_norm), x)
             gate_up = layer.gate_up(rms_norm(x, layer.mlp_norm, eps))
-            layer.down.add(swiglu(gate_up), x)
-        return self._head(x, batch, hidden)
+            gate, up = gate_up.chunk(2, dim=-1)
+            layer.down.add(F.silu(gate).mul_(up), x)
 
     def _head(self, x: torch.Tensor, batch: Batch, hidden: bool) -> Scores:
         """Logits [W, V] of the wanted nodes, and the normed output [T, width] of all if asked."""

@@ -6,19 +6,20 @@ and give a row the same bits whatever other rows there are. Letters: T tokens, I
 output width, D width (of a head, in attention), S slots, Hq and Hkv query and key heads.
 """
 
+from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 
-from models.batch import Ints
+from models.batch import Batch, Bools, Ints
+from models.cache import KVCache
 from models.heads import Heads
 
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 BLOCK = 16  # outputs side by side in a packed matrix
-MOST_QUERIES = 192  # query heads of one key head that attention has room for
+MOST_QUERIES = 192  # of one key head that attention has room for
 
 
 def _load() -> Any:
@@ -64,18 +65,6 @@ def _root(floor: float, device: torch.device) -> torch.Tensor:
     return torch.tensor(floor**0.5, device=device)
 
 
-def swiglu(x: torch.Tensor) -> torch.Tensor:
-    """silu(gate) times up [T, D] of both side by side: x [T, 2 D]."""
-    if x.is_cpu and compiled():
-        gated = x.new_empty(x.shape[0], x.shape[1] // 2)
-        addresses = x.data_ptr(), gated.data_ptr()
-        rows, width = gated.shape
-        _kernels.swiglu(KINDS[x.dtype], rows, width, *addresses, torch.get_num_threads())
-        return gated
-    gate, up = x.chunk(2, dim=-1)
-    return F.silu(gate).mul_(up)
-
-
 class PackedMatrix:
     """A matrix [O, I] in the order the compiled kernels read it.
 
@@ -91,12 +80,18 @@ class PackedMatrix:
         self._bias = None if bias is None else _filled(bias.float())
         assert self._packed.data_ptr() % 32 == 0
 
+    def row(self) -> tuple[int, int, int, int]:
+        """The matrix as models/csrc/kernels.h has it; it lives as long as this object."""
+        bias = 0 if self._bias is None else self._bias.data_ptr()
+        return self._stored, self._outputs, self._packed.data_ptr(), bias
+
     def multiply(self, x: torch.Tensor, onto: torch.Tensor | None = None) -> torch.Tensor:
         """x [T, I] times the matrix plus the bias: [T, O], added to `onto` if that is given."""
         x = x.contiguous()
         result = x.new_empty(x.shape[0], self._outputs) if onto is None else onto
         _kernels.linear(
             self._stored,
+            KINDS[x.dtype],
             KINDS[x.dtype],
             x.shape[0],
             self._inputs,
@@ -111,51 +106,109 @@ class PackedMatrix:
         return result
 
 
-def attend(
-    heads: Heads,
-    readers: Ints,
-    positions: Ints,
-    table: torch.Tensor | None,
-    qkv: torch.Tensor,
-    norm: torch.Tensor | None,
-    kv: torch.Tensor,
-) -> torch.Tensor:
-    """Attention of T nodes over one layer of a cache, which gets their keys and values.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nodes:
+    """What is scored: a batch over a cache, and how its queries and keys turn.
+
+    `visible` are contiguous; unless `shared`, they say of all keys what a node sees, else of those
+    behind the committed ones, as `Batch` does. `table` is [positions, D / 2] complex64.
+    """
+
+    batch: Batch
+    cache: KVCache
+    heads: Heads
+    table: torch.Tensor | None
+    visible: tuple[Bools | None, ...]
+    shared: bool
+
+    def arguments(self) -> tuple[Any, ...]:
+        """The first of the kernels that work on batches."""
+        batch, cache, heads, kv = self.batch, self.cache, self.heads, self.cache.kv
+        return (
+            batch.rows,
+            batch.counts,
+            batch.depths,
+            cache.lengths,
+            batch.scratch,
+            self.visible,
+            self.shared,
+            cache.capacity,
+            KINDS[kv.dtype],
+            heads.queries,
+            heads.keys,
+            heads.width,
+            kv.stride(2),
+            kv.stride(3),
+            kv.stride(1),
+            torch.get_num_threads(),
+        )
+
+    def rotations(self) -> int:
+        """The address of the table, or 0."""
+        return 0 if self.table is None else self.table.data_ptr()
+
+
+def attend(nodes: Nodes, index: int, qkv: torch.Tensor, norm: torch.Tensor | None) -> torch.Tensor:
+    """Attention of T nodes over layer `index` of a cache, which gets their keys and values.
 
     Args:
-        readers: [B, 6], as in models/csrc/kernels.h.
-        positions: [T] rows of `table` [positions, D / 2] complex64, by which queries and keys turn.
+        nodes: what is scored.
+        index: of the layer.
         qkv: [T, (Hq + 2 Hkv) D], query heads in the order [Hq / Hkv, Hkv].
         norm: [Hq + Hkv, D] float32 with the factor √D, for queries and keys.
-        kv: [2, rows, Hkv, S, D].
 
     Returns:
         [T, Hq D].
     """
+    heads, kv = nodes.heads, nodes.cache.kv[index]
     assert qkv.dtype == kv.dtype
     assert qkv.is_contiguous()
-    assert heads.queries // heads.keys <= MOST_QUERIES
-    result = qkv.new_empty(len(positions), heads.queries * heads.width)
+    result = qkv.new_empty(len(qkv), heads.queries * heads.width)
     _kernels.attend(
-        KINDS[qkv.dtype],
-        len(readers),
-        heads.queries,
-        heads.keys,
-        heads.width,
-        kv.stride(1),
-        kv.stride(2),
-        kv.stride(0),
-        torch.get_num_threads(),
-        readers.ctypes.data,
+        *nodes.arguments(),
         qkv.data_ptr(),
         0 if norm is None else norm.data_ptr(),
-        0 if table is None else table.data_ptr(),
-        positions.ctypes.data,
+        nodes.rotations(),
         kv.data_ptr(),
         result.data_ptr(),
         heads.eps * heads.width,
     )
     return result
+
+
+def score(
+    nodes: Nodes, model: Ints, width: int, eps: float, x: torch.Tensor | None, logits: torch.Tensor
+) -> None:
+    """A whole pass of T nodes.
+
+    Args:
+        nodes: what is scored.
+        model: as in models/csrc/kernels.h.
+        width: of the model.
+        eps: of its norms.
+        x: [T, width], the first layer's input, which becomes the last one's output; None: the
+            batch's tokens are read.
+        logits: [W, V] float32, filled for the nodes that the batch wants; if it is empty there is
+            nothing wanted.
+
+    Raises:
+        IndexError: a token that the model does not have.
+    """
+    kv, batch = nodes.cache.kv, nodes.batch
+    assert x is None or (x.dtype == kv.dtype and x.is_contiguous())
+    _kernels.score(
+        *nodes.arguments(),
+        nodes.rotations(),
+        0 if x is None else x.data_ptr(),
+        kv.data_ptr(),
+        kv.stride(0),
+        logits.data_ptr() if logits.numel() else 0,
+        model,
+        batch.tokens if x is None else None,
+        batch.wanted,
+        nodes.heads.eps * nodes.heads.width,
+        eps * width,
+    )
 
 
 def _narrowest(matrix: torch.Tensor) -> torch.Tensor:

@@ -93,14 +93,14 @@ class Compiled(Linear):
     """Our own kernel, which reads half-precision values as such and computes in float32."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-        self._matrix = PackedMatrix(weight, bias)
+        self.matrix = PackedMatrix(weight, bias)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        return self._matrix.multiply(x)
+        return self.matrix.multiply(x)
 
     def add(self, x: torch.Tensor, onto: torch.Tensor) -> None:
         """One rounding fewer than adding a rounded result."""
-        self._matrix.multiply(x, onto)
+        self.matrix.multiply(x, onto)
 
 
 class Plain(Linear):

@@ -175,9 +175,9 @@ INLINE void read_values(int kind, const Room *room, Size lines, Size width, Size
 }
 
 /* One key head of one row: its nodes' entries, then what its query heads read. */
-static int attend_head(const Shape *s, const Reader *reader, Size head, const char *qkv,
-                       const float *norm, float floor, const float *table, const Size *positions,
-                       char *cache, char *y) {
+static int attend_head(const Shape *s, const Nodes *nodes, const Turn *turn, Size row, Size head,
+                       const char *qkv, const float *norm, char *cache, char *y) {
+    const Reader *reader = nodes->readers + row;
     const int kind = (int)s->kind;
     const Size width = s->width, size = size_of(kind), fan = s->heads / s->kv_heads;
     const Size node_size = (s->heads + 2 * s->kv_heads) * width * size;
@@ -190,9 +190,9 @@ static int attend_head(const Shape *s, const Reader *reader, Size head, const ch
     for (Size i = 0; i < reader->count; i++) {
         const Size node = reader->first + i, at = (reader->slot + i) * width * size;
         const char *from = qkv + node * node_size + (s->heads + head) * width * size;
-        const float *rotation = table ? table + positions[node] * width : NULL;
-        read_head(kind, from, width, norm ? norm + (s->heads + head) * width : NULL, floor, rotation,
-                  1.f, room.queries);
+        const float *rotation = turn->table ? turn->table + nodes->positions[node] * width : NULL;
+        read_head(kind, from, width, norm ? norm + (s->heads + head) * width : NULL, turn->floor,
+                  rotation, 1.f, room.queries);
         write_row(kind, room.queries, 1.f, keys + at, width);
         memcpy(values + at, from + s->kv_heads * width * size, width * size);
     }
@@ -205,10 +205,10 @@ static int attend_head(const Shape *s, const Reader *reader, Size head, const ch
         for (Size line = 0; line < lines; line++) {
             const Size node = reader->first + first + line / fan;
             const Size query = line % fan * s->kv_heads + head;
+            const float *rotation = turn->table ? turn->table + nodes->positions[node] * width : NULL;
             read_head(kind, qkv + node * node_size + query * width * size, width,
-                      norm ? norm + query * width : NULL, floor,
-                      table ? table + positions[node] * width : NULL, 1 / sqrtf((float)width),
-                      room.queries + line * width);
+                      norm ? norm + query * width : NULL, turn->floor, rotation,
+                      1 / sqrtf((float)width), room.queries + line * width);
         }
         if (kind == FLOAT32) read_keys(FLOAT32, &room, lines, width, count, keys, scores_row);
         else if (kind == BFLOAT16) read_keys(BFLOAT16, &room, lines, width, count, keys, scores_row);
@@ -237,18 +237,18 @@ static int attend_head(const Shape *s, const Reader *reader, Size head, const ch
     return 1;
 }
 
-int attend(const Shape *shape, const Reader *readers, const char *qkv, const float *norm,
-           float floor, const float *table, const Size *positions, char *cache, char *y) {
-    const Size tasks = shape->readers * shape->kv_heads;
+int attend(const Shape *shape, const Nodes *nodes, const Turn *turn, const char *qkv,
+           const float *norm, char *cache, char *y) {
+    const Size tasks = nodes->rows * shape->kv_heads;
     Size threads = shape->threads < tasks ? shape->threads : tasks, work = 0;
     int done = 1;
-    for (Size i = 0; i < shape->readers; i++)
-        work += readers[i].count * (readers[i].slot + readers[i].count);
+    for (Size i = 0; i < nodes->rows; i++)
+        work += nodes->readers[i].count * (nodes->readers[i].slot + nodes->readers[i].count);
     if (work * shape->heads * shape->width < ALONE) threads = 1;
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
     for (Size task = 0; task < tasks; task++)
-        if (!attend_head(shape, readers + task / shape->kv_heads, task % shape->kv_heads, qkv, norm,
-                         floor, table, positions, cache, y))
+        if (!attend_head(shape, nodes, turn, task / shape->kv_heads, task % shape->kv_heads, qkv,
+                         norm, cache, y))
             done = 0;
     return done;
 }

@@ -7,11 +7,11 @@
 
 enum { ALONE = 1 << 16 }; /* products below which a second thread costs more than it saves */
 
-/* y [rows, outputs] (+)= x [rows, inputs] times the packed matrix, + bias if there is one. x and y
-   are of `kind`, the matrix of the kind `stored`, bias is float32 and filled up to whole blocks.
-   False: no memory. */
-int linear(int stored, int kind, Size rows, Size inputs, Size outputs, const char *x, const char *w,
-           const float *bias, char *y, int add, int threads);
+/* y [rows, outputs] (+)= x [rows, inputs] times the packed matrix, + bias if there is one. x is of
+   `kind`, y of the kind `result`, the matrix of the kind `stored`, bias is float32 and filled up to
+   whole blocks. False: no memory. */
+int linear(int stored, int kind, int result, Size rows, Size inputs, Size outputs, const char *x,
+           const char *w, const float *bias, char *y, int add, int threads);
 
 /* y [rows, width] = x / sqrt(sum of x² + floor) * weight. */
 void rms_norm(int kind, Size rows, Size width, const char *x, const float *weight, float floor,
@@ -20,7 +20,7 @@ void rms_norm(int kind, Size rows, Size width, const char *x, const float *weigh
 /* y [rows, width] = silu(x[:, :width]) * x[:, width:]. */
 void swiglu(int kind, Size rows, Size width, const char *x, char *y, int threads);
 
-/* A row of the cache and its nodes; in int64, as Python fills it. */
+/* A row of the cache and its nodes. */
 typedef struct {
     Size first;   /* of its nodes among all */
     Size count;   /* of its nodes */
@@ -32,17 +32,55 @@ typedef struct {
 
 /* One layer's attention, all sizes in numbers. */
 typedef struct {
-    Size kind, readers, heads, kv_heads, width;
+    Size kind, heads, kv_heads, width;
     Size row_stride, head_stride, value_offset; /* of the cache */
     Size threads;
 } Shape;
 
+/* What is scored. */
+typedef struct {
+    const Reader *readers;
+    const Size *positions; /* [nodes] */
+    Size rows, nodes;
+} Nodes;
+
+/* How queries and keys are normed and turned. */
+typedef struct {
+    const float *table; /* [positions, width / 2] complex; null: not turned */
+    float floor;        /* beside squared norms */
+} Turn;
+
 /* Turn the nodes' queries and keys, put keys and values into the cache, and let every node read.
 
    qkv [nodes, heads + 2 kv_heads, width], its query heads in the order [group, kv head]; `norm`
-   [heads + kv_heads, width] or null; `table` [positions, width / 2] complex or null, `positions`
-   [nodes]; `cache`: the layer's keys; y [nodes, heads * width]. False: no memory. */
-int attend(const Shape *shape, const Reader *readers, const char *qkv, const float *norm,
-           float floor, const float *table, const Size *positions, char *cache, char *y);
+   [heads + kv_heads, width] or null; `cache`: the layer's keys; y [nodes, heads * width]. False: no
+   memory. */
+int attend(const Shape *shape, const Nodes *nodes, const Turn *turn, const char *qkv,
+           const float *norm, char *cache, char *y);
+
+typedef struct {
+    Size stored, outputs, packed, bias; /* the last two are addresses, or no bias: 0 */
+} Matrix;
+
+typedef struct {
+    Size attention_norm, qk_norm, mlp_norm; /* addresses; qk_norm may be 0 */
+    Matrix qkv, out, gate_up, down;
+} Layer;
+
+/* A decoder, in int64 as Python fills it. */
+typedef struct {
+    Size width, inputs, embedding, norm; /* embedding [inputs, width] and norm are addresses */
+    Matrix head;
+    Size count; /* of layers */
+    Layer layers[];
+} Model;
+
+/* One pass. x [nodes, width] is the first layer's input, which becomes the last one's output; or
+   null, then `tokens` [nodes] are read. logits [wanted, vocabulary] float32 of the nodes `wanted`, of
+   all if that is null; or null. `floor` stands beside squared norms; `cache` is the first layer's.
+   False: no memory. */
+int score(const Shape *shape, const Nodes *nodes, const Turn *turn, const Model *model, float floor,
+          const Size *tokens, char *x, char *cache, Size layer_stride, const Size *wanted,
+          Size num_wanted, float *logits);
 
 #endif

@@ -51,21 +51,22 @@ static void widen_rows(int kind, const char *from, float *to, Size count) {
                    count - i);
 }
 
-int linear(int stored, int kind, Size rows, Size inputs, Size outputs, const char *x,
-                  const char *w, const float *bias, char *y, int add, int threads) {
+int linear(int stored, int kind, int result, Size rows, Size inputs, Size outputs, const char *x,
+           const char *w, const float *bias, char *y, int add, int threads) {
     const Size blocks = (outputs + BLOCK - 1) / BLOCK, width = blocks * BLOCK;
-    const int direct = kind == FLOAT32 && width == outputs && !bias && !add;
+    const int direct = result == FLOAT32 && width == outputs && !bias && !add;
     const int widen = kind != FLOAT32;
     float *room = NULL, *sums = (float *)y;
     const float *wide = (const float *)x;
     if (!direct || widen) {
-        room = malloc(sizeof(float) * rows * (width + (widen ? inputs : 0)));
+        room = malloc(sizeof(float) * rows * ((direct ? 0 : width) + (widen ? inputs : 0)));
         if (!room) return 0;
-        sums = room;
     }
+    if (!direct) sums = room;
     if (widen) {
-        widen_rows(kind, x, room + rows * width, rows * inputs);
-        wide = room + rows * width;
+        float *to = room + (direct ? 0 : rows * width);
+        widen_rows(kind, x, to, rows * inputs);
+        wide = to;
     }
     if (rows * inputs * outputs < ALONE) threads = 1;
 #pragma omp parallel num_threads(threads)
@@ -78,7 +79,7 @@ int linear(int stored, int kind, Size rows, Size inputs, Size outputs, const cha
         else if (stored == BFLOAT16) span(BFLOAT16, rows, inputs, wide, part, to - from, its, width);
         else span(FLOAT16, rows, inputs, wide, part, to - from, its, width);
         if (!direct)
-            finish(kind, rows, outputs, sums, width, bias, y, add, from * BLOCK, to * BLOCK);
+            finish(result, rows, outputs, sums, width, bias, y, add, from * BLOCK, to * BLOCK);
     }
     free(room);
     return 1;

@@ -1,11 +1,13 @@
 """The compiled kernels: right to rounding, and the same bits for a row in any company."""
 
+import ctypes
+
 import pytest
 import torch
 from torch.nn import functional as F
 
 from models import kernels
-from models.kernels import PackedMatrix, rms_norm, swiglu
+from models.kernels import PackedMatrix, rms_norm
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 SIZES = [(96, 64), (300, 100), (17, 33), (5, 1), (2048, 512), (64, 1536)]
@@ -101,15 +103,18 @@ def test_rms_norm(width, dtype):
     assert torch.equal(found, alone)
 
 
-@pytest.mark.usefixtures("arithmetic")
+@compiled_only
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("width", [1, 7, 8, 100, 1536])
 def test_swiglu(width, dtype):
-    x = _random(40, 2 * width, dtype=dtype).mul_(4)
+    """Called as the layers call it, in C."""
+    library = ctypes.CDLL(kernels._kernels.__file__)
+    x, found = _random(40, 2 * width, dtype=dtype).mul_(4), torch.empty(40, width, dtype=dtype)
     x[0, :width], x[1, :width], x[2, :width] = -200.0, 200.0, torch.nan
+    sizes = (ctypes.c_ssize_t(size) for size in (40, width))
+    addresses = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (x, found))
+    library.swiglu(kernels.KINDS[dtype], *sizes, *addresses, 2)
     gate, up = x.double().chunk(2, dim=-1)
-    found = swiglu(x)
-    assert found.dtype == dtype
     near = _near(dtype)
     torch.testing.assert_close(
         found.double(), F.silu(gate) * up, rtol=near, atol=near, equal_nan=True
@@ -119,7 +124,7 @@ def test_swiglu(width, dtype):
 @compiled_only
 def test_wrong_arguments_are_refused():
     assert kernels._kernels is not None
-    for name, count in (("linear", 11), ("rms_norm", 7), ("swiglu", 6)):
+    for name, count in (("linear", 12), ("rms_norm", 7), ("attend", 22), ("score", 26)):
         call = getattr(kernels._kernels, name)
         with pytest.raises(TypeError, match=f"wanted: {count}"):
             call(1, 2)

@@ -1,0 +1,67 @@
+"""A whole decoder as one compiled call a pass."""
+
+import numpy as np
+import torch
+
+from models.attention_compiled import nodes_of
+from models.batch import Batch
+from models.cache import KVCache
+from models.heads import Heads
+from models.kernels import compiled, score
+from models.linear import Compiled, Linear
+from models.rotary import Rotary
+from models.weights import Layer, Weights
+
+
+class Stack:
+    """A decoder's weights, ready for the compiled kernels. Letters as in decoder.py."""
+
+    def __init__(self, weights: Weights, heads: Heads, eps: float) -> None:
+        self._weights, self._heads, self._eps = weights, heads, eps
+        self._width = len(weights.norm)
+        self._model = _model(weights)
+
+    def score(
+        self,
+        batch: Batch,
+        cache: KVCache,
+        rotary: Rotary,
+        x: torch.Tensor | None,
+        logits: torch.Tensor,
+    ) -> None:
+        """Fill `logits` [W, V] float32; if it is empty there is nothing wanted.
+
+        `x` [T, width]: the first layer's input, which becomes the last one's output; None: the
+        batch's tokens are read.
+        """
+        nodes = nodes_of(batch, cache, self._heads, rotary)
+        score(nodes, self._model, self._width, self._eps, x, logits)
+
+
+def stack_of(weights: Weights, heads: Heads, eps: float, device: torch.device) -> Stack | None:
+    """None where there are no compiled kernels."""
+    return Stack(weights, heads, eps) if device.type == "cpu" and compiled() else None
+
+
+def _model(weights: Weights) -> np.ndarray:
+    """As models/csrc/kernels.h has it, int64."""
+    inputs, width = weights.embedding.shape
+    assert weights.embedding.is_contiguous()
+    values = [width, inputs, weights.embedding.data_ptr(), weights.norm.data_ptr()]
+    values += [*_matrix(weights.head), len(weights.layers)]
+    for layer in weights.layers:
+        values += _layer(layer)
+    return np.array(values, dtype=np.int64)
+
+
+def _layer(layer: Layer) -> list[int]:
+    norms = (layer.attention_norm, layer.qk_norm, layer.mlp_norm)
+    values = [0 if norm is None else norm.data_ptr() for norm in norms]
+    for linear in (layer.qkv, layer.out, layer.gate_up, layer.down):
+        values += _matrix(linear)
+    return values
+
+
+def _matrix(linear: Linear) -> tuple[int, int, int, int]:
+    assert isinstance(linear, Compiled)
+    return linear.matrix.row()
