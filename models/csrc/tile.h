@@ -66,8 +66,8 @@ INLINE void group(int kind, Size rows, const float *x, Size x_row, const char *w
         tile(kind, R, B, x, x_row, w, w_block, w_step, sums, sums_row, depth, first);
     switch (rows) {
     case 1: TILES(1, 4) TILES(1, 1) break;
-    case 2: TILES(2, 3) TILES(2, 1) break;
-    case 3: TILES(3, 2) TILES(3, 1) break;
+    case 2: TILES(2, 2) TILES(2, 1) break;
+    case 3: TILES(3, 1) break;
     case 4: TILES(4, 1) break;
     case 5: TILES(5, 1) break;
     case 6: TILES(6, 1) break;
