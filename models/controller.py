@@ -7,15 +7,11 @@ per second wins; drafting nothing is one of the sizes.
 
 from collections.abc import Sequence as Several
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
+from math import log2
 
 from models.costs import PassCost, Ratio, RoundCost
 from models.draft import NOTHING, Shape
 from models.sequence import Sequence
-
-Floats = NDArray[np.float64]
 
 DECAY = 0.97  # of a request's acceptance counts, per round
 PRIOR_TRIALS = 6.0  # weight of what all requests together have shown
@@ -165,12 +161,12 @@ class Controller:
         if sum(a.trials for a in self._all.values()) < FIRST_TRIALS:
             return self._first
         best, speed = NOTHING, rows / self._cost(NOTHING, rows, rows) * MIN_GAIN
-        rates: dict[int, Floats] = {}
+        rates: dict[int, list[float]] = {}
         for shape in self._shapes:
             if shape.width not in rates:
                 rates[shape.width] = self._rates(sequences, shape.width)
-            gain = self._gain(rates[shape.width], shape)
-            now = float(rows + gain.sum()) / self._seconds(shape, rows)
+            gain = sum(self._gains(rates[shape.width], shape))
+            now = (rows + gain) / self._seconds(shape, rows)
             now *= self._yield(shape) * (MIN_GAIN if shape == self._chosen else 1.0)
             if now > speed:
                 best, speed = shape, now
@@ -180,10 +176,10 @@ class Controller:
         known = self._yields.get(shape)
         return 1.0 if known is None else known.value
 
-    def _gain(self, rates: Floats, shape: Shape) -> Floats:
+    def _gains(self, rates: list[float], shape: Shape) -> list[float]:
         """[B] tokens that a draft of this shape is expected to bring, beside the bonus token."""
-        depth = self._supply.depth(shape.depth)
-        return self._supply.comes * (expected_tokens(rates, depth) - 1)
+        depth, comes = self._supply.depth(shape.depth), self._supply.comes
+        return [comes * (expected_tokens(rate, depth) - 1) for rate in rates]
 
     def _seconds(self, shape: Shape, rows: int) -> float:
         """Of a round in which all rows ask for this shape: in some of them no draft comes."""
@@ -195,25 +191,24 @@ class Controller:
     def _worth(self, sequences: Several[Sequence], shape: Shape) -> list[int]:
         """Leave out requests whose guesses cost the batch more than they bring it."""
         rows = len(sequences)
-        gain = self._gain(self._rates(sequences, shape.width), shape)  # [B]
-        worth = np.ones(rows, dtype=np.bool_)
+        gains, least = self._gains(self._rates(sequences, shape.width), shape), 0.0
         if rows > 1 and not self._probing:
             seconds = self._seconds(shape, rows)
             dearer = seconds - self._cost(NOTHING, rows, rows)
-            speed = float(gain.sum() + rows) / seconds
-            worth = gain >= 0.5 * speed * dearer / rows
-        for b in np.flatnonzero(~worth).tolist():
+            least = 0.5 * (sum(gains) + rows) / seconds * dearer / rows
+        worth = [b for b, gain in enumerate(gains) if rows == 1 or gain >= least]
+        for b in set(range(rows)).difference(worth):
             # What they showed is slowly forgotten, so that they get another chance.
             for seen in self._each.get(sequences[b].id, {}).values():
                 seen.forget(DECAY)
-        self._expected = rows + float(gain[worth].sum())
-        return np.flatnonzero(worth).tolist()
+        self._expected = rows + sum(gains[b] for b in worth)
+        return worth
 
-    def _rates(self, sequences: Several[Sequence], width: int) -> Floats:
+    def _rates(self, sequences: Several[Sequence], width: int) -> list[float]:
         """[B] chance that a level of this width holds each request's next token."""
         common = self._common(width)
         mine = [self._each.get(s.id, {}).get(width) for s in sequences]
-        return np.array([common if a is None else a.rate(common) for a in mine])
+        return [common if a is None else a.rate(common) for a in mine]
 
     def _common(self, width: int) -> float:
         """Over all requests: what this width has shown, shrunk towards what all widths have."""
@@ -255,16 +250,15 @@ class Controller:
         self._each.pop(request_id, None)
 
 
-def expected_tokens(rates: Floats, depth: float) -> Floats:
-    """[B] tokens a round yields, the bonus token included."""
-    rates = np.minimum(rates, 0.999)
-    out: Floats = (1 - rates ** (depth + 1)) / (1 - rates)
-    return out
+def expected_tokens(rate: float, depth: float) -> float:
+    """Tokens a round yields, the bonus token included."""
+    rate = min(rate, 0.999)
+    return float((1 - rate ** (depth + 1)) / (1 - rate))
 
 
 def spread(width: int) -> float:
     """How many independent guesses a level of `width` is worth, roughly: later ones hold less."""
-    return float(1 + 0.33 * np.log2(width))
+    return 1 + 0.33 * log2(width)
 
 
 def widen(rate: float, width: int) -> float:

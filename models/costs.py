@@ -13,9 +13,10 @@ from models.batch import Batch
 from models.draft import Shape
 from models.target import Cache, Target
 
-SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
-REPEATS = 3
+SIZES = (1, 2, 4, 6, 8, 12, 16, 24, 32, 64, 128)  # kernels work on rows in groups: it is no line
+REPEATS = 9
 REST_S = 3e-4  # of a round beside the passes, before any was seen
+CHAIN_S, TREE_S = 1e-4, 2e-4  # of a draft's level beside its pass
 
 
 class PassCost:
@@ -76,6 +77,7 @@ class RoundCost:
         if self._draft is not None and shape.depth:
             # The first pass reads what was committed (two tokens or so), others a level each.
             seconds += self._draft(2 * rows) + (shape.depth - 1) * self._draft(shape.width * rows)
+            seconds += shape.depth * (CHAIN_S if shape.width == 1 else TREE_S)
         return seconds
 
     def _ratio(self, shape: Shape, rows: int) -> Ratio:

@@ -11,6 +11,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
+import numpy as np
 import torch
 
 from models.batch import Batch, Bools, Ints
@@ -125,9 +126,9 @@ class Nodes:
         """The first of the kernels that work on batches."""
         batch, cache, heads, kv = self.batch, self.cache, self.heads, self.cache.kv
         return (
-            batch.rows,
-            batch.counts,
-            batch.depths,
+            np.ascontiguousarray(batch.rows),
+            np.ascontiguousarray(batch.counts),
+            np.ascontiguousarray(batch.depths),
             cache.lengths,
             batch.scratch,
             self.visible,
@@ -204,7 +205,7 @@ def score(
         kv.stride(0),
         logits.data_ptr() if logits.numel() else 0,
         model,
-        batch.tokens if x is None else None,
+        np.ascontiguousarray(batch.tokens) if x is None else None,
         batch.wanted,
         nodes.heads.eps * nodes.heads.width,
         eps * width,

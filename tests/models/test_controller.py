@@ -81,7 +81,7 @@ def test_a_middling_drafter_gets_a_middling_depth():
     controller = Controller(free(), free(2e-4), max_width=1)
     depth = last(play(controller, sequences(), 600, right=[0.6])).depth
     # Tokens per second: (1 - a^(d+1)) / (1 - a) over 1 + 0.2 d + overhead
-    speed = [expected_tokens(np.array([0.6]), d)[0] / (1.3 + 0.2 * d) for d in range(9)]
+    speed = [expected_tokens(0.6, d) / (1.3 + 0.2 * d) for d in range(9)]
     assert abs(depth - int(np.argmax(speed))) <= 1
 
 
@@ -206,12 +206,12 @@ def test_a_fixed_size_is_kept():
 @pytest.mark.parametrize("rate", [0.0, 0.3, 0.9])
 def test_expected_tokens_are_a_geometric_sum(rate):
     for depth in (0, 1, 5):
-        found = expected_tokens(np.array([rate]), depth)[0]
+        found = expected_tokens(rate, depth)
         assert found == pytest.approx(sum(rate**i for i in range(depth + 1)))
 
 
 def test_expected_tokens_of_a_drafter_that_is_always_right():
-    assert expected_tokens(np.array([1.0]), 8)[0] == pytest.approx(9, rel=0.01)
+    assert expected_tokens(1.0, 8) == pytest.approx(9, rel=0.01)
 
 
 def test_the_menu_fits_the_cache_s_scratch():
