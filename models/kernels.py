@@ -212,6 +212,25 @@ def score(
     )
 
 
+def gumbel(
+    seeds: Ints, positions: Ints, rounds: Ints | None, purpose: int, words: torch.Tensor
+) -> torch.Tensor:
+    """[R, V] Gumbel noise for `seeds`, `positions`, `rounds` [R]; `words` [V]: tokens' hashes."""
+    size = len(words)
+    noise = torch.empty(len(seeds), size)
+    _kernels.gumbel(
+        np.ascontiguousarray(seeds),
+        np.ascontiguousarray(positions),
+        rounds,
+        purpose,
+        size,
+        words.data_ptr(),
+        noise.data_ptr(),
+        torch.get_num_threads(),
+    )
+    return noise
+
+
 def _narrowest(matrix: torch.Tensor) -> torch.Tensor:
     """The matrix in half precision if that has the same values."""
     if matrix.dtype == torch.float32:

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from models import kernels
+
 Words = NDArray[np.uint64]
 MASK32 = np.uint64(0xFFFFFFFF)
 
@@ -104,18 +106,36 @@ def gumbel(keys: Words, vocab_size: int, device: torch.device) -> torch.Tensor:
     return u.neg_().log1p_().neg_().log_().neg_()
 
 
+def noise_rows(
+    seeds: NDArray[np.int64],
+    positions: NDArray[np.int64],
+    purpose: Purpose,
+    vocab_size: int,
+    device: torch.device,
+    rounds: NDArray[np.int64] | None = None,
+) -> torch.Tensor:
+    """[R, V] float32 Gumbel noise, of which `row_keys` and `gumbel` say the rest."""
+    if device.type == "cpu" and kernels.compiled():
+        words = _token_words(vocab_size, device)
+        return kernels.gumbel(seeds, positions, rounds, purpose, words)
+    keys = row_keys(seeds, positions, purpose, 0 if rounds is None else rounds)
+    return gumbel(keys, vocab_size, device)
+
+
 class NoiseStore:
     """`TOKEN` noise drawn ahead: it depends on seed and position alone, so it can be kept.
 
-    Drawing costs a fixed time a call, so a request's next positions are drawn together while the
-    vocabulary is small. With a large one every call draws just what is asked for.
+    Drawing by torch costs a fixed time a call, so a request's next positions are drawn together
+    while the vocabulary is small. With a large one, or by the compiled kernel, every call draws
+    just what is asked for.
     """
 
     NUMBERS = 1 << 16  # kept per request
 
     def __init__(self, vocab_size: int, device: torch.device) -> None:
         self.vocab_size, self.device = vocab_size, device
-        self._window = self.NUMBERS // vocab_size  # positions
+        direct = device.type == "cpu" and kernels.compiled()
+        self._window = 0 if direct else self.NUMBERS // vocab_size  # positions
         self._slots: dict[int, int] = {}  # by seed
         self._free: list[int] = []
         self._begins = np.zeros(0, dtype=np.int64)
@@ -130,7 +150,7 @@ class NoiseStore:
     def rows(self, seeds: NDArray[np.int64], positions: NDArray[np.int64]) -> torch.Tensor:
         """[R, V] Gumbel noise of TOKEN for seeds [R] at positions [R]."""
         if self._window < 8:
-            return gumbel(row_keys(seeds, positions, Purpose.TOKEN), self.vocab_size, self.device)
+            return noise_rows(seeds, positions, Purpose.TOKEN, self.vocab_size, self.device)
         slots = np.array([self._slot(seed) for seed in seeds.tolist()], dtype=np.int64)
         offsets = positions - self._begins[slots]
         if (offsets < 0).any() or (offsets >= self._window).any():

@@ -106,15 +106,14 @@ class Processor:
             [R, V] float32 unnormalised log-probabilities, -inf where excluded. Rows of greedy
             requests are not scaled: their token is the argmax.
         """
-        at = self._index(owners)
         if self._bias is not None:
-            logits = logits + self._bias[at]
+            logits = logits + self._bias[self._index(owners)]
         if self._penalties is not None:
-            logits = self._penalties(logits, at, ahead)
+            logits = self._penalties(logits, self._index(owners), ahead)
         if self._any_minimum and (generated < self._minimum[owners]).any():
             logits = self._forbid_enders(logits, owners, generated)
         if self._scaled:
-            logits = logits * self._inverse[at][:, None]
+            logits = logits * self._inverse[self._index(owners)][:, None]
         return logits
 
     def _index(self, owners: Ints) -> torch.Tensor:

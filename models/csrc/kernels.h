@@ -3,6 +3,8 @@
 #ifndef PACELINE_KERNELS_H
 #define PACELINE_KERNELS_H
 
+#include <stdint.h>
+
 #include "vectors.h"
 
 enum { ALONE = 1 << 16 }; /* products below which a second thread costs more than it saves */
@@ -57,6 +59,11 @@ typedef struct {
    memory. */
 int attend(const Shape *shape, const Nodes *nodes, const Turn *turn, const char *qkv,
            const float *norm, char *cache, char *y);
+
+/* y [rows, vocabulary] = Gumbel noise of `purpose` for seeds, positions and rounds [rows]; no rounds:
+   0. `words` [vocabulary] are the tokens' hashes. */
+void gumbel(Size rows, const Size *seeds, const Size *positions, const Size *rounds, Size purpose,
+            Size vocabulary, const int32_t *words, float *y, int threads);
 
 typedef struct {
     Size stored, outputs, packed, bias; /* the last two are addresses, or no bias: 0 */

@@ -196,6 +196,32 @@ static PyObject *call_score(PyObject *self, PyObject *const *given, Size count) 
     return valid ? finished(done) : NULL;
 }
 
+static PyObject *call_gumbel(PyObject *self, PyObject *const *given, Size count) {
+    Py_buffer seeds = {0}, positions = {0}, rounds = {0};
+    Size v[5];
+    if (!expect(count, 8) || !integers(given + 3, 5, v)) return NULL;
+    int valid = open_view(given[0], sizeof(Size), &seeds);
+    if (!valid) return NULL;
+    valid = open_view(given[1], sizeof(Size), &positions);
+    if (valid && open_view(given[2], sizeof(Size), &rounds)) {
+        valid = seeds.len == positions.len && (!rounds.obj || rounds.len == seeds.len);
+        if (!valid) PyErr_SetString(PyExc_ValueError, "seeds, positions and rounds differ in length");
+    } else {
+        valid = 0;
+    }
+    if (valid) {
+        Py_BEGIN_ALLOW_THREADS
+        gumbel(seeds.len / (Size)sizeof(Size), seeds.buf, positions.buf, rounds.buf, v[0], v[1],
+               (const int32_t *)v[2], (float *)v[3], (int)v[4]);
+        Py_END_ALLOW_THREADS
+    }
+    PyBuffer_Release(&seeds);
+    PyBuffer_Release(&positions);
+    PyBuffer_Release(&rounds);
+    if (!valid) return NULL;
+    Py_RETURN_NONE;
+}
+
 #define METHOD(name, told) {#name, (PyCFunction)(void (*)(void))call_##name, METH_FASTCALL, told}
 #define OF_A_BATCH                                                                        \
     "rows, counts, depths, lengths, scratch, visible, shared, capacity; kind, heads, "    \
@@ -207,6 +233,7 @@ static PyMethodDef methods[] = {
     METHOD(attend, OF_A_BATCH "qkv, norm, table, cache, y; floor"),
     METHOD(score, OF_A_BATCH "table, x, cache, layer_stride, logits; model, tokens, wanted; floors "
                              "of heads, of x"),
+    METHOD(gumbel, "seeds, positions, rounds or None; purpose, vocabulary, words, y, threads"),
     {NULL, NULL, 0, NULL},
 };
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from models.batch import Ints
 from models.draft import Draft, levels
-from models.noise import NoiseStore, Purpose, gumbel, row_keys, uniform
+from models.noise import NoiseStore, Purpose, noise_rows, row_keys, uniform
 from models.processing import Processor
 from models.sequence import Sequence
 
@@ -35,9 +35,9 @@ class RoundNoise:
         seeds, starts = self._seeds[owners], self._starts[owners]
         if purpose is Purpose.TOKEN:
             return self._store.rows(seeds, starts + levels)
-        rounds = 0 if purpose is Purpose.POSITION else starts
-        keys = row_keys(seeds, starts + levels, purpose, rounds)
-        return gumbel(keys, self._store.vocab_size, self._store.device)
+        rounds = None if purpose is Purpose.POSITION else starts
+        size, device = self._store.vocab_size, self._store.device
+        return noise_rows(seeds, starts + levels, purpose, size, device, rounds)
 
     def uniform(self, purpose: Purpose, owners: Ints, levels: Ints) -> NDArray[np.float64]:
         """[R] in [0, 1)."""
@@ -67,6 +67,8 @@ class Round:
 
     def nodes(self) -> tuple[Ints, Ints]:
         """Owner and depth (the root's is 0) of every packed node: [T], [T]."""
+        if len(self.logits) == len(self.drafts):  # roots alone
+            return np.arange(len(self.drafts)), np.zeros(len(self.drafts), dtype=np.int64)
         owners = np.repeat(np.arange(len(self.drafts)), [len(d) + 1 for d in self.drafts])
         return owners, np.concatenate([levels(d.parents) for d in self.drafts])
 

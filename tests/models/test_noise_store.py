@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from models.noise import NoiseStore, Purpose, gumbel, row_keys
+from models.noise import NoiseStore, Purpose, noise_rows
 
 CPU = torch.device("cpu")
+pytestmark = pytest.mark.usefixtures("arithmetic")
 LARGE, SMALL = 1 << 14, 1 << 9  # windows of 4 positions (so: none kept) and of 128
 
 
 def direct(seeds, positions, vocab_size):
-    return gumbel(row_keys(seeds, positions, Purpose.TOKEN), vocab_size, CPU)
+    return noise_rows(seeds, positions, Purpose.TOKEN, vocab_size, CPU)
 
 
 def check(store, seeds, positions):
