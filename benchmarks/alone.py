@@ -43,12 +43,14 @@ def batch(work: Work) -> Section:
 
 def _batch_goal(setting: Setting, lines: Mapping[str, Measurement]) -> Goal:
     auto = lines["auto"]
-    paid = "it drafts" if (auto.draft_passes or 0) > (auto.target_passes or 1) else "it does not"
+    drafts = (auto.draft_passes or 0) > (auto.target_passes or 1)
+    paid = "it drafts" if drafts else "it does not"
     return Goal(
         text=f"draft model (auto) over plain, {setting}, where the controller drafts: here {paid}",
         goal=BATCH_GOAL,
         measured=auto.speed_up,
         why=made_of(auto, lines["plain"]),
+        asked=drafts,
     )
 
 

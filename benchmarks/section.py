@@ -10,7 +10,10 @@ from pipelines.table import HEADS, cells
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Goal:
-    """What a ratio should be. `why` names the parts that made it what it is."""
+    """What a ratio should be. `why` names the parts that made it what it is.
+
+    `asked`: whether the goal's own condition holds here; if not, it is neither met nor missed.
+    """
 
     text: str
     goal: float
@@ -18,10 +21,13 @@ class Goal:
     at_most: bool = False
     percent: bool = False
     why: str = ""
+    asked: bool = True
 
     @property
-    def met(self) -> bool:
-        """Whether the measured value reaches the goal."""
+    def met(self) -> bool | None:
+        """Whether the measured value reaches the goal; None where that is not asked."""
+        if not self.asked:
+            return None
         return self.measured <= self.goal if self.at_most else self.measured >= self.goal
 
     def as_dict(self) -> dict[str, Any]:
@@ -32,7 +38,8 @@ class Goal:
         """A row of the goals' table."""
         sign = "≤" if self.at_most else "≥"
         goal, measured = self._shown(self.goal), self._shown(self.measured)
-        return [self.text, f"{sign} {goal}", measured, "yes" if self.met else "no", self.why]
+        met = {True: "yes", False: "no", None: "–"}[self.met]
+        return [self.text, f"{sign} {goal}", measured, met, self.why]
 
     def _shown(self, value: float) -> str:
         return f"{value:.1%}" if self.percent else f"{value:.2f}×"
@@ -97,7 +104,17 @@ def made_of(line: Measurement, plain: Measurement) -> str:
         if line.round_ms[part] >= 0.005 * step
     ]
     cost = line.round_ms["round"] / step
-    return f"{gain:.2f} plain rounds' tokens at the cost of {cost:.2f}: {', '.join(parts)}"
+    told = f"{gain:.2f} plain rounds' tokens at the cost of {cost:.2f}: {', '.join(parts)}"
+    return (
+        f"{told}; reading prompts: {reading(line):.0%} of the time, {reading(plain):.0%} of plain's"
+    )
+
+
+def reading(line: Measurement) -> float:
+    """The share of the time that was not spent in rounds."""
+    assert line.round_ms and line.target_passes
+    rounds = line.target_passes * line.round_ms["round"] / 1e3
+    return max(0.0, 1 - rounds * line.tokens_per_second / line.tokens)
 
 
 def step_of(line: Measurement) -> str:
