@@ -105,16 +105,10 @@ def made_of(line: Measurement, plain: Measurement) -> str:
     ]
     cost = line.round_ms["round"] / step
     told = f"{gain:.2f} plain rounds' tokens at the cost of {cost:.2f}: {', '.join(parts)}"
-    return (
-        f"{told}; reading prompts: {reading(line):.0%} of the time, {reading(plain):.0%} of plain's"
-    )
-
-
-def reading(line: Measurement) -> float:
-    """The share of the time that was not spent in rounds."""
-    assert line.round_ms and line.target_passes
-    rounds = line.target_passes * line.round_ms["round"] / 1e3
-    return max(0.0, 1 - rounds * line.tokens_per_second / line.tokens)
+    shares = [(one.prefill_s or 0.0) / one.seconds if one.seconds else 0.0 for one in (line, plain)]
+    if max(shares) < 0.05:
+        return told
+    return f"{told}; reading prompts is {shares[0]:.0%} of its time, {shares[1]:.0%} of plain's"
 
 
 def step_of(line: Measurement) -> str:

@@ -63,6 +63,9 @@ def test_tables_of_records_share_their_keys(checkpoints: dict[str, str]) -> None
 def test_goals_are_met_from_one_side() -> None:
     assert Goal(text="fast", goal=1.5, measured=1.5).met
     assert not Goal(text="fast", goal=1.5, measured=1.49).met
+    unasked = Goal(text="fast where it drafts", goal=1.5, measured=1.0, asked=False)
+    assert unasked.met is None
+    assert unasked.cells()[3] == "–"
     lean = Goal(text="lean", goal=0.1, measured=0.12, at_most=True, percent=True)
     assert lean.cells() == ["lean", "≤ 10.0%", "12.0%", "no", ""]
 
