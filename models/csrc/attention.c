@@ -104,6 +104,7 @@ INLINE void turn_keys(int kind, const char *from, Size width, Size count, float 
             __m256 rows[8];
             for (int r = 0; r < 8; r++) {
                 const char *at = from + ((key + r) * width + i) * size;
+                _mm_prefetch(at + AHEAD, _MM_HINT_T0);
                 rows[r] = key + r < count ? load_some(kind, at, width - i) : _mm256_setzero_ps();
             }
             turn_eight(rows);
