@@ -241,7 +241,7 @@ static int attend_head(const Shape *s, const Nodes *nodes, const Turn *turn, Siz
 int attend(const Shape *shape, const Nodes *nodes, const Turn *turn, const char *qkv,
            const float *norm, char *cache, char *y) {
     const Size tasks = nodes->rows * shape->kv_heads;
-    Size threads = shape->threads < tasks ? shape->threads : tasks, work = 0;
+    Size threads = shape->threads, work = 0; /* one or all: a pool that shrinks ends its threads */
     int done = 1;
     for (Size i = 0; i < nodes->rows; i++)
         work += nodes->readers[i].count * (nodes->readers[i].slot + nodes->readers[i].count);
