@@ -16,7 +16,7 @@ help: ## list these commands
 
 install: $(INSTALLED) ## create .venv and install Paceline into it
 
-$(INSTALLED): pyproject.toml constraints-cpu.txt $(wildcard models/csrc/*)
+$(INSTALLED): pyproject.toml setup.py constraints-cpu.txt $(wildcard models/csrc/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-compile $(CONSTRAINTS) --editable '.[dev]'
 	@touch $@

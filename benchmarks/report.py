@@ -17,7 +17,10 @@ HEAD = """\
 Medians of interleaved runs in one process: in every turn each contestant completes the same
 prompts, then the next turn has others; a ratio is the median of the turns' ratios. Tokens/s count
 the reading of prompts, rounds do not. `speed-up` is over our own plain decoding in the same table.
-All contestants have the same weights, dtype and threads, and write the same number of tokens."""
+All contestants have the same weights, dtype and threads, and write the same number of tokens. The
+demo checkpoints hold bfloat16 values: ours keeps them so in float32 runs too, which computes the
+same from half the memory. A checkpoint with true float32 values is kept in float32, and read in
+twice the time."""
 
 
 def measure(make: Callable[[], Section], folder: Path, *, command: str) -> None:

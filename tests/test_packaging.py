@@ -42,7 +42,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ignored = shutil.ignore_patterns("__pycache__", "*.so")
     for name in PACKAGES:
         shutil.copytree(ROOT / name, source / name, ignore=ignored)
-    for name in ("pyproject.toml", "README.md", "paceline.py"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "paceline.py"):
         shutil.copy(ROOT / name, source)
     pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation")
     run(*pip, "--wheel-dir", out, source, cwd=out)

@@ -1,0 +1,20 @@
+"""The compiled kernels, left out where there is no compiler; all else is in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import Extension, setup
+
+SOURCES = Path("models/csrc")
+
+setup(
+    ext_modules=[
+        Extension(
+            "models._kernels",
+            sources=sorted(map(str, SOURCES.glob("*.c"))),
+            depends=sorted(map(str, SOURCES.glob("*.h"))),
+            extra_compile_args=["-O3", "-mavx2", "-mfma", "-mf16c", "-fopenmp"],
+            extra_link_args=["-fopenmp"],
+            optional=True,
+        )
+    ]
+)
