@@ -6,7 +6,7 @@ and give a row the same bits whatever other rows there are. Letters: T tokens, I
 output width, D width (of a head, in attention), S slots, Hq and Hkv query and key heads.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -212,23 +212,49 @@ def score(
     )
 
 
-def gumbel(
-    seeds: Ints, positions: Ints, rounds: Ints | None, purpose: int, words: torch.Tensor
-) -> torch.Tensor:
-    """[R, V] Gumbel noise for `seeds`, `positions`, `rounds` [R]; `words` [V]: tokens' hashes."""
-    size = len(words)
-    noise = torch.empty(len(seeds), size)
-    _kernels.gumbel(
-        np.ascontiguousarray(seeds),
-        np.ascontiguousarray(positions),
-        rounds,
-        purpose,
-        size,
-        words.data_ptr(),
-        noise.data_ptr(),
-        torch.get_num_threads(),
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draw:
+    """Which random numbers of models/noise.py: R rows of them, for a vocabulary of V.
+
+    `rounds` may be None, for 0; `words` [V] are the tokens' hashes.
+    """
+
+    seeds: Ints  # [R]
+    positions: Ints  # [R]
+    rounds: Ints | None  # [R]
+    purpose: int
+    words: torch.Tensor
+
+    def of(self, rows: Bools) -> "Draw":
+        """Some of the rows."""
+        rounds = None if self.rounds is None else self.rounds[rows]
+        return replace(self, seeds=self.seeds[rows], positions=self.positions[rows], rounds=rounds)
+
+    def arguments(self) -> tuple[Any, ...]:
+        """The first of the kernels that draw."""
+        seeds, positions = map(np.ascontiguousarray, (self.seeds, self.positions))
+        size, words = len(self.words), self.words.data_ptr()
+        return seeds, positions, self.rounds, self.purpose, size, words
+
+
+def gumbel(draw: Draw) -> torch.Tensor:
+    """[R, V] float32 Gumbel noise."""
+    noise = torch.empty(len(draw.seeds), len(draw.words))
+    _kernels.gumbel(*draw.arguments(), noise.data_ptr(), torch.get_num_threads())
     return noise
+
+
+def choose(draw: Draw, values: torch.Tensor, noisy: Bools) -> Ints:
+    """[R] the token of the greatest of `values` [R, V], plus noise where a row is `noisy` [R].
+
+    The first of equals, as torch's argmax.
+    """
+    assert values.dtype == torch.float32
+    assert values.shape == (len(draw.seeds), len(draw.words))
+    values, tokens = values.contiguous(), np.empty(len(values), dtype=np.int64)
+    given = values.data_ptr(), torch.get_num_threads(), noisy, tokens
+    _kernels.choose(*draw.arguments(), *given)
+    return tokens
 
 
 def _narrowest(matrix: torch.Tensor) -> torch.Tensor:

@@ -106,6 +106,23 @@ def gumbel(keys: Words, vocab_size: int, device: torch.device) -> torch.Tensor:
     return u.neg_().log1p_().neg_().log_().neg_()
 
 
+def compiled_draw(
+    seeds: NDArray[np.int64],
+    positions: NDArray[np.int64],
+    purpose: Purpose,
+    vocab_size: int,
+    device: torch.device,
+    rounds: NDArray[np.int64] | None = None,
+) -> kernels.Draw | None:
+    """What the compiled kernels draw; None where there are none."""
+    if device.type != "cpu" or not kernels.compiled():
+        return None
+    words = _token_words(vocab_size, device)
+    return kernels.Draw(
+        seeds=seeds, positions=positions, rounds=rounds, purpose=purpose, words=words
+    )
+
+
 def noise_rows(
     seeds: NDArray[np.int64],
     positions: NDArray[np.int64],
@@ -115,9 +132,9 @@ def noise_rows(
     rounds: NDArray[np.int64] | None = None,
 ) -> torch.Tensor:
     """[R, V] float32 Gumbel noise, of which `row_keys` and `gumbel` say the rest."""
-    if device.type == "cpu" and kernels.compiled():
-        words = _token_words(vocab_size, device)
-        return kernels.gumbel(seeds, positions, rounds, purpose, words)
+    draw = compiled_draw(seeds, positions, purpose, vocab_size, device, rounds)
+    if draw is not None:
+        return kernels.gumbel(draw)
     keys = row_keys(seeds, positions, purpose, 0 if rounds is None else rounds)
     return gumbel(keys, vocab_size, device)
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from models.batch import Ints
+from models.kernels import Draw, choose
 from models.sequence import Sequence
 
 MINUS_INF = float("-inf")
@@ -144,13 +145,32 @@ class Processor:
         if not self.all_stochastic:
             noise = noise * self._stochastic[self._index(owners)][:, None]
         tokens = (values + noise).argmax(-1)
-        if self._filters:
-            at = self._index(owners)
-            lost = ~self._passes(values, tokens, at)
-            if bool(lost.any()):
-                kept = self._filtered(values[lost], at[lost])
-                tokens[lost] = (kept + noise[lost]).argmax(-1)
+        lost = self._lost(values, tokens, owners)
+        if lost is not None:
+            kept = self._filtered(values[lost], self._index(owners)[lost])
+            tokens[lost] = (kept + noise[lost]).argmax(-1)
         return tokens
+
+    def draw(self, values: torch.Tensor, draw: Draw, owners: Ints) -> Ints:
+        """`choose` by the compiled kernel, which makes the noise of `draw` itself: [R]."""
+        noisy = self.stochastic[owners]
+        tokens = choose(draw, values, noisy)
+        if self.any_stochastic:
+            lost = self._lost(values, torch.from_numpy(tokens), owners)
+            if lost is not None:
+                kept = self._filtered(values[lost], self._index(owners)[lost])
+                at = lost.numpy()
+                tokens[at] = choose(draw.of(at), kept, noisy[at])
+        return tokens
+
+    def _lost(
+        self, values: torch.Tensor, tokens: torch.Tensor, owners: Ints
+    ) -> torch.Tensor | None:
+        """[R] whose token the filters may exclude; None if no row's is."""
+        if not self._filters:
+            return None
+        lost = ~self._passes(values, tokens, self._index(owners))
+        return lost if bool(lost.any()) else None
 
     def _passes(self, values: torch.Tensor, tokens: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
         """[R] whether each row's token surely passes the filters."""

@@ -175,63 +175,90 @@ INLINE void read_values(int kind, const Room *room, Size lines, Size width, Size
     }
 }
 
-/* One key head of one row: its nodes' entries, then what its query heads read. */
-static int attend_head(const Shape *s, const Nodes *nodes, const Turn *turn, Size row, Size head,
-                       const char *qkv, const float *norm, char *cache, char *y) {
-    const Reader *reader = nodes->readers + row;
-    const int kind = (int)s->kind;
-    const Size width = s->width, size = size_of(kind), fan = s->heads / s->kv_heads;
-    const Size node_size = (s->heads + 2 * s->kv_heads) * width * size;
-    const Size most = reader->slot + reader->count, scores_row = padded(most, KEYS);
-    const Size tile = fan < LINES ? LINES / fan : 1; /* nodes at a time */
-    char *keys = cache + (reader->row * s->row_stride + head * s->head_stride) * size;
-    char *values = keys + s->value_offset * size;
-    Room room;
-    if (!open_room(&room, fan * (tile < reader->count ? tile : reader->count), width, most)) return 0;
-    for (Size i = 0; i < reader->count; i++) {
-        const Size node = reader->first + i, at = (reader->slot + i) * width * size;
-        const char *from = qkv + node * node_size + (s->heads + head) * width * size;
-        const float *rotation = turn->table ? turn->table + nodes->positions[node] * width : NULL;
-        read_head(kind, from, width, norm ? norm + (s->heads + head) * width : NULL, turn->floor,
-                  rotation, 1.f, room.queries);
-        write_row(kind, room.queries, 1.f, keys + at, width);
-        memcpy(values + at, from + s->kv_heads * width * size, width * size);
+/* One key head of one row. */
+typedef struct {
+    const Shape *shape;
+    const Nodes *nodes;
+    const Turn *turn;
+    const Reader *reader;
+    Size head;
+    const char *qkv;
+    const float *norm;
+    char *keys, *values; /* [slots, width] */
+} Task;
+
+/* A node's head in float32, normed and turned. */
+static void turned_head(const Task *task, Size node, Size head, float factor, float *to) {
+    const Shape *s = task->shape;
+    const Size width = s->width, heads = s->heads + 2 * s->kv_heads;
+    const Size at = (node * heads + head) * width * size_of((int)s->kind);
+    const float *table = task->turn->table;
+    read_head((int)s->kind, task->qkv + at, width, task->norm ? task->norm + head * width : NULL,
+              task->turn->floor, table ? table + task->nodes->positions[node] * width : NULL, factor,
+              to);
+}
+
+static void write_entries(const Task *task, float *room) {
+    const Shape *s = task->shape;
+    const Size line = s->width * size_of((int)s->kind), heads = s->heads + 2 * s->kv_heads;
+    for (Size i = 0; i < task->reader->count; i++) {
+        const Size node = task->reader->first + i, at = (task->reader->slot + i) * line;
+        turned_head(task, node, s->heads + task->head, 1.f, room);
+        write_row((int)s->kind, room, 1.f, task->keys + at, s->width);
+        const Size value = node * heads + s->heads + s->kv_heads + task->head;
+        memcpy(task->values + at, task->qkv + value * line, line);
     }
-    for (Size first = 0; first < reader->count; first += tile) {
-        const Size last = first + tile < reader->count ? first + tile : reader->count;
-        const Size lines = (last - first) * fan;
-        const Size count = reader->visible ? most : reader->slot + last;
-        const unsigned char *visible = (const unsigned char *)reader->visible;
-        float over[LINES * 4];
-        for (Size line = 0; line < lines; line++) {
-            const Size node = reader->first + first + line / fan;
-            const Size query = line % fan * s->kv_heads + head;
-            const float *rotation = turn->table ? turn->table + nodes->positions[node] * width : NULL;
-            read_head(kind, qkv + node * node_size + query * width * size, width,
-                      norm ? norm + query * width : NULL, turn->floor, rotation,
-                      1 / sqrtf((float)width), room.queries + line * width);
-        }
-        if (kind == FLOAT32) read_keys(FLOAT32, &room, lines, width, count, keys, scores_row);
-        else if (kind == BFLOAT16) read_keys(BFLOAT16, &room, lines, width, count, keys, scores_row);
-        else read_keys(FLOAT16, &room, lines, width, count, keys, scores_row);
-        for (Size line = 0; line < lines; line++) {
-            const Size node = first + line / fan;
-            float *scores = room.scores + line * scores_row;
-            for (Size key = reader->shared; key < count; key++) {
-                int seen = visible ? visible[node * (most - reader->shared) + key - reader->shared]
-                                   : key <= reader->slot + node;
-                if (!seen) scores[key] = -INFINITY;
-            }
-            over[line] = soften(scores, count);
-        }
-        if (kind == FLOAT32) read_values(FLOAT32, &room, lines, width, count, values, scores_row);
-        else if (kind == BFLOAT16) read_values(BFLOAT16, &room, lines, width, count, values, scores_row);
-        else read_values(FLOAT16, &room, lines, width, count, values, scores_row);
-        for (Size line = 0; line < lines; line++) {
-            const Size node = reader->first + first + line / fan;
-            const Size query = line % fan * s->kv_heads + head;
-            const float *sums = room.sums + line * padded(width, BLOCK);
-            write_row(kind, sums, over[line], y + (node * s->heads + query) * width * size, width);
+}
+
+/* Hide what a node does not see from its scores. */
+static void hide(const Reader *reader, Size node, Size count, float *scores) {
+    const Size others = reader->slot + reader->count - reader->shared;
+    const unsigned char *visible = (const unsigned char *)reader->visible;
+    for (Size key = reader->shared; key < count; key++) {
+        int seen = visible ? visible[node * others + key - reader->shared]
+                           : key <= reader->slot + node;
+        if (!seen) scores[key] = -INFINITY;
+    }
+}
+
+/* Nodes `first` to `last` - 1 of the row read; `kind` is that of the cache. */
+INLINE void read_all(int kind, const Task *task, const Room *room, Size first, Size last,
+                     Size scores_row, char *y) {
+    const Shape *s = task->shape;
+    const Reader *reader = task->reader;
+    const Size width = s->width, fan = s->heads / s->kv_heads, lines = (last - first) * fan;
+    const Size count = reader->slot + (reader->visible ? reader->count : last);
+    float over[LINES * 4];
+    for (Size i = 0; i < lines; i++)
+        turned_head(task, reader->first + first + i / fan, i % fan * s->kv_heads + task->head,
+                    1 / sqrtf((float)width), room->queries + i * width);
+    read_keys(kind, room, lines, width, count, task->keys, scores_row);
+    for (Size i = 0; i < lines; i++) {
+        hide(reader, first + i / fan, count, room->scores + i * scores_row);
+        over[i] = soften(room->scores + i * scores_row, count);
+    }
+    read_values(kind, room, lines, width, count, task->values, scores_row);
+    for (Size i = 0; i < lines; i++) {
+        const Size node = reader->first + first + i / fan;
+        const Size query = node * s->heads + i % fan * s->kv_heads + task->head;
+        write_row(kind, room->sums + i * padded(width, BLOCK), over[i],
+                  y + query * width * size_of(kind), width);
+    }
+}
+
+static int run(const Task *task, char *y) {
+    const Reader *reader = task->reader;
+    const Size fan = task->shape->heads / task->shape->kv_heads, count = reader->count;
+    const Size most = reader->slot + count, tile = fan < LINES ? LINES / fan : 1; /* nodes */
+    Room room;
+    if (!open_room(&room, fan * (tile < count ? tile : count), task->shape->width, most)) return 0;
+    write_entries(task, room.queries);
+    for (Size first = 0; first < count; first += tile) {
+        const Size last = first + tile < count ? first + tile : count, row = padded(most, KEYS);
+        switch (task->shape->kind) {
+        case FLOAT32: read_all(FLOAT32, task, &room, first, last, row, y); break;
+        case BFLOAT16: read_all(BFLOAT16, task, &room, first, last, row, y); break;
+        case FLOAT16: read_all(FLOAT16, task, &room, first, last, row, y); break;
         }
     }
     free(room.memory);
@@ -247,9 +274,13 @@ int attend(const Shape *shape, const Nodes *nodes, const Turn *turn, const char 
         work += nodes->readers[i].count * (nodes->readers[i].slot + nodes->readers[i].count);
     if (work * shape->heads * shape->width < ALONE) threads = 1;
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
-    for (Size task = 0; task < tasks; task++)
-        if (!attend_head(shape, nodes, turn, task / shape->kv_heads, task % shape->kv_heads, qkv,
-                         norm, cache, y))
-            done = 0;
+    for (Size i = 0; i < tasks; i++) {
+        const Reader *reader = nodes->readers + i / shape->kv_heads;
+        const Size head = i % shape->kv_heads, size = size_of((int)shape->kind);
+        char *keys = cache + (reader->row * shape->row_stride + head * shape->head_stride) * size;
+        const Task task = {shape, nodes, turn, reader, head, qkv, norm,
+                           keys,  keys + shape->value_offset * size};
+        if (!run(&task, y)) done = 0;
+    }
     return done;
 }

@@ -60,10 +60,20 @@ typedef struct {
 int attend(const Shape *shape, const Nodes *nodes, const Turn *turn, const char *qkv,
            const float *norm, char *cache, char *y);
 
-/* y [rows, vocabulary] = Gumbel noise of `purpose` for seeds, positions and rounds [rows]; no rounds:
-   0. `words` [vocabulary] are the tokens' hashes. */
-void gumbel(Size rows, const Size *seeds, const Size *positions, const Size *rounds, Size purpose,
-            Size vocabulary, const int32_t *words, float *y, int threads);
+/* Which random numbers: for seeds, positions and rounds [rows] (no rounds: 0) and the hashes `words`
+   [vocabulary] of the tokens. */
+typedef struct {
+    const Size *seeds, *positions, *rounds;
+    Size purpose, vocabulary;
+    const int32_t *words;
+} Draw;
+
+/* y [rows, vocabulary] = Gumbel noise. */
+void gumbel(const Draw *draw, Size rows, float *y, int threads);
+
+/* tokens [rows]: the greatest of values [rows, vocabulary], plus noise where a row is `noisy`. */
+void choose(const Draw *draw, Size rows, const float *values, const unsigned char *noisy,
+            Size *tokens, int threads);
 
 typedef struct {
     Size stored, outputs, packed, bias; /* the last two are addresses, or no bias: 0 */

@@ -196,30 +196,60 @@ static PyObject *call_score(PyObject *self, PyObject *const *given, Size count) 
     return valid ? finished(done) : NULL;
 }
 
+/* seeds, positions, rounds or None; purpose, vocabulary, words: the first arguments of both. */
+enum { DRAW = 6 };
+
+static int open_draw(PyObject *const *given, Draw *draw, Py_buffer *views) {
+    Size v[3];
+    memset(views, 0, 3 * sizeof *views);
+    for (int i = 0; i < 3; i++)
+        if (!open_view(given[i], sizeof(Size), views + i)) return 0;
+    if (!integers(given + 3, 3, v)) return 0;
+    if (views[0].len != views[1].len || (views[2].obj && views[2].len != views[0].len)) {
+        PyErr_SetString(PyExc_ValueError, "seeds, positions and rounds differ in length");
+        return 0;
+    }
+    *draw = (Draw){views[0].buf, views[1].buf, views[2].buf, v[0], v[1], (const int32_t *)v[2]};
+    return 1;
+}
+
 static PyObject *call_gumbel(PyObject *self, PyObject *const *given, Size count) {
-    Py_buffer seeds = {0}, positions = {0}, rounds = {0};
-    Size v[5];
-    if (!expect(count, 8) || !integers(given + 3, 5, v)) return NULL;
-    int valid = open_view(given[0], sizeof(Size), &seeds);
-    if (!valid) return NULL;
-    valid = open_view(given[1], sizeof(Size), &positions);
-    if (valid && open_view(given[2], sizeof(Size), &rounds)) {
-        valid = seeds.len == positions.len && (!rounds.obj || rounds.len == seeds.len);
-        if (!valid) PyErr_SetString(PyExc_ValueError, "seeds, positions and rounds differ in length");
-    } else {
+    Py_buffer views[3];
+    Draw draw;
+    Size v[2];
+    if (!expect(count, DRAW + 2)) return NULL;
+    int valid = open_draw(given, &draw, views) && integers(given + DRAW, 2, v);
+    if (valid) {
+        Py_BEGIN_ALLOW_THREADS
+        gumbel(&draw, views[0].len / (Size)sizeof(Size), (float *)v[0], (int)v[1]);
+        Py_END_ALLOW_THREADS
+    }
+    for (int i = 0; i < 3; i++) PyBuffer_Release(views + i);
+    return valid ? finished(1) : NULL;
+}
+
+static PyObject *call_choose(PyObject *self, PyObject *const *given, Size count) {
+    Py_buffer views[3], noisy = {0}, tokens = {0};
+    Draw draw;
+    Size v[2];
+    if (!expect(count, DRAW + 4)) return NULL;
+    int valid = open_draw(given, &draw, views) && integers(given + DRAW, 2, v) &&
+                open_view(given[DRAW + 2], 1, &noisy) &&
+                open_view(given[DRAW + 3], sizeof(Size), &tokens);
+    const Size rows = views[0].len / (Size)sizeof(Size);
+    if (valid && (noisy.len != rows || tokens.len != views[0].len)) {
+        PyErr_SetString(PyExc_ValueError, "seeds, noisy and tokens differ in length");
         valid = 0;
     }
     if (valid) {
         Py_BEGIN_ALLOW_THREADS
-        gumbel(seeds.len / (Size)sizeof(Size), seeds.buf, positions.buf, rounds.buf, v[0], v[1],
-               (const int32_t *)v[2], (float *)v[3], (int)v[4]);
+        choose(&draw, rows, (const float *)v[0], noisy.buf, tokens.buf, (int)v[1]);
         Py_END_ALLOW_THREADS
     }
-    PyBuffer_Release(&seeds);
-    PyBuffer_Release(&positions);
-    PyBuffer_Release(&rounds);
-    if (!valid) return NULL;
-    Py_RETURN_NONE;
+    for (int i = 0; i < 3; i++) PyBuffer_Release(views + i);
+    PyBuffer_Release(&noisy);
+    PyBuffer_Release(&tokens);
+    return valid ? finished(1) : NULL;
 }
 
 #define METHOD(name, told) {#name, (PyCFunction)(void (*)(void))call_##name, METH_FASTCALL, told}
@@ -233,7 +263,9 @@ static PyMethodDef methods[] = {
     METHOD(attend, OF_A_BATCH "qkv, norm, table, cache, y; floor"),
     METHOD(score, OF_A_BATCH "table, x, cache, layer_stride, logits; model, tokens, wanted; floors "
                              "of heads, of x"),
-    METHOD(gumbel, "seeds, positions, rounds or None; purpose, vocabulary, words, y, threads"),
+    METHOD(gumbel, "seeds, positions, rounds or None; purpose, vocabulary, words; y, threads"),
+    METHOD(choose, "seeds, positions, rounds or None; purpose, vocabulary, words; values, threads; "
+                   "noisy, tokens"),
     {NULL, NULL, 0, NULL},
 };
 

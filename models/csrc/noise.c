@@ -1,5 +1,6 @@
 /* Gumbel noise of models/noise.py: the same integers, the same two logarithms. */
 
+#include <math.h>
 #include <stdint.h>
 
 #include "kernels.h"
@@ -46,26 +47,78 @@ INLINE __m256 exponential_of(__m256 u) {
     return _mm256_blendv_ps(_mm256_sub_ps(_mm256_setzero_ps(), good), u, tiny);
 }
 
-void gumbel(Size rows, const Size *seeds, const Size *positions, const Size *rounds, Size purpose,
-            Size vocabulary, const int32_t *words, float *y, int threads) {
-#pragma omp parallel for num_threads(rows * vocabulary < ALONE / 4 ? 1 : threads)
+/* What makes one row's numbers. */
+typedef struct {
+    __m256i low, high;
+} Key;
+
+static Key key_of(const Draw *draw, Size r) {
+    uint64_t counter = (uint64_t)(draw->rounds ? draw->rounds[r] : 0) << 32;
+    counter ^= (uint64_t)draw->positions[r] ^ (uint64_t)draw->purpose << 60;
+    uint64_t key = mix64((uint64_t)draw->seeds[r] + 0x9E3779B97F4A7C15u) ^ mix64(counter);
+    key = mix64(key);
+    return (Key){_mm256_set1_epi32((int)(uint32_t)key),
+                 _mm256_set1_epi32((int)((uint32_t)(key >> 32) | 1))};
+}
+
+/* Noise of the tokens v to v + 7. */
+INLINE __m256 noise_at(const Draw *draw, Key key, Size v) {
+    const Size left = draw->vocabulary - v;
+    __m256 word = load_some(FLOAT32, (const char *)(draw->words + v), left);
+    __m256i x = _mm256_xor_si256(_mm256_castps_si256(word), key.low);
+    x = mix32(_mm256_mullo_epi32(x, key.high));
+    __m256 u = _mm256_add_ps(_mm256_cvtepi32_ps(x), _mm256_set1_ps(0.5f));
+    u = _mm256_and_ps(u, bits(_mm256_set1_epi32(0x7FFFFFFF)));
+    u = _mm256_mul_ps(u, _mm256_set1_ps(0x1p-31f));
+    u = _mm256_min_ps(u, _mm256_set1_ps(1.f - 0x1p-24f));
+    return _mm256_sub_ps(_mm256_setzero_ps(), logarithm(exponential_of(u)));
+}
+
+void gumbel(const Draw *draw, Size rows, float *y, int threads) {
+    const Size size = draw->vocabulary;
+#pragma omp parallel for num_threads(rows * size < ALONE / 4 ? 1 : threads)
     for (Size r = 0; r < rows; r++) {
-        uint64_t counter = (uint64_t)(rounds ? rounds[r] : 0) << 32;
-        counter ^= (uint64_t)positions[r] ^ (uint64_t)purpose << 60;
-        const uint64_t key = mix64(mix64((uint64_t)seeds[r] + 0x9E3779B97F4A7C15u) ^ mix64(counter));
-        const __m256i low = _mm256_set1_epi32((int)(uint32_t)key);
-        const __m256i high = _mm256_set1_epi32((int)((uint32_t)(key >> 32) | 1));
-        const __m256 sign = bits(_mm256_set1_epi32(0x7FFFFFFF));
-        for (Size v = 0; v < vocabulary; v += 8) {
-            __m256 word = load_some(FLOAT32, (const char *)(words + v), vocabulary - v);
-            __m256i x = _mm256_xor_si256(_mm256_castps_si256(word), low);
-            x = mix32(_mm256_mullo_epi32(x, high));
-            __m256 u = _mm256_add_ps(_mm256_cvtepi32_ps(x), _mm256_set1_ps(0.5f));
-            u = _mm256_mul_ps(_mm256_and_ps(u, sign), _mm256_set1_ps(0x1p-31f));
-            u = _mm256_min_ps(u, _mm256_set1_ps(1.f - 0x1p-24f));
-            __m256 noise = logarithm(exponential_of(u));
-            store_some(FLOAT32, (char *)(y + r * vocabulary + v),
-                       _mm256_sub_ps(_mm256_setzero_ps(), noise), vocabulary - v);
+        const Key key = key_of(draw, r);
+        for (Size v = 0; v < size; v += 8)
+            store_some(FLOAT32, (char *)(y + r * size + v), noise_at(draw, key, v), size - v);
+    }
+}
+
+/* The first of the greatest of `size` values, `noisy` or as they are. */
+INLINE Size greatest(const Draw *draw, Key key, const float *values, int noisy) {
+    const Size size = draw->vocabulary;
+    const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    __m256 best = _mm256_set1_ps(-INFINITY);
+    __m256i where = lanes;
+    for (Size v = 0; v < size; v += 8) {
+        __m256 x = load_some(FLOAT32, (const char *)(values + v), size - v);
+        if (noisy) x = _mm256_add_ps(x, noise_at(draw, key, v));
+        if (size - v < 8) {
+            __m256i behind = _mm256_cmpgt_epi32(lanes, _mm256_set1_epi32((int)(size - v - 1)));
+            x = _mm256_blendv_ps(x, _mm256_set1_ps(-INFINITY), bits(behind));
         }
+        __m256 more = _mm256_cmp_ps(x, best, _CMP_GT_OQ);
+        __m256i at = _mm256_add_epi32(lanes, _mm256_set1_epi32((int)v));
+        best = _mm256_blendv_ps(best, x, more);
+        where = _mm256_blendv_epi8(where, at, _mm256_castps_si256(more));
+    }
+    float most[8];
+    int32_t index[8];
+    _mm256_storeu_ps(most, best);
+    _mm256_storeu_si256((__m256i *)index, where);
+    int found = 0;
+    for (int i = 1; i < 8; i++)
+        if (most[i] > most[found] || (most[i] == most[found] && index[i] < index[found])) found = i;
+    return index[found];
+}
+
+void choose(const Draw *draw, Size rows, const float *values, const unsigned char *noisy,
+            Size *tokens, int threads) {
+    const Size size = draw->vocabulary;
+#pragma omp parallel for num_threads(rows * size < ALONE / 4 ? 1 : threads)
+    for (Size r = 0; r < rows; r++) {
+        const Key key = key_of(draw, r);
+        const float *own = values + r * size;
+        tokens[r] = noisy[r] ? greatest(draw, key, own, 1) : greatest(draw, key, own, 0);
     }
 }

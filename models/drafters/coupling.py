@@ -67,11 +67,8 @@ def _counts(round_: Round, left: Undecided) -> torch.Tensor:
 
 def shared(round_: Round, left: Undecided) -> Ints:
     """[R] the target's own choices, under the noise that will decide these positions."""
-    values, noise = processed(round_, left), None
-    if round_.processor.any_stochastic:
-        noise = round_.noise.rows(Purpose.TOKEN, left.owners, left.nodes)
-    tokens: Ints = round_.processor.choose(values, noise, left.owners).cpu().numpy()
-    return tokens
+    values, where = processed(round_, left), (left.owners, left.nodes)
+    return round_.noise.choose(round_.processor, values, Purpose.TOKEN, *where)
 
 
 def choices(round_: Round, commits: Several[Commit]) -> dict[str, Ints]:

@@ -122,14 +122,13 @@ class ModelDrafter:
         processor, owners = context.processor, context.owners
         generated = np.array([s.num_generated for s in sequences])
         tokens = np.zeros((len(sequences), depth), dtype=np.int64)
-        noise = _noise(context, context.purpose, depth)
         probs: list[torch.Tensor] = []
         for level in range(depth):
             processed = processor(logits, owners, generated + level)  # [B, V]
             if context.sampled:
                 probs.append(processor.probabilities(processed, owners))
-            chosen = processor.choose(processed, noise[level], owners)
-            tokens[:, level] = chosen.cpu().numpy()
+            levels, purpose = np.full(len(owners), level), context.purpose
+            tokens[:, level] = context.noise.choose(processor, processed, purpose, owners, levels)
             processor.observe(owners, tokens[:, level])
             if level + 1 < depth:
                 logits = self._feed_chain(slots, tokens[:, level], level)
@@ -168,7 +167,7 @@ class ModelDrafter:
         context: DraftContext,
     ) -> list[Draft]:
         tree = Tree(len(sequences), shape.width, depth)
-        noise = _noise(context, Purpose.TOKEN, depth)
+        noise = _noise(context, depth)
         generated = np.array([s.num_generated for s in sequences])
         for level in range(depth):
             width = len(logits) // len(sequences)  # 1 at the root
@@ -205,15 +204,13 @@ class ModelDrafter:
         return self.model.score(self._cache, batch).logits
 
 
-def _noise(
-    context: DraftContext, purpose: Purpose, depth: int
-) -> Several[torch.Tensor] | Several[None]:
+def _noise(context: DraftContext, depth: int) -> Several[torch.Tensor] | Several[None]:
     """By level, [B, V], nothing where a request is greedy; None if all are."""
     processor, owners = context.processor, context.owners
     if not processor.any_stochastic:
         return [None] * depth
     levels = np.tile(np.arange(depth), len(owners))
-    rows = context.noise.rows(purpose, np.repeat(owners, depth), levels)
+    rows = context.noise.rows(Purpose.TOKEN, np.repeat(owners, depth), levels)
     rows = rows.view(len(owners), depth, -1)  # [B, K, V]
     if not processor.all_stochastic:
         greedy = torch.from_numpy(~processor.stochastic[owners]).to(rows.device)  # [B]

@@ -24,10 +24,8 @@ def _tokens_everywhere(round_: Round) -> list[int]:
     """The target's token at every packed node, [T]."""
     owners, levels = round_.nodes()
     processed = round_.processor(round_.logits, owners, levels)  # [T, V]
-    noise = None
-    if round_.processor.any_stochastic:
-        noise = round_.noise.rows(Purpose.TOKEN, owners, levels)
-    out: list[int] = round_.processor.choose(processed, noise, owners).tolist()
+    tokens = round_.noise.choose(round_.processor, processed, Purpose.TOKEN, owners, levels)
+    out: list[int] = tokens.tolist()
     return out
 
 
@@ -77,8 +75,7 @@ def _choose(round_: Round, active: Ints, nodes: Ints, generated: Ints, depth: in
     """The target's tokens at one node of each active request."""
     logits = round_.gather(round_.starts[active] + nodes)  # [R, V]
     processed = round_.processor(logits, active, generated)
-    noise = None
-    if round_.processor.any_stochastic:
-        noise = round_.noise.rows(Purpose.TOKEN, active, np.full(len(active), depth))
-    out: list[int] = round_.processor.choose(processed, noise, active).tolist()
+    levels = np.full(len(active), depth)
+    tokens = round_.noise.choose(round_.processor, processed, Purpose.TOKEN, active, levels)
+    out: list[int] = tokens.tolist()
     return out

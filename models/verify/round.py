@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from models.batch import Ints
 from models.draft import Draft, levels
-from models.noise import NoiseStore, Purpose, noise_rows, row_keys, uniform
+from models.noise import NoiseStore, Purpose, compiled_draw, noise_rows, row_keys, uniform
 from models.processing import Processor
 from models.sequence import Sequence
 
@@ -32,12 +32,33 @@ class RoundNoise:
 
     def rows(self, purpose: Purpose, owners: Ints, levels: Ints) -> torch.Tensor:
         """[R, V] Gumbel noise: request owners[r], levels[r] positions after its end."""
-        seeds, starts = self._seeds[owners], self._starts[owners]
         if purpose is Purpose.TOKEN:
-            return self._store.rows(seeds, starts + levels)
-        rounds = None if purpose is Purpose.POSITION else starts
-        size, device = self._store.vocab_size, self._store.device
-        return noise_rows(seeds, starts + levels, purpose, size, device, rounds)
+            return self._store.rows(self._seeds[owners], self._starts[owners] + levels)
+        return noise_rows(*self._numbers(purpose, owners, levels))
+
+    def choose(
+        self,
+        processor: Processor,
+        values: torch.Tensor,
+        purpose: Purpose,
+        owners: Ints,
+        levels: Ints,
+    ) -> Ints:
+        """[R] the tokens that processed values [R, V] and this noise determine."""
+        draw = compiled_draw(*self._numbers(purpose, owners, levels))
+        if draw is not None:
+            return processor.draw(values, draw, owners)
+        noise = self.rows(purpose, owners, levels) if processor.any_stochastic else None
+        tokens: Ints = processor.choose(values, noise, owners).cpu().numpy()
+        return tokens
+
+    def _numbers(
+        self, purpose: Purpose, owners: Ints, levels: Ints
+    ) -> tuple[Ints, Ints, Purpose, int, torch.device, Ints | None]:
+        """What says which numbers are meant: see `noise_rows`."""
+        seeds, starts = self._seeds[owners], self._starts[owners]
+        rounds = None if purpose in (Purpose.TOKEN, Purpose.POSITION) else starts
+        return seeds, starts + levels, purpose, self._store.vocab_size, self._store.device, rounds
 
     def uniform(self, purpose: Purpose, owners: Ints, levels: Ints) -> NDArray[np.float64]:
         """[R] in [0, 1)."""

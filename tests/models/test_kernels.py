@@ -124,7 +124,14 @@ def test_swiglu(width, dtype):
 @compiled_only
 def test_wrong_arguments_are_refused():
     assert kernels._kernels is not None
-    for name, count in (("linear", 12), ("rms_norm", 7), ("attend", 22), ("score", 26)):
+    for name, count in (
+        ("linear", 12),
+        ("rms_norm", 7),
+        ("attend", 22),
+        ("score", 26),
+        ("gumbel", 8),
+        ("choose", 10),
+    ):
         call = getattr(kernels._kernels, name)
         with pytest.raises(TypeError, match=f"wanted: {count}"):
             call(1, 2)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.noise import Purpose, gumbel, row_keys
+from models import kernels
+from models.noise import Purpose, compiled_draw, gumbel, row_keys
 from models.processing import Processor, keep_min_p, keep_top_k, keep_top_p
 from models.request import Request, Sampling
 from models.sequence import Sequence
@@ -132,6 +133,31 @@ def test_choose_is_the_argmax_over_what_passes(vocab_size, ties):
         masked = noise * torch.tensor([s.temperature > 0 for s in SETTINGS])[:, None]
         expected = torch.where(probs > 0, values + masked, -torch.inf).argmax(-1)
         assert torch.equal(processor.choose(values, noise, owners), expected)
+
+
+@pytest.mark.skipif(not kernels.compiled(), reason="no compiled kernels here")
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("vocab_size", [3, 12, 500])
+def test_the_compiled_choice_is_the_same(vocab_size, ties):
+    """With every filter, greedy rows among them, and the first of equals where rows are greedy."""
+    processor = processor_of(*SETTINGS, vocab_size=vocab_size)
+    owners = np.arange(len(SETTINGS))
+    for seed in range(60):
+        logits = random_logits(len(SETTINGS), vocab_size, seed, ties=ties)
+        values = processor(logits, owners, np.zeros_like(owners))
+        seeds = np.full(len(owners), seed)
+        draw = compiled_draw(seeds, owners, Purpose.TOKEN, vocab_size, CPU)
+        expected = processor.choose(values, kernels.gumbel(draw), owners)
+        assert processor.draw(values, draw, owners).tolist() == expected.tolist()
+
+
+@pytest.mark.skipif(not kernels.compiled(), reason="no compiled kernels here")
+def test_the_compiled_choice_takes_the_first_of_equals_and_no_excluded_token():
+    draw = compiled_draw(np.arange(3), np.arange(3), Purpose.TOKEN, 21, CPU)
+    flat, some = torch.zeros(3, 21), torch.full((3, 21), -torch.inf)
+    some[:, 20] = -5.0
+    assert kernels.choose(draw, flat, np.zeros(3, dtype=np.bool_)).tolist() == [0, 0, 0]
+    assert kernels.choose(draw, some, np.ones(3, dtype=np.bool_)).tolist() == [20, 20, 20]
 
 
 def test_choose_keeps_to_the_nucleus_where_masses_meet_p_exactly():
