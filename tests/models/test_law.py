@@ -219,10 +219,10 @@ def biased(monkeypatch, control):
         )
     elif control == "q swapped for one-hot":  # always the likeliest token, said to be drawn from q
 
-        def likeliest(self, processed, noise, owners):
-            return processed.argmax(-1)
+        def likeliest(self, processor, processed, purpose, owners, levels):
+            return processed.argmax(-1).numpy()
 
-        monkeypatch.setattr("models.processing.Processor.choose", likeliest)
+        monkeypatch.setattr("models.verify.round.RoundNoise.choose", likeliest)
     elif control == "bonus drawn from q":
         real = rejection_rule.__globals__["draw"]
 
