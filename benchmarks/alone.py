@@ -43,7 +43,7 @@ def batch(work: Work) -> Section:
 
 def _batch_goal(setting: Setting, lines: Mapping[str, Measurement]) -> Goal:
     auto = lines["auto"]
-    drafts = (auto.draft_passes or 0) > (auto.target_passes or 1)
+    drafts = (auto.draft_passes or 0) > 0.1 * (auto.target_passes or 1)
     paid = "it drafts" if drafts else "it does not"
     return Goal(
         text=f"draft model (auto) over plain, {setting}, where the controller drafts: here {paid}",

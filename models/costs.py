@@ -10,13 +10,14 @@ from itertools import accumulate
 import numpy as np
 
 from models.batch import Batch
-from models.draft import Shape
+from models.draft import NOTHING, Shape
 from models.target import Cache, Target
 
 SIZES = (1, 2, 4, 6, 8, 12, 16, 24, 32, 64, 128)  # kernels work on rows in groups: it is no line
 REPEATS = 9
 REST_S = 3e-4  # of a round beside the passes, before any was seen
 CHAIN_S, TREE_S = 1e-4, 2e-4  # of a draft's level beside its pass
+BELIEVED = 0.5  # of what the curves say that a drafted round costs beyond a plain one, at least
 
 
 class PassCost:
@@ -69,8 +70,17 @@ class RoundCost:
         self._shapes: dict[tuple[Shape, int], Ratio] = {}
 
     def __call__(self, shape: Shape, rows: int, nodes: float) -> float:
-        """Seconds of a round of `rows` requests that scores `nodes` nodes."""
-        return self._predicted(shape, rows, nodes) * self._ratio(shape, rows).value
+        """Seconds of a round of `rows` requests that scores `nodes` nodes.
+
+        Never much less than a plain round and the draft: plain rounds are rare while drafting, and
+        one slow one must not make drafts look free for long.
+        """
+        predicted = self._predicted(shape, rows, nodes)
+        seconds = predicted * self._ratio(shape, rows).value
+        if shape.depth == 0:
+            return seconds
+        dearer = predicted / self._predicted(NOTHING, rows, rows) - 1
+        return max(seconds, self(NOTHING, rows, rows) * (1 + BELIEVED * max(dearer, 0.0)))
 
     def _predicted(self, shape: Shape, rows: int, nodes: float) -> float:
         seconds = REST_S + self._score(nodes)

@@ -70,6 +70,14 @@ def test_nothing_is_drafted_when_the_guesses_are_useless():
         assert sum(len(d) for _, d in shapes) < 80  # every width is found out on its own
 
 
+def test_useless_guesses_are_given_up_though_drafted_rounds_seem_faster_than_plain_ones():
+    """A machine that was slow while plain rounds were timed, and is not any more."""
+    controller = Controller(free(), free(1e-4), max_width=8)
+    shapes = play(controller, sequences(), 400, right=[0.0], widened=[0.0], slower=0.5)
+    assert last(shapes) == NOTHING
+    assert sum(len(d) for _, d in shapes) < 80
+
+
 def test_deep_chains_where_nearly_all_is_right():
     model = Controller(free(), free(2e-5), max_width=1)
     assert last(play(model, sequences(), 400, right=[0.99])).depth == 8

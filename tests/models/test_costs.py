@@ -43,6 +43,17 @@ def test_rounds_of_a_shape_follow_what_is_seen():
     assert cost.count(CHAIN, 1) == 0
 
 
+def test_slow_plain_rounds_do_not_make_drafts_look_free():
+    """They are rarely seen again while drafting: half of what a draft costs is always believed."""
+    cost = rounds()
+    for _ in range(100):
+        cost.observe(CHAIN, 1, 3, 1.2)
+    for _ in range(20):
+        cost.observe(NOTHING, 1, 1, 2.0)
+    assert cost(NOTHING, 1, 1) == pytest.approx(2.0, rel=0.05)
+    assert cost(CHAIN, 1, 3) == pytest.approx(1.1 * 2.0, rel=0.05)
+
+
 def test_an_outlier_counts_little():
     cost = rounds()
     for _ in range(20):
