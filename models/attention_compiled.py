@@ -1,7 +1,4 @@
-"""Attention by our compiled kernel (models/csrc/attention.c): what it must be told of a batch.
-
-Letters: B rows, T packed nodes, Q nodes of a row, N keys, Hq query heads, D head width.
-"""
+"""Attention by our compiled kernel (models/csrc/attention.c): what it must be told of a batch."""
 
 import numpy as np
 import torch
@@ -10,6 +7,7 @@ from models.batch import Batch, Bools
 from models.cache import KVCache
 from models.heads import Heads
 from models.kernels import MOST_QUERIES, Nodes, attend
+from models.layout import note_positions, seen_by_rows
 from models.rotary import Rotary
 
 
@@ -26,10 +24,10 @@ class CompiledAttention:
 def nodes_of(batch: Batch, cache: KVCache, heads: Heads, rotary: Rotary | None) -> Nodes:
     """The batch as the kernels are told of it."""
     assert heads.queries <= heads.keys * MOST_QUERIES
-    visible = batch.visible
+    visible: tuple[Bools | None, ...] = batch.visible
     if heads.window is not None:
         note_positions(batch, cache)
-        visible = _in_window(batch, cache, heads.window)
+        visible = tuple(seen_by_rows(batch, cache, heads.window))
     if any(own is not None for own in visible):
         visible = tuple(None if own is None else np.ascontiguousarray(own) for own in visible)
     return Nodes(
@@ -40,29 +38,3 @@ def nodes_of(batch: Batch, cache: KVCache, heads: Heads, rotary: Rotary | None) 
         visible=visible,
         shared=heads.window is None,
     )
-
-
-def note_positions(batch: Batch, cache: KVCache) -> None:
-    """Tell the cache where the nodes stand."""
-    lengths, start = cache.lengths[batch.rows], 0
-    for row, count, length in zip(batch.rows, batch.counts, lengths, strict=True):
-        slot = length + batch.scratch
-        cache.positions[row, slot : slot + count] = length + batch.depths[start : start + count]
-        start += count
-
-
-def _in_window(batch: Batch, cache: KVCache, window: int) -> tuple[Bools | None, ...]:
-    """Which keys each node sees, by row: [Q, N]."""
-    found: list[Bools | None] = []
-    start = 0
-    for row, count, visible in zip(
-        batch.rows.tolist(), batch.counts.tolist(), batch.visible, strict=True
-    ):
-        length = int(cache.lengths[row])
-        seen = np.ones((count, length + batch.scratch + count), dtype=np.bool_)
-        seen[:, length:] = np.tri(count, dtype=np.bool_) if visible is None else visible
-        position = length + batch.depths[start : start + count]
-        seen &= cache.positions[row, : seen.shape[1]] > position[:, None] - window
-        found.append(seen)
-        start += count
-    return tuple(found)

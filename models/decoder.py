@@ -25,8 +25,8 @@ from models.weights import Weights, assemble, random_tensor, shapes
 class Decoder:
     """A target that runs here: see `Target` and `Batch` for what `score` does.
 
-    Not for two threads at once. A reader of another input or another geometry of positions
-    replaces `embed` or `rotary`.
+    Not for two threads at once. Another geometry of positions is another `rotary`; another input
+    comes as vectors, which `embed_vectors` reads.
     """
 
     adapted = False

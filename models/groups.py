@@ -15,7 +15,7 @@ from models.canvas import Canvas
 from models.errors import InvalidOption, InvalidRequest
 from models.feed import Feed, GroupTarget, pack
 from models.logprobs import logprobs_of
-from models.noise import NoiseStore
+from models.noise import NoiseStore, Numbers
 from models.processing import Processor
 from models.request import Request
 from models.schedule import Plan
@@ -84,13 +84,11 @@ def choose(
     owners = groups.owners
     decided = np.array([canvas.num_generated for canvas in groups.canvases], dtype=np.int64)
     processed = processor(logits, owners, decided[owners])  # [W, V]
-    noise = None
-    if processor.any_stochastic:
-        seeds = np.array([c.request.seed for c in groups.canvases], dtype=np.int64)
-        starts = np.array([c.num_prompt for c in groups.canvases], dtype=np.int64)
-        positions = np.concatenate([plan.positions for plan in groups.plans])
-        noise = store.rows(seeds[owners], starts[owners] + positions)
-    tokens: Ints = processor.choose(processed, noise, owners).cpu().numpy()
+    seeds = np.array([c.request.seed for c in groups.canvases], dtype=np.int64)
+    starts = np.array([c.num_prompt for c in groups.canvases], dtype=np.int64)
+    positions = np.concatenate([plan.positions for plan in groups.plans])
+    numbers = Numbers(seeds=seeds[owners], positions=starts[owners] + positions)
+    tokens = processor.tokens(processed, owners, numbers, store)
     processor.observe(owners, tokens)
     return np.split(tokens, np.cumsum([len(plan.positions) for plan in groups.plans])[:-1])
 

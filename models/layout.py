@@ -4,6 +4,7 @@ Letters: B rows, T packed nodes, Q nodes of the longest row, G query heads per k
 lines of one key head (Q * G, rounded up on CPU), N keys.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +39,33 @@ def positions_of(batch: Batch, lengths: Ints) -> Ints:
     return positions
 
 
+def note_positions(batch: Batch, cache: KVCache) -> None:
+    """Tell the cache where the nodes stand."""
+    for row, slots, own in _by_row(batch, cache):
+        cache.positions[row, slots] = cache.lengths[row] + batch.depths[own]
+
+
+def seen_by_rows(batch: Batch, cache: KVCache, window: int | None) -> Iterator[Bools]:
+    """Which keys each node of a row sees, row by row: [Q, N]; positions were noted."""
+    for (row, slots, own), visible in zip(_by_row(batch, cache), batch.visible, strict=True):
+        length, count = int(cache.lengths[row]), own.stop - own.start
+        seen = np.ones((count, slots.stop), dtype=np.bool_)
+        seen[:, length:] = np.tri(count, dtype=np.bool_) if visible is None else visible
+        if window is not None:
+            positions = length + batch.depths[own, None]
+            seen &= cache.positions[row, : slots.stop] > positions - window
+        yield seen
+
+
+def _by_row(batch: Batch, cache: KVCache) -> Iterator[tuple[int, slice, slice]]:
+    """A row of the cache, the slots of its nodes, and their places among all."""
+    start = 0
+    for row, count in zip(batch.rows.tolist(), batch.counts.tolist(), strict=True):
+        slot = int(cache.lengths[row]) + batch.scratch
+        yield row, slice(slot, slot + count), slice(start, start + count)
+        start += count
+
+
 def lay_out(
     batch: Batch, cache: KVCache, *, group: int, window: int | None, steady: bool
 ) -> Layout:
@@ -52,8 +80,8 @@ def lay_out(
     assert used <= cache.capacity, (used, cache.capacity)
     owner = np.repeat(np.arange(num_rows), counts)
     order = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
-    positions, slots = lengths[owner] + batch.depths, lengths[owner] + batch.scratch + order
-    cache.positions[batch.rows[owner], slots] = positions
+    slots = lengths[owner] + batch.scratch + order
+    note_positions(batch, cache)
     alone = num_rows * num_queries == 1
     num_keys = padded(used) if steady or not alone else used
     num_lines = -(-num_queries * group // LINES) * LINES if steady else num_queries * group
@@ -64,7 +92,7 @@ def lay_out(
         seen = _seen(batch, cache, num_queries, num_keys, window)
         mask = _additive(seen, group, num_lines, cache.kv.dtype, device)
     return Layout(
-        positions=torch.from_numpy(positions).to(device),
+        positions=torch.from_numpy(positions_of(batch, lengths)).to(device),
         rows=_rows(batch.rows, device),
         slots=_slots(batch, owner, slots, lengths, ragged, device),
         num_rows=num_rows,
@@ -111,29 +139,12 @@ def _seen(
     if num_queries == 1 and batch.scratch == 0 and window is None:
         alone: Bools = slots <= lengths[:, None, None]
         return alone
-    seen = np.repeat(slots < lengths[:, None, None], num_queries, axis=1)
-    for row, (start, count, visible) in enumerate(
-        zip(lengths.tolist(), batch.counts.tolist(), batch.visible, strict=True)
-    ):
-        scratch = np.tri(count, dtype=np.bool_) if visible is None else visible
-        seen[row, :count, start : start + batch.scratch + count] = scratch
-    if window is not None:
-        seen &= _near(batch, cache, num_queries, num_keys, window)
-    for row, count in enumerate(batch.counts.tolist()):
+    seen = np.zeros((len(lengths), num_queries, num_keys), dtype=np.bool_)
+    for row, own in enumerate(seen_by_rows(batch, cache, window)):
+        count, keys = own.shape
+        seen[row, :count, :keys] = own
         seen[row, count:, 0] = True
     return seen
-
-
-def _near(batch: Batch, cache: KVCache, num_queries: int, num_keys: int, window: int) -> Bools:
-    """Which keys lie within the attention window of each query, by position: [B, Q, N]."""
-    keys = cache.positions[batch.rows, :num_keys]
-    near = np.zeros((len(keys), num_queries, num_keys), dtype=np.bool_)
-    start = 0
-    for row, count in enumerate(batch.counts.tolist()):
-        position = cache.lengths[batch.rows[row]] + batch.depths[start : start + count]
-        near[row, :count] = keys[row] > position[:, None] - window
-        start += count
-    return near
 
 
 def _additive(

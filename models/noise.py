@@ -4,6 +4,7 @@ The random bits are integer arithmetic and the same on every device; the logarit
 into Gumbel noise may differ in the last place between devices. Letters: R rows, V vocabulary.
 """
 
+from dataclasses import dataclass
 from enum import IntEnum
 from functools import cache
 
@@ -12,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from models import kernels
+from models.batch import Ints
 
 Words = NDArray[np.uint64]
 MASK32 = np.uint64(0xFFFFFFFF)
@@ -37,10 +39,10 @@ def _mix64(x: Words) -> Words:
 
 
 def row_keys(
-    seeds: NDArray[np.int64],
-    positions: NDArray[np.int64],
+    seeds: Ints,
+    positions: Ints,
     purpose: Purpose,
-    rounds: NDArray[np.int64] | int = 0,
+    rounds: Ints | int = 0,
 ) -> Words:
     """One 64-bit key per row.
 
@@ -106,37 +108,36 @@ def gumbel(keys: Words, vocab_size: int, device: torch.device) -> torch.Tensor:
     return u.neg_().log1p_().neg_().log_().neg_()
 
 
-def compiled_draw(
-    seeds: NDArray[np.int64],
-    positions: NDArray[np.int64],
-    purpose: Purpose,
-    vocab_size: int,
-    device: torch.device,
-    rounds: NDArray[np.int64] | None = None,
-) -> kernels.Draw | None:
-    """What the compiled kernels draw; None where there are none."""
-    if device.type != "cpu" or not kernels.compiled():
-        return None
-    words = _token_words(vocab_size, device)
-    return kernels.Draw(
-        seeds=seeds, positions=positions, rounds=rounds, purpose=purpose, words=words
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Numbers:
+    """Which random numbers are meant: R rows; `row_keys` says what their parts are."""
 
+    seeds: Ints  # [R]
+    positions: Ints  # [R]
+    purpose: Purpose = Purpose.TOKEN
+    rounds: Ints | None = None  # [R]; None: 0
 
-def noise_rows(
-    seeds: NDArray[np.int64],
-    positions: NDArray[np.int64],
-    purpose: Purpose,
-    vocab_size: int,
-    device: torch.device,
-    rounds: NDArray[np.int64] | None = None,
-) -> torch.Tensor:
-    """[R, V] float32 Gumbel noise, of which `row_keys` and `gumbel` say the rest."""
-    draw = compiled_draw(seeds, positions, purpose, vocab_size, device, rounds)
-    if draw is not None:
-        return kernels.gumbel(draw)
-    keys = row_keys(seeds, positions, purpose, 0 if rounds is None else rounds)
-    return gumbel(keys, vocab_size, device)
+    def keys(self) -> Words:
+        """[R] uint64."""
+        rounds = 0 if self.rounds is None else self.rounds
+        return row_keys(self.seeds, self.positions, self.purpose, rounds)
+
+    def compiled(self, vocab_size: int, device: torch.device) -> kernels.Draw | None:
+        """What the compiled kernels draw; None where there are none."""
+        if device.type != "cpu" or not kernels.compiled():
+            return None
+        return kernels.Draw(
+            seeds=self.seeds,
+            positions=self.positions,
+            rounds=self.rounds,
+            purpose=self.purpose,
+            words=_token_words(vocab_size, device),
+        )
+
+    def gumbel(self, vocab_size: int, device: torch.device) -> torch.Tensor:
+        """[R, V] float32 Gumbel noise."""
+        draw = self.compiled(vocab_size, device)
+        return gumbel(self.keys(), vocab_size, device) if draw is None else kernels.gumbel(draw)
 
 
 class NoiseStore:
@@ -164,16 +165,16 @@ class NoiseStore:
         if slot is not None:
             self._free.append(slot)
 
-    def rows(self, seeds: NDArray[np.int64], positions: NDArray[np.int64]) -> torch.Tensor:
-        """[R, V] Gumbel noise of TOKEN for seeds [R] at positions [R]."""
-        if self._window < 8:
-            return noise_rows(seeds, positions, Purpose.TOKEN, self.vocab_size, self.device)
+    def rows(self, numbers: Numbers) -> torch.Tensor:
+        """[R, V] Gumbel noise."""
+        if self._window < 8 or numbers.purpose is not Purpose.TOKEN:
+            return numbers.gumbel(self.vocab_size, self.device)
+        seeds, positions = numbers.seeds, numbers.positions
         slots = np.array([self._slot(seed) for seed in seeds.tolist()], dtype=np.int64)
         offsets = positions - self._begins[slots]
         if (offsets < 0).any() or (offsets >= self._window).any():
             if not self._refill(seeds, positions, slots):
-                keys = row_keys(seeds, positions, Purpose.TOKEN)
-                return gumbel(keys, self.vocab_size, self.device)
+                return numbers.gumbel(self.vocab_size, self.device)
             offsets = positions - self._begins[slots]
         index = slots * self._window + offsets
         if len(index) and (np.diff(index) == 1).all():  # a view instead of a copy
@@ -196,9 +197,7 @@ class NoiseStore:
         self._begins = np.concatenate([self._begins, np.zeros(new - old, dtype=np.int64)])
         self._free += range(old, new)
 
-    def _refill(
-        self, seeds: NDArray[np.int64], positions: NDArray[np.int64], slots: NDArray[np.int64]
-    ) -> bool:
+    def _refill(self, seeds: Ints, positions: Ints, slots: Ints) -> bool:
         """Draw windows from the first position asked for; False if some would not fit."""
         low: dict[int, int] = {}
         high: dict[int, int] = {}

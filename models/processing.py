@@ -13,6 +13,7 @@ import torch
 
 from models.batch import Ints
 from models.kernels import Draw, choose
+from models.noise import NoiseStore, Numbers
 from models.sequence import Sequence
 
 MINUS_INF = float("-inf")
@@ -151,23 +152,32 @@ class Processor:
             tokens[lost] = (kept + noise[lost]).argmax(-1)
         return tokens
 
-    def draw(self, values: torch.Tensor, draw: Draw, owners: Ints) -> Ints:
+    def tokens(
+        self, values: torch.Tensor, owners: Ints, numbers: Numbers, store: NoiseStore
+    ) -> Ints:
+        """[R] `choose` with this noise, by the compiled kernel where there is one."""
+        draw = numbers.compiled(store.vocab_size, store.device)
+        if draw is not None:
+            return self._draw(values, draw, owners)
+        noise = store.rows(numbers) if self.any_stochastic else None
+        chosen: Ints = self.choose(values, noise, owners).cpu().numpy()
+        return chosen
+
+    def _draw(self, values: torch.Tensor, draw: Draw, owners: Ints) -> Ints:
         """`choose` by the compiled kernel, which makes the noise of `draw` itself: [R]."""
         noisy = self.stochastic[owners]
         tokens = choose(draw, values, noisy)
-        if self.any_stochastic:
-            lost = self._lost(values, torch.from_numpy(tokens), owners)
-            if lost is not None:
-                kept = self._filtered(values[lost], self._index(owners)[lost])
-                at = lost.numpy()
-                tokens[at] = choose(draw.of(at), kept, noisy[at])
+        lost = self._lost(values, torch.from_numpy(tokens), owners)
+        if lost is not None:
+            kept, at = self._filtered(values[lost], self._index(owners)[lost]), lost.numpy()
+            tokens[at] = choose(draw.of(at), kept, noisy[at])
         return tokens
 
     def _lost(
         self, values: torch.Tensor, tokens: torch.Tensor, owners: Ints
     ) -> torch.Tensor | None:
         """[R] whose token the filters may exclude; None if no row's is."""
-        if not self._filters:
+        if not self._filters:  # greedy requests have none
             return None
         lost = ~self._passes(values, tokens, self._index(owners))
         return lost if bool(lost.any()) else None

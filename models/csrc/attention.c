@@ -12,6 +12,7 @@
 
 enum {
     LINES = 48, /* queries that share a read of the keys; whole groups of a tile */
+    MOST = 192, /* queries of one node and key head: models/kernels.py asks for no more */
     KEYS = 64,  /* keys turned at once into blocks */
 };
 
@@ -41,23 +42,11 @@ static int open_room(Room *room, Size lines, Size width, Size keys) {
 /* One head's vector in float32: normed if there is a norm, turned if there is a rotation. */
 static void read_head(int kind, const char *from, Size width, const float *norm, float floor,
                       const float *rotation, float factor, float *to) {
-    const Size size = size_of(kind);
-    __m256 root = _mm256_set1_ps(1.f);
-    if (norm) {
-        __m256 squares = _mm256_setzero_ps();
-        for (Size i = 0; i < width; i += 8) {
-            __m256 x = load_some(kind, from + i * size, width - i);
-            squares = _mm256_fmadd_ps(x, x, squares);
-        }
-        root = _mm256_set1_ps(sqrtf(total(squares) + floor));
-    }
+    widen(kind, from, to, width);
+    if (norm) rms_norm(FLOAT32, 1, width, (const char *)to, norm, floor, (char *)to);
     for (Size i = 0; i < width; i += 8) {
         const Size left = width - i;
-        __m256 x = load_some(kind, from + i * size, left);
-        if (norm) {
-            __m256 weight = load_some(FLOAT32, (const char *)(norm + i), left);
-            x = _mm256_mul_ps(_mm256_div_ps(x, root), weight);
-        }
+        __m256 x = load_some(FLOAT32, (const char *)(to + i), left);
         if (rotation) { /* (a + ib)(c + is), a and b side by side */
             __m256 turn = load_some(FLOAT32, (const char *)(rotation + i), left);
             __m256 crossed = _mm256_mul_ps(_mm256_permute_ps(x, 0xB1), _mm256_movehdup_ps(turn));
@@ -162,12 +151,11 @@ INLINE void read_values(int kind, const Room *room, Size lines, Size width, Size
         Size some = count - key < KEYS ? count - key : KEYS;
         const float *from = (const float *)values + key * width;
         if (!in_place) {
-            for (Size k = 0; k < some; k++)
-                for (Size i = 0; i < wide; i += 8) {
-                    const char *at = values + ((key + k) * width + i) * size;
-                    __m256 x = i < width ? load_some(kind, at, width - i) : _mm256_setzero_ps();
-                    _mm256_storeu_ps(room->turned + k * wide + i, x);
-                }
+            for (Size k = 0; k < some; k++) {
+                float *to = room->turned + k * wide;
+                widen(kind, values + (key + k) * width * size, to, width);
+                memset(to + width, 0, (wide - width) * sizeof(float));
+            }
             from = room->turned;
         }
         product(lines, room->scores + key, scores_row, from, BLOCK, wide, blocks, room->sums, wide,
@@ -228,7 +216,7 @@ INLINE void read_all(int kind, const Task *task, const Room *room, Size first, S
     const Reader *reader = task->reader;
     const Size width = s->width, fan = s->heads / s->kv_heads, lines = (last - first) * fan;
     const Size count = reader->slot + (reader->visible ? reader->count : last);
-    float over[LINES * 4];
+    float over[MOST];
     for (Size i = 0; i < lines; i++)
         turned_head(task, reader->first + first + i / fan, i % fan * s->kv_heads + task->head,
                     1 / sqrtf((float)width), room->queries + i * width);

@@ -45,27 +45,21 @@ INLINE void finish(int kind, Size rows, Size outputs, const float *sums, Size su
         }
 }
 
-static void widen_rows(int kind, const char *from, float *to, Size count) {
-    for (Size i = 0; i < count; i += 8)
-        store_some(FLOAT32, (char *)(to + i), load_some(kind, from + i * size_of(kind), count - i),
-                   count - i);
-}
-
 int linear(int stored, int kind, int result, Size rows, Size inputs, Size outputs, const char *x,
            const char *w, const float *bias, char *y, int add, int threads) {
     const Size blocks = (outputs + BLOCK - 1) / BLOCK, width = blocks * BLOCK;
     const int direct = result == FLOAT32 && width == outputs && !bias && !add;
-    const int widen = kind != FLOAT32;
+    const int narrow = kind != FLOAT32;
     float *room = NULL, *sums = (float *)y;
     const float *wide = (const float *)x;
-    if (!direct || widen) {
-        room = malloc(sizeof(float) * rows * ((direct ? 0 : width) + (widen ? inputs : 0)));
+    if (!direct || narrow) {
+        room = malloc(sizeof(float) * rows * ((direct ? 0 : width) + (narrow ? inputs : 0)));
         if (!room) return 0;
     }
     if (!direct) sums = room;
-    if (widen) {
+    if (narrow) {
         float *to = room + (direct ? 0 : rows * width);
-        widen_rows(kind, x, to, rows * inputs);
+        widen(kind, x, to, rows * inputs);
         wide = to;
     }
     if (rows * inputs * outputs < ALONE) threads = 1;

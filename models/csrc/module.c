@@ -37,6 +37,11 @@ static int open_view(PyObject *object, Size item, Py_buffer *view) {
     return 0;
 }
 
+static int matches(Size count, Size wanted, const char *name) {
+    if (count != wanted) PyErr_Format(PyExc_ValueError, "%s: %zd; wanted: %zd", name, count, wanted);
+    return count == wanted;
+}
+
 /* A batch as Python has it, and what the kernels are told of it. */
 enum { ROWS, COUNTS, DEPTHS, LENGTHS, SCRATCH, VISIBLE, SHARED, CAPACITY, BATCH };
 typedef struct {
@@ -77,7 +82,7 @@ static int fill_batch(Batch *batch, PyObject *visible, Size scratch, Size shared
         for (Size end = node + counts[i]; node < end; node++)
             batch->positions[node] = length + depths[node];
     }
-    return 1;
+    return matches(node, batch->nodes.nodes, "nodes of all rows");
 }
 
 static int open_batch(PyObject *const *given, Batch *batch) {
@@ -180,7 +185,8 @@ static PyObject *call_score(PyObject *self, PyObject *const *given, Size count) 
                 open_view(rest[7], sizeof(Size), &wanted) && !PyErr_Occurred();
     const Size all = batch.nodes.nodes;
     valid = valid && within(&tokens, ((Model *)model.buf)->inputs, "tokens") &&
-            within(&wanted, all, "wanted") && (!tokens.obj || tokens.len == all * (Size)sizeof(Size));
+            within(&wanted, all, "wanted") &&
+            (!tokens.obj || matches(tokens.len / (Size)sizeof(Size), all, "tokens"));
     if (valid) {
         turn.table = (const float *)v[0];
         Py_BEGIN_ALLOW_THREADS

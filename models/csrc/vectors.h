@@ -10,7 +10,6 @@
 typedef ptrdiff_t Size;
 #define INLINE static inline __attribute__((always_inline))
 
-
 enum { FLOAT32, BFLOAT16, FLOAT16 }; /* kinds of numbers in memory */
 
 INLINE Size size_of(int kind) { return kind == FLOAT32 ? 4 : 2; }
@@ -60,6 +59,12 @@ INLINE void store_some(int kind, char *to, __m256 x, Size count) {
         store(kind, room, x);
         memcpy(to, room, count * size_of(kind));
     }
+}
+
+INLINE void widen(int kind, const char *from, float *to, Size count) {
+    for (Size i = 0; i < count; i += 8)
+        store_some(FLOAT32, (char *)(to + i), load_some(kind, from + i * size_of(kind), count - i),
+                   count - i);
 }
 
 INLINE float total(__m256 x) {

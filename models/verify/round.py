@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from models.batch import Ints
 from models.draft import Draft, levels
-from models.noise import NoiseStore, Purpose, compiled_draw, noise_rows, row_keys, uniform
+from models.noise import NoiseStore, Numbers, Purpose, uniform
 from models.processing import Processor
 from models.sequence import Sequence
 
@@ -32,9 +32,7 @@ class RoundNoise:
 
     def rows(self, purpose: Purpose, owners: Ints, levels: Ints) -> torch.Tensor:
         """[R, V] Gumbel noise: request owners[r], levels[r] positions after its end."""
-        if purpose is Purpose.TOKEN:
-            return self._store.rows(self._seeds[owners], self._starts[owners] + levels)
-        return noise_rows(*self._numbers(purpose, owners, levels))
+        return self._store.rows(self._numbers(purpose, owners, levels))
 
     def choose(
         self,
@@ -45,25 +43,17 @@ class RoundNoise:
         levels: Ints,
     ) -> Ints:
         """[R] the tokens that processed values [R, V] and this noise determine."""
-        draw = compiled_draw(*self._numbers(purpose, owners, levels))
-        if draw is not None:
-            return processor.draw(values, draw, owners)
-        noise = self.rows(purpose, owners, levels) if processor.any_stochastic else None
-        tokens: Ints = processor.choose(values, noise, owners).cpu().numpy()
-        return tokens
+        numbers = self._numbers(purpose, owners, levels)
+        return processor.tokens(values, owners, numbers, self._store)
 
-    def _numbers(
-        self, purpose: Purpose, owners: Ints, levels: Ints
-    ) -> tuple[Ints, Ints, Purpose, int, torch.device, Ints | None]:
-        """What says which numbers are meant: see `noise_rows`."""
+    def _numbers(self, purpose: Purpose, owners: Ints, levels: Ints) -> Numbers:
         seeds, starts = self._seeds[owners], self._starts[owners]
         rounds = None if purpose in (Purpose.TOKEN, Purpose.POSITION) else starts
-        return seeds, starts + levels, purpose, self._store.vocab_size, self._store.device, rounds
+        return Numbers(seeds=seeds, positions=starts + levels, purpose=purpose, rounds=rounds)
 
     def uniform(self, purpose: Purpose, owners: Ints, levels: Ints) -> NDArray[np.float64]:
         """[R] in [0, 1)."""
-        starts = self._starts[owners]
-        return uniform(row_keys(self._seeds[owners], starts + levels, purpose, starts))
+        return uniform(self._numbers(purpose, owners, levels).keys())
 
 
 @dataclass(frozen=True, slots=True)

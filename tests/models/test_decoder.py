@@ -220,3 +220,25 @@ def _in_pieces(decoder, cache, row, tokens, size):
 
 def _text(length):
     return np.random.default_rng(9).integers(0, VOCABULARY, length)
+
+
+@pytest.mark.skipif(not compiled(), reason="no compiled kernels here")
+@pytest.mark.parametrize(
+    ("counts", "depths", "tokens", "told"),
+    [
+        ([2], [0], [5], "row 0: 2 nodes"),
+        ([1], [0, 1], [5, 6], "nodes of all rows: 1; wanted: 2"),
+        ([2], [0, 1], [5], "tokens: 1; wanted: 2"),
+    ],
+)
+def test_a_batch_that_does_not_fit_together_is_refused(counts, depths, tokens, told):
+    decoder = Decoder.from_config(CONFIG)
+    batch = Batch(
+        rows=np.array([0]),
+        counts=np.array(counts),
+        depths=np.array(depths),
+        tokens=np.array(tokens),
+        visible=(None,),
+    )
+    with pytest.raises(ValueError, match=told):
+        decoder.score(decoder.new_cache(1, 8), batch)

@@ -6,7 +6,7 @@ import torch
 from scipy.stats import chi2, kstest
 
 from models.kernels import compiled
-from models.noise import Purpose, gumbel, noise_rows, row_keys, uniform
+from models.noise import Numbers, Purpose, gumbel, row_keys, uniform
 
 CPU = torch.device("cpu")
 EULER_GAMMA = 0.5772156649
@@ -75,18 +75,19 @@ def test_compiled_noise_is_the_same_but_for_the_last_places(purpose):
     rng = np.random.default_rng(0)
     seeds, positions = rng.integers(0, 2**62, 300), rng.integers(0, 2**31, 300)
     rounds = None if purpose is Purpose.TOKEN else rng.integers(0, 2**31, 300)
-    found = noise_rows(seeds, positions, purpose, 2001, CPU, rounds)
+    numbers = Numbers(seeds=seeds, positions=positions, purpose=purpose, rounds=rounds)
+    found = numbers.gumbel(2001, CPU)
     keys = row_keys(seeds, positions, purpose, 0 if rounds is None else rounds)
     torch.testing.assert_close(found, gumbel(keys, 2001, CPU), rtol=1e-6, atol=1e-6)
-    alone = noise_rows(
-        seeds[7:8], positions[7:8], purpose, 10, CPU, None if rounds is None else rounds[7:8]
-    )
-    assert torch.equal(alone[0], found[7, :10])
+    one = slice(7, 8)
+    rounds = None if rounds is None else rounds[one]
+    alone = Numbers(seeds=seeds[one], positions=positions[one], purpose=purpose, rounds=rounds)
+    assert torch.equal(alone.gumbel(10, CPU)[0], found[7, :10])
 
 
 @pytest.mark.skipif(not compiled(), reason="no compiled kernels here")
 def test_compiled_noise_is_pinned():
-    found = noise_rows(np.array([1]), np.array([5]), Purpose.TOKEN, 200_000, CPU)
+    found = Numbers(seeds=np.array([1]), positions=np.array([5])).gumbel(200_000, CPU)
     expected = [1.0240864753723145, -0.57049161195755, 2.02681303024292, 1.4766987562179565]
     np.testing.assert_allclose(found[0, [0, 1, 2, 199_999]], expected, rtol=0, atol=1e-6)
 

@@ -4,21 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from models.noise import NoiseStore, Purpose, noise_rows
+from models.noise import NoiseStore, Numbers
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("arithmetic")
 LARGE, SMALL = 1 << 14, 1 << 9  # windows of 4 positions (so: none kept) and of 128
 
 
-def direct(seeds, positions, vocab_size):
-    return noise_rows(seeds, positions, Purpose.TOKEN, vocab_size, CPU)
-
-
 def check(store, seeds, positions):
-    seeds, positions = np.asarray(seeds), np.asarray(positions)
-    found = store.rows(seeds, positions)
-    assert torch.equal(found, direct(seeds, positions, store.vocab_size))
+    numbers = Numbers(seeds=np.asarray(seeds), positions=np.asarray(positions))
+    assert torch.equal(store.rows(numbers), numbers.gumbel(store.vocab_size, CPU))
 
 
 @pytest.mark.parametrize("vocab_size", [SMALL, LARGE])
@@ -70,7 +65,7 @@ def test_forgetting_frees_and_changes_nothing(vocab_size):
 
 def test_what_was_given_out_stays_as_it_was():
     store = NoiseStore(SMALL, CPU)
-    rows = store.rows(np.array([1, 2]), np.array([0, 0]))
+    rows = store.rows(Numbers(seeds=np.array([1, 2]), positions=np.array([0, 0])))
     kept = rows.clone()
     check(store, [1, 2, 3], [400, 400, 400])
     assert torch.equal(rows, kept)

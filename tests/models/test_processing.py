@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from models import kernels
-from models.noise import Purpose, compiled_draw, gumbel, row_keys
+from models.noise import NoiseStore, Numbers, Purpose, gumbel, row_keys
 from models.processing import Processor, keep_min_p, keep_top_k, keep_top_p
 from models.request import Request, Sampling
 from models.sequence import Sequence
@@ -145,15 +145,15 @@ def test_the_compiled_choice_is_the_same(vocab_size, ties):
     for seed in range(60):
         logits = random_logits(len(SETTINGS), vocab_size, seed, ties=ties)
         values = processor(logits, owners, np.zeros_like(owners))
-        seeds = np.full(len(owners), seed)
-        draw = compiled_draw(seeds, owners, Purpose.TOKEN, vocab_size, CPU)
-        expected = processor.choose(values, kernels.gumbel(draw), owners)
-        assert processor.draw(values, draw, owners).tolist() == expected.tolist()
+        numbers = Numbers(seeds=np.full(len(owners), seed), positions=owners)
+        expected = processor.choose(values, numbers.gumbel(vocab_size, CPU), owners)
+        found = processor.tokens(values, owners, numbers, NoiseStore(vocab_size, CPU))
+        assert found.tolist() == expected.tolist()
 
 
 @pytest.mark.skipif(not kernels.compiled(), reason="no compiled kernels here")
 def test_the_compiled_choice_takes_the_first_of_equals_and_no_excluded_token():
-    draw = compiled_draw(np.arange(3), np.arange(3), Purpose.TOKEN, 21, CPU)
+    draw = Numbers(seeds=np.arange(3), positions=np.arange(3)).compiled(21, CPU)
     flat, some = torch.zeros(3, 21), torch.full((3, 21), -torch.inf)
     some[:, 20] = -5.0
     assert kernels.choose(draw, flat, np.zeros(3, dtype=np.bool_)).tolist() == [0, 0, 0]
