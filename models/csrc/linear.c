@@ -10,7 +10,10 @@
 #include "kernels.h"
 #include "tile.h"
 
-enum { CHUNK = 512 }; /* inputs of a block that stay in the first cache for all groups of rows */
+enum {
+    CHUNK = 512, /* inputs of a block that stay in the first cache for all groups of a slab */
+    SLAB = 48,   /* rows whose chunk stays in the second cache for all blocks */
+};
 
 /* One thread's blocks: few rows read all of them once, many rows one chunk of one after another. */
 INLINE void span(int kind, Size rows, Size depth, const float *x, const char *w, Size blocks,
@@ -20,14 +23,24 @@ INLINE void span(int kind, Size rows, Size depth, const float *x, const char *w,
         group(kind, rows, x, depth, w, depth * line, line, blocks, sums, sums_row, depth, 1);
         return;
     }
-    for (Size b = 0; b < blocks; b++, w += depth * line, sums += BLOCK)
-        for (Size k = 0; k < depth; k += CHUNK)
+    for (Size k = 0; k < depth; k += CHUNK)
+        for (Size b = 0; b < blocks; b++)
             for (Size g = 0; g < groups; g++) {
                 Size from = rows * g / groups, to = rows * (g + 1) / groups;
-                group(kind, to - from, x + from * depth + k, depth, w + k * line, 0, line, 1,
-                      sums + from * sums_row, sums_row, depth - k < CHUNK ? depth - k : CHUNK,
-                      k == 0);
+                group(kind, to - from, x + from * depth + k, depth, w + (b * depth + k) * line, 0,
+                      line, 1, sums + from * sums_row + b * BLOCK, sums_row,
+                      depth - k < CHUNK ? depth - k : CHUNK, k == 0);
             }
+}
+
+/* `span` of many rows, a slab after another. */
+INLINE void slabs(int kind, Size rows, Size depth, const float *x, const char *w, Size blocks,
+                  float *sums, Size sums_row) {
+    const Size count = (rows + SLAB - 1) / SLAB;
+    for (Size s = 0; s < count; s++) {
+        Size from = rows * s / count, to = rows * (s + 1) / count;
+        span(kind, to - from, depth, x + from * depth, w, blocks, sums + from * sums_row, sums_row);
+    }
 }
 
 /* y[rows, from:to] = sums + bias + y, the last two if asked. */
@@ -69,9 +82,9 @@ int linear(int stored, int kind, int result, Size rows, Size inputs, Size output
         Size from = blocks * own / count, to = blocks * (own + 1) / count;
         const char *part = w + from * inputs * BLOCK * size_of(stored);
         float *its = sums + from * BLOCK;
-        if (stored == FLOAT32) span(FLOAT32, rows, inputs, wide, part, to - from, its, width);
-        else if (stored == BFLOAT16) span(BFLOAT16, rows, inputs, wide, part, to - from, its, width);
-        else span(FLOAT16, rows, inputs, wide, part, to - from, its, width);
+        if (stored == FLOAT32) slabs(FLOAT32, rows, inputs, wide, part, to - from, its, width);
+        else if (stored == BFLOAT16) slabs(BFLOAT16, rows, inputs, wide, part, to - from, its, width);
+        else slabs(FLOAT16, rows, inputs, wide, part, to - from, its, width);
         if (!direct)
             finish(result, rows, outputs, sums, width, bias, y, add, from * BLOCK, to * BLOCK);
     }
