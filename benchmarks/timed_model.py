@@ -8,7 +8,7 @@ from models.target import Cache, Target
 
 
 class TimedModel:
-    """Everything of the model it holds, and the seconds its `score` took."""
+    """Everything of the model it holds, and the seconds its passes took."""
 
     def __init__(self, model: Target) -> None:
         self._model = model
@@ -23,3 +23,10 @@ class TimedModel:
         scores = self._model.score(cache, batch, hidden=hidden)
         self.seconds += time.perf_counter() - began
         return scores
+
+    def choose_chain(self, *arguments: Any) -> Any:
+        """Timed."""
+        began = time.perf_counter()
+        chosen = self._model.choose_chain(*arguments)  # type: ignore[attr-defined]
+        self.seconds += time.perf_counter() - began
+        return chosen

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
+Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 VECTOR = -1  # in place of a token: the node reads its row of `inputs`
 

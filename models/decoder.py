@@ -9,12 +9,12 @@ import torch
 from torch.nn import functional as F
 
 from models.attention_torch import TorchAttention
-from models.batch import VECTOR, Batch, Scores
+from models.batch import VECTOR, Batch, Ints, Scores
 from models.cache import KVCache
 from models.config import DecoderConfig
 from models.errors import UnsupportedCheckpoint
 from models.heads import Heads
-from models.kernels import rms_norm
+from models.kernels import Draw, Knobs, rms_norm
 from models.rotary import Rotary
 from models.schedule import RASTER, Schedule
 from models.stack import stack_of
@@ -119,6 +119,22 @@ class Decoder:
         else:
             self._stack.score(batch, cache, self.rotary, read, read.new_empty(0))
         return self._head(read, batch, hidden)
+
+    @property
+    def chooses_chains(self) -> bool:
+        """Whether `choose_chain` works here."""
+        return self._stack is not None and self._heads.window is None
+
+    def choose_chain(
+        self, cache: Cache, batch: Batch, draw: Draw, knobs: Knobs, depth: int
+    ) -> Ints:
+        """The model's own next `depth` tokens behind a batch of chains, in one call: [depth, B].
+
+        The entries of the batch, and of all tokens but the last, are left as scratch.
+        """
+        assert isinstance(cache, KVCache)
+        assert self._stack is not None
+        return self._stack.chain(batch, cache, self.rotary, draw, knobs, depth)
 
     def _run(self, x: torch.Tensor, batch: Batch, cache: KVCache) -> None:
         """All layers by torch's operations, in place."""

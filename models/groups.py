@@ -84,10 +84,12 @@ def choose(
     owners = groups.owners
     decided = np.array([canvas.num_generated for canvas in groups.canvases], dtype=np.int64)
     processed = processor(logits, owners, decided[owners])  # [W, V]
-    seeds = np.array([c.request.seed for c in groups.canvases], dtype=np.int64)
-    starts = np.array([c.num_prompt for c in groups.canvases], dtype=np.int64)
-    positions = np.concatenate([plan.positions for plan in groups.plans])
-    numbers = Numbers(seeds=seeds[owners], positions=starts[owners] + positions)
+    numbers = Numbers(
+        seeds=np.array([c.request.seed for c in groups.canvases], dtype=np.int64),
+        starts=np.array([c.num_prompt for c in groups.canvases], dtype=np.int64),
+        owners=owners,
+        levels=np.concatenate([plan.positions for plan in groups.plans]),
+    )
     tokens = processor.tokens(processed, owners, numbers, store)
     processor.observe(owners, tokens)
     return np.split(tokens, np.cumsum([len(plan.positions) for plan in groups.plans])[:-1])

@@ -6,7 +6,7 @@ and give a row the same bits whatever other rows there are. Letters: T tokens, I
 output width, D width (of a head, in attention), S slots, Hq and Hkv query and key heads.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.batch import Batch, Bools, Ints
+from models.batch import Batch, Bools, Floats, Ints
 from models.cache import KVCache
 from models.heads import Heads
 
@@ -144,6 +144,11 @@ class Nodes:
             torch.get_num_threads(),
         )
 
+    def of_model(self, width: int, eps: float) -> tuple[Any, ...]:
+        """The next ones of those that run all layers: of a model of this width and its norms."""
+        kv, floor = self.cache.kv, self.heads.eps * self.heads.width
+        return floor, eps * width, self.rotations(), kv.data_ptr(), kv.stride(0)
+
     def rotations(self) -> int:
         """The address of the table, or 0."""
         return 0 if self.table is None else self.table.data_ptr()
@@ -199,62 +204,61 @@ def score(
     assert x is None or (x.dtype == kv.dtype and x.is_contiguous())
     _kernels.score(
         *nodes.arguments(),
-        nodes.rotations(),
+        *nodes.of_model(width, eps),
         0 if x is None else x.data_ptr(),
-        kv.data_ptr(),
-        kv.stride(0),
         logits.data_ptr() if logits.numel() else 0,
         model,
         np.ascontiguousarray(batch.tokens) if x is None else None,
         batch.wanted,
-        nodes.heads.eps * nodes.heads.width,
-        eps * width,
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Draw:
-    """Which random numbers of models/noise.py: R rows of them, for a vocabulary of V.
-
-    `rounds` may be None, for 0; `words` [V] are the tokens' hashes.
-    """
-
-    seeds: Ints  # [R]
-    positions: Ints  # [R]
-    rounds: Ints | None  # [R]
-    purpose: int
-    words: torch.Tensor
-
-    def of(self, rows: Bools) -> "Draw":
-        """Some of the rows."""
-        rounds = None if self.rounds is None else self.rounds[rows]
-        return replace(self, seeds=self.seeds[rows], positions=self.positions[rows], rounds=rounds)
-
-    def arguments(self) -> tuple[Any, ...]:
-        """The first of the kernels that draw."""
-        seeds, positions = map(np.ascontiguousarray, (self.seeds, self.positions))
-        size, words = len(self.words), self.words.data_ptr()
-        return seeds, positions, self.rounds, self.purpose, size, words
+# Which random numbers, R rows of them: seeds [B], starts [B], owners [R], levels [R], whether they
+# are fresh every round, purpose, vocabulary, address of its hashes; see models/csrc/kernels.h.
+Draw = tuple[Ints, Ints, Ints, Ints, bool, int, int, int]
+# How B requests sample, each [B] or None where no request does so: noisy, 1 / temperature, top-k,
+# top-p, log min-p.
+Knobs = tuple[Bools, Floats | None, Ints | None, Floats | None, Floats | None]
 
 
 def gumbel(draw: Draw) -> torch.Tensor:
     """[R, V] float32 Gumbel noise."""
-    noise = torch.empty(len(draw.seeds), len(draw.words))
-    _kernels.gumbel(*draw.arguments(), noise.data_ptr(), torch.get_num_threads())
+    noise = torch.empty(len(draw[2]), draw[6])
+    _kernels.gumbel(*draw, noise.data_ptr(), torch.get_num_threads())
     return noise
 
 
-def choose(draw: Draw, values: torch.Tensor, noisy: Bools) -> Ints:
-    """[R] the token of the greatest of `values` [R, V], plus noise where a row is `noisy` [R].
+def choose(draw: Draw, knobs: Knobs, values: torch.Tensor) -> Ints:
+    """[R] the token of the greatest of `values` [R, V], with noise where its request is noisy.
 
-    The first of equals, as torch's argmax.
+    Among those that the request's filters keep; the first of equals, as torch's argmax.
     """
     assert values.dtype == torch.float32
-    assert values.shape == (len(draw.seeds), len(draw.words))
+    assert values.shape == (len(draw[2]), draw[6])
     values, tokens = values.contiguous(), np.empty(len(values), dtype=np.int64)
-    given = values.data_ptr(), torch.get_num_threads(), noisy, tokens
-    _kernels.choose(*draw.arguments(), *given)
+    _kernels.choose(*draw, *knobs, values.data_ptr(), torch.get_num_threads(), tokens)
     return tokens
+
+
+def chain(
+    nodes: Nodes, model: Ints, width: int, eps: float, draw: Draw, knobs: Knobs, depth: int
+) -> Ints:
+    """[depth, rows] tokens that the model itself chooses, one after another, behind a batch.
+
+    `draw` is for one position behind each row's end; for the rest see `score`.
+    """
+    batch = nodes.batch
+    chosen = np.empty((depth, len(batch.rows)), dtype=np.int64)
+    _kernels.chain(
+        *nodes.arguments(),
+        *nodes.of_model(width, eps),
+        model,
+        np.ascontiguousarray(batch.tokens),
+        chosen,
+        *draw,
+        *knobs,
+    )
+    return chosen
 
 
 def _narrowest(matrix: torch.Tensor) -> torch.Tensor:

@@ -108,31 +108,43 @@ def gumbel(keys: Words, vocab_size: int, device: torch.device) -> torch.Tensor:
     return u.neg_().log1p_().neg_().log_().neg_()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Numbers:
-    """Which random numbers are meant: R rows; `row_keys` says what their parts are."""
+    """Which random numbers are meant: R rows, `levels` positions behind the ends of B requests.
 
-    seeds: Ints  # [R]
-    positions: Ints  # [R]
+    `TOKEN` and `POSITION` numbers depend on seed and position alone. The other purposes are keyed
+    by the request's end too: a position that is drafted and judged again gets fresh numbers, and a
+    guess that is carried over to a later round is independent of what judges it.
+    """
+
+    seeds: Ints  # [B]
+    starts: Ints  # [B] the requests' ends
+    owners: Ints  # [R] the request of each row
+    levels: Ints  # [R]
     purpose: Purpose = Purpose.TOKEN
-    rounds: Ints | None = None  # [R]; None: 0
+
+    @property
+    def fresh(self) -> bool:
+        """Whether they change from round to round."""
+        return self.purpose not in (Purpose.TOKEN, Purpose.POSITION)
+
+    @property
+    def positions(self) -> Ints:
+        """[R] absolute."""
+        where: Ints = self.starts[self.owners] + self.levels
+        return where
 
     def keys(self) -> Words:
         """[R] uint64."""
-        rounds = 0 if self.rounds is None else self.rounds
-        return row_keys(self.seeds, self.positions, self.purpose, rounds)
+        rounds = self.starts[self.owners] if self.fresh else 0
+        return row_keys(self.seeds[self.owners], self.positions, self.purpose, rounds)
 
     def compiled(self, vocab_size: int, device: torch.device) -> kernels.Draw | None:
         """What the compiled kernels draw; None where there are none."""
         if device.type != "cpu" or not kernels.compiled():
             return None
-        return kernels.Draw(
-            seeds=self.seeds,
-            positions=self.positions,
-            rounds=self.rounds,
-            purpose=self.purpose,
-            words=_token_words(vocab_size, device),
-        )
+        parts = self.seeds, self.starts, self.owners, self.levels, self.fresh, self.purpose
+        return *parts, vocab_size, _token_words(vocab_size, device).data_ptr()
 
     def gumbel(self, vocab_size: int, device: torch.device) -> torch.Tensor:
         """[R, V] float32 Gumbel noise."""
@@ -169,7 +181,7 @@ class NoiseStore:
         """[R, V] Gumbel noise."""
         if self._window < 8 or numbers.purpose is not Purpose.TOKEN:
             return numbers.gumbel(self.vocab_size, self.device)
-        seeds, positions = numbers.seeds, numbers.positions
+        seeds, positions = numbers.seeds[numbers.owners], numbers.positions
         slots = np.array([self._slot(seed) for seed in seeds.tolist()], dtype=np.int64)
         offsets = positions - self._begins[slots]
         if (offsets < 0).any() or (offsets >= self._window).any():

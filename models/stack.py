@@ -4,10 +4,10 @@ import numpy as np
 import torch
 
 from models.attention_compiled import nodes_of
-from models.batch import Batch
+from models.batch import Batch, Ints
 from models.cache import KVCache
 from models.heads import Heads
-from models.kernels import compiled, score
+from models.kernels import Draw, Knobs, chain, compiled, score
 from models.linear import Compiled, Linear
 from models.rotary import Rotary
 from models.weights import Layer, Weights
@@ -36,6 +36,13 @@ class Stack:
         """
         nodes = nodes_of(batch, cache, self._heads, rotary)
         score(nodes, self._model, self._width, self._eps, x, logits)
+
+    def chain(
+        self, batch: Batch, cache: KVCache, rotary: Rotary, draw: Draw, knobs: Knobs, depth: int
+    ) -> Ints:
+        """[depth, B] tokens that the model itself chooses behind a batch of chains."""
+        nodes = nodes_of(batch, cache, self._heads, rotary)
+        return chain(nodes, self._model, self._width, self._eps, draw, knobs, depth)
 
 
 def stack_of(weights: Weights, heads: Heads, eps: float, device: torch.device) -> Stack | None:

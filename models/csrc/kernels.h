@@ -60,19 +60,31 @@ typedef struct {
 int attend(const Shape *shape, const Nodes *nodes, const Turn *turn, const char *qkv,
            const float *norm, char *cache, char *y);
 
-/* Which random numbers: for seeds, positions and rounds [rows] (no rounds: 0) and the hashes `words`
-   [vocabulary] of the tokens. */
+/* Which random numbers: one row of them for a position `levels` behind the end `starts` of a request
+   `owners`; for `purpose`, and if `fresh` for the round that began at that end. `words` [vocabulary]
+   are the tokens' hashes. */
 typedef struct {
-    const Size *seeds, *positions, *rounds;
-    Size purpose, vocabulary;
+    const Size *seeds, *starts;  /* [requests] */
+    const Size *owners, *levels; /* [rows] */
+    Size fresh, purpose, vocabulary;
     const int32_t *words;
 } Draw;
+
+/* How the requests sample, [requests]; null where none of them does so. */
+typedef struct {
+    const unsigned char *noisy;
+    const float *inverse; /* 1 / temperature, 1 where it is 0 */
+    const Size *top_k;    /* 0: all */
+    const float *top_p;
+    const float *min_p; /* its logarithm */
+} Sampling;
 
 /* y [rows, vocabulary] = Gumbel noise. */
 void gumbel(const Draw *draw, Size rows, float *y, int threads);
 
-/* tokens [rows]: the greatest of values [rows, vocabulary], plus noise where a row is `noisy`. */
-void choose(const Draw *draw, Size rows, const float *values, const unsigned char *noisy,
+/* tokens [rows]: the greatest of values [rows, vocabulary], with noise where its request is `noisy`,
+   among those that the filters keep. `values` have been divided by the temperature. */
+void choose(const Draw *draw, const Sampling *sampling, Size rows, const float *values,
             Size *tokens, int threads);
 
 typedef struct {
@@ -99,5 +111,12 @@ typedef struct {
 int score(const Shape *shape, const Nodes *nodes, const Turn *turn, const Model *model, float floor,
           const Size *tokens, char *x, char *cache, Size layer_stride, const Size *wanted,
           Size num_wanted, float *logits);
+
+/* Chains of `depth` tokens that the model itself chooses, behind the nodes of a batch of chains: the
+   first pass reads `tokens` [nodes], each other one what was chosen before. chosen [depth, rows].
+   `draw` and `sampling` are for one position behind each row's end. False: no memory. */
+int chain(const Shape *shape, const Nodes *nodes, const Turn *turn, const Model *model, float floor,
+          const Size *tokens, char *cache, Size layer_stride, const Draw *draw,
+          const Sampling *sampling, Size depth, Size *chosen);
 
 #endif

@@ -37,6 +37,10 @@ static int open_view(PyObject *object, Size item, Py_buffer *view) {
     return 0;
 }
 
+static Size length_of(const Py_buffer *view) {
+    return view->obj ? view->len / view->itemsize : 0;
+}
+
 static int matches(Size count, Size wanted, const char *name) {
     if (count != wanted) PyErr_Format(PyExc_ValueError, "%s: %zd; wanted: %zd", name, count, wanted);
     return count == wanted;
@@ -160,7 +164,7 @@ static PyObject *call_attend(PyObject *self, PyObject *const *given, Size count)
 
 /* Whether all are from 0 to `limit` - 1. */
 static int within(const Py_buffer *numbers, Size limit, const char *name) {
-    const Size *values = numbers->buf, count = numbers->len / (Size)sizeof(Size);
+    const Size *values = numbers->buf, count = length_of(numbers);
     for (Size i = 0; i < count; i++)
         if (values[i] < 0 || values[i] >= limit) {
             PyErr_Format(PyExc_IndexError, "%s: %zd; wanted: 0 to %zd", name, values[i], limit - 1);
@@ -169,93 +173,173 @@ static int within(const Py_buffer *numbers, Size limit, const char *name) {
     return 1;
 }
 
+/* A model, and the tokens it reads. */
+typedef struct {
+    Py_buffer model, tokens;
+} Text;
+
+static int open_text(PyObject *const *given, const Batch *batch, Text *text) {
+    return open_view(given[0], sizeof(Size), &text->model) &&
+           open_view(given[1], sizeof(Size), &text->tokens) &&
+           within(&text->tokens, ((Model *)text->model.buf)->inputs, "tokens") &&
+           (!text->tokens.obj || matches(length_of(&text->tokens), batch->nodes.nodes, "tokens"));
+}
+
+static void close_text(Text *text) {
+    PyBuffer_Release(&text->model);
+    PyBuffer_Release(&text->tokens);
+}
+
 static PyObject *call_score(PyObject *self, PyObject *const *given, Size count) {
     Batch batch;
     Shape shape;
     Size v[5];
-    Py_buffer model = {0}, tokens = {0}, wanted = {0};
+    Text text = {0};
+    Py_buffer wanted = {0};
     int done = 0;
     if (!expect(count, BATCH + SHAPE + 10)) return NULL;
     PyObject *const *rest = given + BATCH + SHAPE;
-    Turn turn = {NULL, (float)PyFloat_AsDouble(rest[8])};
-    float floor = (float)PyFloat_AsDouble(rest[9]);
+    Turn turn = {NULL, (float)PyFloat_AsDouble(rest[0])};
+    float floor = (float)PyFloat_AsDouble(rest[1]);
     int valid = open_batch(given, &batch) && integers(given + BATCH, SHAPE, (Size *)&shape) &&
-                integers(rest, 5, v) && open_view(rest[5], sizeof(Size), &model) &&
-                open_view(rest[6], sizeof(Size), &tokens) &&
-                open_view(rest[7], sizeof(Size), &wanted) && !PyErr_Occurred();
-    const Size all = batch.nodes.nodes;
-    valid = valid && within(&tokens, ((Model *)model.buf)->inputs, "tokens") &&
-            within(&wanted, all, "wanted") &&
-            (!tokens.obj || matches(tokens.len / (Size)sizeof(Size), all, "tokens"));
+                !PyErr_Occurred() && integers(rest + 2, 5, v) && open_text(rest + 7, &batch, &text) &&
+                open_view(rest[9], sizeof(Size), &wanted) &&
+                within(&wanted, batch.nodes.nodes, "wanted");
     if (valid) {
         turn.table = (const float *)v[0];
         Py_BEGIN_ALLOW_THREADS
-        done = score(&shape, &batch.nodes, &turn, model.buf, floor, tokens.buf, (char *)v[1],
-                     (char *)v[2], v[3], wanted.buf,
-                     wanted.obj ? wanted.len / (Size)sizeof(Size) : all, (float *)v[4]);
+        done = score(&shape, &batch.nodes, &turn, text.model.buf, floor, text.tokens.buf,
+                     (char *)v[3], (char *)v[1], v[2], wanted.buf,
+                     wanted.obj ? length_of(&wanted) : batch.nodes.nodes, (float *)v[4]);
         Py_END_ALLOW_THREADS
     }
     close_batch(&batch);
-    PyBuffer_Release(&model);
-    PyBuffer_Release(&tokens);
+    close_text(&text);
     PyBuffer_Release(&wanted);
     return valid ? finished(done) : NULL;
 }
 
-/* seeds, positions, rounds or None; purpose, vocabulary, words: the first arguments of both. */
-enum { DRAW = 6 };
+/* seeds, starts, owners, levels; fresh, purpose, vocabulary, words. */
+enum { ARRAYS = 4, DRAW = 8 };
 
 static int open_draw(PyObject *const *given, Draw *draw, Py_buffer *views) {
-    Size v[3];
-    memset(views, 0, 3 * sizeof *views);
-    for (int i = 0; i < 3; i++)
+    Size v[DRAW - ARRAYS];
+    memset(views, 0, ARRAYS * sizeof *views);
+    for (int i = 0; i < ARRAYS; i++)
         if (!open_view(given[i], sizeof(Size), views + i)) return 0;
-    if (!integers(given + 3, 3, v)) return 0;
-    if (views[0].len != views[1].len || (views[2].obj && views[2].len != views[0].len)) {
-        PyErr_SetString(PyExc_ValueError, "seeds, positions and rounds differ in length");
-        return 0;
-    }
-    *draw = (Draw){views[0].buf, views[1].buf, views[2].buf, v[0], v[1], (const int32_t *)v[2]};
-    return 1;
+    *draw = (Draw){views[0].buf, views[1].buf, views[2].buf, views[3].buf, 0, 0, 0, NULL};
+    if (!integers(given + ARRAYS, DRAW - ARRAYS, v)) return 0;
+    draw->fresh = v[0], draw->purpose = v[1], draw->vocabulary = v[2];
+    draw->words = (const int32_t *)v[3];
+    return matches(length_of(views + 1), length_of(views), "starts") &&
+           matches(length_of(views + 3), length_of(views + 2), "levels") &&
+           within(views + 2, length_of(views), "owners");
 }
 
 static PyObject *call_gumbel(PyObject *self, PyObject *const *given, Size count) {
-    Py_buffer views[3];
+    Py_buffer views[ARRAYS];
     Draw draw;
     Size v[2];
     if (!expect(count, DRAW + 2)) return NULL;
     int valid = open_draw(given, &draw, views) && integers(given + DRAW, 2, v);
     if (valid) {
         Py_BEGIN_ALLOW_THREADS
-        gumbel(&draw, views[0].len / (Size)sizeof(Size), (float *)v[0], (int)v[1]);
+        gumbel(&draw, length_of(views + 2), (float *)v[0], (int)v[1]);
         Py_END_ALLOW_THREADS
     }
-    for (int i = 0; i < 3; i++) PyBuffer_Release(views + i);
+    for (int i = 0; i < ARRAYS; i++) PyBuffer_Release(views + i);
     return valid ? finished(1) : NULL;
 }
 
-static PyObject *call_choose(PyObject *self, PyObject *const *given, Size count) {
-    Py_buffer views[3], noisy = {0}, tokens = {0};
+/* A draw, and how its requests sample: noisy, inverse, top_k, top_p, min_p or None. */
+enum { KNOBS = 5, CHOICE = DRAW + KNOBS };
+typedef struct {
     Draw draw;
+    Sampling sampling;
+    Py_buffer views[ARRAYS + KNOBS];
+} Choice;
+
+static int open_choice(PyObject *const *given, Choice *choice) {
+    static const Size items[KNOBS] = {1, sizeof(float), sizeof(Size), sizeof(float), sizeof(float)};
+    Py_buffer *knobs = choice->views + ARRAYS;
+    memset(choice, 0, sizeof *choice);
+    if (!open_draw(given, &choice->draw, choice->views)) return 0;
+    for (int i = 0; i < KNOBS; i++)
+        if (!open_view(given[DRAW + i], items[i], knobs + i) ||
+            (knobs[i].obj &&
+             !matches(length_of(knobs + i), length_of(choice->views), "settings of requests")))
+            return 0;
+    choice->sampling = (Sampling){knobs[0].buf, knobs[1].buf, knobs[2].buf, knobs[3].buf, knobs[4].buf};
+    return 1;
+}
+
+static void close_choice(Choice *choice) {
+    for (int i = 0; i < ARRAYS + KNOBS; i++) PyBuffer_Release(choice->views + i);
+}
+
+static PyObject *call_choose(PyObject *self, PyObject *const *given, Size count) {
+    Choice choice;
+    Py_buffer tokens = {0};
     Size v[2];
-    if (!expect(count, DRAW + 4)) return NULL;
-    int valid = open_draw(given, &draw, views) && integers(given + DRAW, 2, v) &&
-                open_view(given[DRAW + 2], 1, &noisy) &&
-                open_view(given[DRAW + 3], sizeof(Size), &tokens);
-    const Size rows = views[0].len / (Size)sizeof(Size);
-    if (valid && (noisy.len != rows || tokens.len != views[0].len)) {
-        PyErr_SetString(PyExc_ValueError, "seeds, noisy and tokens differ in length");
-        valid = 0;
-    }
+    if (!expect(count, CHOICE + 3)) return NULL;
+    PyObject *const *rest = given + CHOICE;
+    int valid = open_choice(given, &choice) && integers(rest, 2, v) &&
+                open_view(rest[2], sizeof(Size), &tokens) &&
+                matches(length_of(&tokens), length_of(choice.views + 2), "tokens");
     if (valid) {
         Py_BEGIN_ALLOW_THREADS
-        choose(&draw, rows, (const float *)v[0], noisy.buf, tokens.buf, (int)v[1]);
+        choose(&choice.draw, &choice.sampling, length_of(&tokens), (const float *)v[0], tokens.buf,
+               (int)v[1]);
         Py_END_ALLOW_THREADS
     }
-    for (int i = 0; i < 3; i++) PyBuffer_Release(views + i);
-    PyBuffer_Release(&noisy);
+    close_choice(&choice);
     PyBuffer_Release(&tokens);
     return valid ? finished(1) : NULL;
+}
+
+/* Whether a chain of `depth` nodes has room behind each row of the batch, and can be read. */
+static int has_room(const Batch *batch, const Choice *choice, Size depth, Size capacity) {
+    if (!matches(length_of(choice->views + 2), batch->nodes.rows, "owners")) return 0;
+    for (Size i = 0; i < batch->nodes.rows; i++) {
+        const Reader *reader = batch->readers + i;
+        if (reader->visible || reader->slot + reader->count + depth - 1 > capacity) {
+            PyErr_Format(PyExc_ValueError, "row %zd: no room for a chain of %zd", i, depth);
+            return 0;
+        }
+    }
+    return 1;
+}
+
+static PyObject *call_chain(PyObject *self, PyObject *const *given, Size count) {
+    Batch batch;
+    Choice choice = {0};
+    Shape shape;
+    Size v[3], capacity;
+    Text text = {0};
+    Py_buffer chosen = {0};
+    int done = 0;
+    if (!expect(count, BATCH + SHAPE + CHOICE + 8)) return NULL;
+    PyObject *const *rest = given + BATCH + SHAPE;
+    Turn turn = {NULL, (float)PyFloat_AsDouble(rest[0])};
+    float floor = (float)PyFloat_AsDouble(rest[1]);
+    int valid = open_batch(given, &batch) && integers(given + BATCH, SHAPE, (Size *)&shape) &&
+                !PyErr_Occurred() && integers(rest + 2, 3, v) && open_text(rest + 5, &batch, &text) &&
+                open_view(rest[7], sizeof(Size), &chosen) && open_choice(rest + 8, &choice) &&
+                integers(given + CAPACITY, 1, &capacity);
+    const Size depth = valid ? length_of(&chosen) / batch.nodes.rows : 0;
+    valid = valid && text.tokens.obj && has_room(&batch, &choice, depth, capacity);
+    if (valid) {
+        turn.table = (const float *)v[0];
+        Py_BEGIN_ALLOW_THREADS
+        done = chain(&shape, &batch.nodes, &turn, text.model.buf, floor, text.tokens.buf,
+                     (char *)v[1], v[2], &choice.draw, &choice.sampling, depth, chosen.buf);
+        Py_END_ALLOW_THREADS
+    }
+    close_batch(&batch);
+    close_text(&text);
+    close_choice(&choice);
+    PyBuffer_Release(&chosen);
+    return valid ? finished(done) : NULL;
 }
 
 #define METHOD(name, told) {#name, (PyCFunction)(void (*)(void))call_##name, METH_FASTCALL, told}
@@ -263,15 +347,18 @@ static PyObject *call_choose(PyObject *self, PyObject *const *given, Size count)
     "rows, counts, depths, lengths, scratch, visible, shared, capacity; kind, heads, "    \
     "kv_heads, width, row_stride, head_stride, value_offset, threads; "
 
+#define OF_A_MODEL "floors of heads, of x; table, cache, layer_stride, "
+#define OF_A_DRAW "seeds, starts, owners, levels; fresh, purpose, vocabulary, words; "
+#define OF_A_CHOICE OF_A_DRAW "noisy, inverse, top_k, top_p, min_p or None; "
+
 static PyMethodDef methods[] = {
     METHOD(linear, "stored, kind, result, rows, inputs, outputs, x, w, bias, y, add, threads"),
     METHOD(rms_norm, "kind, rows, width, x, weight, y, floor"),
     METHOD(attend, OF_A_BATCH "qkv, norm, table, cache, y; floor"),
-    METHOD(score, OF_A_BATCH "table, x, cache, layer_stride, logits; model, tokens, wanted; floors "
-                             "of heads, of x"),
-    METHOD(gumbel, "seeds, positions, rounds or None; purpose, vocabulary, words; y, threads"),
-    METHOD(choose, "seeds, positions, rounds or None; purpose, vocabulary, words; values, threads; "
-                   "noisy, tokens"),
+    METHOD(score, OF_A_BATCH OF_A_MODEL "x, logits; model, tokens, wanted"),
+    METHOD(chain, OF_A_BATCH OF_A_MODEL "model, tokens, chosen; " OF_A_CHOICE),
+    METHOD(gumbel, OF_A_DRAW "y, threads"),
+    METHOD(choose, OF_A_CHOICE "values, threads; tokens"),
     {NULL, NULL, 0, NULL},
 };
 

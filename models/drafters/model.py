@@ -7,6 +7,7 @@ g, so softmax(log q + g) says which tokens the target may choose in the draft's 
 """
 
 from collections.abc import Sequence as Several
+from typing import cast
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from models.draft import EMPTY, Draft, Shape, chain_draft
 from models.drafters.base import DraftContext, clip, useful_depth
 from models.noise import Purpose
 from models.sequence import Sequence
-from models.target import Target
+from models.target import ChainTarget, Target
 from models.verify.round import Commit, Round, children
 
 CHUNK = 256  # tokens of a long prompt read at once
@@ -57,28 +58,34 @@ class ModelDrafter:
         if depth == 0:
             return [EMPTY] * len(sequences)
         slots = np.array([self._slot(s) for s in sequences], dtype=np.int64)
-        logits = self._catch_up(sequences, slots)  # [B, V]
-        if shape.width == 1:
-            return self._chains(sequences, slots, logits, depth, context)
-        return self._trees(sequences, slots, logits, depth, shape, context)
+        news = self._catch_up(sequences, slots)
+        if shape.width > 1:
+            return self._trees(sequences, slots, self._read(news), depth, shape, context)
+        tokens, q = self._choose_at_once(news, depth, context), None
+        if tokens is None:
+            tokens, q = self._choose(sequences, slots, self._read(news), depth, context)
+        drafts = []
+        for b, sequence in enumerate(sequences):
+            self._fed[sequence.id] = chain_draft(tokens[b, : depth - 1])
+            count = useful_depth(sequence, shape)
+            row = None if q is None else q[b, :count]
+            drafts.append(chain_draft(tokens[b, :count], row))
+        return drafts
 
     def _slot(self, sequence: Sequence) -> int:
         if sequence.id not in self._slots:
             self._slots[sequence.id] = self._free.pop()
         return self._slots[sequence.id]
 
-    def _catch_up(self, sequences: Several[Sequence], slots: Ints) -> torch.Tensor:
-        """Keep what the target kept, read the tokens that are new: logits [B, V] after the last."""
+    def _catch_up(self, sequences: Several[Sequence], slots: Ints) -> Batch:
+        """Keep what the target kept; a pass over the tokens that are new, not yet run."""
         for sequence, slot in zip(sequences, slots.tolist(), strict=True):
             self._keep(sequence, slot)
             while len(sequence.tokens) - self._cache.lengths[slot] > CHUNK:
                 begin = int(self._cache.lengths[slot])
-                self._read([sequence.tokens[begin : begin + CHUNK]], np.array([slot]))
-        news = [
-            s.tokens[int(self._cache.lengths[slot]) :]
-            for s, slot in zip(sequences, slots.tolist(), strict=True)
-        ]
-        return self._read(news, slots)
+                self._read(_pass([sequence.tokens[begin : begin + CHUNK]], np.array([slot])))
+        begins = self._cache.lengths[slots].tolist()
+        return _pass([s.tokens[at:] for s, at in zip(sequences, begins, strict=True)], slots)
 
     def _keep(self, sequence: Sequence, slot: int) -> None:
         """Commit the fed guesses that came true."""
@@ -94,31 +101,41 @@ class ModelDrafter:
             path.append(node - 1)  # the fed nodes have no root among them
         self._cache.commit(slot, np.array(path, dtype=np.int64))
 
-    def _read(self, news: list[list[int]], slots: Ints) -> torch.Tensor:
+    def _read(self, batch: Batch) -> torch.Tensor:
         """Feed committed tokens and keep them; logits [B, V] after each row's last."""
-        counts = np.array([len(n) for n in news], dtype=np.int64)
-        batch = Batch(
-            rows=slots,
-            counts=counts,
-            tokens=np.concatenate([np.array(n, dtype=np.int64) for n in news]),
-            depths=np.concatenate([np.arange(c) for c in counts]),
-            visible=(None,) * len(news),
-            wanted=np.cumsum(counts) - 1,
-        )
         logits = self.model.score(self._cache, batch).logits
         self.passes += 1
-        for slot, count in zip(slots.tolist(), counts.tolist(), strict=True):
-            self._cache.commit(slot, np.arange(count))
+        self._commit(batch)
         return logits
 
-    def _chains(
+    def _commit(self, batch: Batch) -> None:
+        for slot, count in zip(batch.rows.tolist(), batch.counts.tolist(), strict=True):
+            self._cache.commit(slot, np.arange(count))
+
+    def _choose_at_once(self, news: Batch, depth: int, context: DraftContext) -> Ints | None:
+        """`_choose` in one call [B, K]; None where the model or the sampling needs more."""
+        if not getattr(self.model, "chooses_chains", False):
+            return None
+        if context.sampled or not context.processor.simple:
+            return None
+        levels = np.zeros(len(context.owners), dtype=np.int64)
+        draw = context.noise.draw(context.purpose, context.owners, levels)
+        assert draw is not None  # where the model has compiled kernels, the noise has them too
+        model = cast(ChainTarget, self.model)
+        chosen = model.choose_chain(self._cache, news, draw, context.processor.knobs, depth)
+        self.passes += depth
+        self._commit(news)
+        return chosen.T
+
+    def _choose(
         self,
         sequences: Several[Sequence],
         slots: Ints,
         logits: torch.Tensor,
         depth: int,
         context: DraftContext,
-    ) -> list[Draft]:
+    ) -> tuple[Ints, torch.Tensor | None]:
+        """Chains [B, K], and where a rule asks for it what they were drawn from, [B, K, V]."""
         processor, owners = context.processor, context.owners
         generated = np.array([s.num_generated for s in sequences])
         tokens = np.zeros((len(sequences), depth), dtype=np.int64)
@@ -134,14 +151,7 @@ class ModelDrafter:
                 logits = self._feed_chain(slots, tokens[:, level], level)
         for level in range(depth):
             processor.retract(owners, tokens[:, level])
-        q = torch.stack(probs, dim=1) if probs else None  # [B, K, V]
-        drafts = []
-        for b, sequence in enumerate(sequences):
-            self._fed[sequence.id] = chain_draft(tokens[b, : depth - 1])
-            count = useful_depth(sequence, Shape(depth=depth))
-            row = None if q is None else q[b, :count]
-            drafts.append(chain_draft(tokens[b, :count], row))
-        return drafts
+        return tokens, torch.stack(probs, dim=1) if probs else None
 
     def _feed_chain(self, slots: Ints, tokens: Ints, scratch: int) -> torch.Tensor:
         """Feed one token per row behind `scratch` others; logits [B, V]."""
@@ -202,6 +212,19 @@ class ModelDrafter:
         )
         self.passes += 1
         return self.model.score(self._cache, batch).logits
+
+
+def _pass(news: list[list[int]], slots: Ints) -> Batch:
+    """One pass over new tokens of every row; logits after the last ones are wanted."""
+    counts = np.array([len(n) for n in news], dtype=np.int64)
+    return Batch(
+        rows=slots,
+        counts=counts,
+        tokens=np.concatenate([np.array(n, dtype=np.int64) for n in news]),
+        depths=np.concatenate([np.arange(c) for c in counts]),
+        visible=(None,) * len(news),
+        wanted=np.cumsum(counts) - 1,
+    )
 
 
 def _noise(context: DraftContext, depth: int) -> Several[torch.Tensor] | Several[None]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from models.batch import Ints
 from models.draft import Draft, levels
+from models.kernels import Draw
 from models.noise import NoiseStore, Numbers, Purpose, uniform
 from models.processing import Processor
 from models.sequence import Sequence
@@ -20,9 +21,7 @@ from models.sequence import Sequence
 class RoundNoise:
     """The random numbers of one round, for positions counted from each request's end.
 
-    `TOKEN` and `POSITION` noise depend on seed and position alone. The other purposes are keyed by
-    the length at which the round began too: a position that is drafted and judged again gets fresh
-    numbers, and a guess that is carried over to a later round is independent of what judges it.
+    What they depend on besides: see `Numbers`.
     """
 
     def __init__(self, sequences: Several[Sequence], store: NoiseStore) -> None:
@@ -46,10 +45,15 @@ class RoundNoise:
         numbers = self._numbers(purpose, owners, levels)
         return processor.tokens(values, owners, numbers, self._store)
 
+    def draw(self, purpose: Purpose, owners: Ints, levels: Ints) -> Draw | None:
+        """The same numbers for compiled kernels; None where there are none."""
+        numbers = self._numbers(purpose, owners, levels)
+        return numbers.compiled(self._store.vocab_size, self._store.device)
+
     def _numbers(self, purpose: Purpose, owners: Ints, levels: Ints) -> Numbers:
-        seeds, starts = self._seeds[owners], self._starts[owners]
-        rounds = None if purpose in (Purpose.TOKEN, Purpose.POSITION) else starts
-        return Numbers(seeds=seeds, positions=starts + levels, purpose=purpose, rounds=rounds)
+        return Numbers(
+            seeds=self._seeds, starts=self._starts, owners=owners, levels=levels, purpose=purpose
+        )
 
     def uniform(self, purpose: Purpose, owners: Ints, levels: Ints) -> NDArray[np.float64]:
         """[R] in [0, 1)."""

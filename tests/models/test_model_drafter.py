@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from models.config import DecoderConfig
+from models.decoder import Decoder
 from models.draft import Shape
 from models.drafters import DraftContext, ModelDrafter
+from models.kernels import compiled
 from models.noise import NoiseStore
 from models.processing import Processor
 from models.request import Request, Sampling
@@ -123,3 +126,55 @@ def test_penalties_count_the_guesses_before_and_are_taken_back():
         assert draft.tokens.tolist() == [0, 1, 3, 4, 0]
     finally:
         DRAFT_MODEL.table = flat
+
+
+class LevelByLevel(Decoder):
+    """A decoder that leaves every choice to the drafter."""
+
+    chooses_chains = False
+
+
+@pytest.mark.usefixtures("arithmetic")
+@pytest.mark.parametrize("depth", [1, 2, 5])
+def test_a_chain_in_one_call_is_the_chain_level_by_level(depth):
+    """Ragged news, greedy and filtered requests, guesses kept and lost."""
+    config = DecoderConfig(
+        architecture="llama",
+        vocab_size=50,
+        width=32,
+        inner_width=48,
+        num_layers=2,
+        num_heads=4,
+        num_kv_heads=2,
+        head_dim=8,
+        context_length=1024,
+    )
+    models = [kind.from_config(config, seed=3) for kind in (Decoder, LevelByLevel)]
+    assert models[0].chooses_chains == compiled()
+    drafters = [ModelDrafter(model, rows=4, capacity=400) for model in models]
+    store, rng = NoiseStore(50, CPU), np.random.default_rng(0)
+    members = [
+        Sequence(
+            Request(
+                id=str(i),
+                prompt=tuple(n % 50 for n in range(1, 3 + 90 * i)),
+                sampling=Sampling(max_tokens=40 + i, **sampling),
+                seed=i,
+            )
+        )
+        for i, sampling in enumerate(SAMPLINGS)
+    ]
+    for _ in range(12):
+        processor = Processor(members, 50, CPU)
+        owners = rng.permutation(4)[: rng.integers(1, 5)]
+        context = DraftContext(processor, RoundNoise(members, store), owners, sampled=False)
+        asked = [members[b] for b in owners]
+        found = [drafter.propose(asked, Shape(depth=depth), context) for drafter in drafters]
+        for sequence, *drafts in zip(asked, *found, strict=True):
+            assert drafts[0].tokens.tolist() == drafts[1].tokens.tolist()
+            assert len(drafts[0]) == depth
+            kept = int(rng.integers(0, depth + 1))
+            for token in [*drafts[0].tokens[:kept].tolist(), int(rng.integers(0, 50))]:
+                sequence.append(token)
+    assert drafters[0].passes == drafters[1].passes
+    assert torch.equal(drafters[0]._cache.kv, drafters[1]._cache.kv)

@@ -6,7 +6,8 @@ import torch
 from scipy.stats import chi2, kstest
 
 from models.kernels import compiled
-from models.noise import Numbers, Purpose, gumbel, row_keys, uniform
+from models.noise import Purpose, gumbel, row_keys, uniform
+from tests.models.drawing import numbers_of
 
 CPU = torch.device("cpu")
 EULER_GAMMA = 0.5772156649
@@ -75,19 +76,19 @@ def test_compiled_noise_is_the_same_but_for_the_last_places(purpose):
     rng = np.random.default_rng(0)
     seeds, positions = rng.integers(0, 2**62, 300), rng.integers(0, 2**31, 300)
     rounds = None if purpose is Purpose.TOKEN else rng.integers(0, 2**31, 300)
-    numbers = Numbers(seeds=seeds, positions=positions, purpose=purpose, rounds=rounds)
+    numbers = numbers_of(seeds, positions, purpose, rounds)
     found = numbers.gumbel(2001, CPU)
     keys = row_keys(seeds, positions, purpose, 0 if rounds is None else rounds)
     torch.testing.assert_close(found, gumbel(keys, 2001, CPU), rtol=1e-6, atol=1e-6)
     one = slice(7, 8)
     rounds = None if rounds is None else rounds[one]
-    alone = Numbers(seeds=seeds[one], positions=positions[one], purpose=purpose, rounds=rounds)
+    alone = numbers_of(seeds[one], positions[one], purpose, rounds)
     assert torch.equal(alone.gumbel(10, CPU)[0], found[7, :10])
 
 
 @pytest.mark.skipif(not compiled(), reason="no compiled kernels here")
 def test_compiled_noise_is_pinned():
-    found = Numbers(seeds=np.array([1]), positions=np.array([5])).gumbel(200_000, CPU)
+    found = numbers_of([1], [5]).gumbel(200_000, CPU)
     expected = [1.0240864753723145, -0.57049161195755, 2.02681303024292, 1.4766987562179565]
     np.testing.assert_allclose(found[0, [0, 1, 2, 199_999]], expected, rtol=0, atol=1e-6)
 

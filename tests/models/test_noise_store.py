@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.noise import NoiseStore, Numbers
+from models.noise import NoiseStore
+from tests.models.drawing import numbers_of
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("arithmetic")
@@ -12,7 +13,7 @@ LARGE, SMALL = 1 << 14, 1 << 9  # windows of 4 positions (so: none kept) and of 
 
 
 def check(store, seeds, positions):
-    numbers = Numbers(seeds=np.asarray(seeds), positions=np.asarray(positions))
+    numbers = numbers_of(seeds, positions)
     assert torch.equal(store.rows(numbers), numbers.gumbel(store.vocab_size, CPU))
 
 
@@ -65,7 +66,7 @@ def test_forgetting_frees_and_changes_nothing(vocab_size):
 
 def test_what_was_given_out_stays_as_it_was():
     store = NoiseStore(SMALL, CPU)
-    rows = store.rows(Numbers(seeds=np.array([1, 2]), positions=np.array([0, 0])))
+    rows = store.rows(numbers_of([1, 2], [0, 0]))
     kept = rows.clone()
     check(store, [1, 2, 3], [400, 400, 400])
     assert torch.equal(rows, kept)

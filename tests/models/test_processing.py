@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from models import kernels
-from models.noise import NoiseStore, Numbers, Purpose, gumbel, row_keys
+from models.noise import NoiseStore, Purpose, gumbel, row_keys
 from models.processing import Processor, keep_min_p, keep_top_k, keep_top_p
 from models.request import Request, Sampling
 from models.sequence import Sequence
+from tests.models.drawing import numbers_of
 
 CPU = torch.device("cpu")
 
@@ -145,7 +146,7 @@ def test_the_compiled_choice_is_the_same(vocab_size, ties):
     for seed in range(60):
         logits = random_logits(len(SETTINGS), vocab_size, seed, ties=ties)
         values = processor(logits, owners, np.zeros_like(owners))
-        numbers = Numbers(seeds=np.full(len(owners), seed), positions=owners)
+        numbers = numbers_of(np.full(len(owners), seed), owners)
         expected = processor.choose(values, numbers.gumbel(vocab_size, CPU), owners)
         found = processor.tokens(values, owners, numbers, NoiseStore(vocab_size, CPU))
         assert found.tolist() == expected.tolist()
@@ -153,11 +154,12 @@ def test_the_compiled_choice_is_the_same(vocab_size, ties):
 
 @pytest.mark.skipif(not kernels.compiled(), reason="no compiled kernels here")
 def test_the_compiled_choice_takes_the_first_of_equals_and_no_excluded_token():
-    draw = Numbers(seeds=np.arange(3), positions=np.arange(3)).compiled(21, CPU)
+    draw = numbers_of(np.arange(3), np.arange(3)).compiled(21, CPU)
     flat, some = torch.zeros(3, 21), torch.full((3, 21), -torch.inf)
     some[:, 20] = -5.0
-    assert kernels.choose(draw, flat, np.zeros(3, dtype=np.bool_)).tolist() == [0, 0, 0]
-    assert kernels.choose(draw, some, np.ones(3, dtype=np.bool_)).tolist() == [20, 20, 20]
+    off = (None,) * 4
+    assert kernels.choose(draw, (np.zeros(3, dtype=np.bool_), *off), flat).tolist() == [0, 0, 0]
+    assert kernels.choose(draw, (np.ones(3, dtype=np.bool_), *off), some).tolist() == [20, 20, 20]
 
 
 def test_choose_keeps_to_the_nucleus_where_masses_meet_p_exactly():
@@ -341,9 +343,13 @@ def test_a_request_that_continues_counts_what_it_has():
     assert torch.equal(joined(logits, owner, owner), grown(logits, owner, owner))
 
 
+@pytest.mark.usefixtures("arithmetic")
 def test_elementwise_only_where_no_position_depends_on_another():
     assert processor_of(Sampling(), Sampling(temperature=0), vocab_size=4).elementwise
-    for sampling in (PENALISED[0], Sampling(top_k=2), Sampling(min_tokens=1)):
+    for sampling in (PENALISED[0], Sampling(min_tokens=1)):
         assert not processor_of(Sampling(), sampling, vocab_size=4).elementwise
+    # By torch filters are dear, and applied to the nodes that are reached.
+    filtered = processor_of(Sampling(), Sampling(top_k=2), vocab_size=4)
+    assert filtered.elementwise == kernels.compiled()
     greedy = Sampling(temperature=0, top_k=2)  # greedy requests ignore filters
     assert processor_of(greedy, vocab_size=4).elementwise
