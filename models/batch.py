@@ -4,6 +4,7 @@ Letters: B rows, T nodes of all rows packed one after the other, Q nodes of one 
 C width of a vector.
 """
 
+from collections.abc import Sequence as Several
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,12 +53,17 @@ class Scores:
 
 def chain(row: int, tokens: Ints, *, wanted: Ints | None = None) -> Batch:
     """A batch of one row whose nodes follow each other: a prompt's chunk, a draft chain."""
-    count = len(tokens)
+    return chains(np.array([row], dtype=np.int64), [tokens.tolist()], wanted=wanted)
+
+
+def chains(rows: Ints, texts: Several[Several[int]], *, wanted: Ints | None = None) -> Batch:
+    """A batch of rows [B], each with a chain of tokens."""
+    counts = [len(text) for text in texts]
     return Batch(
-        rows=np.array([row], dtype=np.int64),
-        counts=np.array([count], dtype=np.int64),
-        tokens=tokens,
-        depths=np.arange(count, dtype=np.int64),
-        visible=(None,),
+        rows=rows,
+        counts=np.array(counts, dtype=np.int64),
+        tokens=np.array([token for text in texts for token in text], dtype=np.int64),
+        depths=np.array([depth for count in counts for depth in range(count)], dtype=np.int64),
+        visible=(None,) * len(counts),
         wanted=wanted,
     )

@@ -3,15 +3,17 @@
 Letters: N nodes, V vocabulary.
 """
 
+from collections.abc import Sequence as Several
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 import torch
 
 from models.batch import Bools, Ints
 
-KNOWN_SHAPES = 4096  # whose depths and visibility are kept
+KNOWN_SHAPES = 4096  # of one draft, whose depths and visibility are kept
+KNOWN_FORMS = 64  # of a round's drafts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +51,7 @@ class Draft:
     @property
     def is_chain(self) -> bool:
         """Whether every node continues the one before it."""
-        return int(levels(self.parents)[-1]) == len(self.tokens)
+        return form_of([self]).visible[0] is None
 
 
 EMPTY = Draft(tokens=np.zeros(0, np.int64), parents=np.zeros(0, np.int64))
@@ -57,40 +59,81 @@ EMPTY = Draft(tokens=np.zeros(0, np.int64), parents=np.zeros(0, np.int64))
 
 def chain_draft(tokens: Ints, probs: torch.Tensor | None = None) -> Draft:
     """A draft with one branch."""
-    return Draft(tokens=tokens, parents=np.arange(-1, len(tokens) - 1), probs=probs)
+    return Draft(tokens=tokens, parents=_chain(len(tokens)), probs=probs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """How the drafts of B requests lie in one pass: T packed nodes, each request's root first.
+
+    Not to be written to.
+    """
+
+    counts: Ints  # [B] nodes of each request
+    starts: Ints  # [B] packed index of each root
+    owners: Ints  # [T] the request of each node
+    levels: Ints  # [T] depth of each node, the root's is 0
+    depths: tuple[int, ...]  # [B] of the drafts
+    visible: tuple[Bools | None, ...]  # [B] what the nodes see, None for chains
+
+
+def form_of(drafts: Several[Draft]) -> Form:
+    """The form of one round's drafts, made once for the same shapes."""
+    return _form(tuple([draft.parents.tobytes() for draft in drafts]))
 
 
 def depths(parents: Ints) -> Ints:
     """[N] number of tokens between each node and the root: 1 for the root's children."""
-    return levels(parents)[1:]
-
-
-def levels(parents: Ints) -> Ints:
-    """[N + 1] depths of all nodes, the root first: 0. Not to be written to."""
-    return _levels(tuple(parents.tolist()))
+    return _levels(parents.tobytes())[1:]
 
 
 def visibility(parents: Ints) -> Bools:
     """[N + 1, N + 1] bool, the root first: row i sees column j if j is i or an ancestor of it."""
-    return _visibility(tuple(parents.tolist()))
+    return _visibility(parents.tobytes())
 
 
 # The same few shapes come again and again, round after round.
 
 
+@cache
+def _chain(count: int) -> Ints:
+    parents = np.arange(-1, count - 1)
+    parents.flags.writeable = False
+    return parents
+
+
+@lru_cache(KNOWN_FORMS)
+def _form(parents: tuple[bytes, ...]) -> Form:
+    levels = [_levels(own) for own in parents]
+    counts = np.array([len(own) for own in levels], dtype=np.int64)
+    return Form(
+        counts=counts,
+        starts=np.cumsum(counts) - counts,
+        owners=np.repeat(np.arange(len(counts)), counts),
+        levels=np.concatenate(levels),
+        depths=tuple(int(own[-1]) for own in levels),
+        visible=tuple(
+            None if own[-1] == len(own) - 1 else _visibility(key)
+            for own, key in zip(levels, parents, strict=True)
+        ),
+    )
+
+
 @lru_cache(KNOWN_SHAPES)
-def _levels(parents: tuple[int, ...]) -> Ints:
-    out = np.zeros(len(parents) + 1, dtype=np.int64)
-    for i, parent in enumerate(parents):
+def _levels(parents: bytes) -> Ints:
+    known = np.frombuffer(parents, dtype=np.int64)
+    out = np.zeros(len(known) + 1, dtype=np.int64)
+    for i, parent in enumerate(known):
         out[i + 1] = out[parent + 1] + 1
     out.flags.writeable = False
     return out
 
 
 @lru_cache(KNOWN_SHAPES)
-def _visibility(parents: tuple[int, ...]) -> Bools:
-    out = np.eye(len(parents) + 1, dtype=np.bool_)
-    for i, parent in enumerate(parents):
+def _visibility(parents: bytes) -> Bools:
+    known = np.frombuffer(parents, dtype=np.int64)
+    out = np.eye(len(known) + 1, dtype=np.bool_)
+    for i, parent in enumerate(known):
         out[i + 1] |= out[parent + 1]
     out.flags.writeable = False
     return out

@@ -1,5 +1,7 @@
 """What a token loop counted and where its time went."""
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from itertools import zip_longest
 from typing import Any, Self
@@ -63,15 +65,32 @@ class Sums:
     """Figures while they are counted."""
 
     def __init__(self) -> None:
-        self._sums: dict[str, float | tuple[int, ...]] = {}
+        self._sums: Counter[str] = Counter()
+        self._drafted: list[int] = []  # by position
+        self._accepted: list[int] = []
 
-    def add(self, **values: float | tuple[int, ...]) -> None:
+    def add(self, **values: int) -> None:
         """Count by the figures' names."""
+        sums = self._sums
         for name, value in values.items():
-            if name in self._sums:
-                value = _sum(self._sums[name], value)
-            self._sums[name] = value
+            sums[name] += value
 
-    def figures(self) -> Figures:
-        """What was counted."""
-        return Figures(**self._sums)  # type: ignore[arg-type]
+    def add_draft(self, nodes: int, depth: int, accepted: int) -> None:
+        """A request had a draft; its first `accepted` levels were right."""
+        self.add(drafted=nodes, accepted=accepted)
+        more = [0] * (depth - len(self._drafted))
+        self._drafted += more
+        self._accepted += more
+        for level in range(depth):
+            self._drafted[level] += 1
+        for level in range(accepted):
+            self._accepted[level] += 1
+
+    def figures(self, seconds: Mapping[str, float]) -> Figures:
+        """What was counted, and where the time went."""
+        return Figures(
+            **self._sums,
+            **seconds,  # type: ignore[arg-type]
+            drafted_by_position=tuple(self._drafted),
+            accepted_by_position=tuple(self._accepted),
+        )

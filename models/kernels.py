@@ -235,7 +235,7 @@ def choose(draw: Draw, knobs: Knobs, values: torch.Tensor) -> Ints:
     """
     assert values.dtype == torch.float32
     assert values.shape == (len(draw[2]), draw[6])
-    values, tokens = values.contiguous(), np.empty(len(values), dtype=np.int64)
+    values, tokens = values.contiguous(), np.empty(len(draw[2]), dtype=np.int64)
     _kernels.choose(*draw, *knobs, values.data_ptr(), torch.get_num_threads(), tokens)
     return tokens
 

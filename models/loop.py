@@ -15,7 +15,7 @@ from typing import cast
 import numpy as np
 
 from models.admission import check_request
-from models.draft import EMPTY, NOTHING, Draft, Shape, levels
+from models.draft import EMPTY, NOTHING, Draft, Shape
 from models.drafters.base import DraftContext, Drafter
 from models.errors import InvalidRequest
 from models.feed import GroupTarget
@@ -111,10 +111,10 @@ class TokenLoop:
 
     def figures(self) -> Figures:
         """What was counted since the last reset."""
-        return self._sums.figures()
+        return self._sums.figures(self._marks.totals())
 
     def reset_figures(self) -> None:
-        self._sums = Sums()
+        self._sums, self._marks = Sums(), Stopwatch()
 
     def describe(self) -> dict[str, object]:
         """The target and how it runs, for summaries."""
@@ -152,7 +152,6 @@ class TokenLoop:
         results: list[Result] = []
         if self._rows.running:
             results = self._round() if self._groups is None else self._group_round(self._groups)
-        self._sums.add(**self._marks.totals())
         return results
 
     def _read_prompts(self) -> None:
@@ -257,36 +256,21 @@ class TokenLoop:
         self, round_: Round, commits: list[Commit], shape: Shape, drafting: list[int]
     ) -> None:
         """Count, tell the sizing and the drafter, record logprobs."""
-        accepted = drafted = 0
-        asked = set(drafting)
-        by_depth = np.zeros((2, max(shape.depth, 1)), dtype=np.int64)
-        for b, (sequence, draft, commit) in enumerate(
-            zip(round_.sequences, round_.drafts, commits, strict=True)
-        ):
+        asked, depths = set(drafting), round_.form.depths
+        for b, (sequence, commit) in enumerate(zip(round_.sequences, commits, strict=True)):
             sequence.rounds += 1
-            sequence.drafted += len(draft)
-            depth = int(levels(draft.parents)[-1])
             if b in asked:
-                self.sizing.observe(sequence, shape, depth, commit.num_accepted)
-            if depth:
-                by_depth[0, :depth] += 1
-                by_depth[1, : commit.num_accepted] += 1
-                accepted, drafted = accepted + commit.num_accepted, drafted + len(draft)
+                self.sizing.observe(sequence, shape, depths[b], commit.num_accepted)
+            if depths[b]:
+                nodes = len(round_.drafts[b])
+                sequence.drafted += nodes
+                self._sums.add_draft(nodes, depths[b], commit.num_accepted)
             if sequence.request.sampling.logprobs is not None:
                 sequence.logprobs += token_logprobs(round_, b, commit)
         if self.drafter is not None:
             self.drafter.observe(round_, commits)
-        width = shape.depth
-        self._sums.add(
-            rounds=1,
-            round_rows=len(commits),
-            target_passes=1,
-            tokens=sum(len(c.tokens) for c in commits),
-            accepted=accepted,
-            drafted=drafted,
-            drafted_by_position=tuple(by_depth[0, :width].tolist()),
-            accepted_by_position=tuple(by_depth[1, :width].tolist()),
-        )
+        tokens = sum([len(commit.tokens) for commit in commits])
+        self._sums.add(rounds=1, round_rows=len(commits), target_passes=1, tokens=tokens)
 
     def _book_transfer(self, part: str) -> None:
         """Move what a remote drafter spent on messages out of `part`."""

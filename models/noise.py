@@ -139,18 +139,6 @@ class Numbers:
         rounds = self.starts[self.owners] if self.fresh else 0
         return row_keys(self.seeds[self.owners], self.positions, self.purpose, rounds)
 
-    def compiled(self, vocab_size: int, device: torch.device) -> kernels.Draw | None:
-        """What the compiled kernels draw; None where there are none."""
-        if device.type != "cpu" or not kernels.compiled():
-            return None
-        parts = self.seeds, self.starts, self.owners, self.levels, self.fresh, self.purpose
-        return *parts, vocab_size, _token_words(vocab_size, device).data_ptr()
-
-    def gumbel(self, vocab_size: int, device: torch.device) -> torch.Tensor:
-        """[R, V] float32 Gumbel noise."""
-        draw = self.compiled(vocab_size, device)
-        return gumbel(self.keys(), vocab_size, device) if draw is None else kernels.gumbel(draw)
-
 
 class NoiseStore:
     """`TOKEN` noise drawn ahead: it depends on seed and position alone, so it can be kept.
@@ -164,8 +152,9 @@ class NoiseStore:
 
     def __init__(self, vocab_size: int, device: torch.device) -> None:
         self.vocab_size, self.device = vocab_size, device
-        direct = device.type == "cpu" and kernels.compiled()
-        self._window = 0 if direct else self.NUMBERS // vocab_size  # positions
+        self._direct = device.type == "cpu" and kernels.compiled()
+        self._words = _token_words(vocab_size, device).data_ptr() if self._direct else 0
+        self._window = 0 if self._direct else self.NUMBERS // vocab_size  # positions
         self._slots: dict[int, int] = {}  # by seed
         self._free: list[int] = []
         self._begins = np.zeros(0, dtype=np.int64)
@@ -177,16 +166,27 @@ class NoiseStore:
         if slot is not None:
             self._free.append(slot)
 
+    def draw(self, numbers: Numbers) -> kernels.Draw | None:
+        """The numbers for the compiled kernels; None where there are none."""
+        if not self._direct:
+            return None
+        n = numbers
+        parts = n.seeds, n.starts, n.owners, n.levels, n.fresh, n.purpose
+        return *parts, self.vocab_size, self._words
+
     def rows(self, numbers: Numbers) -> torch.Tensor:
-        """[R, V] Gumbel noise."""
+        """[R, V] float32 Gumbel noise."""
+        draw = self.draw(numbers)
+        if draw is not None:
+            return kernels.gumbel(draw)
         if self._window < 8 or numbers.purpose is not Purpose.TOKEN:
-            return numbers.gumbel(self.vocab_size, self.device)
+            return gumbel(numbers.keys(), self.vocab_size, self.device)
         seeds, positions = numbers.seeds[numbers.owners], numbers.positions
         slots = np.array([self._slot(seed) for seed in seeds.tolist()], dtype=np.int64)
         offsets = positions - self._begins[slots]
         if (offsets < 0).any() or (offsets >= self._window).any():
             if not self._refill(seeds, positions, slots):
-                return numbers.gumbel(self.vocab_size, self.device)
+                return gumbel(numbers.keys(), self.vocab_size, self.device)
             offsets = positions - self._begins[slots]
         index = slots * self._window + offsets
         if len(index) and (np.diff(index) == 1).all():  # a view instead of a copy

@@ -163,7 +163,7 @@ class Processor:
         self, values: torch.Tensor, owners: Ints, numbers: Numbers, store: NoiseStore
     ) -> Ints:
         """[R] `choose` with this noise, by the compiled kernel where there is one."""
-        draw = numbers.compiled(store.vocab_size, store.device)
+        draw = store.draw(numbers)
         if draw is not None:
             return choose(draw, self.knobs, values)
         noise = store.rows(numbers) if self.any_stochastic else None

@@ -1,4 +1,4 @@
-"""Where the time of a step went."""
+"""Where the time of steps went."""
 
 import time
 
@@ -8,17 +8,19 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = {}
-        self._last = 0.0
+        self._last = self._round = 0.0
 
     def start(self) -> None:
         """A new step begins."""
-        self._seconds, self._last = {}, time.perf_counter()
+        self._last, self._round = time.perf_counter(), 0.0
 
     def note(self, part: str) -> None:
         """Book the time since the last note."""
         now = time.perf_counter()
-        self._seconds[part] = self._seconds.get(part, 0.0) + now - self._last
-        self._last = now
+        seconds, self._last = now - self._last, now
+        self._seconds[part] = self._seconds.get(part, 0.0) + seconds
+        if part != "prefill":
+            self._round += seconds
 
     def shift(self, source: str, destination: str, seconds: float) -> None:
         """Book time noted under one part under another."""
@@ -28,8 +30,8 @@ class Stopwatch:
 
     def round_s(self) -> float:
         """Of the step so far, all but the reading of prompts."""
-        return sum(s for part, s in self._seconds.items() if part != "prefill")
+        return self._round
 
     def totals(self) -> dict[str, float]:
-        """Seconds by the names that figures have."""
+        """Seconds of all steps, by the names that figures have."""
         return {f"{part}_s": seconds for part, seconds in self._seconds.items()}

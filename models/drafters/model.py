@@ -7,12 +7,13 @@ g, so softmax(log q + g) says which tokens the target may choose in the draft's 
 """
 
 from collections.abc import Sequence as Several
+from itertools import accumulate
 from typing import cast
 
 import numpy as np
 import torch
 
-from models.batch import Batch, Bools, Ints
+from models.batch import Batch, Bools, Ints, chains
 from models.draft import EMPTY, Draft, Shape, chain_draft
 from models.drafters.base import DraftContext, clip, useful_depth
 from models.noise import Purpose
@@ -216,15 +217,8 @@ class ModelDrafter:
 
 def _pass(news: list[list[int]], slots: Ints) -> Batch:
     """One pass over new tokens of every row; logits after the last ones are wanted."""
-    counts = np.array([len(n) for n in news], dtype=np.int64)
-    return Batch(
-        rows=slots,
-        counts=counts,
-        tokens=np.concatenate([np.array(n, dtype=np.int64) for n in news]),
-        depths=np.concatenate([np.arange(c) for c in counts]),
-        visible=(None,) * len(news),
-        wanted=np.cumsum(counts) - 1,
-    )
+    ends = list(accumulate(map(len, news)))
+    return chains(slots, news, wanted=np.array(ends, dtype=np.int64) - 1)
 
 
 def _noise(context: DraftContext, depth: int) -> Several[torch.Tensor] | Several[None]:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from models.batch import Ints
-from models.draft import Draft, levels
+from models.draft import Draft, Form, form_of
 from models.kernels import Draw
 from models.noise import NoiseStore, Numbers, Purpose, uniform
 from models.processing import Processor
@@ -47,8 +47,7 @@ class RoundNoise:
 
     def draw(self, purpose: Purpose, owners: Ints, levels: Ints) -> Draw | None:
         """The same numbers for compiled kernels; None where there are none."""
-        numbers = self._numbers(purpose, owners, levels)
-        return numbers.compiled(self._store.vocab_size, self._store.device)
+        return self._store.draw(self._numbers(purpose, owners, levels))
 
     def _numbers(self, purpose: Purpose, owners: Ints, levels: Ints) -> Numbers:
         return Numbers(
@@ -60,7 +59,7 @@ class RoundNoise:
         return uniform(self._numbers(purpose, owners, levels).keys())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Round:
     """What a rule needs: the target's logits at every node, and how to process and draw."""
 
@@ -69,11 +68,15 @@ class Round:
     logits: torch.Tensor  # [T, V] float32
     processor: Processor
     noise: RoundNoise
-    starts: Ints = field(init=False)  # [B] packed index of each root
+    form: Form = field(init=False)
 
     def __post_init__(self) -> None:
-        sizes = np.array([len(d) + 1 for d in self.drafts], dtype=np.int64)
-        object.__setattr__(self, "starts", np.cumsum(sizes) - sizes)
+        self.form = form_of(self.drafts)
+
+    @property
+    def starts(self) -> Ints:
+        """[B] packed index of each root."""
+        return self.form.starts
 
     @property
     def generated(self) -> Ints:
@@ -82,10 +85,7 @@ class Round:
 
     def nodes(self) -> tuple[Ints, Ints]:
         """Owner and depth (the root's is 0) of every packed node: [T], [T]."""
-        if len(self.logits) == len(self.drafts):  # roots alone
-            return np.arange(len(self.drafts)), np.zeros(len(self.drafts), dtype=np.int64)
-        owners = np.repeat(np.arange(len(self.drafts)), [len(d) + 1 for d in self.drafts])
-        return owners, np.concatenate([levels(d.parents) for d in self.drafts])
+        return self.form.owners, self.form.levels
 
     def gather(self, indices: Ints) -> torch.Tensor:
         """[R, V] logits of packed nodes."""
@@ -149,6 +149,8 @@ def emit(round_: Round, b: int, tokens: list[int]) -> Commit:
 def children(draft: Draft) -> dict[tuple[int, int], int]:
     """(parent's scratch index, token) -> the child's scratch index; of equal twins the first."""
     out: dict[tuple[int, int], int] = {}
+    if not len(draft):
+        return out
     pairs = zip(draft.parents.tolist(), draft.tokens.tolist(), strict=True)
     for i, (parent, token) in enumerate(pairs):
         out.setdefault((parent + 1, token), i + 1)

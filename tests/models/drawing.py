@@ -1,8 +1,12 @@
 """Random numbers by seed and absolute position."""
 
 import numpy as np
+import torch
 
-from models.noise import Numbers, Purpose
+from models import kernels
+from models.noise import NoiseStore, Numbers, Purpose, gumbel
+
+CPU = torch.device("cpu")
 
 
 def numbers_of(seeds, positions, purpose=Purpose.TOKEN, rounds=None):
@@ -16,3 +20,9 @@ def numbers_of(seeds, positions, purpose=Purpose.TOKEN, rounds=None):
         levels=positions - starts,
         purpose=purpose,
     )
+
+
+def drawn(numbers, vocab_size):
+    """[R, V] Gumbel noise, drawn for this call alone."""
+    draw = NoiseStore(vocab_size, CPU).draw(numbers)
+    return gumbel(numbers.keys(), vocab_size, CPU) if draw is None else kernels.gumbel(draw)

@@ -7,7 +7,7 @@ from scipy.stats import chi2, kstest
 
 from models.kernels import compiled
 from models.noise import Purpose, gumbel, row_keys, uniform
-from tests.models.drawing import numbers_of
+from tests.models.drawing import drawn, numbers_of
 
 CPU = torch.device("cpu")
 EULER_GAMMA = 0.5772156649
@@ -77,18 +77,18 @@ def test_compiled_noise_is_the_same_but_for_the_last_places(purpose):
     seeds, positions = rng.integers(0, 2**62, 300), rng.integers(0, 2**31, 300)
     rounds = None if purpose is Purpose.TOKEN else rng.integers(0, 2**31, 300)
     numbers = numbers_of(seeds, positions, purpose, rounds)
-    found = numbers.gumbel(2001, CPU)
+    found = drawn(numbers, 2001)
     keys = row_keys(seeds, positions, purpose, 0 if rounds is None else rounds)
     torch.testing.assert_close(found, gumbel(keys, 2001, CPU), rtol=1e-6, atol=1e-6)
     one = slice(7, 8)
     rounds = None if rounds is None else rounds[one]
     alone = numbers_of(seeds[one], positions[one], purpose, rounds)
-    assert torch.equal(alone.gumbel(10, CPU)[0], found[7, :10])
+    assert torch.equal(drawn(alone, 10)[0], found[7, :10])
 
 
 @pytest.mark.skipif(not compiled(), reason="no compiled kernels here")
 def test_compiled_noise_is_pinned():
-    found = numbers_of([1], [5]).gumbel(200_000, CPU)
+    found = drawn(numbers_of([1], [5]), 200_000)
     expected = [1.0240864753723145, -0.57049161195755, 2.02681303024292, 1.4766987562179565]
     np.testing.assert_allclose(found[0, [0, 1, 2, 199_999]], expected, rtol=0, atol=1e-6)
 

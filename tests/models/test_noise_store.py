@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from models.noise import NoiseStore
-from tests.models.drawing import numbers_of
+from tests.models.drawing import drawn, numbers_of
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("arithmetic")
@@ -14,7 +14,7 @@ LARGE, SMALL = 1 << 14, 1 << 9  # windows of 4 positions (so: none kept) and of 
 
 def check(store, seeds, positions):
     numbers = numbers_of(seeds, positions)
-    assert torch.equal(store.rows(numbers), numbers.gumbel(store.vocab_size, CPU))
+    assert torch.equal(store.rows(numbers), drawn(numbers, store.vocab_size))
 
 
 @pytest.mark.parametrize("vocab_size", [SMALL, LARGE])

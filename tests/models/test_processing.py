@@ -147,14 +147,14 @@ def test_the_compiled_choice_is_the_same(vocab_size, ties):
         logits = random_logits(len(SETTINGS), vocab_size, seed, ties=ties)
         values = processor(logits, owners, np.zeros_like(owners))
         numbers = numbers_of(np.full(len(owners), seed), owners)
-        expected = processor.choose(values, numbers.gumbel(vocab_size, CPU), owners)
+        expected = processor.choose(values, NoiseStore(vocab_size, CPU).rows(numbers), owners)
         found = processor.tokens(values, owners, numbers, NoiseStore(vocab_size, CPU))
         assert found.tolist() == expected.tolist()
 
 
 @pytest.mark.skipif(not kernels.compiled(), reason="no compiled kernels here")
 def test_the_compiled_choice_takes_the_first_of_equals_and_no_excluded_token():
-    draw = numbers_of(np.arange(3), np.arange(3)).compiled(21, CPU)
+    draw = NoiseStore(21, CPU).draw(numbers_of(np.arange(3), np.arange(3)))
     flat, some = torch.zeros(3, 21), torch.full((3, 21), -torch.inf)
     some[:, 20] = -5.0
     off = (None,) * 4
