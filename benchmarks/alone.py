@@ -19,6 +19,8 @@ from pipelines.recipe import PLAIN, Recipe
 BATCH_GOAL, USELESS_GOAL, OVERHEAD_GOAL = 1.2, 0.97, 0.10
 BATCHES = (8, 16)
 LOOKUP = Recipe(drafter="lookup")
+AGAIN = "plain again"
+USELESS_TURNS = 4  # of every slice: the differences are small
 
 
 def batch(work: Work) -> Section:
@@ -57,6 +59,9 @@ def _batch_goal(setting: Setting, lines: Mapping[str, Measurement]) -> Goal:
 def useless(work: Work) -> Section:
     """What a drafter costs that is always wrong, when the controller decides."""
     section = Section(name="useless", title="Useless drafters")
+    section.notes.append(
+        "`plain again` is a second loop of the same kind: how far equal contestants differ here."
+    )
     with tempfile.TemporaryDirectory() as folder:
         untrained = save_random_draft(work.draft, Path(folder))
         for size in (1, BATCHES[0]):
@@ -66,10 +71,11 @@ def useless(work: Work) -> Section:
             recipe = Recipe(drafter=untrained, draft_width="auto")
             contestants = {
                 "plain": contestant(work, plain, setting),
+                AGAIN: ours(work, PLAIN, setting),
                 "uniform guesses (auto)": ours(work, LOOKUP, setting, drafter=guesser),
                 "untrained draft (auto)": ours(work, recipe, setting),
             }
-            turns = 2 * len(work.slices)
+            turns = USELESS_TURNS * len(work.slices)
             series = compete(f"useless, batch {size}", contestants, turns, threads=work.threads)
             lines = measured(series, setting)
             section.add(str(setting), list(lines.values()))
@@ -81,7 +87,7 @@ def useless(work: Work) -> Section:
                     why=made_of(line, lines["plain"]),
                 )
                 for name, line in lines.items()
-                if name != "plain"
+                if name not in ("plain", AGAIN)
             ]
     return section
 
