@@ -85,7 +85,7 @@ class TargetActor:
             return taken
 
     def figures(self) -> Figures:
-        """All that was counted since the start."""
+        """What was counted from the start until a request ended last."""
         with self._changed:
             return self._figures
 
@@ -104,7 +104,7 @@ class TargetActor:
         try:
             with torch.inference_mode():
                 while self._obey(loop):
-                    self._publish(loop.step(), loop.figures())
+                    self._publish(loop.step(), loop)
         except Exception as error:
             # Whatever broke the loop, its state can no longer be trusted: the pool is told.
             self._fail(f"{type(error).__name__}: {error}")
@@ -132,17 +132,17 @@ class TargetActor:
             except Exception as error:  # InvalidRequest, or what a request without sense leads to
                 refused.append(refusal(request.id, str(error)))
         if refused:
-            self._publish(refused, loop.figures())
+            self._publish(refused, loop)
 
     def _drop(self, loop: TokenLoop, ids: list[str]) -> None:
         for request_id in ids:
             loop.cancel(request_id)
 
-    def _publish(self, results: list[Result], figures: Figures) -> None:
-        with self._changed:
-            self._figures = figures
-            self._results += results
-            if results:
+    def _publish(self, results: list[Result], loop: TokenLoop) -> None:
+        if results:  # most steps have none, and figures take longer to add up than a step's locks
+            with self._changed:
+                self._figures = loop.figures()
+                self._results += results
                 self._changed.notify_all()
 
     def _fail(self, reason: str) -> None:
