@@ -3,7 +3,8 @@
 import time
 from typing import Any
 
-from models.batch import Batch, Scores
+from models.batch import Batch, Floats, Ints, Scores
+from models.kernels import Chooser
 from models.target import Cache, Target
 
 
@@ -24,9 +25,28 @@ class TimedModel:
         self.seconds += time.perf_counter() - began
         return scores
 
-    def choose_chain(self, *arguments: Any) -> Any:
+    def chooser(self, *arguments: Any) -> "TimedChooser":
+        """Timed."""
+        chooser = self._model.chooser(*arguments)  # type: ignore[attr-defined]
+        return TimedChooser(self, chooser)
+
+
+class TimedChooser:
+    """What drafts in one call: its seconds are the model's."""
+
+    def __init__(self, model: TimedModel, chooser: Chooser) -> None:
+        self._model, self._chooser = model, chooser
+
+    def chain(self, depth: int) -> Ints:
         """Timed."""
         began = time.perf_counter()
-        chosen = self._model.choose_chain(*arguments)  # type: ignore[attr-defined]
-        self.seconds += time.perf_counter() - began
+        chosen = self._chooser.chain(depth)
+        self._model.seconds += time.perf_counter() - began
         return chosen
+
+    def trees(self, width: int, depth: int) -> tuple[Ints, Ints, Floats]:
+        """Timed."""
+        began = time.perf_counter()
+        grown = self._chooser.trees(width, depth)
+        self._model.seconds += time.perf_counter() - began
+        return grown

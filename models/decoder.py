@@ -9,12 +9,12 @@ import torch
 from torch.nn import functional as F
 
 from models.attention_torch import TorchAttention
-from models.batch import VECTOR, Batch, Ints, Scores
+from models.batch import VECTOR, Batch, Scores
 from models.cache import KVCache
 from models.config import DecoderConfig
 from models.errors import UnsupportedCheckpoint
 from models.heads import Heads
-from models.kernels import Draw, Knobs, rms_norm
+from models.kernels import Chooser, Draw, Knobs, rms_norm
 from models.rotary import Rotary
 from models.schedule import RASTER, Schedule
 from models.stack import stack_of
@@ -121,20 +121,15 @@ class Decoder:
         return self._head(read, batch, hidden)
 
     @property
-    def chooses_chains(self) -> bool:
-        """Whether `choose_chain` works here."""
+    def chooses(self) -> bool:
+        """Whether there is a `chooser` here."""
         return self._stack is not None and self._heads.window is None
 
-    def choose_chain(
-        self, cache: Cache, batch: Batch, draw: Draw, knobs: Knobs, depth: int
-    ) -> Ints:
-        """The model's own next `depth` tokens behind a batch of chains, in one call: [depth, B].
-
-        The entries of the batch, and of all tokens but the last, are left as scratch.
-        """
+    def chooser(self, cache: Cache, batch: Batch, draw: Draw, knobs: Knobs) -> Chooser:
+        """What drafts the model's own choices behind a batch of chains; see `ChoosingTarget`."""
         assert isinstance(cache, KVCache)
         assert self._stack is not None
-        return self._stack.chain(batch, cache, self.rotary, draw, knobs, depth)
+        return self._stack.chooser(batch, cache, self.rotary, draw, knobs)
 
     def _run(self, x: torch.Tensor, batch: Batch, cache: KVCache) -> None:
         """All layers by torch's operations, in place."""

@@ -240,25 +240,36 @@ def choose(draw: Draw, knobs: Knobs, values: torch.Tensor) -> Ints:
     return tokens
 
 
-def chain(
-    nodes: Nodes, model: Ints, width: int, eps: float, draw: Draw, knobs: Knobs, depth: int
-) -> Ints:
-    """[depth, rows] tokens that the model itself chooses, one after another, behind a batch.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chooser:
+    """A draft model and how it chooses behind each row's end of a batch of chains."""
 
-    `draw` is for one position behind each row's end; for the rest see `score`.
-    """
-    batch = nodes.batch
-    chosen = np.empty((depth, len(batch.rows)), dtype=np.int64)
-    _kernels.chain(
-        *nodes.arguments(),
-        *nodes.of_model(width, eps),
-        model,
-        np.ascontiguousarray(batch.tokens),
-        chosen,
-        *draw,
-        *knobs,
-    )
-    return chosen
+    nodes: Nodes
+    model: Ints  # as in models/csrc/kernels.h
+    width: int
+    eps: float
+    draw: Draw
+    knobs: Knobs
+
+    def arguments(self) -> tuple[Any, ...]:
+        """The first of the kernels that draft."""
+        of_model = self.nodes.of_model(self.width, self.eps)
+        tokens = np.ascontiguousarray(self.nodes.batch.tokens)
+        return *self.nodes.arguments(), *of_model, self.model, tokens, *self.draw, *self.knobs
+
+    def chain(self, depth: int) -> Ints:
+        """[depth, rows] tokens that the model itself chooses, one after another."""
+        chosen = np.empty((depth, len(self.nodes.batch.rows)), dtype=np.int64)
+        _kernels.chain(*self.arguments(), chosen)
+        return chosen
+
+    def trees(self, width: int, depth: int) -> tuple[Ints, Ints, Floats]:
+        """[rows, N] tokens, parents and scores of trees: see models/drafters/tree.py."""
+        shape = len(self.nodes.batch.rows), width * depth
+        tokens, parents = np.empty(shape, dtype=np.int64), np.empty(shape, dtype=np.int64)
+        scores = np.empty(shape, dtype=np.float32)
+        _kernels.trees(*self.arguments(), width, tokens, parents, scores)
+        return tokens, parents, scores
 
 
 def _narrowest(matrix: torch.Tensor) -> torch.Tensor:

@@ -4,10 +4,10 @@ import numpy as np
 import torch
 
 from models.attention_compiled import nodes_of
-from models.batch import Batch, Ints
+from models.batch import Batch
 from models.cache import KVCache
 from models.heads import Heads
-from models.kernels import Draw, Knobs, chain, compiled, score
+from models.kernels import Chooser, Draw, Knobs, compiled, score
 from models.linear import Compiled, Linear
 from models.rotary import Rotary
 from models.weights import Layer, Weights
@@ -37,12 +37,18 @@ class Stack:
         nodes = nodes_of(batch, cache, self._heads, rotary)
         score(nodes, self._model, self._width, self._eps, x, logits)
 
-    def chain(
-        self, batch: Batch, cache: KVCache, rotary: Rotary, draw: Draw, knobs: Knobs, depth: int
-    ) -> Ints:
-        """[depth, B] tokens that the model itself chooses behind a batch of chains."""
-        nodes = nodes_of(batch, cache, self._heads, rotary)
-        return chain(nodes, self._model, self._width, self._eps, draw, knobs, depth)
+    def chooser(
+        self, batch: Batch, cache: KVCache, rotary: Rotary, draw: Draw, knobs: Knobs
+    ) -> Chooser:
+        """The model's own choices behind a batch of chains."""
+        return Chooser(
+            nodes=nodes_of(batch, cache, self._heads, rotary),
+            model=self._model,
+            width=self._width,
+            eps=self._eps,
+            draw=draw,
+            knobs=knobs,
+        )
 
 
 def stack_of(weights: Weights, heads: Heads, eps: float, device: torch.device) -> Stack | None:

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 
 from models.batch import Batch, Ints, Scores
-from models.kernels import Draw, Knobs
+from models.kernels import Chooser, Draw, Knobs
 from models.schedule import Schedule
 
 
@@ -61,18 +61,15 @@ class Target(Protocol):
         """Run the batch's nodes, leave their entries as scratch in the cache, return the logits."""
 
 
-class ChainTarget(Target, Protocol):
-    """A model that can also choose tokens by itself, one after another, in one call."""
+class ChoosingTarget(Target, Protocol):
+    """A model that can also choose tokens by itself, pass after pass, in one call."""
 
     @property
-    def chooses_chains(self) -> bool:
+    def chooses(self) -> bool:
         """Whether it can here."""
 
-    def choose_chain(
-        self, cache: Cache, batch: Batch, draw: Draw, knobs: Knobs, depth: int
-    ) -> Ints:
-        """The next `depth` tokens behind a batch of chains: [depth, B].
+    def chooser(self, cache: Cache, batch: Batch, draw: Draw, knobs: Knobs) -> Chooser:
+        """What does so behind a batch of chains; `draw` is for the position behind each row's end.
 
-        The entries of the batch, and of all tokens but the last, are left as scratch. `draw` is for
-        one position behind each row's end.
+        The entries of the batch, and of all tokens but the last level's, are left as scratch.
         """

@@ -87,6 +87,9 @@ void gumbel(const Draw *draw, Size rows, float *y, int threads);
 void choose(const Draw *draw, const Sampling *sampling, Size rows, const float *values,
             Size *tokens, int threads);
 
+/* ln of the sum of e^value. */
+float log_sum(const float *values, Size size);
+
 typedef struct {
     Size stored, outputs, packed, bias; /* the last two are addresses, or no bias: 0 */
 } Matrix;
@@ -112,11 +115,34 @@ int score(const Shape *shape, const Nodes *nodes, const Turn *turn, const Model 
           const Size *tokens, char *x, char *cache, Size layer_stride, const Size *wanted,
           Size num_wanted, float *logits);
 
-/* Chains of `depth` tokens that the model itself chooses, behind the nodes of a batch of chains: the
-   first pass reads `tokens` [nodes], each other one what was chosen before. chosen [depth, rows].
-   `draw` and `sampling` are for one position behind each row's end. False: no memory. */
-int chain(const Shape *shape, const Nodes *nodes, const Turn *turn, const Model *model, float floor,
-          const Size *tokens, char *cache, Size layer_stride, const Draw *draw,
-          const Sampling *sampling, Size depth, Size *chosen);
+/* A draft model, a batch of chains for it to read, and how it chooses behind each row's end: for the
+   first pass's arguments see `score`, for one position of each row `choose`. */
+typedef struct {
+    const Shape *shape;
+    const Nodes *nodes;
+    const Turn *turn;
+    const Model *model;
+    float floor;
+    const Size *tokens; /* [nodes] */
+    char *cache;
+    Size layer_stride;
+    const Draw *draw;
+    const Sampling *sampling;
+} Drafter;
+
+/* chosen [depth, rows]: tokens that the model chooses one after another. False: no memory. */
+int chain(const Drafter *by, Size depth, Size *chosen);
+
+/* Trees [rows, most] that grow by some nodes a level: their tokens, their parents or -1, and the
+   logarithm of their chance. */
+typedef struct {
+    Size most;
+    Size *tokens, *parents;
+    float *scores;
+} Tree;
+
+/* Of all children of a level's nodes the `width` likeliest, `depth` times: a child's chance is its
+   parent's times softmax(values + noise), see models/drafters/model.py. False: no memory. */
+int trees(const Drafter *by, Size width, Size depth, Tree *tree);
 
 #endif

@@ -297,13 +297,51 @@ static PyObject *call_choose(PyObject *self, PyObject *const *given, Size count)
     return valid ? finished(1) : NULL;
 }
 
-/* Whether a chain of `depth` nodes has room behind each row of the batch, and can be read. */
-static int has_room(const Batch *batch, const Choice *choice, Size depth, Size capacity) {
-    if (!matches(length_of(choice->views + 2), batch->nodes.rows, "owners")) return 0;
+/* All that a draft is made of. */
+typedef struct {
+    Batch batch;
+    Shape shape;
+    Turn turn;
+    Text text;
+    Choice choice;
+    Drafter by;
+} Draft;
+enum { DRAFT = BATCH + SHAPE + CHOICE + 7 };
+
+static int open_draft(PyObject *const *given, Draft *draft) {
+    PyObject *const *rest = given + BATCH + SHAPE;
+    Size v[3];
+    memset(draft, 0, sizeof *draft);
+    draft->turn.floor = (float)PyFloat_AsDouble(rest[0]);
+    const float floor = (float)PyFloat_AsDouble(rest[1]);
+    if (!open_batch(given, &draft->batch) ||
+        !integers(given + BATCH, SHAPE, (Size *)&draft->shape) || PyErr_Occurred() ||
+        !integers(rest + 2, 3, v) || !open_text(rest + 5, &draft->batch, &draft->text) ||
+        !open_choice(rest + 7, &draft->choice))
+        return 0;
+    draft->turn.table = (const float *)v[0];
+    draft->by = (Drafter){&draft->shape,          &draft->batch.nodes,   &draft->turn,
+                          draft->text.model.buf,  floor,                 draft->text.tokens.buf,
+                          (char *)v[1],           v[2],                  &draft->choice.draw,
+                          &draft->choice.sampling};
+    return matches(length_of(draft->choice.views + 2), draft->batch.nodes.rows, "owners") &&
+           (draft->text.tokens.obj || matches(0, draft->batch.nodes.nodes, "tokens"));
+}
+
+static void close_draft(Draft *draft) {
+    close_batch(&draft->batch);
+    close_text(&draft->text);
+    close_choice(&draft->choice);
+}
+
+/* Whether `nodes` more have room behind each row of the batch, all of them chains. */
+static int has_room(PyObject *const *given, const Batch *batch, Size nodes) {
+    Size capacity;
+    if (!integers(given + CAPACITY, 1, &capacity)) return 0;
     for (Size i = 0; i < batch->nodes.rows; i++) {
         const Reader *reader = batch->readers + i;
-        if (reader->visible || reader->slot + reader->count + depth - 1 > capacity) {
-            PyErr_Format(PyExc_ValueError, "row %zd: no room for a chain of %zd", i, depth);
+        if (reader->visible || reader->slot + reader->count + nodes > capacity) {
+            PyErr_Format(PyExc_ValueError, "row %zd: no room for %zd nodes more", i, nodes);
             return 0;
         }
     }
@@ -311,34 +349,49 @@ static int has_room(const Batch *batch, const Choice *choice, Size depth, Size c
 }
 
 static PyObject *call_chain(PyObject *self, PyObject *const *given, Size count) {
-    Batch batch;
-    Choice choice = {0};
-    Shape shape;
-    Size v[3], capacity;
-    Text text = {0};
+    Draft draft;
     Py_buffer chosen = {0};
     int done = 0;
-    if (!expect(count, BATCH + SHAPE + CHOICE + 8)) return NULL;
-    PyObject *const *rest = given + BATCH + SHAPE;
-    Turn turn = {NULL, (float)PyFloat_AsDouble(rest[0])};
-    float floor = (float)PyFloat_AsDouble(rest[1]);
-    int valid = open_batch(given, &batch) && integers(given + BATCH, SHAPE, (Size *)&shape) &&
-                !PyErr_Occurred() && integers(rest + 2, 3, v) && open_text(rest + 5, &batch, &text) &&
-                open_view(rest[7], sizeof(Size), &chosen) && open_choice(rest + 8, &choice) &&
-                integers(given + CAPACITY, 1, &capacity);
-    const Size depth = valid ? length_of(&chosen) / batch.nodes.rows : 0;
-    valid = valid && text.tokens.obj && has_room(&batch, &choice, depth, capacity);
+    if (!expect(count, DRAFT + 1)) return NULL;
+    int valid = open_draft(given, &draft) && open_view(given[DRAFT], sizeof(Size), &chosen);
+    const Size depth = valid ? length_of(&chosen) / draft.batch.nodes.rows : 0;
+    valid = valid && has_room(given, &draft.batch, depth - 1);
     if (valid) {
-        turn.table = (const float *)v[0];
         Py_BEGIN_ALLOW_THREADS
-        done = chain(&shape, &batch.nodes, &turn, text.model.buf, floor, text.tokens.buf,
-                     (char *)v[1], v[2], &choice.draw, &choice.sampling, depth, chosen.buf);
+        done = chain(&draft.by, depth, chosen.buf);
         Py_END_ALLOW_THREADS
     }
-    close_batch(&batch);
-    close_text(&text);
-    close_choice(&choice);
+    close_draft(&draft);
     PyBuffer_Release(&chosen);
+    return valid ? finished(done) : NULL;
+}
+
+static PyObject *call_trees(PyObject *self, PyObject *const *given, Size count) {
+    Draft draft;
+    Py_buffer views[3] = {{0}};
+    Size width;
+    int done = 0;
+    if (!expect(count, DRAFT + 4)) return NULL;
+    int valid = open_draft(given, &draft) && integers(given + DRAFT, 1, &width) &&
+                open_view(given[DRAFT + 1], sizeof(Size), views) &&
+                open_view(given[DRAFT + 2], sizeof(Size), views + 1) &&
+                open_view(given[DRAFT + 3], sizeof(float), views + 2) &&
+                matches(length_of(views + 1), length_of(views), "parents") &&
+                matches(length_of(views + 2), length_of(views), "scores");
+    const Size most = valid ? length_of(views) / draft.batch.nodes.rows : 0;
+    valid = valid && has_room(given, &draft.batch, most - width);
+    if (valid && (width < 1 || width > 8 || width > draft.choice.draw.vocabulary)) {
+        PyErr_Format(PyExc_ValueError, "width: %zd; wanted: 1 to 8, at most the vocabulary", width);
+        valid = 0;
+    }
+    if (valid) {
+        Tree tree = {most, views[0].buf, views[1].buf, views[2].buf};
+        Py_BEGIN_ALLOW_THREADS
+        done = trees(&draft.by, width, most / width, &tree);
+        Py_END_ALLOW_THREADS
+    }
+    close_draft(&draft);
+    for (int i = 0; i < 3; i++) PyBuffer_Release(views + i);
     return valid ? finished(done) : NULL;
 }
 
@@ -350,13 +403,15 @@ static PyObject *call_chain(PyObject *self, PyObject *const *given, Size count) 
 #define OF_A_MODEL "floors of heads, of x; table, cache, layer_stride, "
 #define OF_A_DRAW "seeds, starts, owners, levels; fresh, purpose, vocabulary, words; "
 #define OF_A_CHOICE OF_A_DRAW "noisy, inverse, top_k, top_p, min_p or None; "
+#define OF_A_DRAFT OF_A_BATCH OF_A_MODEL "model, tokens; " OF_A_CHOICE
 
 static PyMethodDef methods[] = {
     METHOD(linear, "stored, kind, result, rows, inputs, outputs, x, w, bias, y, add, threads"),
     METHOD(rms_norm, "kind, rows, width, x, weight, y, floor"),
     METHOD(attend, OF_A_BATCH "qkv, norm, table, cache, y; floor"),
     METHOD(score, OF_A_BATCH OF_A_MODEL "x, logits; model, tokens, wanted"),
-    METHOD(chain, OF_A_BATCH OF_A_MODEL "model, tokens, chosen; " OF_A_CHOICE),
+    METHOD(chain, OF_A_DRAFT "chosen"),
+    METHOD(trees, OF_A_DRAFT "width, tokens, parents, scores"),
     METHOD(gumbel, OF_A_DRAW "y, threads"),
     METHOD(choose, OF_A_CHOICE "values, threads; tokens"),
     {NULL, NULL, 0, NULL},

@@ -155,6 +155,11 @@ static double mass_above(const float *values, Size size, float most, float bound
     return each[0] + each[1] + each[2] + each[3];
 }
 
+float log_sum(const float *values, Size size) {
+    const float most = most_of(values, size);
+    return most + (float)log(mass_above(values, size, most, -INFINITY));
+}
+
 /* Floats as integers in the same order, and back: their own inverse. */
 static int32_t ordered(int32_t raw) { return raw ^ (raw >> 31 & 0x7FFFFFFF); }
 

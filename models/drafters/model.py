@@ -13,16 +13,17 @@ from typing import cast
 import numpy as np
 import torch
 
-from models.batch import Batch, Bools, Ints, chains
+from models.batch import Batch, Ints, chains
 from models.draft import EMPTY, Draft, Shape, chain_draft
 from models.drafters.base import DraftContext, clip, useful_depth
+from models.drafters.tree import Tree
+from models.kernels import Chooser
 from models.noise import Purpose
 from models.sequence import Sequence
-from models.target import ChainTarget, Target
+from models.target import ChoosingTarget, Target
 from models.verify.round import Commit, Round, children
 
 CHUNK = 256  # tokens of a long prompt read at once
-CHILDREN = 4  # continuations considered of one node: more never pays
 
 
 class ModelDrafter:
@@ -60,18 +61,23 @@ class ModelDrafter:
             return [EMPTY] * len(sequences)
         slots = np.array([self._slot(s) for s in sequences], dtype=np.int64)
         news = self._catch_up(sequences, slots)
+        chooser = self._chooser(news, context)
+        if chooser is not None:
+            self.passes += depth
         if shape.width > 1:
-            return self._trees(sequences, slots, self._read(news), depth, shape, context)
-        tokens, q = self._choose_at_once(news, depth, context), None
-        if tokens is None:
+            if chooser is not None:
+                tree = Tree.grown(shape.width, *chooser.trees(shape.width, depth))
+                self._commit(news)
+            else:
+                tree = self._grow(sequences, slots, self._read(news), depth, shape, context)
+            return self._cut(sequences, tree, depth, shape)
+        q = None
+        if chooser is not None:
+            tokens = chooser.chain(depth).T
+            self._commit(news)
+        else:
             tokens, q = self._choose(sequences, slots, self._read(news), depth, context)
-        drafts = []
-        for b, sequence in enumerate(sequences):
-            self._fed[sequence.id] = chain_draft(tokens[b, : depth - 1])
-            count = useful_depth(sequence, shape)
-            row = None if q is None else q[b, :count]
-            drafts.append(chain_draft(tokens[b, :count], row))
-        return drafts
+        return self._cut_chains(sequences, tokens, q, depth, shape)
 
     def _slot(self, sequence: Sequence) -> int:
         if sequence.id not in self._slots:
@@ -113,20 +119,17 @@ class ModelDrafter:
         for slot, count in zip(batch.rows.tolist(), batch.counts.tolist(), strict=True):
             self._cache.commit(slot, np.arange(count))
 
-    def _choose_at_once(self, news: Batch, depth: int, context: DraftContext) -> Ints | None:
-        """`_choose` in one call [B, K]; None where the model or the sampling needs more."""
-        if not getattr(self.model, "chooses_chains", False):
+    def _chooser(self, news: Batch, context: DraftContext) -> Chooser | None:
+        """What drafts in one call; None where the model or the sampling needs more."""
+        if not getattr(self.model, "chooses", False):
             return None
         if context.sampled or not context.processor.simple:
             return None
         levels = np.zeros(len(context.owners), dtype=np.int64)
         draw = context.noise.draw(context.purpose, context.owners, levels)
         assert draw is not None  # where the model has compiled kernels, the noise has them too
-        model = cast(ChainTarget, self.model)
-        chosen = model.choose_chain(self._cache, news, draw, context.processor.knobs, depth)
-        self.passes += depth
-        self._commit(news)
-        return chosen.T
+        model = cast(ChoosingTarget, self.model)
+        return model.chooser(self._cache, news, draw, context.processor.knobs)
 
     def _choose(
         self,
@@ -168,7 +171,24 @@ class ModelDrafter:
         self.passes += 1
         return self.model.score(self._cache, batch).logits
 
-    def _trees(
+    def _cut_chains(
+        self,
+        sequences: Several[Sequence],
+        tokens: Ints,
+        q: torch.Tensor | None,
+        depth: int,
+        shape: Shape,
+    ) -> list[Draft]:
+        """Each request's draft from chains [B, K], and what of them is in the cache."""
+        drafts = []
+        for b, sequence in enumerate(sequences):
+            self._fed[sequence.id] = chain_draft(tokens[b, : depth - 1])
+            count = useful_depth(sequence, shape)
+            row = None if q is None else q[b, :count]
+            drafts.append(chain_draft(tokens[b, :count], row))
+        return drafts
+
+    def _grow(
         self,
         sequences: Several[Sequence],
         slots: Ints,
@@ -176,7 +196,7 @@ class ModelDrafter:
         depth: int,
         shape: Shape,
         context: DraftContext,
-    ) -> list[Draft]:
+    ) -> Tree:
         tree = Tree(len(sequences), shape.width, depth)
         noise = _noise(context, depth)
         generated = np.array([s.num_generated for s in sequences])
@@ -190,9 +210,14 @@ class ModelDrafter:
             tree.grow(values.log_softmax(-1))
             if level + 1 < depth:
                 logits = self._feed_level(slots, tree)
-        drafts = []
+        return tree
+
+    def _cut(
+        self, sequences: Several[Sequence], tree: Tree, depth: int, shape: Shape
+    ) -> list[Draft]:
+        """Each request's draft from its tree, and what of that is in the cache."""
+        drafts, fed = [], tree.width * (depth - 1)
         for b, sequence in enumerate(sequences):
-            fed = tree.width * (depth - 1)
             self._fed[sequence.id] = Draft(
                 tokens=tree.tokens[b, :fed], parents=tree.parents[b, :fed]
             )
@@ -200,7 +225,7 @@ class ModelDrafter:
             drafts.append(clip(draft, useful_depth(sequence, shape), levels))
         return drafts
 
-    def _feed_level(self, slots: Ints, tree: "Tree") -> torch.Tensor:
+    def _feed_level(self, slots: Ints, tree: Tree) -> torch.Tensor:
         """Feed the tree's last level; logits [B * W, V]."""
         width, size = tree.width, tree.size
         batch = Batch(
@@ -233,51 +258,3 @@ def _noise(context: DraftContext, depth: int) -> Several[torch.Tensor] | Several
         greedy = torch.from_numpy(~processor.stochastic[owners]).to(rows.device)  # [B]
         rows = rows.masked_fill(greedy[:, None, None], 0.0)
     return rows.unbind(1)
-
-
-class Tree:
-    """B trees that grow by W nodes a level, up to N: tokens, parents, scores [B, N], visible."""
-
-    def __init__(self, batch: int, width: int, depth: int) -> None:
-        most = width * depth
-        self.width, self.size = width, 0  # nodes so far
-        self.tokens = np.zeros((batch, most), dtype=np.int64)
-        self.parents = np.zeros((batch, most), dtype=np.int64)
-        self.scores = np.zeros((batch, most), dtype=np.float32)
-        self.visible: Bools = np.zeros((batch, most, most), dtype=np.bool_)  # [B, N, N]
-        self.visible[:, np.arange(most), np.arange(most)] = True
-        self._rows = np.arange(batch)[:, None]  # [B, 1]
-
-    def grow(self, log_chance: torch.Tensor) -> None:
-        """Add the W likeliest children of the last level.
-
-        Args:
-            log_chance: [B * W, V] (at the root [B, V]): how likely the target is to choose each
-                token there, given that it came there.
-        """
-        batch, old = len(self.tokens), self.size
-        nodes = len(log_chance) // batch  # parents in each tree
-        fan = self.width if nodes == 1 else min(CHILDREN, self.width)
-        top = log_chance.topk(fan, dim=-1)
-        values = top.values.view(batch, nodes, fan).cpu().numpy()
-        tokens = top.indices.view(batch, nodes * fan).cpu().numpy()
-        if old:
-            values = values + self.scores[:, old - nodes : old, None]
-        values = values.reshape(batch, nodes * fan)
-        best = (-values).argsort(axis=1, kind="stable")[:, : self.width]  # [B, W]
-        parents = best // fan + (old - nodes if old else -1)
-        new = slice(old, old + self.width)
-        self.tokens[:, new] = tokens[self._rows, best]
-        self.parents[:, new] = parents
-        self.scores[:, new] = values[self._rows, best]
-        if old:
-            self.visible[:, new, :old] = self.visible[self._rows, parents, :old]
-        self.size += self.width
-
-    def best(self, b: int, budget: int) -> tuple[Draft, Ints]:
-        """The likeliest `budget` nodes of tree b (none beats its parent), and their depths."""
-        kept = np.sort(np.argsort(-self.scores[b, : self.size], kind="stable")[:budget])
-        place = np.full(self.size + 1, -1)
-        place[kept] = np.arange(len(kept))  # place[-1] stays -1: the root
-        parents = place[self.parents[b, kept]]
-        return Draft(tokens=self.tokens[b, kept], parents=parents), kept // self.width + 1

@@ -6,7 +6,7 @@ import torch
 
 from models.draft import NOTHING, Draft, Shape, chain_draft, depths, visibility
 from models.drafters.base import clip, useful_depth
-from models.drafters.model import Tree
+from models.drafters.tree import Tree
 from models.request import Request, Sampling
 from models.sequence import Sequence
 

@@ -132,6 +132,7 @@ def test_wrong_arguments_are_refused():
         ("gumbel", 10),
         ("choose", 16),
         ("chain", 37),
+        ("trees", 40),
     ):
         call = getattr(kernels._kernels, name)
         with pytest.raises(TypeError, match=f"wanted: {count}"):

@@ -131,13 +131,16 @@ def test_penalties_count_the_guesses_before_and_are_taken_back():
 class LevelByLevel(Decoder):
     """A decoder that leaves every choice to the drafter."""
 
-    chooses_chains = False
+    chooses = False
 
 
 @pytest.mark.usefixtures("arithmetic")
+@pytest.mark.parametrize("nodes", [0, 4])
+@pytest.mark.parametrize("width", [1, 2, 3, 8])
 @pytest.mark.parametrize("depth", [1, 2, 5])
-def test_a_chain_in_one_call_is_the_chain_level_by_level(depth):
+def test_drafts_in_one_call_are_those_level_by_level(depth, width, nodes):
     """Ragged news, greedy and filtered requests, guesses kept and lost."""
+    shape = Shape(depth=depth, width=width, nodes=nodes if width > 1 else 0)
     config = DecoderConfig(
         architecture="llama",
         vocab_size=50,
@@ -150,7 +153,7 @@ def test_a_chain_in_one_call_is_the_chain_level_by_level(depth):
         context_length=1024,
     )
     models = [kind.from_config(config, seed=3) for kind in (Decoder, LevelByLevel)]
-    assert models[0].chooses_chains == compiled()
+    assert models[0].chooses == compiled()
     drafters = [ModelDrafter(model, rows=4, capacity=400) for model in models]
     store, rng = NoiseStore(50, CPU), np.random.default_rng(0)
     members = [
@@ -169,12 +172,21 @@ def test_a_chain_in_one_call_is_the_chain_level_by_level(depth):
         owners = rng.permutation(4)[: rng.integers(1, 5)]
         context = DraftContext(processor, RoundNoise(members, store), owners, sampled=False)
         asked = [members[b] for b in owners]
-        found = [drafter.propose(asked, Shape(depth=depth), context) for drafter in drafters]
+        found = [drafter.propose(asked, shape, context) for drafter in drafters]
         for sequence, *drafts in zip(asked, *found, strict=True):
             assert drafts[0].tokens.tolist() == drafts[1].tokens.tolist()
-            assert len(drafts[0]) == depth
-            kept = int(rng.integers(0, depth + 1))
-            for token in [*drafts[0].tokens[:kept].tolist(), int(rng.integers(0, 50))]:
+            assert drafts[0].parents.tolist() == drafts[1].parents.tolist()
+            assert 0 < len(drafts[0]) <= shape.budget
+            for token in [*way(drafts[0], rng), int(rng.integers(0, 50))]:
                 sequence.append(token)
     assert drafters[0].passes == drafters[1].passes
     assert torch.equal(drafters[0]._cache.kv, drafters[1]._cache.kv)
+
+
+def way(draft, rng):
+    """The tokens from the root to one of the nodes, or none."""
+    node, tokens = int(rng.integers(-1, len(draft))), []
+    while node >= 0:
+        tokens.insert(0, int(draft.tokens[node]))
+        node = int(draft.parents[node])
+    return tokens

@@ -1,0 +1,73 @@
+"""Trees of a draft model's likely guesses, grown level by level.
+
+Letters: B sequences, W guesses a level, N nodes, V vocabulary.
+"""
+
+from typing import Self
+
+import numpy as np
+import torch
+
+from models.batch import Bools, Floats, Ints
+from models.draft import Draft
+
+CHILDREN = 4  # continuations considered of one node: more never pays
+
+
+class Tree:
+    """B trees that grow by W nodes a level, up to N: tokens, parents, scores [B, N], visible.
+
+    A node's score is the log of the chance that the target comes there.
+    """
+
+    def __init__(self, batch: int, width: int, depth: int) -> None:
+        most = width * depth
+        self.width, self.size = width, 0  # nodes so far
+        self.tokens = np.zeros((batch, most), dtype=np.int64)
+        self.parents = np.zeros((batch, most), dtype=np.int64)
+        self.scores = np.zeros((batch, most), dtype=np.float32)
+        self.visible: Bools = np.zeros((batch, most, most), dtype=np.bool_)  # [B, N, N]
+        self.visible[:, np.arange(most), np.arange(most)] = True
+        self._rows = np.arange(batch)[:, None]  # [B, 1]
+
+    @classmethod
+    def grown(cls, width: int, tokens: Ints, parents: Ints, scores: Floats) -> Self:
+        """Trees that stand already, [B, N] each."""
+        batch, size = tokens.shape
+        tree = cls(batch, width, size // width)
+        tree.tokens, tree.parents, tree.scores, tree.size = tokens, parents, scores, size
+        return tree
+
+    def grow(self, log_chance: torch.Tensor) -> None:
+        """Add the W likeliest children of the last level.
+
+        Args:
+            log_chance: [B * W, V] (at the root [B, V]): how likely the target is to choose each
+                token there, given that it came there.
+        """
+        batch, old = len(self.tokens), self.size
+        nodes = len(log_chance) // batch  # parents in each tree
+        fan = self.width if nodes == 1 else min(CHILDREN, self.width)
+        top = log_chance.topk(fan, dim=-1)
+        values = top.values.view(batch, nodes, fan).cpu().numpy()
+        tokens = top.indices.view(batch, nodes * fan).cpu().numpy()
+        if old:
+            values = values + self.scores[:, old - nodes : old, None]
+        values = values.reshape(batch, nodes * fan)
+        best = (-values).argsort(axis=1, kind="stable")[:, : self.width]  # [B, W]
+        parents = best // fan + (old - nodes if old else -1)
+        new = slice(old, old + self.width)
+        self.tokens[:, new] = tokens[self._rows, best]
+        self.parents[:, new] = parents
+        self.scores[:, new] = values[self._rows, best]
+        if old:
+            self.visible[:, new, :old] = self.visible[self._rows, parents, :old]
+        self.size += self.width
+
+    def best(self, b: int, budget: int) -> tuple[Draft, Ints]:
+        """The likeliest `budget` nodes of tree b (none beats its parent), and their depths."""
+        kept = np.sort(np.argsort(-self.scores[b, : self.size], kind="stable")[:budget])
+        place = np.full(self.size + 1, -1)
+        place[kept] = np.arange(len(kept))  # place[-1] stays -1: the root
+        parents = place[self.parents[b, kept]]
+        return Draft(tokens=self.tokens[b, kept], parents=parents), kept // self.width + 1
