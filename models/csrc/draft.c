@@ -97,7 +97,8 @@ int chain(const Drafter *by, Size depth, Size *chosen) {
     return done;
 }
 
-enum { CHILDREN = 4, WIDEST = 8 }; /* as models/drafters/model.py has them */
+enum { CHILDREN = 4, WIDEST = 8 }; /* as models/drafters/tree.py has them, and the sharpness */
+static const float SHARPNESS = 2.f;
 
 typedef struct {
     float value;
@@ -113,10 +114,11 @@ static Size insert(Guess *best, Size count, Size most, Guess guess) {
     return count < most ? count + 1 : count;
 }
 
-/* The `most` likeliest of softmax(values + noise), with log probabilities; noise may be null. */
+/* The `most` likeliest of softmax(sharpness * (values + noise)), with log probabilities; noise may be
+   null. */
 static Size likeliest(float *values, const float *noise, Size size, Size most, Guess *best) {
     Size count = 0;
-    for (Size v = 0; noise && v < size; v++) values[v] += noise[v];
+    for (Size v = 0; v < size; v++) values[v] = SHARPNESS * (noise ? values[v] + noise[v] : values[v]);
     for (Size v = 0; v < size; v += 8) { /* few blocks hold one */
         __m256 x = load_some(FLOAT32, (const char *)(values + v), size - v);
         __m256 bound = _mm256_set1_ps(count < most ? -INFINITY : best[count - 1].value);

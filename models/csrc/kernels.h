@@ -142,7 +142,8 @@ typedef struct {
 } Tree;
 
 /* Of all children of a level's nodes the `width` likeliest, `depth` times: a child's chance is its
-   parent's times softmax(values + noise), see models/drafters/model.py. False: no memory. */
+   parent's times softmax(sharpness * (values + noise)), see models/drafters/tree.py. False: no
+   memory. */
 int trees(const Drafter *by, Size width, Size depth, Tree *tree);
 
 #endif

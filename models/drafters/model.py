@@ -3,7 +3,7 @@
 Letters: B sequences, W guesses a level, V vocabulary. A tree is grown level by level: of all
 continuations of the last level the W likeliest stay. How likely a guess is to be the target's
 choice is read off the shared noise: under `match` both models take argmax(log p + g) with the same
-g, so softmax(log q + g) says which tokens the target may choose in the draft's stead.
+g, so softmax(s (log q + g)) says which tokens the target may choose in the draft's stead.
 """
 
 from collections.abc import Sequence as Several
@@ -16,7 +16,7 @@ import torch
 from models.batch import Batch, Ints, chains
 from models.draft import EMPTY, Draft, Shape, chain_draft
 from models.drafters.base import DraftContext, clip, useful_depth
-from models.drafters.tree import Tree
+from models.drafters.tree import SHARPNESS, Tree
 from models.kernels import Chooser
 from models.noise import Purpose
 from models.sequence import Sequence
@@ -207,7 +207,7 @@ class ModelDrafter:
             added = noise[level]
             if added is not None:
                 values = (values.view(len(added), width, -1) + added[:, None]).flatten(0, 1)
-            tree.grow(values.log_softmax(-1))
+            tree.grow((SHARPNESS * values).log_softmax(-1))
             if level + 1 < depth:
                 logits = self._feed_level(slots, tree)
         return tree
