@@ -16,15 +16,23 @@ from models.target import Cache, Target
 SIZES = (1, 2, 4, 6, 8, 12, 16, 24, 32, 64, 128)  # kernels work on rows in groups: it is no line
 REPEATS = 9
 REST_S = 3e-4  # of a round beside the passes, before any was seen
-CHAIN_S, TREE_S = 1e-4, 2e-4  # of a draft's level beside its pass
+# Of a draft's level beside its pass, in a chain and in a tree: where each pass is a call, and where
+# the whole draft is one.
+LEVEL_S, LEVEL_AT_ONCE_S = (1e-4, 2e-4), (2e-5, 8e-5)
 BELIEVED = 0.5  # of what the curves say that a drafted round costs beyond a plain one, at least
 
 
 class PassCost:
     """Seconds of a pass over n nodes: a measured curve."""
 
-    def __init__(self, sizes: tuple[int, ...], seconds: tuple[float, ...]) -> None:
-        self._sizes = sizes
+    def __init__(
+        self,
+        sizes: tuple[int, ...],
+        seconds: tuple[float, ...],
+        level_s: tuple[float, float] = LEVEL_S,
+    ) -> None:
+        """`level_s`: of a draft's level beside its pass, in a chain and in a tree."""
+        self._sizes, self.level_s = sizes, level_s
         # A wider pass that measured cheaper is noise; the curve must not reward it.
         self._seconds = tuple(accumulate(seconds, max))
 
@@ -87,7 +95,7 @@ class RoundCost:
         if self._draft is not None and shape.depth:
             # The first pass reads what was committed (two tokens or so), others a level each.
             seconds += self._draft(2 * rows) + (shape.depth - 1) * self._draft(shape.width * rows)
-            seconds += shape.depth * (CHAIN_S if shape.width == 1 else TREE_S)
+            seconds += shape.depth * self._draft.level_s[shape.width > 1]
         return seconds
 
     def _ratio(self, shape: Shape, rows: int) -> Ratio:
@@ -117,7 +125,10 @@ def measure(model: Target, *, context: int = 64, largest: int = SIZES[-1]) -> Pa
     cache = model.new_cache(1, context + largest)
     model.score(cache, _chain(context))
     cache.commit(0, np.arange(context))
-    return PassCost(sizes, tuple(_median(partial(_pass, model, cache, n)) for n in sizes))
+    seconds = tuple(_median(partial(_pass, model, cache, n)) for n in sizes)
+    return PassCost(
+        sizes, seconds, LEVEL_AT_ONCE_S if getattr(model, "chooses", False) else LEVEL_S
+    )
 
 
 def _pass(model: Target, cache: Cache, nodes: int) -> None:
