@@ -62,22 +62,19 @@ class ModelDrafter:
         slots = np.array([self._slot(s) for s in sequences], dtype=np.int64)
         news = self._catch_up(sequences, slots)
         chooser = self._chooser(news, context)
-        if chooser is not None:
-            self.passes += depth
-        if shape.width > 1:
-            if chooser is not None:
-                tree = Tree.grown(shape.width, *chooser.trees(shape.width, depth))
-                self._commit(news)
-            else:
-                tree = self._grow(sequences, slots, self._read(news), depth, shape, context)
-            return self._cut(sequences, tree, depth, shape)
-        q = None
-        if chooser is not None:
-            tokens = chooser.chain(depth).T
-            self._commit(news)
+        if chooser is None:
+            given = sequences, slots, self._read(news), depth
+            if shape.width == 1:
+                return self._cut_chains(sequences, *self._choose(*given, context), depth, shape)
+            return self._cut_trees(sequences, self._grow(*given, shape, context), depth, shape)
+        if shape.width == 1:
+            drafts = self._cut_chains(sequences, chooser.chain(depth).T, None, depth, shape)
         else:
-            tokens, q = self._choose(sequences, slots, self._read(news), depth, context)
-        return self._cut_chains(sequences, tokens, q, depth, shape)
+            tree = Tree.grown(shape.width, *chooser.trees(shape.width, depth))
+            drafts = self._cut_trees(sequences, tree, depth, shape)
+        self.passes += depth
+        self._commit(news)
+        return drafts
 
     def _slot(self, sequence: Sequence) -> int:
         if sequence.id not in self._slots:
@@ -212,7 +209,7 @@ class ModelDrafter:
                 logits = self._feed_level(slots, tree)
         return tree
 
-    def _cut(
+    def _cut_trees(
         self, sequences: Several[Sequence], tree: Tree, depth: int, shape: Shape
     ) -> list[Draft]:
         """Each request's draft from its tree, and what of that is in the cache."""
