@@ -31,7 +31,7 @@ __all__ = ["Pool", "TargetPool"]
 QUEUE_FACTOR = 2  # requests on an actor at most, in batches: the next wait where the first run
 LONG_POLL_S = 10.0
 IDLE_S = 30.0  # an actor above the minimum that had nothing to do for so long is stopped
-CALLS = 2  # that a target actor serves at once: one waits for results, all others are short
+CALLS = 4  # that a target actor serves at once: one waits for results, others must get through
 
 
 class TargetPool:
