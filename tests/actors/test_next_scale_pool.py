@@ -17,7 +17,7 @@ from actors.pool import TargetPool
 from actors.role import Role
 from actors.target import TargetActor
 from models.engine import EngineConfig, build_loop
-from models.figures import Figures
+from models.loop import TokenLoop
 from models.request import Result
 from tests.actors.test_pool import CPUS
 from tests.models.images import tiny_images
@@ -36,10 +36,10 @@ class Pausing(TargetActor):
         self._told = told
         return super().start(config)
 
-    def _publish(self, results: list[Result], figures: Figures) -> None:
-        super()._publish(results, figures)
-        if self.name == "target-0" and figures.rounds == PAUSE_AT:
-            running = {s.id: len(s.generated) for s in self._ready()._rows.running}
+    def _publish(self, results: list[Result], loop: TokenLoop) -> None:
+        super()._publish(results, loop)
+        if self.name == "target-0" and loop.figures().rounds == PAUSE_AT:
+            running = {s.id: len(s.generated) for s in loop._rows.running}
             half = self._told.with_suffix(".half")
             half.write_text(json.dumps(running))
             half.rename(self._told)
