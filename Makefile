@@ -22,7 +22,7 @@ $(INSTALLED): pyproject.toml setup.py constraints-cpu.txt $(wildcard models/csrc
 	@touch $@
 
 check: lint types ## formatter, linter, type checker and the quick tests
-	$(BIN)/python -m pytest -q -m 'not slow and not ray'
+	$(BIN)/python -m pytest -q -n auto -m 'not slow and not ray'
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
