@@ -90,7 +90,7 @@ def choose(
         owners=owners,
         levels=np.concatenate([plan.positions for plan in groups.plans]),
     )
-    tokens = processor.tokens(processed, owners, numbers, store)
+    tokens = processor.tokens(processed, numbers, store)
     processor.observe(owners, tokens)
     return np.split(tokens, np.cumsum([len(plan.positions) for plan in groups.plans])[:-1])
 

@@ -9,7 +9,7 @@ output width, D width (of a head, in attention), S slots, Hq and Hkv query and k
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -213,17 +213,32 @@ def score(
     )
 
 
-# Which random numbers, R rows of them: seeds [B], starts [B], owners [R], levels [R], whether they
-# are fresh every round, purpose, vocabulary, address of its hashes; see models/csrc/kernels.h.
-Draw = tuple[Ints, Ints, Ints, Ints, bool, int, int, int]
-# How B requests sample, each [B] or None where no request does so: noisy, 1 / temperature, top-k,
-# top-p, log min-p.
-Knobs = tuple[Bools, Floats | None, Ints | None, Floats | None, Floats | None]
+class Draw(NamedTuple):
+    """Which random numbers, R rows of them for B requests; see models/csrc/kernels.h."""
+
+    seeds: Ints  # [B]
+    starts: Ints  # [B]
+    owners: Ints  # [R]
+    levels: Ints  # [R]
+    fresh: bool  # every round
+    purpose: int
+    vocab_size: int
+    words: int  # address of the tokens' hashes
+
+
+class Knobs(NamedTuple):
+    """How B requests sample, each [B], or None where no request does so."""
+
+    noisy: Bools
+    inverse: Floats | None = None  # 1 / temperature
+    top_k: Ints | None = None
+    top_p: Floats | None = None
+    log_min_p: Floats | None = None
 
 
 def gumbel(draw: Draw) -> torch.Tensor:
     """[R, V] float32 Gumbel noise."""
-    noise = torch.empty(len(draw[2]), draw[6])
+    noise = torch.empty(len(draw.owners), draw.vocab_size)
     _kernels.gumbel(*draw, noise.data_ptr(), torch.get_num_threads())
     return noise
 
@@ -234,8 +249,8 @@ def choose(draw: Draw, knobs: Knobs, values: torch.Tensor) -> Ints:
     Among those that the request's filters keep; the first of equals, as torch's argmax.
     """
     assert values.dtype == torch.float32
-    assert values.shape == (len(draw[2]), draw[6])
-    values, tokens = values.contiguous(), np.empty(len(draw[2]), dtype=np.int64)
+    assert values.shape == (len(draw.owners), draw.vocab_size)
+    values, tokens = values.contiguous(), np.empty(len(draw.owners), dtype=np.int64)
     _kernels.choose(*draw, *knobs, values.data_ptr(), torch.get_num_threads(), tokens)
     return tokens
 

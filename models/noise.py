@@ -170,9 +170,9 @@ class NoiseStore:
         """The numbers for the compiled kernels; None where there are none."""
         if not self._direct:
             return None
-        n = numbers
+        n, size = numbers, self.vocab_size
         parts = n.seeds, n.starts, n.owners, n.levels, n.fresh, n.purpose
-        return *parts, self.vocab_size, self._words
+        return kernels.Draw(*parts, size, self._words)
 
     def rows(self, numbers: Numbers) -> torch.Tensor:
         """[R, V] float32 Gumbel noise."""

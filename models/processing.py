@@ -159,15 +159,13 @@ class Processor:
             tokens[lost] = (kept + noise[lost]).argmax(-1)
         return tokens
 
-    def tokens(
-        self, values: torch.Tensor, owners: Ints, numbers: Numbers, store: NoiseStore
-    ) -> Ints:
-        """[R] `choose` with this noise, by the compiled kernel where there is one."""
+    def tokens(self, values: torch.Tensor, numbers: Numbers, store: NoiseStore) -> Ints:
+        """[R] `choose` from values [R, V] with this noise, compiled where it can be."""
         draw = store.draw(numbers)
         if draw is not None:
             return choose(draw, self.knobs, values)
         noise = store.rows(numbers) if self.any_stochastic else None
-        chosen: Ints = self.choose(values, noise, owners).cpu().numpy()
+        chosen: Ints = self.choose(values, noise, numbers.owners).cpu().numpy()
         return chosen
 
     @cached_property
@@ -177,7 +175,7 @@ class Processor:
         top_k = None if self._top_k is None else self._top_k.numpy()
         top_p = None if self._top_p is None else self._top_p.numpy()
         log_min_p = None if self._min_p is None else self._min_p.log().numpy()
-        return self.stochastic, inverse, top_k, top_p, log_min_p
+        return Knobs(self.stochastic, inverse, top_k, top_p, log_min_p)
 
     def _lost(
         self, values: torch.Tensor, tokens: torch.Tensor, owners: Ints

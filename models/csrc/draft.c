@@ -97,7 +97,8 @@ int chain(const Drafter *by, Size depth, Size *chosen) {
     return done;
 }
 
-enum { CHILDREN = 4, WIDEST = 8 }; /* as models/drafters/tree.py has them, and the sharpness */
+/* As models/drafters/tree.py has them. */
+enum { CHILDREN = 4 };
 static const float SHARPNESS = 2.f;
 
 typedef struct {

@@ -7,7 +7,10 @@
 
 #include "vectors.h"
 
-enum { ALONE = 1 << 16 }; /* products below which a second thread costs more than it saves */
+enum {
+    WIDEST = 8,      /* guesses of one level of a tree */
+    ALONE = 1 << 16, /* products below which a second thread costs more than it saves */
+};
 
 /* y [rows, outputs] (+)= x [rows, inputs] times the packed matrix, + bias if there is one. x is of
    `kind`, y of the kind `result`, the matrix of the kind `stored`, bias is float32 and filled up to

@@ -149,12 +149,13 @@ static PyObject *call_trees(PyObject *self, PyObject *const *given, Size count) 
                 open_view(given[DRAFT + 3], sizeof(float), views + 2) &&
                 matches(length_of(views + 1), length_of(views), "parents") &&
                 matches(length_of(views + 2), length_of(views), "scores");
-    const Size most = valid ? length_of(views) / draft.batch.nodes.rows : 0;
-    valid = valid && has_room(given, &draft.batch, most - width);
-    if (valid && (width < 1 || width > 8 || width > draft.choice.draw.vocabulary)) {
-        PyErr_Format(PyExc_ValueError, "width: %zd; wanted: 1 to 8, at most the vocabulary", width);
+    if (valid && (width < 1 || width > WIDEST || width > draft.choice.draw.vocabulary)) {
+        PyErr_Format(PyExc_ValueError, "width: %zd; wanted: 1 to %d, at most the vocabulary", width,
+                     WIDEST);
         valid = 0;
     }
+    const Size most = valid ? length_of(views) / draft.batch.nodes.rows : 0;
+    valid = valid && has_room(given, &draft.batch, most - width);
     if (valid) {
         Tree tree = {most, views[0].buf, views[1].buf, views[2].buf};
         Py_BEGIN_ALLOW_THREADS

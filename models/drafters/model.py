@@ -29,7 +29,7 @@ CHUNK = 256  # tokens of a long prompt read at once
 class ModelDrafter:
     """A draft model, its cache, and which of its guesses the target kept."""
 
-    max_width = 8
+    max_width = 8  # as models/csrc/kernels.h has it
     remote = False
     transfer_s = 0.0
 

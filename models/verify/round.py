@@ -42,8 +42,7 @@ class RoundNoise:
         levels: Ints,
     ) -> Ints:
         """[R] the tokens that processed values [R, V] and this noise determine."""
-        numbers = self._numbers(purpose, owners, levels)
-        return processor.tokens(values, owners, numbers, self._store)
+        return processor.tokens(values, self._numbers(purpose, owners, levels), self._store)
 
     def draw(self, purpose: Purpose, owners: Ints, levels: Ints) -> Draw | None:
         """The same numbers for compiled kernels; None where there are none."""

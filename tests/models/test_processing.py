@@ -148,7 +148,7 @@ def test_the_compiled_choice_is_the_same(vocab_size, ties):
         values = processor(logits, owners, np.zeros_like(owners))
         numbers = numbers_of(np.full(len(owners), seed), owners)
         expected = processor.choose(values, NoiseStore(vocab_size, CPU).rows(numbers), owners)
-        found = processor.tokens(values, owners, numbers, NoiseStore(vocab_size, CPU))
+        found = processor.tokens(values, numbers, NoiseStore(vocab_size, CPU))
         assert found.tolist() == expected.tolist()
 
 
@@ -157,9 +157,9 @@ def test_the_compiled_choice_takes_the_first_of_equals_and_no_excluded_token():
     draw = NoiseStore(21, CPU).draw(numbers_of(np.arange(3), np.arange(3)))
     flat, some = torch.zeros(3, 21), torch.full((3, 21), -torch.inf)
     some[:, 20] = -5.0
-    off = (None,) * 4
-    assert kernels.choose(draw, (np.zeros(3, dtype=np.bool_), *off), flat).tolist() == [0, 0, 0]
-    assert kernels.choose(draw, (np.ones(3, dtype=np.bool_), *off), some).tolist() == [20, 20, 20]
+    greedy, noisy = (kernels.Knobs(np.full(3, on)) for on in (False, True))
+    assert kernels.choose(draw, greedy, flat).tolist() == [0, 0, 0]
+    assert kernels.choose(draw, noisy, some).tolist() == [20, 20, 20]
 
 
 def test_choose_keeps_to_the_nucleus_where_masses_meet_p_exactly():
