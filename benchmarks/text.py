@@ -58,7 +58,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--dtypes", nargs="+", choices=("float32", "bfloat16"), help="default: both, quick float32")
     add("--temperatures", nargs="+", type=float, default=(0.0, 1.0))
     add("--chain", type=int, default=4, metavar="TOKENS", help="size of the fixed chain")
-    add("--tree", type=int, nargs=2, default=(4, 4), metavar=("TOKENS", "WIDTH"))
+    add("--tree", type=int, nargs=3, default=(4, 2, 5), metavar=("TOKENS", "WIDTH", "NODES"))
     add("--threads", type=int, default=torch.get_num_threads())
     add("--job-seconds", type=float, help="of the Ray job (default: 60, quick 10)")
     add("--openvino", nargs=2, metavar=("TARGET", "DRAFT"), help="in openvino's own format")

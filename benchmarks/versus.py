@@ -63,8 +63,7 @@ def draft(work: Work) -> Section:
 def _draft_goals(
     work: Work, setting: Setting, series: Mapping[str, Series], lines: Mapping[str, Measurement]
 ) -> list[Goal]:
-    tokens, width = work.tree
-    tree = Recipe(drafter=work.draft, draft_tokens=tokens, draft_width=width).size
+    tree = work.small_tree.size
     goals = [
         Goal(
             text=f"draft model (auto) over transformers' assisted generation, {setting}",

@@ -35,7 +35,7 @@ class Work:
     dtypes: tuple[str, ...] = ("float32", "bfloat16")
     temperatures: tuple[float, ...] = (0.0, 1.0)
     chain: int = 4
-    tree: tuple[int, int] = (4, 4)  # tokens, width
+    tree: tuple[int, int, int] = (4, 2, 5)  # tokens, width, likeliest nodes
     openvino: tuple[str, str] | None = None  # folders of the same two models
 
     def sampling(self, temperature: float) -> Sampling:
@@ -57,11 +57,16 @@ class Work:
 
     def recipes(self) -> dict[str, Recipe]:
         """Plain, and the draft model as a chain, as a tree and as the controller likes."""
-        tokens, width = self.tree
         chain = Recipe(drafter=self.draft, draft_tokens=self.chain)
-        tree = Recipe(drafter=self.draft, draft_tokens=tokens, draft_width=width)
         auto = Recipe(drafter=self.draft, draft_width="auto")
+        tree = self.small_tree
         return {"plain": PLAIN, chain.size: chain, tree.size: tree, "auto": auto}
+
+    @property
+    def small_tree(self) -> Recipe:
+        """The draft model as a tree of a fixed size."""
+        tokens, width, nodes = self.tree
+        return Recipe(drafter=self.draft, draft_tokens=tokens, draft_width=width, draft_nodes=nodes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +92,7 @@ def make_loop(
         drafter=recipe.drafter,
         draft_tokens=recipe.draft_tokens,
         draft_width=recipe.draft_width,
+        draft_nodes=recipe.draft_nodes,
         dtype=setting.dtype,
         batch_size=setting.batch_size,
         max_length=work.length(setting.slices),

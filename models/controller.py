@@ -8,7 +8,11 @@ per second wins; drafting nothing is one of the sizes.
 from collections.abc import Sequence as Several
 from dataclasses import dataclass
 from math import log2
+from typing import cast
 
+import numpy as np
+
+from models.batch import Floats
 from models.costs import PassCost, Ratio, RoundCost
 from models.draft import NOTHING, Shape
 from models.sequence import Sequence
@@ -22,6 +26,9 @@ PLAIN_ROUNDS = 2  # seen before any drafting: what it is compared with
 FIRST_COMPARE, LAST_COMPARE = 4, 64  # drafting rounds until a plain one: is it still as slow?
 MIN_GAIN = 1.03  # drafting must promise this much, or it is not begun
 FIRST_PROBE, LAST_PROBE = 32, 1024  # rounds without drafting before it is tried again
+# Of trees to choose from: a root and these guesses fill whole groups of rows of the kernels.
+TREE_NODES, TREE_DEPTHS, TREE_WIDTHS = (3, 5, 7, 11, 15, 23, 31, 63), (2, 3, 4, 5, 6, 8), (2, 4, 8)
+GROWN = 1.3  # guesses that a tree grows, at least, for each that is kept
 
 
 @dataclass(slots=True)
@@ -103,8 +110,9 @@ class Controller:
         """`draft` is the cost of one pass of the draft model; None where drafting runs no model."""
         self._cost = RoundCost(score, draft)
         self._shapes = menu(max_width, deep=draft is None)
-        self._all: dict[int, Acceptance] = {}  # by width
-        self._each: dict[str, dict[int, Acceptance]] = {}
+        self._fans = [shape.fan for shape in self._shapes]
+        self._all: dict[float, Acceptance] = {}  # by fan
+        self._each: dict[str, dict[float, Acceptance]] = {}
         self._supply = Supply()
         # Drafts that no model makes end where they are no use: asking for much costs nothing.
         self._first = Shape(depth=8 if draft is None else 2)
@@ -160,13 +168,10 @@ class Controller:
         rows = len(sequences)
         if sum(a.trials for a in self._all.values()) < FIRST_TRIALS:
             return self._first
-        best, speed = NOTHING, rows / self._cost(NOTHING, rows, rows) * MIN_GAIN
-        rates: dict[int, list[float]] = {}
-        for shape in self._shapes:
-            if shape.width not in rates:
-                rates[shape.width] = self._rates(sequences, shape.width)
-            gain = sum(self._gains(rates[shape.width], shape))
-            now = (rows + gain) / self._seconds(shape, rows)
+        plain = self._cost(NOTHING, rows, rows)
+        best, speed = NOTHING, rows / plain * MIN_GAIN
+        for shape, gain in zip(self._shapes, self._all_gains(sequences), strict=True):
+            now = (rows + gain) / self._seconds(shape, rows, plain)
             now *= self._yield(shape) * (MIN_GAIN if shape == self._chosen else 1.0)
             if now > speed:
                 best, speed = shape, now
@@ -176,25 +181,33 @@ class Controller:
         known = self._yields.get(shape)
         return 1.0 if known is None else known.value
 
-    def _gains(self, rates: list[float], shape: Shape) -> list[float]:
-        """[B] tokens that a draft of this shape is expected to bring, beside the bonus token."""
-        depth, comes = self._supply.depth(shape.depth), self._supply.comes
-        return [comes * (expected_tokens(rate, depth) - 1) for rate in rates]
+    def _all_gains(self, sequences: Several[Sequence]) -> list[float]:
+        """[S] tokens that a draft of each shape brings all requests, beside their bonus tokens."""
+        chain = self._chain_rate()
+        by_fan = {fan: self._rates(sequences, fan, chain) for fan in dict.fromkeys(self._fans)}
+        rates = np.array([by_fan[fan] for fan in self._fans])  # [S, B]
+        depths = np.array([[self._supply.depth(shape.depth)] for shape in self._shapes])
+        return cast(list[float], _gains(rates, depths, self._supply.comes).sum(1).tolist())
 
-    def _seconds(self, shape: Shape, rows: int) -> float:
+    def _seconds(self, shape: Shape, rows: int, plain: float) -> float:
         """Of a round in which all rows ask for this shape: in some of them no draft comes."""
         comes, depth = self._supply.comes, self._supply.depth(shape.depth)
         nodes = rows * (1 + shape.budget * depth / shape.depth)
-        alone = self._cost(shape, rows, rows)
-        return comes * self._cost(shape, rows, nodes) + (1 - comes) * alone
+        drafted = self._cost.beside(plain, shape, rows, nodes)
+        if comes == 1:
+            return drafted
+        return comes * drafted + (1 - comes) * self._cost.beside(plain, shape, rows, rows)
 
     def _worth(self, sequences: Several[Sequence], shape: Shape) -> list[int]:
         """Leave out requests whose guesses cost the batch more than they bring it."""
         rows = len(sequences)
-        gains, least = self._gains(self._rates(sequences, shape.width), shape), 0.0
+        rates = np.array(self._rates(sequences, shape.fan, self._chain_rate()))
+        depths = np.array(self._supply.depth(shape.depth))
+        gains, least = _gains(rates, depths, self._supply.comes).tolist(), 0.0
         if rows > 1 and not self._probing:
-            seconds = self._seconds(shape, rows)
-            dearer = seconds - self._cost(NOTHING, rows, rows)
+            plain = self._cost(NOTHING, rows, rows)
+            seconds = self._seconds(shape, rows, plain)
+            dearer = seconds - plain
             least = 0.5 * (sum(gains) + rows) / seconds * dearer / rows
         worth = [b for b, gain in enumerate(gains) if rows == 1 or gain >= least]
         for b in set(range(rows)).difference(worth):
@@ -204,36 +217,42 @@ class Controller:
         self._expected = rows + sum(gains[b] for b in worth)
         return worth
 
-    def _rates(self, sequences: Several[Sequence], width: int) -> list[float]:
-        """[B] chance that a level of this width holds each request's next token."""
-        common = self._common(width)
-        mine = [self._each.get(s.id, {}).get(width) for s in sequences]
+    def _rates(self, sequences: Several[Sequence], fan: float, chain: float) -> list[float]:
+        """[B] chance that a level with so many guesses holds each request's next token.
+
+        What the request has shown, shrunk towards what all have with this fan, and that towards
+        what is inferred from a chain's rate.
+        """
+        common, tried = widen(chain, fan), self._all.get(fan)
+        if tried is not None:
+            common = tried.rate(common)
+        mine = [self._each.get(s.id, {}).get(fan) for s in sequences]
         return [common if a is None else a.rate(common) for a in mine]
 
-    def _common(self, width: int) -> float:
-        """Over all requests: what this width has shown, shrunk towards what all widths have."""
-        inferred = widen(self._chain_rate(), width)
-        tried = self._all.get(width)
-        return inferred if tried is None else tried.rate(inferred)
-
     def _chain_rate(self) -> float:
-        """A chain's chance of a right guess, as all widths together show it."""
+        """A chain's chance of a right guess, as all fans together show it."""
         hits, trials = FIRST_GUESS_TRIALS * FIRST_GUESS, FIRST_GUESS_TRIALS
-        for width, seen in self._all.items():
+        for fan, seen in self._all.items():
             if seen.trials:
-                hits += seen.trials * narrow(seen.hits / seen.trials, width)
+                hits += seen.trials * narrow(seen.hits / seen.trials, fan)
                 trials += seen.trials
         return hits / trials
 
     def observe(self, sequence: Sequence, shape: Shape, depth: int, accepted: int) -> None:
-        """A draft of `depth` levels, maybe none, had its first `accepted` right."""
+        """A draft of `depth` levels, maybe none, had its first `accepted` right.
+
+        A tree that is not as deep as was asked chose so: the levels that it lacks count as tried,
+        unless the request has ended, which is told before.
+        """
+        if depth and shape.width > 1 and sequence.finish_reason is None:
+            depth = shape.depth
         self._supply.observe(shape.depth, depth)
         if depth == 0:
             return
-        trials = float(min(accepted + 1, depth))
-        common = self._all.setdefault(shape.width, Acceptance())
+        trials, fan = float(min(accepted + 1, depth)), shape.fan
+        common = self._all.setdefault(fan, Acceptance())
         common.observe(trials, accepted, 0.995)
-        mine = self._each.setdefault(sequence.id, {}).setdefault(shape.width, Acceptance())
+        mine = self._each.setdefault(sequence.id, {}).setdefault(fan, Acceptance())
         mine.observe(trials, accepted, DECAY)
 
     def observe_round(
@@ -250,32 +269,48 @@ class Controller:
         self._each.pop(request_id, None)
 
 
-def expected_tokens(rate: float, depth: float) -> float:
+def _gains(rates: Floats, depths: Floats, comes: float) -> Floats:
+    """Tokens that drafts bring beside the bonus token, where they come with this chance."""
+    return comes * (expected_tokens(rates, depths) - 1)
+
+
+def expected_tokens(rate: Floats, depth: Floats) -> Floats:
     """Tokens a round yields, the bonus token included."""
-    rate = min(rate, 0.999)
-    return float((1 - rate ** (depth + 1)) / (1 - rate))
+    rate = np.minimum(rate, 0.999)
+    expected: Floats = (1 - rate ** (depth + 1)) / (1 - rate)
+    return expected
 
 
-def spread(width: int) -> float:
-    """How many independent guesses a level of `width` is worth, roughly: later ones hold less."""
-    return 1 + 0.33 * log2(width)
+def spread(fan: float) -> float:
+    """How many independent guesses a level of `fan` guesses is worth, roughly.
+
+    Later ones hold less; that a tree spends them where it is in doubt is worth a tenth. Fitted to
+    trees of 5 to 16 nodes, 3 to 6 deep.
+    """
+    return 1.0 if fan <= 1 else 1.1 + 0.28 * log2(fan)
 
 
-def widen(rate: float, width: int) -> float:
-    """The chance of a level of `width`, from that of a chain."""
-    return float(1 - (1 - rate) ** spread(width))
+def widen(rate: float, fan: float) -> float:
+    """The chance of a level of `fan` guesses, from that of a chain."""
+    return float(1 - (1 - rate) ** spread(fan))
 
 
-def narrow(rate: float, width: int) -> float:
-    """The chance of a chain, from that of a level of `width`."""
-    return float(1 - (1 - rate) ** (1 / spread(width)))
+def narrow(rate: float, fan: float) -> float:
+    """The chance of a chain, from that of a level of `fan` guesses."""
+    return float(1 - (1 - rate) ** (1 / spread(fan)))
 
 
 def menu(max_width: int, *, deep: bool) -> list[Shape]:
     """The sizes to choose from. `deep`: guesses cost nothing to make, so long chains may pay."""
     chains = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32) if deep else (1, 2, 3, 4, 5, 6, 8)
-    shapes = [Shape(depth=d) for d in chains]
-    for width in (2, 4, 8):
-        if width <= max_width:
-            shapes += [Shape(depth=d, width=width) for d in (2, 3, 4, 5, 6, 8) if d * width <= 64]
-    return shapes
+    trees = (_tree(nodes, depth, max_width) for nodes in TREE_NODES for depth in TREE_DEPTHS)
+    return [*(Shape(depth=d) for d in chains), *(shape for shape in trees if shape)]
+
+
+def _tree(nodes: int, depth: int, max_width: int) -> Shape | None:
+    """The narrowest that grows enough to choose from; None where there is none."""
+    widths = [w for w in TREE_WIDTHS if w <= max_width and depth < nodes <= w * depth]
+    if not widths:
+        return None
+    ample = [w for w in widths if w * depth >= GROWN * nodes]
+    return Shape(depth=depth, width=min(ample, default=widths[-1]), nodes=nodes)

@@ -73,24 +73,37 @@ class RoundCost:
     def __init__(self, score: PassCost, draft: PassCost | None) -> None:
         """`draft` is the cost of one pass of the draft model; None where drafting runs no model."""
         self._score, self._draft = score, draft
+        self._known: dict[tuple[Shape, int, int], float] = {}  # predictions
         self._all = Ratio(1.0)
         self._kinds: dict[tuple[bool, int], Ratio] = {}
         self._shapes: dict[tuple[Shape, int], Ratio] = {}
 
     def __call__(self, shape: Shape, rows: int, nodes: float) -> float:
-        """Seconds of a round of `rows` requests that scores `nodes` nodes.
+        """Seconds of a round of `rows` requests that scores `nodes` nodes."""
+        plain = self._seen(NOTHING, rows, rows)
+        return self.beside(plain, shape, rows, nodes) if shape.depth else plain
+
+    def beside(self, plain: float, shape: Shape, rows: int, nodes: float) -> float:
+        """The same of a drafted round, where a plain one takes `plain` seconds.
 
         Never much less than a plain round and the draft: plain rounds are rare while drafting, and
         one slow one must not make drafts look free for long.
         """
-        predicted = self._predicted(shape, rows, nodes)
-        seconds = predicted * self._ratio(shape, rows).value
-        if shape.depth == 0:
-            return seconds
-        dearer = predicted / self._predicted(NOTHING, rows, rows) - 1
-        return max(seconds, self(NOTHING, rows, rows) * (1 + BELIEVED * max(dearer, 0.0)))
+        dearer = self._predicted(shape, rows, nodes) / self._predicted(NOTHING, rows, rows) - 1
+        least = plain * (1 + BELIEVED * max(dearer, 0.0))
+        return max(self._seen(shape, rows, nodes), least)
+
+    def _seen(self, shape: Shape, rows: int, nodes: float) -> float:
+        return self._predicted(shape, rows, nodes) * self._ratio(shape, rows).value
 
     def _predicted(self, shape: Shape, rows: int, nodes: float) -> float:
+        asked = shape, rows, round(nodes)
+        known = self._known.get(asked)
+        if known is None:
+            known = self._known[asked] = self._predict(*asked)
+        return known
+
+    def _predict(self, shape: Shape, rows: int, nodes: int) -> float:
         seconds = REST_S + self._score(nodes)
         if self._draft is not None and shape.depth:
             # The first pass reads what was committed (two tokens or so), others a level each.

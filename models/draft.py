@@ -13,7 +13,7 @@ import torch
 from models.batch import Bools, Ints
 
 KNOWN_SHAPES = 4096  # of one draft, whose depths and visibility are kept
-KNOWN_FORMS = 64  # of a round's drafts
+KNOWN_FORMS = 1024  # of a round's drafts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +28,11 @@ class Shape:
     def budget(self) -> int:
         """The most nodes a draft of this shape has."""
         return self.nodes or self.depth * self.width
+
+    @property
+    def fan(self) -> float:
+        """Guesses at each depth, on average: 1 in a chain."""
+        return self.budget / self.depth if self.depth else 0.0
 
 
 NOTHING = Shape(depth=0)

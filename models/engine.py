@@ -45,8 +45,9 @@ class EngineConfig:
     `drafter`: "none", "lookup", a checkpoint's folder, or a parallel decoder, "jacobi", "sjd" or
     "mc-sjd". `draft_tokens`: tokens ahead, or "auto"; a parallel decoder's window.
     `draft_width`: guesses for each of them, or "auto"; more than 1 only with a draft model and
-    `match`. `max_length`: tokens a request may have, prompt and completion (None: the target's
-    context); with `batch_size` it fixes the cache's memory. `threads`: torch threads (None: as is).
+    `match`. `draft_nodes`: how many of such a tree's guesses are scored, the likeliest (None: all).
+    `max_length`: tokens a request may have, prompt and completion (None: the target's context);
+    with `batch_size` it fixes the cache's memory. `threads`: torch threads (None: as is).
     `coupling`: of mc-sjd, "maximal" or "gumbel". `start`: a parallel decoder's first guess of a
     position, "uniform", "left" or "above". `verify`: sjd and mc-sjd go with `rejection`.
     `guidance`: classifier-free guidance's scale, for targets that read conditions; 1: off.
@@ -56,6 +57,7 @@ class EngineConfig:
     drafter: str = "none"
     draft_tokens: str | int = "auto"
     draft_width: str | int = "auto"
+    draft_nodes: int | None = None
     verify: str = "match"
     dtype: str = "float32"
     device: str = "auto"
@@ -85,6 +87,17 @@ class EngineConfig:
             require(self.rule == "match", "draft_width", self.draft_width, rule)
             rule = "1 with this drafter: only a draft model grows trees"
             require(self.drafter not in CHAINS, "draft_width", self.draft_width, rule)
+        if self.draft_nodes is not None:
+            self._check_nodes(self.draft_nodes)
+
+    def _check_nodes(self, nodes: int) -> None:
+        """Of trees of a fixed size only: others have no guesses to leave out."""
+        told = "nothing: it needs numbers for draft_tokens and draft_width, a width above 1"
+        tokens, width = self.draft_tokens, self.draft_width
+        ok = isinstance(tokens, int) and isinstance(width, int) and width > 1
+        require(ok, "draft_nodes", nodes, told)
+        most = int(tokens) * int(width)
+        require(1 <= nodes <= most, "draft_nodes", nodes, f"1 to {most}, all guesses of the tree")
 
     @property
     def rule(self) -> str:
@@ -202,7 +215,7 @@ def _fixed_shape(config: EngineConfig) -> Shape | None:
     if config.draft_tokens == "auto":
         return Shape(depth=WINDOW) if config.drafter in RULE_OF else None
     width = 1 if config.draft_width == "auto" else int(config.draft_width)
-    return Shape(depth=int(config.draft_tokens), width=width)
+    return Shape(depth=int(config.draft_tokens), width=width, nodes=config.draft_nodes or 0)
 
 
 def _scratch(config: EngineConfig) -> int:

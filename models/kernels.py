@@ -255,6 +255,16 @@ def choose(draw: Draw, knobs: Knobs, values: torch.Tensor) -> Ints:
     return tokens
 
 
+class Trees(NamedTuple):
+    """Trees as they grew, and the likeliest nodes of each, in the same order."""
+
+    tokens: Ints  # [rows, N]
+    parents: Ints  # [rows, N], -1 for the root
+    kept_tokens: Ints  # [rows, M]
+    kept_parents: Ints  # [rows, M]
+    kept_levels: Ints  # [rows, M] depths, ascending
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chooser:
     """A draft model and how it chooses behind each row's end of a batch of chains."""
@@ -278,13 +288,13 @@ class Chooser:
         _kernels.chain(*self.arguments(), chosen)
         return chosen
 
-    def trees(self, width: int, depth: int) -> tuple[Ints, Ints, Floats]:
-        """[rows, N] tokens, parents and scores of trees: see models/drafters/tree.py."""
-        shape = len(self.nodes.batch.rows), width * depth
-        tokens, parents = np.empty(shape, dtype=np.int64), np.empty(shape, dtype=np.int64)
-        scores = np.empty(shape, dtype=np.float32)
-        _kernels.trees(*self.arguments(), width, tokens, parents, scores)
-        return tokens, parents, scores
+    def trees(self, width: int, depth: int, budget: int) -> Trees:
+        """Trees of `width` nodes a level and the likeliest `budget`: models/drafters/tree.py."""
+        rows, size = len(self.nodes.batch.rows), width * depth
+        counts = (size, size, *[min(budget, size)] * 3)
+        made = Trees(*(np.empty((rows, count), dtype=np.int64) for count in counts))
+        _kernels.trees(*self.arguments(), width, *made)
+        return made
 
 
 def _narrowest(matrix: torch.Tensor) -> torch.Tensor:

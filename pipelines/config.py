@@ -41,6 +41,9 @@ class GenerateConfig:
     draft_width: int | str = option(
         "guesses at each of them (a tree; 1: a chain)", default=AUTO, metavar="auto|N"
     )
+    draft_nodes: int | None = option(
+        "of a tree of a fixed size, score the N likeliest guesses; default: all", default=None
+    )
     prompt_field: str = option(
         "the input's column that holds the prompt: a text, or the class of an image",
         default="prompt",
@@ -183,7 +186,7 @@ class GenerateConfig:
             value = getattr(self, name)
             ok = value == AUTO or (isinstance(value, int) and value >= 1)
             require(ok, name, value, "auto or a positive number")
-        for name in ("threads", "window", "max_tokens"):
+        for name in ("threads", "window", "max_tokens", "draft_nodes"):
             value = getattr(self, name)
             require(value is None or value >= 1, name, value, "1 or more")
         ok = self.guesses or self.draft_actors == 0

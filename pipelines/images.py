@@ -30,6 +30,7 @@ _OFF: Mapping[str, tuple[object, str]] = {
     "drafter": ("none", _GUESSES),
     "draft_tokens": (AUTO, _GUESSES),
     "draft_width": (AUTO, _GUESSES),
+    "draft_nodes": (None, _GUESSES),
     "verify": ("match", "the --decoder says how guesses are checked"),
     "min_tokens": (0, _LENGTH),
     "stop": ((), "an image holds no text"),

@@ -14,6 +14,7 @@ class Recipe:
     drafter: str = NONE
     draft_tokens: int | str = AUTO
     draft_width: int | str = 1
+    draft_nodes: int | None = None
     verify: str = "match"
 
     @property
@@ -33,13 +34,15 @@ class Recipe:
             return "" if self.is_plain else AUTO
         if self.draft_width == 1:
             return f"chain of {self.draft_tokens}"
-        return f"tree of {self.draft_tokens}×{self.draft_width}"
+        kept = "" if self.draft_nodes is None else f", {self.draft_nodes} likeliest"
+        return f"tree of {self.draft_tokens}×{self.draft_width}{kept}"
 
     def flags(self) -> str:
         """The options of `paceline generate` that choose it."""
         if self.is_plain:
             return "--drafter none"
         width = f" --draft-width {self.draft_width}" if self.is_fixed else ""
+        width += "" if self.draft_nodes is None else f" --draft-nodes {self.draft_nodes}"
         rule = "" if self.verify == "match" else f" --verify {self.verify}"
         return f"--drafter {self.drafter} --draft-tokens {self.draft_tokens}{width}{rule}"
 

@@ -132,12 +132,13 @@ static Size likeliest(float *values, const float *noise, Size size, Size most, G
     return count;
 }
 
-/* One level of one row's tree: the likeliest children of its last `nodes` nodes. */
-static void grow(const Work *work, Size row, Size nodes, Size size, const float *noise, Tree *tree) {
+/* One level of one row's tree: the likeliest children of its last `nodes` nodes. `scores` [most] are
+   the logarithms of the nodes' chances. */
+static void grow(const Work *work, Size row, Size nodes, Size size, const float *noise, float *scores,
+                 Tree *tree) {
     const Size width = work->width, vocabulary = work->by->draw->vocabulary, most = tree->most;
     const Size fan = nodes == 1 || width < CHILDREN ? width : CHILDREN;
     Size *tokens = tree->tokens + row * most, *parents = tree->parents + row * most;
-    float *scores = tree->scores + row * most;
     Guess best[WIDEST], own[WIDEST];
     Size count = 0;
     for (Size i = 0; i < nodes; i++) {
@@ -166,17 +167,36 @@ static void see(const Tree *tree, Size row, Size width, Size size, unsigned char
             visible[i * size + node] = 1;
 }
 
+/* Keep a row's `budget` likeliest nodes, of equals the first: none beats its parent. `place` [most]:
+   where a node went, or -1. */
+static void keep(const Tree *tree, Size row, Size width, const float *scores, Size *place) {
+    const Size most = tree->most, *parents = tree->parents + row * most;
+    Size count = 0;
+    for (Size i = 0; i < most; i++) {
+        Size better = 0;
+        for (Size j = 0; j < most; j++) better += scores[j] > scores[i] || (scores[j] == scores[i] && j < i);
+        place[i] = better < tree->budget ? count++ : -1;
+        if (place[i] < 0) continue;
+        const Size at = row * tree->budget + place[i];
+        tree->kept_tokens[at] = tree->tokens[row * most + i];
+        tree->kept_parents[at] = parents[i] < 0 ? -1 : place[parents[i]];
+        tree->kept_levels[at] = i / width + 1;
+    }
+}
+
 int trees(const Drafter *by, Size width, Size depth, Tree *tree) {
     Work work;
     int done = open_work(&work, by, width);
-    const Size rows = work.rows, vocabulary = by->draw->vocabulary;
+    const Size rows = work.rows, vocabulary = by->draw->vocabulary, most = tree->most;
     unsigned char *visible = malloc(rows * width * width * depth);
     float *noise = malloc(rows * vocabulary * sizeof(float));
-    done = done && visible && noise;
+    float *scores = malloc(rows * most * sizeof(float));
+    Size *place = malloc(most * sizeof(Size));
+    done = done && visible && noise && scores && place;
     for (Size level = 0, size = 0; done && level < depth; level++, size += width) {
         for (Size r = 0; level && r < rows; r++) {
             see(tree, r, width, size, visible + r * width * size);
-            memcpy(work.tokens + r * width, tree->tokens + r * tree->most + size - width,
+            memcpy(work.tokens + r * width, tree->tokens + r * most + size - width,
                    width * sizeof(Size));
         }
         done = level ? next_pass(&work, level, visible) : first_pass(&work);
@@ -186,11 +206,15 @@ int trees(const Drafter *by, Size width, Size depth, Tree *tree) {
         gumbel(&draw, rows, noise, (int)by->shape->threads);
         for (Size r = 0; r < rows; r++) {
             const int noisy = by->sampling->noisy[by->draw->owners[r]];
-            grow(&work, r, level ? width : 1, size, noisy ? noise + r * vocabulary : NULL, tree);
+            grow(&work, r, level ? width : 1, size, noisy ? noise + r * vocabulary : NULL,
+                 scores + r * most, tree);
         }
     }
+    for (Size r = 0; done && r < rows; r++) keep(tree, r, width, scores + r * most, place);
     free(visible);
     free(noise);
+    free(scores);
+    free(place);
     close_work(&work);
     return done;
 }

@@ -136,12 +136,12 @@ typedef struct {
 /* chosen [depth, rows]: tokens that the model chooses one after another. False: no memory. */
 int chain(const Drafter *by, Size depth, Size *chosen);
 
-/* Trees [rows, most] that grow by some nodes a level: their tokens, their parents or -1, and the
-   logarithm of their chance. */
+/* Trees [rows, most] that grow by some nodes a level: their tokens and their parents or -1. And what
+   is kept of them [rows, budget]: the likeliest nodes, in the same order, and their depths. */
 typedef struct {
-    Size most;
+    Size most, budget;
     Size *tokens, *parents;
-    float *scores;
+    Size *kept_tokens, *kept_parents, *kept_levels;
 } Tree;
 
 /* Of all children of a level's nodes the `width` likeliest, `depth` times: a child's chance is its

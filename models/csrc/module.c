@@ -138,32 +138,38 @@ static PyObject *call_chain(PyObject *self, PyObject *const *given, Size count) 
 }
 
 static PyObject *call_trees(PyObject *self, PyObject *const *given, Size count) {
+    static const char *const names[] = {"tokens", "parents", "kept", "kept parents", "kept levels"};
+    enum { GIVEN = 5 };
     Draft draft;
-    Py_buffer views[3] = {{0}};
+    Py_buffer views[GIVEN] = {{0}};
     Size width;
     int done = 0;
-    if (!expect(count, DRAFT + 4)) return NULL;
-    int valid = open_draft(given, &draft) && integers(given + DRAFT, 1, &width) &&
-                open_view(given[DRAFT + 1], sizeof(Size), views) &&
-                open_view(given[DRAFT + 2], sizeof(Size), views + 1) &&
-                open_view(given[DRAFT + 3], sizeof(float), views + 2) &&
-                matches(length_of(views + 1), length_of(views), "parents") &&
-                matches(length_of(views + 2), length_of(views), "scores");
+    if (!expect(count, DRAFT + 1 + GIVEN)) return NULL;
+    int valid = open_draft(given, &draft) && integers(given + DRAFT, 1, &width);
+    for (int i = 0; valid && i < GIVEN; i++)
+        valid = open_view(given[DRAFT + 1 + i], sizeof(Size), views + i) &&
+                matches(length_of(views + i), length_of(views + (i < 2 ? 0 : 2)), names[i]);
     if (valid && (width < 1 || width > WIDEST || width > draft.choice.draw.vocabulary)) {
         PyErr_Format(PyExc_ValueError, "width: %zd; wanted: 1 to %d, at most the vocabulary", width,
                      WIDEST);
         valid = 0;
     }
-    const Size most = valid ? length_of(views) / draft.batch.nodes.rows : 0;
+    const Size rows = valid && draft.batch.nodes.rows ? draft.batch.nodes.rows : 1;
+    const Size most = length_of(views) / rows, budget = length_of(views + 2) / rows;
     valid = valid && has_room(given, &draft.batch, most - width);
+    if (valid && budget > most) {
+        PyErr_Format(PyExc_ValueError, "kept: %zd of a tree; wanted: its %zd at most", budget, most);
+        valid = 0;
+    }
     if (valid) {
-        Tree tree = {most, views[0].buf, views[1].buf, views[2].buf};
+        Tree tree = {most,         budget,       views[0].buf, views[1].buf,
+                     views[2].buf, views[3].buf, views[4].buf};
         Py_BEGIN_ALLOW_THREADS
         done = trees(&draft.by, width, most / width, &tree);
         Py_END_ALLOW_THREADS
     }
     close_draft(&draft);
-    for (int i = 0; i < 3; i++) PyBuffer_Release(views + i);
+    for (int i = 0; i < GIVEN; i++) PyBuffer_Release(views + i);
     return valid ? finished(done) : NULL;
 }
 
@@ -183,7 +189,7 @@ static PyMethodDef methods[] = {
     METHOD(attend, OF_A_BATCH "qkv, norm, table, cache, y; floor"),
     METHOD(score, OF_A_BATCH OF_A_MODEL "x, logits; model, tokens, wanted"),
     METHOD(chain, OF_A_DRAFT "chosen"),
-    METHOD(trees, OF_A_DRAFT "width, tokens, parents, scores"),
+    METHOD(trees, OF_A_DRAFT "width; tokens, parents; kept tokens, parents, levels"),
     METHOD(gumbel, OF_A_DRAW "y, threads"),
     METHOD(choose, OF_A_CHOICE "values, threads; tokens"),
     {NULL, NULL, 0, NULL},

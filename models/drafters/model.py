@@ -17,7 +17,7 @@ from models.batch import Batch, Ints, chains
 from models.draft import EMPTY, Draft, Shape, chain_draft
 from models.drafters.base import DraftContext, clip, useful_depth
 from models.drafters.tree import SHARPNESS, Tree
-from models.kernels import Chooser
+from models.kernels import Chooser, Trees
 from models.noise import Purpose
 from models.sequence import Sequence
 from models.target import ChoosingTarget, Target
@@ -66,12 +66,13 @@ class ModelDrafter:
             given = sequences, slots, self._read(news), depth
             if shape.width == 1:
                 return self._cut_chains(sequences, *self._choose(*given, context), depth, shape)
-            return self._cut_trees(sequences, self._grow(*given, shape, context), depth, shape)
+            trees = self._grow(*given, shape, context).best(shape.budget)
+            return self._cut_trees(sequences, trees, depth, shape)
         if shape.width == 1:
             drafts = self._cut_chains(sequences, chooser.chain(depth).T, None, depth, shape)
         else:
-            tree = Tree.grown(shape.width, *chooser.trees(shape.width, depth))
-            drafts = self._cut_trees(sequences, tree, depth, shape)
+            trees = chooser.trees(shape.width, depth, shape.budget)
+            drafts = self._cut_trees(sequences, trees, depth, shape)
         self.passes += depth
         self._commit(news)
         return drafts
@@ -210,16 +211,14 @@ class ModelDrafter:
         return tree
 
     def _cut_trees(
-        self, sequences: Several[Sequence], tree: Tree, depth: int, shape: Shape
+        self, sequences: Several[Sequence], trees: Trees, depth: int, shape: Shape
     ) -> list[Draft]:
         """Each request's draft from its tree, and what of that is in the cache."""
-        drafts, fed = [], tree.width * (depth - 1)
-        for b, sequence in enumerate(sequences):
-            self._fed[sequence.id] = Draft(
-                tokens=tree.tokens[b, :fed], parents=tree.parents[b, :fed]
-            )
-            draft, levels = tree.best(b, shape.budget)
-            drafts.append(clip(draft, useful_depth(sequence, shape), levels))
+        drafts, fed = [], shape.width * (depth - 1)
+        for sequence, tokens, parents, *kept in zip(sequences, *trees, strict=True):
+            self._fed[sequence.id] = Draft(tokens=tokens[:fed], parents=parents[:fed])
+            draft = Draft(tokens=kept[0], parents=kept[1])
+            drafts.append(clip(draft, useful_depth(sequence, shape), kept[2]))
         return drafts
 
     def _feed_level(self, slots: Ints, tree: Tree) -> torch.Tensor:

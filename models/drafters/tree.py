@@ -3,13 +3,11 @@
 Letters: B sequences, W guesses a level, N nodes, V vocabulary.
 """
 
-from typing import Self
-
 import numpy as np
 import torch
 
-from models.batch import Bools, Floats, Ints
-from models.draft import Draft
+from models.batch import Bools
+from models.kernels import Trees
 
 CHILDREN = 4  # continuations considered of one node: more never pays
 # How likely a guess is to be the target's choice is read off sharpened values: that a draft ranks a
@@ -32,14 +30,6 @@ class Tree:
         self.visible: Bools = np.zeros((batch, most, most), dtype=np.bool_)  # [B, N, N]
         self.visible[:, np.arange(most), np.arange(most)] = True
         self._rows = np.arange(batch)[:, None]  # [B, 1]
-
-    @classmethod
-    def grown(cls, width: int, tokens: Ints, parents: Ints, scores: Floats) -> Self:
-        """Trees that stand already, [B, N] each."""
-        batch, size = tokens.shape
-        tree = cls(batch, width, size // width)
-        tree.tokens, tree.parents, tree.scores, tree.size = tokens, parents, scores, size
-        return tree
 
     def grow(self, log_chance: torch.Tensor) -> None:
         """Add the W likeliest children of the last level.
@@ -67,10 +57,12 @@ class Tree:
             self.visible[:, new, :old] = self.visible[self._rows, parents, :old]
         self.size += self.width
 
-    def best(self, b: int, budget: int) -> tuple[Draft, Ints]:
-        """The likeliest `budget` nodes of tree b (none beats its parent), and their depths."""
-        kept = np.sort(np.argsort(-self.scores[b, : self.size], kind="stable")[:budget])
-        place = np.full(self.size + 1, -1)
-        place[kept] = np.arange(len(kept))  # place[-1] stays -1: the root
-        parents = place[self.parents[b, kept]]
-        return Draft(tokens=self.tokens[b, kept], parents=parents), kept // self.width + 1
+    def best(self, budget: int) -> Trees:
+        """All nodes, and the likeliest `budget` of each tree: none beats its parent."""
+        order = np.argsort(-self.scores[:, : self.size], axis=1, kind="stable")
+        kept = np.sort(order[:, :budget], axis=1)  # [B, M]
+        place = np.full((len(kept), self.size + 1), -1)
+        place[self._rows, kept] = np.arange(kept.shape[1])  # place[:, -1] stays -1: the root
+        parents = place[self._rows, self.parents[self._rows, kept]]
+        tokens = self.tokens[self._rows, kept]
+        return Trees(self.tokens, self.parents, tokens, parents, kept // self.width + 1)

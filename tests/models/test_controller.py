@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from models.controller import Controller, FixedSize, expected_tokens, menu
+from models.controller import Controller, FixedSize, expected_tokens, menu, narrow, widen
 from models.costs import PassCost
 from models.draft import NOTHING, Shape
 from models.request import Request
@@ -227,3 +227,30 @@ def test_the_menu_fits_the_cache_s_scratch():
         assert max(s.budget for s in menu(8, deep=deep)) <= 64
         assert all(s.depth >= 1 for s in menu(8, deep=deep))
     assert {s.width for s in menu(1, deep=False)} == {1}
+
+
+@pytest.mark.parametrize("most", [2, 4, 8])
+def test_trees_of_the_menu_grow_more_than_they_keep(most):
+    trees = [s for s in menu(most, deep=False) if s.width > 1]
+    assert {s.width for s in trees} == {w for w in (2, 4, 8) if w <= most}
+    assert all(s.depth < s.budget <= s.depth * s.width for s in trees)
+
+
+def test_levels_that_a_tree_lacks_count_as_tried():
+    shape, member = Shape(depth=4, width=2, nodes=5), sequences()[0]
+    controller = Controller(free(), free(1e-4), max_width=8)
+    controller.observe(member, shape, 2, 2)  # two levels deep, right to its end
+    seen = controller._all[shape.fan]
+    assert (seen.trials, seen.hits) == (3, 2)
+    member.finish_reason = "length"  # there was no room for more levels
+    controller.observe(member, shape, 2, 2)
+    assert seen.trials == pytest.approx(0.995 * 3 + 2)
+
+
+def test_few_guesses_are_worth_more_in_a_tree_than_in_a_chain():
+    """Measured with the demo pair: 0.66 a level as a chain, 0.74 as a tree of 4x2 with 5 nodes."""
+    assert widen(0.66, 1.0) == 0.66
+    assert widen(0.66, 1.25) == pytest.approx(0.74, abs=0.02)
+    assert widen(0.66, 4.0) == pytest.approx(0.84, abs=0.02)
+    for fan in (1.0, 1.25, 7.9):
+        assert narrow(widen(0.66, fan), fan) == pytest.approx(0.66)

@@ -135,7 +135,7 @@ def test_the_best_nodes_are_connected_and_within_the_budget(budget):
     for seed in range(5):
         tree, _ = grown(2, 4, 4, 16, seed)
         for b in range(2):
-            draft, levels = tree.best(b, budget)
+            draft, levels = best(tree, b, budget)
             assert len(draft) == min(budget, tree.size)
             assert (draft.parents < np.arange(len(draft))).all()
             assert levels.tolist() == depths(draft.parents).tolist()
@@ -145,6 +145,12 @@ def test_the_best_nodes_are_connected_and_within_the_budget(budget):
             assert set(found) <= set(whole)
             left_out = [score for path, score in whole.items() if path not in found]
             assert min(whole[path] for path in found) >= max(left_out, default=-np.inf)
+
+
+def best(tree, b, budget):
+    trees = tree.best(budget)
+    draft = Draft(tokens=trees.kept_tokens[b], parents=trees.kept_parents[b])
+    return draft, trees.kept_levels[b]
 
 
 def path_of_draft(draft, node):
@@ -159,7 +165,7 @@ def test_certain_continuations_keep_their_parents():
     for level in range(4):
         tree.grow(certain.expand(2 if level else 1, -1))
     for budget in range(1, 9):
-        draft, levels = tree.best(0, budget)
+        draft, levels = best(tree, 0, budget)
         assert levels.tolist() == depths(draft.parents).tolist()
-    draft, _ = tree.best(0, 4)
+    draft, _ = best(tree, 0, 4)
     assert path_of_draft(draft, 3) == (2, 2, 2, 2)

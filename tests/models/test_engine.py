@@ -93,6 +93,12 @@ DRAFTING = {
     "lookup": {"drafter": "lookup", "draft_tokens": 4},
     "chain": {"drafter": "model", "draft_tokens": 3},
     "tree": {"drafter": "model", "draft_tokens": 3, "draft_width": 4},
+    "part of a tree": {
+        "drafter": "model",
+        "draft_tokens": 4,
+        "draft_width": 3,
+        "draft_nodes": 5,
+    },
     "auto": {"drafter": "model"},
     "auto lookup": {"drafter": "lookup"},
     "small chunks": {"drafter": "model", "draft_tokens": 2, "prefill_chunk": 7},
@@ -126,6 +132,21 @@ def test_a_tree_needs_a_draft_model_and_match(options):
     with pytest.raises(InvalidOption, match="draft_width=2"):
         EngineConfig(target="somewhere", draft_width=2, **options)
     assert EngineConfig(target="somewhere", **options).max_width == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({}, "draft_nodes=9.*numbers for draft_tokens"),
+        ({"draft_tokens": 4, "draft_width": 1}, "draft_nodes=9.*numbers for draft_tokens"),
+        ({"draft_width": 4}, "draft_nodes=9.*numbers for draft_tokens"),
+        ({"draft_tokens": 4, "draft_width": 2}, "draft_nodes=9.*1 to 8"),
+    ],
+)
+def test_some_nodes_of_a_tree_of_a_fixed_size_only(options, told):
+    with pytest.raises(InvalidOption, match=told):
+        EngineConfig(target="somewhere", drafter="x", draft_nodes=9, **options)
+    EngineConfig(target="somewhere", drafter="x", draft_nodes=9, draft_tokens=3, draft_width=3)
 
 
 @pytest.mark.parametrize(

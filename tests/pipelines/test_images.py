@@ -181,6 +181,7 @@ def test_bad_rows_are_error_rows(raster: str, tmp_path: Path) -> None:
         ({"drafter": "lookup"}, "drafter='lookup' is not accepted: .*--decoder"),
         ({"draft_tokens": 3}, "draft_tokens=3"),
         ({"draft_width": 2}, "draft_width=2"),
+        ({"draft_nodes": 2}, "draft_nodes=2"),
         ({"verify": "block"}, "verify='block'"),
         ({"presence_penalty": 1.0}, "presence_penalty=1.0"),
         ({"frequency_penalty": 1.0}, "frequency_penalty=1.0"),
