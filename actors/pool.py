@@ -37,9 +37,17 @@ CALLS = 4  # that a target actor serves at once: one waits for results, others m
 class TargetPool:
     """Runs requests on target actors; each comes back once. Not thread-safe."""
 
-    def __init__(self, config: EngineConfig, targets: Pool, drafts: Pool | None = None) -> None:
+    def __init__(
+        self,
+        config: EngineConfig,
+        targets: Pool,
+        drafts: Pool | None = None,
+        *,
+        together_s: float = 0.0,
+    ) -> None:
         """Use `start`; or hand in pools that have started."""
         self._config, self._targets, self._drafts = config, targets, drafts
+        self._together_s = together_s
         self._met: dict[str, frozenset[str]] = {}  # draft actors that each target knows
         self._ledger = Ledger()
         self._takes: dict[str, ObjectRef[Any]] = {}
@@ -60,6 +68,7 @@ class TargetPool:
         resources: Mapping[str, float] | None = None,
         draft_gpus: float = 0.0,
         draft_patience: float = 1.0,
+        together_s: float = 0.0,
     ) -> Self:
         """Create the actors and wait until they are ready.
 
@@ -70,6 +79,8 @@ class TargetPool:
                 None: one is reserved, and all actors' threads share this machine's cores.
             num_gpus, resources: of each target actor. draft_gpus: of each draft actor.
             draft_patience: how long a target waits for a late draft, in rounds of its own.
+            together_s: how long a result may wait for others while there is enough to run: fewer
+                messages, where nobody waits for a single one.
         Raises:
             UnsupportedCheckpoint, InvalidOption, PoolFailed.
         """
@@ -92,7 +103,8 @@ class TargetPool:
             drafts = draft_pool(
                 config, actors=draft_actors, rows=rows, num_cpus=cpus, num_gpus=draft_gpus
             )
-        return cls(config, *start_all(config, role, drafts, patience=draft_patience))
+        pools = start_all(config, role, drafts, patience=draft_patience)
+        return cls(config, *pools, together_s=together_s)
 
     def __enter__(self) -> Self:
         return self
@@ -182,7 +194,7 @@ class TargetPool:
             ready[name].handle.submit.remote(requests)
         for name, member in ready.items():
             if name not in self._takes:
-                self._takes[name] = member.handle.take.remote(LONG_POLL_S)
+                self._takes[name] = member.handle.take.remote(LONG_POLL_S, self._together_s)
 
     def _introduce(self) -> None:
         """Tell every target which draft actors there are."""

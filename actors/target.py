@@ -21,6 +21,8 @@ from models.figures import Figures
 from models.loop import TokenLoop
 from models.request import Request, Result
 
+PLENTY = 1.5  # requests for each row of the batch, those that run included
+
 
 class TargetActor:
     """Owns a target, its cache and the truth about every request on it."""
@@ -31,6 +33,7 @@ class TargetActor:
         self._commands: list[Callable[[TokenLoop], None]] = []
         self._results: list[Result] = []
         self._figures = Figures()
+        self._plenty = False  # enough requests wait that the loop would not soon run dry
         self._failure: str | None = None
         self._stopping = False
         self._loop: TokenLoop | None = None
@@ -75,10 +78,15 @@ class TargetActor:
         """Drop requests before the next step; nothing more is heard of them."""
         self._do(lambda loop: self._drop(loop, ids))
 
-    def take(self, timeout_s: float) -> Taken:
-        """What has ended since the last call; waits up to `timeout_s` for the first to end."""
+    def take(self, timeout_s: float, together_s: float = 0.0) -> Taken:
+        """What has ended since the last call; waits up to `timeout_s` for the first to end.
+
+        Then up to `together_s` for others, while enough requests wait here to go on with: every
+        message between processes takes time from the passes.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._results or self._failure, timeout_s)
+            if self._changed.wait_for(lambda: self._results or self._failure, timeout_s):
+                self._changed.wait_for(lambda: not self._plenty or self._failure, together_s)
             self._check()
             taken = Taken(results=tuple(self._results), figures=self._figures)
             self._results.clear()
@@ -143,6 +151,7 @@ class TargetActor:
             with self._changed:
                 self._figures = loop.figures()
                 self._results += results
+                self._plenty = loop.num_unfinished > PLENTY * loop.num_rows
                 self._changed.notify_all()
 
     def _fail(self, reason: str) -> None:

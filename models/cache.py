@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from models import kernels
 from models.batch import Ints
 from models.config import DecoderConfig
 
@@ -71,12 +72,19 @@ class KVCache:
         start, count = int(self.lengths[row]), len(nodes)
         assert start + count <= self.capacity, (start, count, self.capacity)
         if count and int(nodes[-1]) != count - 1:
-            first = int(np.argmax(nodes != np.arange(count)))  # all before it stand in their places
-            source = torch.from_numpy(nodes[first:] + start).to(self.kv.device)
-            entries = self.kv[:, :, row].index_select(3, source)
-            self.kv[:, :, row, :, start + first : start + count] = entries
+            self._keep(row, start, nodes)
         self.positions[row, start : start + count] = self._places[start : start + count]
         self.lengths[row] = start + count
+
+    def _keep(self, row: int, start: int, nodes: Ints) -> None:
+        if self.kv.is_cpu and kernels.compiled():
+            kernels.keep_entries(self.kv, row, start, nodes)
+            return
+        count = len(nodes)
+        first = int(np.argmax(nodes != np.arange(count)))  # all before it stand in their places
+        source = torch.from_numpy(nodes[first:] + start).to(self.kv.device)
+        entries = self.kv[:, :, row].index_select(3, source)
+        self.kv[:, :, row, :, start + first : start + count] = entries
 
     def truncate(self, row: int, length: int) -> None:
         """Forget the committed entries of a row beyond `length`."""

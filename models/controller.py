@@ -8,7 +8,7 @@ per second wins; drafting nothing is one of the sizes.
 from collections.abc import Sequence as Several
 from dataclasses import dataclass
 from math import log2
-from typing import cast
+from typing import TypeVar, cast
 
 import numpy as np
 
@@ -26,8 +26,11 @@ PLAIN_ROUNDS = 2  # seen before any drafting: what it is compared with
 FIRST_COMPARE, LAST_COMPARE = 4, 64  # drafting rounds until a plain one: is it still as slow?
 MIN_GAIN = 1.03  # drafting must promise this much, or it is not begun
 FIRST_PROBE, LAST_PROBE = 32, 1024  # rounds without drafting before it is tried again
-# Of trees to choose from: a root and these guesses fill whole groups of rows of the kernels.
-TREE_NODES, TREE_DEPTHS, TREE_WIDTHS = (3, 5, 7, 11, 15, 23, 31, 63), (2, 3, 4, 5, 6, 8), (2, 4, 8)
+# Of trees to choose from: a root and these guesses fill whole groups of rows of the kernels. Few:
+# each looks better than it is until it was tried.
+TREE_NODES, TREE_DEPTHS, TREE_WIDTHS = (5, 11, 23, 47), (2, 3, 4, 5, 6, 8), (2, 4, 8)
+MOST_SURE = 0.999  # chance of a right guess
+Rate = TypeVar("Rate", float, Floats)
 GROWN = 1.3  # guesses that a tree grows, at least, for each that is kept
 
 
@@ -187,7 +190,8 @@ class Controller:
         by_fan = {fan: self._rates(sequences, fan, chain) for fan in dict.fromkeys(self._fans)}
         rates = np.array([by_fan[fan] for fan in self._fans])  # [S, B]
         depths = np.array([[self._supply.depth(shape.depth)] for shape in self._shapes])
-        return cast(list[float], _gains(rates, depths, self._supply.comes).sum(1).tolist())
+        gains = self._supply.comes * (expected_tokens(rates, depths) - 1)
+        return cast(list[float], gains.sum(1).tolist())
 
     def _seconds(self, shape: Shape, rows: int, plain: float) -> float:
         """Of a round in which all rows ask for this shape: in some of them no draft comes."""
@@ -200,10 +204,10 @@ class Controller:
 
     def _worth(self, sequences: Several[Sequence], shape: Shape) -> list[int]:
         """Leave out requests whose guesses cost the batch more than they bring it."""
-        rows = len(sequences)
-        rates = np.array(self._rates(sequences, shape.fan, self._chain_rate()))
-        depths = np.array(self._supply.depth(shape.depth))
-        gains, least = _gains(rates, depths, self._supply.comes).tolist(), 0.0
+        rows, least = len(sequences), 0.0
+        depth, comes = self._supply.depth(shape.depth), self._supply.comes
+        rates = self._rates(sequences, shape.fan, self._chain_rate())
+        gains = [comes * (expected_tokens(rate, depth) - 1) for rate in rates]
         if rows > 1 and not self._probing:
             plain = self._cost(NOTHING, rows, rows)
             seconds = self._seconds(shape, rows, plain)
@@ -227,7 +231,8 @@ class Controller:
         if tried is not None:
             common = tried.rate(common)
         mine = [self._each.get(s.id, {}).get(fan) for s in sequences]
-        return [common if a is None else a.rate(common) for a in mine]
+        rates = (common if a is None else a.rate(common) for a in mine)
+        return [min(rate, MOST_SURE) for rate in rates]
 
     def _chain_rate(self) -> float:
         """A chain's chance of a right guess, as all fans together show it."""
@@ -269,15 +274,9 @@ class Controller:
         self._each.pop(request_id, None)
 
 
-def _gains(rates: Floats, depths: Floats, comes: float) -> Floats:
-    """Tokens that drafts bring beside the bonus token, where they come with this chance."""
-    return comes * (expected_tokens(rates, depths) - 1)
-
-
-def expected_tokens(rate: Floats, depth: Floats) -> Floats:
-    """Tokens a round yields, the bonus token included."""
-    rate = np.minimum(rate, 0.999)
-    expected: Floats = (1 - rate ** (depth + 1)) / (1 - rate)
+def expected_tokens(rate: Rate, depth: Rate) -> Rate:
+    """Tokens a round yields, the bonus token included, of a rate under 1; arrays or numbers."""
+    expected: Rate = (1 - rate ** (depth + 1)) / (1 - rate)
     return expected
 
 

@@ -67,7 +67,7 @@ class RoundCost:
 
     Curves are measured with one row and miss what a round costs beside its passes. So every shape
     learns, for one, two to three, four to seven... rows, its own ratio of seen to predicted; a
-    shape not tried yet starts from the ratio of its kind (drafted or plain).
+    shape not tried yet starts from the ratio of its kind (plain, chain or tree).
     """
 
     def __init__(self, score: PassCost, draft: PassCost | None) -> None:
@@ -75,7 +75,7 @@ class RoundCost:
         self._score, self._draft = score, draft
         self._known: dict[tuple[Shape, int, int], float] = {}  # predictions
         self._all = Ratio(1.0)
-        self._kinds: dict[tuple[bool, int], Ratio] = {}
+        self._kinds: dict[tuple[str, int], Ratio] = {}
         self._shapes: dict[tuple[Shape, int], Ratio] = {}
 
     def __call__(self, shape: Shape, rows: int, nodes: float) -> float:
@@ -113,7 +113,7 @@ class RoundCost:
 
     def _ratio(self, shape: Shape, rows: int) -> Ratio:
         scale = rows.bit_length()
-        kind = self._kinds.get((shape.depth > 0, scale), self._all)
+        kind = self._kinds.get((_kind(shape), scale), self._all)
         return self._shapes.get((shape, scale), kind)
 
     def count(self, shape: Shape, rows: int) -> int:
@@ -125,9 +125,15 @@ class RoundCost:
         """Learn from a round."""
         ratio, scale = seconds / self._predicted(shape, rows, nodes), rows.bit_length()
         own = self._shapes.setdefault((shape, scale), Ratio(self._ratio(shape, rows).value))
-        kind = self._kinds.setdefault((shape.depth > 0, scale), Ratio(self._all.value))
+        kind = self._kinds.setdefault((_kind(shape), scale), Ratio(self._all.value))
         for known in (own, kind, self._all):  # one outlier counts little
             known.observe(min(max(ratio, 0.5 * known.value), 2 * known.value))
+
+
+def _kind(shape: Shape) -> str:
+    if shape.depth == 0:
+        return "plain"
+    return "chain" if shape.width == 1 else "tree"
 
 
 def measure(model: Target, *, context: int = 64, largest: int = SIZES[-1]) -> PassCost:

@@ -9,14 +9,16 @@ output width, D width (of a head, in attention), S slots, Hq and Hkv query and k
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 
 from models.batch import Batch, Bools, Floats, Ints
-from models.cache import KVCache
 from models.heads import Heads
+
+if TYPE_CHECKING:
+    from models.cache import KVCache
 
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 BLOCK = 16  # outputs side by side in a packed matrix
@@ -116,7 +118,7 @@ class Nodes:
     """
 
     batch: Batch
-    cache: KVCache
+    cache: "KVCache"
     heads: Heads
     table: torch.Tensor | None
     visible: tuple[Bools | None, ...]
@@ -210,6 +212,29 @@ def score(
         model,
         np.ascontiguousarray(batch.tokens) if x is None else None,
         batch.wanted,
+    )
+
+
+def keep_entries(kv: torch.Tensor, row: int, start: int, nodes: Ints) -> None:
+    """Entries start + i of a row become entries start + nodes[i].
+
+    Args:
+        kv: [L, 2, rows, H, S, D], contiguous.
+        row: one of its rows.
+        start: the first of these entries.
+        nodes: ascending; nodes[i] >= i, and start + nodes[i] < S.
+    """
+    assert kv.is_contiguous()
+    assert start + int(nodes[-1]) < kv.shape[4]
+    size, first = kv.element_size(), row * kv.stride(2) + start * kv.stride(4)
+    _kernels.keep_entries(
+        kv.data_ptr() + first * size,
+        kv.shape[0] * kv.shape[1],
+        kv.stride(1) * size,
+        kv.shape[3],
+        kv.stride(3) * size,
+        kv.shape[5] * size,
+        np.ascontiguousarray(nodes),
     )
 
 

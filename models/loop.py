@@ -106,6 +106,11 @@ class TokenLoop:
         return len(self._rows)
 
     @property
+    def num_rows(self) -> int:
+        """How many requests run at once."""
+        return self._cache.rows
+
+    @property
     def cache_bytes(self) -> int:
         return self._cache.num_bytes
 

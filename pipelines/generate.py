@@ -38,6 +38,7 @@ from pipelines.remote_writer import RemoteWriter
 from pipelines.summary import Summary, summarize
 from pipelines.writer import publish_all
 
+TOGETHER_S = 0.5  # that a result may wait for others: rows are only seen when a shard is done
 SPARE_CPUS = 2  # logical CPUs of a private cluster for reading, encoding and writing
 
 
@@ -100,6 +101,7 @@ def _pool(config: GenerateConfig) -> TargetPool:
         num_cpus=None if config.address is None else float(config.threads or 1),
         num_gpus=gpus,
         draft_gpus=gpus,
+        together_s=TOGETHER_S,
     )
 
 

@@ -169,7 +169,7 @@ static void see(const Tree *tree, Size row, Size width, Size size, unsigned char
 
 /* Keep a row's `budget` likeliest nodes, of equals the first: none beats its parent. `place` [most]:
    where a node went, or -1. */
-static void keep(const Tree *tree, Size row, Size width, const float *scores, Size *place) {
+static void keep_best(const Tree *tree, Size row, Size width, const float *scores, Size *place) {
     const Size most = tree->most, *parents = tree->parents + row * most;
     Size count = 0;
     for (Size i = 0; i < most; i++) {
@@ -203,14 +203,16 @@ int trees(const Drafter *by, Size width, Size depth, Tree *tree) {
         if (!done) break;
         divide(&work, level ? width : 1);
         const Draw draw = draw_of(&work, level);
-        gumbel(&draw, rows, noise, (int)by->shape->threads);
+        int any = 0;
+        for (Size r = 0; r < rows; r++) any |= by->sampling->noisy[draw.owners[r]];
+        if (any) gumbel(&draw, rows, noise, (int)by->shape->threads);
         for (Size r = 0; r < rows; r++) {
-            const int noisy = by->sampling->noisy[by->draw->owners[r]];
+            const int noisy = by->sampling->noisy[draw.owners[r]];
             grow(&work, r, level ? width : 1, size, noisy ? noise + r * vocabulary : NULL,
                  scores + r * most, tree);
         }
     }
-    for (Size r = 0; done && r < rows; r++) keep(tree, r, width, scores + r * most, place);
+    for (Size r = 0; done && r < rows; r++) keep_best(tree, r, width, scores + r * most, place);
     free(visible);
     free(noise);
     free(scores);

@@ -63,6 +63,11 @@ typedef struct {
 int attend(const Shape *shape, const Nodes *nodes, const Turn *turn, const char *qkv,
            const float *norm, char *cache, char *y);
 
+/* Entry i of every head becomes entry nodes[i]; ascending, so that none is lost before it is read.
+   `kv`: the first part's first of these entries, of `line` bytes each. Strides in bytes. */
+void keep_entries(char *kv, Size parts, Size part_stride, Size heads, Size head_stride, Size line,
+                  const Size *nodes, Size count);
+
 /* Which random numbers: one row of them for a position `levels` behind the end `starts` of a request
    `owners`; for `purpose`, and if `fresh` for the round that began at that end. `words` [vocabulary]
    are the tokens' hashes. */

@@ -13,9 +13,38 @@
 enum {
     CHUNK = 512, /* inputs of a block that stay in the first cache for all groups of a slab */
     SLAB = 48,   /* rows whose chunk stays in the second cache for all blocks */
+    PIECES = 8,  /* of a thread's share, at most */
+    PIECE = 4,   /* blocks of one, at least: a row's widest tile */
 };
 
-/* One thread's blocks: few rows read all of them once, many rows one chunk of one after another. */
+/* A thread's share of the blocks. Whoever is done with its own takes pieces of others': a thread that
+   the system stops for a while would else hold up all. */
+typedef struct {
+    _Alignas(64) Size next; /* not shared with the next one's cache line */
+    Size end, step;
+} Share;
+
+static void share_out(Size blocks, Size count, Share *shares) {
+    for (Size i = 0; i < count; i++) {
+        Size from = blocks * i / count, to = blocks * (i + 1) / count;
+        Size pieces = (to - from) / PIECE < PIECES ? (to - from) / PIECE : PIECES;
+        Size step = pieces > 1 ? (to - from + pieces - 1) / pieces : to - from;
+        shares[i] = (Share){from, to, step > 0 ? (step + PIECE - 1) / PIECE * PIECE : 1};
+    }
+}
+
+/* Take the next piece of a share; false: there is none. */
+INLINE int take(Share *share, Size *from, Size *to) {
+#pragma omp atomic capture
+    {
+        *from = share->next;
+        share->next += share->step;
+    }
+    *to = *from + share->step < share->end ? *from + share->step : share->end;
+    return *from < share->end;
+}
+
+/* Some blocks: few rows read all of them once, many rows one chunk of one after another. */
 INLINE void span(int kind, Size rows, Size depth, const float *x, const char *w, Size blocks,
                  float *sums, Size sums_row) {
     const Size line = BLOCK * size_of(kind), groups = (rows + GROUP - 1) / GROUP;
@@ -63,6 +92,7 @@ int linear(int stored, int kind, int result, Size rows, Size inputs, Size output
     const Size blocks = (outputs + BLOCK - 1) / BLOCK, width = blocks * BLOCK;
     const int direct = result == FLOAT32 && width == outputs && !bias && !add;
     const int narrow = kind != FLOAT32;
+    Share shares[threads];
     float *room = NULL, *sums = (float *)y;
     const float *wide = (const float *)x;
     if (!direct || narrow) {
@@ -76,17 +106,23 @@ int linear(int stored, int kind, int result, Size rows, Size inputs, Size output
         wide = to;
     }
     if (rows * inputs * outputs < ALONE) threads = 1;
+    share_out(blocks, threads, shares);
 #pragma omp parallel num_threads(threads)
     {
-        Size count = omp_get_num_threads(), own = omp_get_thread_num();
-        Size from = blocks * own / count, to = blocks * (own + 1) / count;
-        const char *part = w + from * inputs * BLOCK * size_of(stored);
-        float *its = sums + from * BLOCK;
-        if (stored == FLOAT32) slabs(FLOAT32, rows, inputs, wide, part, to - from, its, width);
-        else if (stored == BFLOAT16) slabs(BFLOAT16, rows, inputs, wide, part, to - from, its, width);
-        else slabs(FLOAT16, rows, inputs, wide, part, to - from, its, width);
-        if (!direct)
-            finish(result, rows, outputs, sums, width, bias, y, add, from * BLOCK, to * BLOCK);
+        Size own = omp_get_thread_num(), from, to;
+        for (Size i = 0; i < threads; i++)
+            while (take(shares + (own + i) % threads, &from, &to)) {
+                const char *part = w + from * inputs * BLOCK * size_of(stored);
+                float *its = sums + from * BLOCK;
+                const Size some = to - from;
+                if (stored == FLOAT32) slabs(FLOAT32, rows, inputs, wide, part, some, its, width);
+                else if (stored == BFLOAT16)
+                    slabs(BFLOAT16, rows, inputs, wide, part, some, its, width);
+                else slabs(FLOAT16, rows, inputs, wide, part, some, its, width);
+                if (!direct)
+                    finish(result, rows, outputs, sums, width, bias, y, add, from * BLOCK,
+                           to * BLOCK);
+            }
     }
     free(room);
     return 1;

@@ -55,6 +55,16 @@ static PyObject *call_attend(PyObject *self, PyObject *const *given, Size count)
     return valid ? finished(done) : NULL;
 }
 
+static PyObject *call_keep_entries(PyObject *self, PyObject *const *given, Size count) {
+    Size v[6];
+    Py_buffer nodes = {0};
+    if (!expect(count, 7) || !integers(given, 6, v) || !open_view(given[6], sizeof(Size), &nodes))
+        return NULL;
+    keep_entries((char *)v[0], v[1], v[2], v[3], v[4], v[5], nodes.buf, length_of(&nodes));
+    PyBuffer_Release(&nodes);
+    return finished(1);
+}
+
 static PyObject *call_score(PyObject *self, PyObject *const *given, Size count) {
     Batch batch;
     Shape shape;
@@ -187,6 +197,7 @@ static PyMethodDef methods[] = {
     METHOD(linear, "stored, kind, result, rows, inputs, outputs, x, w, bias, y, add, threads"),
     METHOD(rms_norm, "kind, rows, width, x, weight, y, floor"),
     METHOD(attend, OF_A_BATCH "qkv, norm, table, cache, y; floor"),
+    METHOD(keep_entries, "kv, parts, part_stride, heads, head_stride, line, nodes"),
     METHOD(score, OF_A_BATCH OF_A_MODEL "x, logits; model, tokens, wanted"),
     METHOD(chain, OF_A_DRAFT "chosen"),
     METHOD(trees, OF_A_DRAFT "width; tokens, parents; kept tokens, parents, levels"),

@@ -29,7 +29,7 @@ INLINE __m256 gated(__m256 gate, __m256 up) {
 
 void swiglu(int kind, Size rows, Size width, const char *x, char *y, int threads) {
     const Size size = size_of(kind);
-#pragma omp parallel for num_threads(rows * width < ALONE / 4 ? 1 : threads)
+#pragma omp parallel for schedule(dynamic) num_threads(rows * width < ALONE / 4 ? 1 : threads)
     for (Size r = 0; r < rows; r++) {
         const char *gate = x + r * 2 * width * size, *up = gate + width * size;
         char *to = y + r * width * size;

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -67,6 +68,25 @@ def test_take_waits_no_longer_than_asked(actor):
     began = time.perf_counter()
     assert actor.take(0.2).results == ()
     assert 0.2 <= time.perf_counter() - began < 2.0
+
+
+def test_results_come_together_while_enough_requests_wait(actor):
+    """4 rows, 12 requests of one length: as many are taken at once as leave 6, in two rounds."""
+    requests = [
+        replace(r, sampling=Sampling(max_tokens=9, ignore_eos=True)) for r in make_requests(12)
+    ]
+    actor.submit(requests)
+    assert len(actor.take(10.0, 60.0).results) >= 6
+    began = time.perf_counter()
+    assert actor.take(10.0, 60.0).results  # now that few are left, nothing is waited for
+    assert time.perf_counter() - began < 10.0
+
+
+def test_a_result_waits_for_others_no_longer_than_asked(actor):
+    slow = Sampling(max_tokens=80, ignore_eos=True)
+    quick = replace(make_requests(1)[0], id="quick", sampling=Sampling(max_tokens=1))
+    actor.submit([quick, *(replace(r, sampling=slow) for r in make_requests(16))])
+    assert [r.id for r in actor.take(10.0, 0.001).results] == ["quick"]
 
 
 def test_a_cancelled_request_is_not_heard_of_again(actor):

@@ -14,7 +14,7 @@ CONFIG = DecoderConfig(
     inner_width=8,
     num_layers=2,
     num_heads=2,
-    num_kv_heads=1,
+    num_kv_heads=2,
     head_dim=4,
     context_length=64,
 )
@@ -43,6 +43,19 @@ def test_commit_keeps_the_path_in_order(cache, path):
     assert cache.lengths.tolist() == [0, 4 + len(path), 0]
 
 
+@pytest.mark.usefixtures("arithmetic")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_commit_moves_entries_of_its_row_alone(dtype):
+    made = KVCache(CONFIG, 3, 20, dtype=dtype, device=torch.device("cpu"))
+    made.kv.copy_(torch.randn(made.kv.shape, generator=torch.Generator().manual_seed(0)))
+    before = made.kv.clone()
+    made.commit(1, np.arange(3))
+    made.commit(1, np.array([0, 1, 4, 6, 9]))
+    assert torch.equal(made.kv[:, :, 1, :, :8], before[:, :, 1, :, [0, 1, 2, 3, 4, 7, 9, 12]])
+    assert torch.equal(made.kv[:, :, [0, 2]], before[:, :, [0, 2]])
+    assert torch.equal(made.kv[:, :, 1, :, 8:], before[:, :, 1, :, 8:])
+
+
 def test_truncate_and_move(cache):
     cache.commit(0, np.arange(3))
     cache.commit(2, np.array([1, 3, 4, 6, 7]))
@@ -57,7 +70,7 @@ def test_truncate_and_move(cache):
 def test_size_is_known_beforehand(cache):
     assert cache.rows == 3
     assert cache.capacity == 20
-    assert bytes_per_entry(CONFIG, torch.float32) == 2 * 2 * 1 * 4 * 4
+    assert bytes_per_entry(CONFIG, torch.float32) == 2 * 2 * 2 * 4 * 4
     assert cache.num_bytes == cache_bytes(CONFIG, torch.float32, 3, 20)
 
 

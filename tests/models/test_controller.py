@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from models.controller import Controller, FixedSize, expected_tokens, menu, narrow, widen
+from models.controller import (
+    MOST_SURE,
+    Controller,
+    FixedSize,
+    expected_tokens,
+    menu,
+    narrow,
+    widen,
+)
 from models.costs import PassCost
 from models.draft import NOTHING, Shape
 from models.request import Request
@@ -219,7 +227,7 @@ def test_expected_tokens_are_a_geometric_sum(rate):
 
 
 def test_expected_tokens_of_a_drafter_that_is_always_right():
-    assert expected_tokens(1.0, 8) == pytest.approx(9, rel=0.01)
+    assert expected_tokens(MOST_SURE, 8) == pytest.approx(9, rel=0.01)
 
 
 def test_the_menu_fits_the_cache_s_scratch():

@@ -128,11 +128,12 @@ def test_wrong_arguments_are_refused():
         ("linear", 12),
         ("rms_norm", 7),
         ("attend", 22),
+        ("keep_entries", 7),
         ("score", 26),
         ("gumbel", 10),
         ("choose", 16),
         ("chain", 37),
-        ("trees", 40),
+        ("trees", 42),
     ):
         call = getattr(kernels._kernels, name)
         with pytest.raises(TypeError, match=f"wanted: {count}"):
