@@ -26,6 +26,7 @@ PLAIN_ROUNDS = 2  # seen before any drafting: what it is compared with
 FIRST_COMPARE, LAST_COMPARE = 4, 64  # drafting rounds until a plain one: is it still as slow?
 MIN_GAIN = 1.03  # drafting must promise this much, or it is not begun
 FIRST_PROBE, LAST_PROBE = 32, 1024  # rounds without drafting before it is tried again
+PROBED = 4  # one of so many requests then drafts
 # Of trees to choose from: a root and these guesses fill whole groups of rows of the kernels. Few:
 # each looks better than it is until it was tried.
 TREE_NODES, TREE_DEPTHS, TREE_WIDTHS = (5, 11, 23, 47), (2, 3, 4, 5, 6, 8), (2, 4, 8)
@@ -140,9 +141,9 @@ class Controller:
         if self._age >= self._patience or rows != self._rows:
             self._choose(sequences)
         shape = self._chosen
-        self._probing = False
+        self._probing = self._untried
         if shape.depth == 0:
-            shape = self._maybe_probe()
+            shape = self._maybe_probe(rows)
         else:
             self._idle, self._probe = 0, FIRST_PROBE
         if shape.depth == 0:
@@ -158,18 +159,33 @@ class Controller:
         self._patience = min(longer, LAST_REPLAN) if same else max(shorter, FIRST_REPLAN)
         self._chosen, self._age, self._rows = best, 0, rows
 
-    def _maybe_probe(self) -> Shape:
+    def _maybe_probe(self, rows: int) -> Shape:
         """Now and then, ever more rarely, try the smallest draft: the text may have changed."""
         self._idle += 1
         if self._idle < self._probe:
             return NOTHING
         self._idle, self._probe = 0, min(2 * self._probe, LAST_PROBE)
+        if not self._could_pay(rows):
+            return NOTHING
         self._age, self._probing = LAST_REPLAN, True  # decide anew after it
         return self._first
 
+    def _could_pay(self, rows: int) -> bool:
+        """Whether any size would, were all its guesses right."""
+        plain = self._cost(NOTHING, rows, rows)
+        return any(
+            (1 + shape.depth) * plain > MIN_GAIN * self._seconds(shape, rows, plain)
+            for shape in self._shapes
+        )
+
+    @property
+    def _untried(self) -> bool:
+        """Whether too little was seen to choose by."""
+        return sum(seen.trials for seen in self._all.values()) < FIRST_TRIALS
+
     def _best(self, sequences: Several[Sequence]) -> Shape:
         rows = len(sequences)
-        if sum(a.trials for a in self._all.values()) < FIRST_TRIALS:
+        if self._untried:
             return self._first
         plain = self._cost(NOTHING, rows, rows)
         best, speed = NOTHING, rows / plain * MIN_GAIN
@@ -218,6 +234,8 @@ class Controller:
             # What they showed is slowly forgotten, so that they get another chance.
             for seen in self._each.get(sequences[b].id, {}).values():
                 seen.forget(DECAY)
+        if self._probing:  # a few tell as much, and cost the batch less
+            worth = worth[: max(1, rows // PROBED)]
         self._expected = rows + sum(gains[b] for b in worth)
         return worth
 

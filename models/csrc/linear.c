@@ -13,7 +13,7 @@
 enum {
     CHUNK = 512, /* inputs of a block that stay in the first cache for all groups of a slab */
     SLAB = 48,   /* rows whose chunk stays in the second cache for all blocks */
-    PIECES = 8,  /* of a thread's share, at most */
+    PIECES = 24, /* of a thread's share, at most */
     PIECE = 4,   /* blocks of one, at least: a row's widest tile */
 };
 

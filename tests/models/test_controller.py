@@ -132,6 +132,13 @@ def test_probes_are_rare_and_find_out():
     assert last(shapes).depth >= 4
 
 
+def test_no_probe_where_even_right_guesses_would_not_pay():
+    for per_node, probes in ((2e-3, False), (2e-4, True)):
+        controller = Controller(cost(base=1e-4, per_node=per_node), free(1e-4), max_width=8)
+        late = play(controller, sequences(8), 600, right=[0.3] * 8, widened=[0.3] * 8)[60:]
+        assert any(shape.depth for shape, _ in late) == probes
+
+
 def test_a_large_batch_stops_what_pays_alone():
     """Nodes are nearly free for one request and dear for sixteen."""
     seconds = tuple(1e-3 * max(1.0, n / 16) for n in SIZES)
