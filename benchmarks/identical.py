@@ -45,6 +45,7 @@ class Recipe:
     drafter: str
     tokens: int | str = "auto"
     width: int | str = "auto"
+    nodes: int | None = None
     batch: int = 1
     pool: tuple[int, int] | None = None
 
@@ -52,15 +53,22 @@ class Recipe:
     def label(self) -> str:
         name = self.drafter if self.drafter in ("none", "lookup") else "model"
         size = "" if name == "none" else f" {self.tokens}x{self.width}"
+        size += "" if self.nodes is None else f", {self.nodes} nodes"
         where = "" if self.pool is None else f", actors {self.pool[0]}+{self.pool[1]}"
         return f"{name}{size}, batch {self.batch}{where}"
 
 
 def recipes(draft: str) -> Iterator[Recipe]:
     """In process: drafters by batches; on Ray: pools of every size."""
-    drafters = (("none", "auto", "auto"), ("lookup", 8, 1), (draft, 4, 1), (draft, 4, 4))
-    for (drafter, tokens, width), batch in product(drafters, BATCHES):
-        yield Recipe(drafter=drafter, tokens=tokens, width=width, batch=batch)
+    drafters = (
+        ("none", "auto", "auto", None),
+        ("lookup", 8, 1, None),
+        (draft, 4, 1, None),
+        (draft, 4, 4, None),
+        (draft, 4, 2, 5),
+    )
+    for (drafter, tokens, width, nodes), batch in product(drafters, BATCHES):
+        yield Recipe(drafter=drafter, tokens=tokens, width=width, nodes=nodes, batch=batch)
     yield Recipe(drafter=draft, batch=4)
     for pool in POOLS:
         yield Recipe(drafter=draft, tokens=4, width=4, batch=4, pool=pool)
@@ -72,6 +80,7 @@ def config_of(recipe: Recipe, options: argparse.Namespace) -> EngineConfig:
         drafter=recipe.drafter,
         draft_tokens=recipe.tokens,
         draft_width=recipe.width,
+        draft_nodes=recipe.nodes,
         dtype=options.dtype,
         batch_size=recipe.batch,
         threads=options.threads,

@@ -3,8 +3,8 @@
 import time
 from typing import Any
 
-from models.batch import Batch, Floats, Ints, Scores
-from models.kernels import Chooser
+from models.batch import Batch, Ints, Scores
+from models.kernels import Chooser, Trees
 from models.target import Cache, Target
 
 
@@ -44,9 +44,9 @@ class TimedChooser:
         self._model.seconds += time.perf_counter() - began
         return chosen
 
-    def trees(self, width: int, depth: int) -> tuple[Ints, Ints, Floats]:
+    def trees(self, width: int, depth: int, budget: int) -> Trees:
         """Timed."""
         began = time.perf_counter()
-        grown = self._chooser.trees(width, depth)
+        grown = self._chooser.trees(width, depth, budget)
         self._model.seconds += time.perf_counter() - began
         return grown

@@ -17,9 +17,6 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cluster.errors import CannotConnect
 
 OBJECT_STORE_BYTES = 500 * 2**20
-# An idle worker process takes a hundredth of a core for itself, and wakes up so often that a pass
-# on all cores is stopped again and again: reading done, they end.
-SETTINGS = {"num_workers_soft_limit": 0, "idle_worker_killing_time_threshold_ms": 5_000}
 STARTS = 3  # tries to start a private cluster
 
 log = logging.getLogger(__name__)
@@ -57,7 +54,6 @@ def _connect(address: str | None, num_cpus: int) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         options |= {"num_cpus": num_cpus, "include_dashboard": False}
         options["object_store_memory"] = OBJECT_STORE_BYTES
-        options["_system_config"] = SETTINGS
     _init(address, options)
     if address is None and not os.environ.get("RAY_AUTH_MODE"):
         ray.shutdown()

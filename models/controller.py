@@ -24,15 +24,18 @@ FIRST_TRIALS = 8  # guesses judged before a size is chosen
 FIRST_REPLAN, LAST_REPLAN = 4, 64  # rounds between two looks at all sizes
 PLAIN_ROUNDS = 2  # seen before any drafting: what it is compared with
 FIRST_COMPARE, LAST_COMPARE = 4, 64  # drafting rounds until a plain one: is it still as slow?
-MIN_GAIN = 1.03  # drafting must promise this much, or it is not begun
+MIN_GAIN = 1.05  # drafting must promise this much: what it costs is known no better
+STICKS = 1.03  # another size must promise this much more than the present one
 FIRST_PROBE, LAST_PROBE = 32, 1024  # rounds without drafting before it is tried again
-PROBED = 4  # one of so many requests then drafts
+SEEN_IDLE = 4  # of so many rounds without drafting one is timed
+PROBED = 4  # of so many requests then one has a draft
 # Of trees to choose from: a root and these guesses fill whole groups of rows of the kernels. Few:
 # each looks better than it is until it was tried.
 TREE_NODES, TREE_DEPTHS, TREE_WIDTHS = (5, 11, 23, 47), (2, 3, 4, 5, 6, 8), (2, 4, 8)
-MOST_SURE = 0.999  # chance of a right guess
-Rate = TypeVar("Rate", float, Floats)
 GROWN = 1.3  # guesses that a tree grows, at least, for each that is kept
+MOST_SURE = 0.999  # chance of a right guess
+
+Rate = TypeVar("Rate", float, Floats)
 
 
 @dataclass(slots=True)
@@ -126,11 +129,16 @@ class Controller:
         self._yields: dict[Shape, Ratio] = {}  # tokens of a round, seen over expected
         self._expected = 1.0  # tokens of the round that is under way
         self._drafted, self._compare = 0, FIRST_COMPARE  # rounds since a plain one, until the next
-        self._probing = False
+        self._probing = self._resting = False
+        self._asked = 0  # requests in probes so far
+        self._tried = False
 
     def plan(self, sequences: Several[Sequence]) -> tuple[Shape, list[int]]:
         """The shape of this round and which sequences (indices) draft."""
         rows = len(sequences)
+        self._resting = self._rests(rows)
+        if self._resting:
+            return NOTHING, []
         if self._cost.count(NOTHING, rows) < PLAIN_ROUNDS:
             self._drafted = 0
             return NOTHING, []
@@ -150,6 +158,14 @@ class Controller:
             return shape, []
         self._drafted += 1
         return shape, self._worth(sequences, shape)
+
+    def _rests(self, rows: int) -> bool:
+        """Whether nothing was chosen for so many rows, and it is not yet time to look again."""
+        look = self._age + 1 >= self._patience or self._idle + 1 >= self._probe
+        if look or self._chosen.depth or rows != self._rows:
+            return False
+        self._age, self._idle = self._age + 1, self._idle + 1
+        return True
 
     def _choose(self, sequences: Several[Sequence]) -> None:
         """Weigh all sizes; ever more rarely while the same one stays the best."""
@@ -181,19 +197,21 @@ class Controller:
     @property
     def _untried(self) -> bool:
         """Whether too little was seen to choose by."""
-        return sum(seen.trials for seen in self._all.values()) < FIRST_TRIALS
+        if not self._tried:
+            self._tried = sum(seen.trials for seen in self._all.values()) >= FIRST_TRIALS
+        return not self._tried
 
     def _best(self, sequences: Several[Sequence]) -> Shape:
         rows = len(sequences)
         if self._untried:
             return self._first
         plain = self._cost(NOTHING, rows, rows)
-        best, speed = NOTHING, rows / plain * MIN_GAIN
+        best, speed, least = NOTHING, 0.0, rows / plain * MIN_GAIN
         for shape, gain in zip(self._shapes, self._all_gains(sequences), strict=True):
-            now = (rows + gain) / self._seconds(shape, rows, plain)
-            now *= self._yield(shape) * (MIN_GAIN if shape == self._chosen else 1.0)
-            if now > speed:
-                best, speed = shape, now
+            now = (rows + gain) / self._seconds(shape, rows, plain) * self._yield(shape)
+            kept = STICKS if shape == self._chosen else 1.0
+            if now >= least and now * kept > speed:
+                best, speed = shape, now * kept
         return best
 
     def _yield(self, shape: Shape) -> float:
@@ -234,10 +252,20 @@ class Controller:
             # What they showed is slowly forgotten, so that they get another chance.
             for seen in self._each.get(sequences[b].id, {}).values():
                 seen.forget(DECAY)
-        if self._probing:  # a few tell as much, and cost the batch less
-            worth = worth[: max(1, rows // PROBED)]
+        if self._probing:
+            worth = self._some(worth)
         self._expected = rows + sum(gains[b] for b in worth)
         return worth
+
+    def _some(self, worth: list[int]) -> list[int]:
+        """As many as will give drafts to one in PROBED: they tell as much, and cost less.
+
+        In turn: guesses may be right for one request and for no other.
+        """
+        count = max(1, round(len(worth) / PROBED / max(self._supply.comes, 1 / PROBED)))
+        first = self._asked % len(worth)
+        self._asked += count
+        return sorted((worth[first:] + worth[:first])[:count])
 
     def _rates(self, sequences: Several[Sequence], fan: float, chain: float) -> list[float]:
         """[B] chance that a level with so many guesses holds each request's next token.
@@ -282,6 +310,8 @@ class Controller:
         self, shape: Shape, rows: int, nodes: int, tokens: int, seconds: float
     ) -> None:
         """A round of `rows` requests and `nodes` scored nodes gave `tokens` in `seconds`."""
+        if self._resting and self._idle % SEEN_IDLE:
+            return
         self._cost.observe(shape, rows, nodes, seconds)
         if shape.depth:
             seen = self._yields.setdefault(shape, Ratio(1.0, prior=16, window=128))

@@ -19,6 +19,7 @@ REST_S = 3e-4  # of a round beside the passes, before any was seen
 # Of a draft's level beside its pass, in a chain and in a tree: where each pass is a call, and where
 # the whole draft is one.
 LEVEL_S, LEVEL_AT_ONCE_S = (1e-4, 2e-4), (2e-5, 8e-5)
+MOST_KNOWN = 4096  # predictions kept
 BELIEVED = 0.5  # of what the curves say that a drafted round costs beyond a plain one, at least
 
 
@@ -100,6 +101,8 @@ class RoundCost:
         asked = shape, rows, round(nodes)
         known = self._known.get(asked)
         if known is None:
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
             known = self._known[asked] = self._predict(*asked)
         return known
 

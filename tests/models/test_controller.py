@@ -132,6 +132,34 @@ def test_probes_are_rare_and_find_out():
     assert last(shapes).depth >= 4
 
 
+def test_probes_ask_a_few_and_every_one_in_turn():
+    members = sequences(8)
+    for drafter in (None, free(5e-4)):
+        controller = Controller(cost(base=1e-3, per_node=2e-5), drafter, max_width=1)
+        shapes = play(controller, members, 8000, right=[0.0] * 8)
+        probes = [set(drafting) for shape, drafting in shapes[100:] if shape.depth]
+        assert all(len(drafting) == 2 for drafting in probes)
+        assert set.union(*probes) == set(range(8))
+
+
+def test_another_size_of_the_batch_is_timed_though_nothing_was_drafted():
+    controller = Controller(cost(base=1e-3, per_node=1e-3), free(1e-4), max_width=8)
+    assert last(play(controller, sequences(8), 300, right=[0.5] * 8, widened=[0.5] * 8)) == NOTHING
+    for rows in (4, 2, 1):
+        play(controller, sequences(rows), 5, right=[0.5] * rows, widened=[0.5] * rows)
+        assert controller._cost.count(NOTHING, rows) >= 2
+
+
+def test_probes_ask_all_where_guesses_rarely_come():
+    controller, members = Controller(free(), None, max_width=1), sequences(8)
+    for _ in range(2000):
+        shape, drafting = controller.plan(members)
+        for b in drafting:
+            controller.observe(members[b], shape, 0, 0)
+        controller.observe_round(shape, 8, 8, 8, 1.3e-3)
+    assert max(len(controller.plan(members)[1]) for _ in range(3)) == 8
+
+
 def test_no_probe_where_even_right_guesses_would_not_pay():
     for per_node, probes in ((2e-3, False), (2e-4, True)):
         controller = Controller(cost(base=1e-4, per_node=per_node), free(1e-4), max_width=8)
