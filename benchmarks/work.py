@@ -6,14 +6,17 @@ within a turn has the same prompts and the same minute on both sides.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from tqdm import tqdm
 
 from models.drafters import Drafter
-from models.engine import EngineConfig, build_loop
+from models.engine import DTYPES, EngineConfig, build_loop
+from models.load import load_target
 from models.loop import TokenLoop
 from models.request import Request, Sampling
+from models.target import Target
 from pipelines.interleave import Run, Series, collect, run_loop
 from pipelines.prompts import Prompt, requests, shortened
 from pipelines.recipe import PLAIN, Recipe
@@ -86,7 +89,11 @@ class Setting:
 def make_loop(
     work: Work, recipe: Recipe, setting: Setting, *, drafter: Drafter | None = None
 ) -> TokenLoop:
-    """A token loop of ours."""
+    """A token loop of ours.
+
+    All of one dtype share the target's weights: the same weights at other places of the memory
+    make equal loops differ by some per cent.
+    """
     config = EngineConfig(
         target=work.target,
         drafter=recipe.drafter,
@@ -98,7 +105,13 @@ def make_loop(
         max_length=work.length(setting.slices),
         threads=work.threads,
     )
-    return build_loop(config, drafter=drafter)
+    return build_loop(config, target=target_of(work.target, setting.dtype), drafter=drafter)
+
+
+@lru_cache(maxsize=1)
+def target_of(folder: str, dtype: str) -> Target:
+    """The target, loaded once."""
+    return load_target(folder, dtype=DTYPES[dtype], device="auto")
 
 
 def ours(

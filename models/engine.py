@@ -112,14 +112,19 @@ class EngineConfig:
         return ModelDrafter.max_width if self.draft_width == "auto" else int(self.draft_width)
 
 
-def build_loop(config: EngineConfig, *, drafter: Drafter | None = None) -> TokenLoop:
+def build_loop(
+    config: EngineConfig, *, target: Target | None = None, drafter: Drafter | None = None
+) -> TokenLoop:
     """Load the models and allocate the caches.
 
-    `drafter`: use this one (one that lives elsewhere, say) instead of building `config.drafter`.
+    `target`: `config.target` as it was loaded before, in this dtype and on this device; several
+    loops may share it. `drafter`: use this one (one that lives elsewhere, say) instead of building
+    `config.drafter`.
     """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    target = load_target(config.target, dtype=DTYPES[config.dtype], device=config.device)
+    if target is None:
+        target = load_target(config.target, dtype=DTYPES[config.dtype], device=config.device)
     target = guide(target, config.guidance)
     if not target.schedule.in_order:
         need_plain(config.drafter, config.rule)

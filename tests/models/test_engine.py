@@ -12,6 +12,7 @@ from models.controller import Controller, FixedSize
 from models.draft import NOTHING, Shape
 from models.engine import EngineConfig, build_loop, same_vocabulary
 from models.errors import InvalidOption, UnsupportedCheckpoint
+from models.load import load_target
 from models.request import Request, Sampling
 from tests.models import checkpoints
 
@@ -114,6 +115,22 @@ def test_the_decoder_gives_the_tokens_of_plain_decoding(pair, plain, name):
     assert found == plain
     if options.get("drafter") == pair[1]:
         assert figures.accepted > 0
+
+
+def test_loops_share_a_target(pair, plain):
+    """Step by step in turn: each has a cache of its own."""
+    target = load_target(pair[0], dtype=torch.float32, device="cpu")
+    loops = [build_loop(config_of(pair, batch_size=size), target=target) for size in (1, 3)]
+    found = [{}, {}]
+    for loop in loops:
+        for request in requests():
+            loop.submit(request)
+    with torch.inference_mode():
+        while any(loop.num_unfinished for loop in loops):
+            for loop, tokens in zip(loops, found, strict=True):
+                tokens.update({r.id: r.tokens for r in loop.step()})
+    assert found == [plain, plain]
+    assert loops[0].target is loops[1].target is target
 
 
 # What is refused
