@@ -167,15 +167,15 @@ static void see(const Tree *tree, Size row, Size width, Size size, unsigned char
             visible[i * size + node] = 1;
 }
 
-/* Keep a row's `budget` likeliest nodes, of equals the first: none beats its parent. `place` [most]:
-   where a node went, or -1. */
+/* Keep a row's `budget` likeliest nodes, of equals the first: none beats its parent. No more, even of
+   scores that are no numbers. `place` [most]: where a node went, or -1. */
 static void keep_best(const Tree *tree, Size row, Size width, const float *scores, Size *place) {
     const Size most = tree->most, *parents = tree->parents + row * most;
     Size count = 0;
     for (Size i = 0; i < most; i++) {
         Size better = 0;
         for (Size j = 0; j < most; j++) better += scores[j] > scores[i] || (scores[j] == scores[i] && j < i);
-        place[i] = better < tree->budget ? count++ : -1;
+        place[i] = better < tree->budget && count < tree->budget ? count++ : -1;
         if (place[i] < 0) continue;
         const Size at = row * tree->budget + place[i];
         tree->kept_tokens[at] = tree->tokens[row * most + i];

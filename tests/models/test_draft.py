@@ -33,6 +33,7 @@ def test_a_shape_s_budget():
     assert Shape(depth=4).budget == 4
     assert Shape(depth=4, width=3).budget == 12
     assert Shape(depth=4, width=3, nodes=7).budget == 7
+    assert Shape(depth=4, width=3, nodes=7).fan == 1.75
 
 
 def test_a_chain():

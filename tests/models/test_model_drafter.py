@@ -14,10 +14,23 @@ from models.processing import Processor
 from models.request import Request, Sampling
 from models.sequence import Sequence
 from models.verify import RoundNoise
+from models.weights import assemble, shapes
 from tests.models.looping import DRAFT_MODEL, TARGET, VOCAB, alone, loop_of, request_of, tokens_of
 
 CPU = torch.device("cpu")
 SAMPLINGS = [{}, {"temperature": 0}, {"top_p": 0.9, "temperature": 0.7}, {"top_k": 2}]
+
+CONFIG = DecoderConfig(
+    architecture="llama",
+    vocab_size=50,
+    width=32,
+    inner_width=48,
+    num_layers=2,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=8,
+    context_length=1024,
+)
 
 
 def itself(width=1, depth=4):
@@ -141,18 +154,7 @@ class LevelByLevel(Decoder):
 def test_drafts_in_one_call_are_those_level_by_level(depth, width, nodes):
     """Ragged news, greedy and filtered requests, guesses kept and lost."""
     shape = Shape(depth=depth, width=width, nodes=nodes if width > 1 else 0)
-    config = DecoderConfig(
-        architecture="llama",
-        vocab_size=50,
-        width=32,
-        inner_width=48,
-        num_layers=2,
-        num_heads=4,
-        num_kv_heads=2,
-        head_dim=8,
-        context_length=1024,
-    )
-    models = [kind.from_config(config, seed=3) for kind in (Decoder, LevelByLevel)]
+    models = [kind.from_config(CONFIG, seed=3) for kind in (Decoder, LevelByLevel)]
     assert models[0].chooses == compiled()
     drafters = [ModelDrafter(model, rows=4, capacity=400) for model in models]
     store, rng = NoiseStore(50, CPU), np.random.default_rng(0)
@@ -181,6 +183,30 @@ def test_drafts_in_one_call_are_those_level_by_level(depth, width, nodes):
                 sequence.append(token)
     assert drafters[0].passes == drafters[1].passes
     assert torch.equal(drafters[0]._cache.kv, drafters[1]._cache.kv)
+
+
+@pytest.mark.usefixtures("arithmetic")
+@pytest.mark.parametrize("shape", [Shape(depth=3), Shape(depth=3, width=4, nodes=5)])
+def test_a_draft_of_no_numbers_is_a_draft(shape):
+    """A broken checkpoint guesses something, within the size that was asked for."""
+    wanted = shapes(CONFIG)
+    weights = assemble(
+        CONFIG,
+        lambda name: torch.full(wanted[name], torch.nan),
+        dtype=torch.float32,
+        device=CPU,
+        steady=None,
+    )
+    model = Decoder(CONFIG, weights, dtype=torch.float32, device=CPU)
+    drafter = ModelDrafter(model, rows=1, capacity=60)
+    member = Sequence(Request(id="a", prompt=(1, 2)))
+    processor = Processor([member], 50, CPU)
+    noise = RoundNoise([member], NoiseStore(50, CPU))
+    context = DraftContext(processor, noise, np.array([0]), sampled=False)
+    draft = drafter.propose([member], shape, context)[0]
+    assert len(draft) <= shape.budget
+    assert all(0 <= token < 50 for token in draft.tokens.tolist())
+    assert (draft.parents < np.arange(len(draft))).all()
 
 
 def way(draft, rng):

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -56,9 +57,13 @@ def test_names_are_short_but_tell_folders_apart() -> None:
     assert list(names([PLAIN, *others]).values()) == ["plain", "a/small auto", "b/small auto"]
     tree = Recipe(drafter="a/small", draft_tokens=4, draft_width=2)
     assert names([tree])[tree] == "small tree of 4×2"
+    part = replace(tree, draft_nodes=5)
+    assert names([part])[part] == "small tree of 4×2, 5 likeliest"
 
 
 def test_flags_choose_the_recipe_in_generate() -> None:
+    part = Recipe(drafter="a/small", draft_tokens=4, draft_width=2, draft_nodes=5)
+    assert part.flags().endswith("--draft-tokens 4 --draft-width 2 --draft-nodes 5")
     flags = Recipe(drafter="a/small", draft_tokens=4, verify="block").flags()
     assert flags == "--drafter a/small --draft-tokens 4 --draft-width 1 --verify block"
 
