@@ -174,7 +174,8 @@ static void keep_best(const Tree *tree, Size row, Size width, const float *score
     Size count = 0;
     for (Size i = 0; i < most; i++) {
         Size better = 0;
-        for (Size j = 0; j < most; j++) better += scores[j] > scores[i] || (scores[j] == scores[i] && j < i);
+        for (Size j = 0; j < most; j++)
+            better += scores[j] > scores[i] || (scores[j] == scores[i] && j < i);
         place[i] = better < tree->budget && count < tree->budget ? count++ : -1;
         if (place[i] < 0) continue;
         const Size at = row * tree->budget + place[i];
