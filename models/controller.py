@@ -1,24 +1,21 @@
 """How much to draft: chosen each round from measured costs and tracked acceptance.
 
-Expected tokens of a draft of depth d whose next level holds the target's choice with chance a:
-(1 - a^(d+1)) / (1 - a) (Leviathan et al. 2023, section 3). The size with the most expected tokens
-per second wins; drafting nothing is one of the sizes.
+The size with the most expected tokens per second wins; drafting nothing is one of the sizes.
 """
 
 from collections.abc import Sequence as Several
-from dataclasses import dataclass
-from math import log2
-from typing import TypeVar, cast
+from math import inf
+from typing import cast
 
 import numpy as np
 
-from models.batch import Floats
+from models.acceptance import MOST_SURE, Acceptance, Supply, expected_tokens, narrow, widen
 from models.costs import PassCost, Ratio, RoundCost
 from models.draft import NOTHING, Shape
+from models.menu import menu
 from models.sequence import Sequence
 
 DECAY = 0.97  # of a request's acceptance counts, per round
-PRIOR_TRIALS = 6.0  # weight of what all requests together have shown
 FIRST_GUESS, FIRST_GUESS_TRIALS = 0.6, 2.0  # a chain's rate before anything was seen
 FIRST_TRIALS = 8  # guesses judged before a size is chosen
 FIRST_REPLAN, LAST_REPLAN = 4, 64  # rounds between two looks at all sizes
@@ -29,85 +26,6 @@ STICKS = 1.03  # another size must promise this much more than the present one
 FIRST_PROBE, LAST_PROBE = 32, 1024  # rounds without drafting before it is tried again
 SEEN_IDLE = 4  # of so many rounds without drafting one is timed
 PROBED = 4  # of so many requests then one has a draft
-# Of trees to choose from: a root and these guesses fill whole groups of rows of the kernels. Few:
-# each looks better than it is until it was tried.
-TREE_NODES, TREE_DEPTHS, TREE_WIDTHS = (5, 11, 23, 47), (2, 3, 4, 5, 6, 8), (2, 4, 8)
-GROWN = 1.3  # guesses that a tree grows, at least, for each that is kept
-MOST_SURE = 0.999  # chance of a right guess
-
-Rate = TypeVar("Rate", float, Floats)
-
-
-@dataclass(slots=True)
-class Acceptance:
-    """Decayed counts of positions drafted and positions right."""
-
-    trials: float = 0.0
-    hits: float = 0.0
-
-    def observe(self, trials: float, hits: float, decay: float) -> None:
-        self.forget(decay)
-        self.trials, self.hits = self.trials + trials, self.hits + hits
-
-    def forget(self, decay: float) -> None:
-        """Let what was seen count less."""
-        self.trials, self.hits = decay * self.trials, decay * self.hits
-
-    def rate(self, prior: float) -> float:
-        """Chance that the next position is right, shrunk towards `prior`."""
-        return (self.hits + PRIOR_TRIALS * prior) / (self.trials + PRIOR_TRIALS)
-
-
-class Supply:
-    """How much of what is asked for comes: a drafter may have no guess, or a short one."""
-
-    def __init__(self) -> None:
-        self._comes = Ratio(1.0, window=256)  # share of requests that get any draft
-        self._depths: dict[int, Ratio] = {}  # by depth asked for: that of the drafts that came
-
-    def observe(self, asked: int, given: int) -> None:
-        """A draft of `asked` levels was wanted, `given` came."""
-        self._comes.observe(float(given > 0))
-        if given:
-            seen = self._depths.setdefault(asked, Ratio(float(asked), prior=0, window=256))
-            seen.observe(given)
-
-    @property
-    def comes(self) -> float:
-        return self._comes.value
-
-    def depth(self, asked: int) -> float:
-        """Of the drafts that come where `asked` levels are wanted."""
-        if asked in self._depths:
-            return self._depths[asked].value
-        deeper = [d for d in self._depths if d > asked]
-        if deeper:
-            return min(asked, self._depths[min(deeper)].value)
-        most = max(self._depths, default=0)
-        cut_short = most and self._depths[most].value < 0.9 * most
-        return self._depths[most].value if cut_short else asked
-
-
-class FixedSize:
-    """The user's own choice of size, every round."""
-
-    def __init__(self, shape: Shape) -> None:
-        self._shape = shape
-
-    def plan(self, sequences: Several[Sequence]) -> tuple[Shape, list[int]]:
-        """The shape of this round and which sequences (indices) draft."""
-        return self._shape, list(range(len(sequences))) if self._shape.depth else []
-
-    def observe(self, sequence: Sequence, shape: Shape, depth: int, accepted: int) -> None:
-        """Nothing to learn."""
-
-    def observe_round(
-        self, shape: Shape, rows: int, nodes: int, tokens: int, seconds: float
-    ) -> None:
-        """Nothing to learn."""
-
-    def forget(self, request_id: str) -> None:
-        """Nothing to forget."""
 
 
 class Controller:
@@ -238,7 +156,7 @@ class Controller:
 
     def _worth(self, sequences: Several[Sequence], shape: Shape) -> list[int]:
         """Leave out requests whose guesses cost the batch more than they bring it."""
-        rows, least = len(sequences), 0.0
+        rows, least = len(sequences), -inf
         depth, comes = self._supply.depth(shape.depth), self._supply.comes
         rates = self._rates(sequences, shape.fan, self._chain_rate())
         gains = [comes * (expected_tokens(rate, depth) - 1) for rate in rates]
@@ -247,7 +165,7 @@ class Controller:
             seconds = self._seconds(shape, rows, plain)
             dearer = seconds - plain
             least = 0.5 * (sum(gains) + rows) / seconds * dearer / rows
-        worth = [b for b, gain in enumerate(gains) if rows == 1 or gain >= least]
+        worth = [b for b, gain in enumerate(gains) if gain >= least]
         for b in set(range(rows)).difference(worth):
             # What they showed is slowly forgotten, so that they get another chance.
             for seen in self._each.get(sequences[b].id, {}).values():
@@ -320,44 +238,3 @@ class Controller:
     def forget(self, request_id: str) -> None:
         """The request has ended."""
         self._each.pop(request_id, None)
-
-
-def expected_tokens(rate: Rate, depth: Rate) -> Rate:
-    """Tokens a round yields, the bonus token included, of a rate under 1; arrays or numbers."""
-    expected: Rate = (1 - rate ** (depth + 1)) / (1 - rate)
-    return expected
-
-
-def spread(fan: float) -> float:
-    """How many independent guesses a level of `fan` guesses is worth, roughly.
-
-    Later ones hold less; that a tree spends them where it is in doubt is worth a tenth. Fitted to
-    trees of 5 to 16 nodes, 3 to 6 deep.
-    """
-    return 1.0 if fan <= 1 else 1.1 + 0.28 * log2(fan)
-
-
-def widen(rate: float, fan: float) -> float:
-    """The chance of a level of `fan` guesses, from that of a chain."""
-    return float(1 - (1 - rate) ** spread(fan))
-
-
-def narrow(rate: float, fan: float) -> float:
-    """The chance of a chain, from that of a level of `fan` guesses."""
-    return float(1 - (1 - rate) ** (1 / spread(fan)))
-
-
-def menu(max_width: int, *, deep: bool) -> list[Shape]:
-    """The sizes to choose from. `deep`: guesses cost nothing to make, so long chains may pay."""
-    chains = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32) if deep else (1, 2, 3, 4, 5, 6, 8)
-    trees = (_tree(nodes, depth, max_width) for nodes in TREE_NODES for depth in TREE_DEPTHS)
-    return [*(Shape(depth=d) for d in chains), *(shape for shape in trees if shape)]
-
-
-def _tree(nodes: int, depth: int, max_width: int) -> Shape | None:
-    """The narrowest that grows enough to choose from; None where there is none."""
-    widths = [w for w in TREE_WIDTHS if w <= max_width and depth < nodes <= w * depth]
-    if not widths:
-        return None
-    ample = [w for w in widths if w * depth >= GROWN * nodes]
-    return Shape(depth=depth, width=min(ample, default=widths[-1]), nodes=nodes)

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from models.checkpoint import read_configs
 from models.config import is_known, parse_config
-from models.controller import Controller, FixedSize
+from models.controller import Controller
 from models.costs import PassCost, measure
 from models.decoders import (
     DEFAULT_COUPLING,
@@ -30,7 +30,7 @@ from models.load import load_target
 from models.loop import TokenLoop
 from models.request import VERIFY_RULES, require
 from models.sequence import Decode
-from models.sizing import Sizing
+from models.sizing import FixedSize, Sizing
 from models.target import Target
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

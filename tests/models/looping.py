@@ -1,10 +1,10 @@
 """Token loops over table targets, for several tests."""
 
-from models.controller import FixedSize
 from models.draft import NOTHING, Shape
 from models.drafters import LookupDrafter, ModelDrafter
 from models.loop import TokenLoop
 from models.request import Request, Sampling
+from models.sizing import FixedSize
 from tests.models.tiny import TableTarget
 
 VOCAB = 5

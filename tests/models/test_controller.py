@@ -3,19 +3,14 @@
 import numpy as np
 import pytest
 
-from models.controller import (
-    MOST_SURE,
-    Controller,
-    FixedSize,
-    expected_tokens,
-    menu,
-    narrow,
-    widen,
-)
+from models.acceptance import MOST_SURE, expected_tokens, narrow, widen
+from models.controller import Controller
 from models.costs import PassCost
 from models.draft import NOTHING, Shape
+from models.menu import menu
 from models.request import Request
 from models.sequence import Sequence
+from models.sizing import FixedSize
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 

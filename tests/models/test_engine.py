@@ -8,12 +8,13 @@ import torch
 from tokenizers import Tokenizer, decoders
 from tokenizers import models as token_models
 
-from models.controller import Controller, FixedSize
+from models.controller import Controller
 from models.draft import NOTHING, Shape
 from models.engine import EngineConfig, build_loop, same_vocabulary
 from models.errors import InvalidOption, UnsupportedCheckpoint
 from models.load import load_target
 from models.request import Request, Sampling
+from models.sizing import FixedSize
 from tests.models import checkpoints
 
 REFUSED = {

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from models.controller import FixedSize
 from models.draft import NOTHING, Shape
 from models.drafters import ModelDrafter
 from models.errors import InvalidOption
 from models.guided import GuidedTarget, guide
 from models.loop import TokenLoop
 from models.request import Request, Sampling
+from models.sizing import FixedSize
 from tests.models.tiny import TableTarget
 
 VOCAB, NULL = 5, 7  # conditions are tokens 5 and 6

@@ -11,12 +11,12 @@ import pytest
 import torch
 from scipy.stats import chi2
 
-from models.controller import FixedSize
 from models.draft import NOTHING, Draft, Shape
 from models.drafters import LookupDrafter, ModelDrafter
 from models.drafters.base import useful_depth
 from models.loop import TokenLoop
 from models.request import Request, Sampling
+from models.sizing import FixedSize
 from models.verify import rejection as rejection_rule
 from tests.models.tiny import TableTarget, exact_law
 

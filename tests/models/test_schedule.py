@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from models.canvas import Canvas
-from models.controller import FixedSize
 from models.draft import NOTHING
 from models.drafters import LookupDrafter
 from models.errors import InvalidOption, InvalidRequest
@@ -15,6 +14,7 @@ from models.loop import TokenLoop
 from models.noise import NoiseStore
 from models.request import Request, Sampling
 from models.schedule import RASTER, Plan, Scales, exactness
+from models.sizing import FixedSize
 from tests.models.bags import (
     PROMPT,
     SIZE,

@@ -5,7 +5,6 @@ from itertools import product
 import pytest
 import torch
 
-from models.controller import FixedSize
 from models.draft import NOTHING
 from models.engine import EngineConfig, build_drafter, build_loop
 from models.errors import InvalidOption, InvalidRequest, UnsupportedCheckpoint
@@ -15,6 +14,7 @@ from models.images.scale_target import NextScaleTarget
 from models.images.scales import ScalesConfig, ScaleTokenizer
 from models.loop import TokenLoop
 from models.request import Request, Sampling
+from models.sizing import FixedSize
 from tests.models.images import tiny_images
 from tests.models.images.test_next_scale import CLASSES, LENGTH, model_of, request_of, target_of
 from tests.models.test_law import fit
