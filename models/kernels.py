@@ -1,8 +1,9 @@
 """The arithmetic of a pass on CPU by our compiled kernels, and by torch where there are none.
 
-Compiled (models/csrc) where this installation could compile them and the CPU has AVX2 but not
-AVX-512, for which they are not made. They work in float32 whatever the dtype of their arguments,
-and give a row the same bits whatever other rows there are. Letters: T tokens, I input width, O
+Compiled (models/csrc) where this installation could compile them and the CPU has AVX2, also where it
+has AVX-512: they use AVX2 instructions only, so their results have the same bits on all such CPUs.
+They work in float32 whatever the dtype of their arguments, and give a row the same bits whatever
+other rows there are. Letters: T tokens, I input width, O
 output width, D width (of a head, in attention), S slots, Hq and Hkv query and key heads.
 """
 
@@ -26,8 +27,8 @@ MOST_QUERIES = 192  # of one key head that attention has room for
 
 
 def _load() -> Any:
-    """The compiled module; None where it is not made for this CPU or there was no compiler."""
-    if torch.backends.cpu.get_cpu_capability() != "AVX2":
+    """The compiled module; None where the CPU lacks AVX2 or the installation had no compiler."""
+    if not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
         return None
     try:
         return import_module("models._kernels")

@@ -109,7 +109,8 @@ class Result:
 
     `tokens` holds every generated token, a stop token or EOS included. `stop_text` is the stop
     string that ended it, if one did. `accepted_length` is tokens per target pass, the bonus token
-    included. `target_passes` counts rounds after the prompt was read.
+    included. `target_passes` counts rounds after the prompt was read. `retryable`: the error is not
+    the request's own fault for certain, so the same request may succeed when it is run again.
     """
 
     id: str
@@ -122,3 +123,4 @@ class Result:
     stop_text: str | None = None
     logprobs: tuple[TokenLogprob, ...] | None = None
     error: str | None = None
+    retryable: bool = False
