@@ -28,7 +28,7 @@ PROBE = (1, 2, 3, 4, 5, 6)
 class AdaptedTarget:
     """A transformers model behind the `Target` protocol."""
 
-    adapted = True
+    adapted, steady = True, False
     schedule: Schedule = RASTER
 
     def __init__(self, model: Any, *, eos_token_ids: tuple[int, ...]) -> None:

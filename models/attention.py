@@ -33,14 +33,11 @@ class Attention(Protocol):
         """
 
 
-def open_attention(
-    batch: Batch, cache: KVCache, heads: Heads, rotary: Rotary | None, *, steady: bool
-) -> Attention:
+def open_attention(batch: Batch, cache: KVCache, heads: Heads, rotary: Rotary | None) -> Attention:
     """The attention of one pass; `rotary` turns queries and keys by the nodes' positions.
 
-    `steady`: a node's result shall not depend on what else is in the batch. Compiled attention
-    always has that property, and for trees as for chains; torch's on CPU has it for chains.
+    By the compiled kernel, a node's result does not depend on what else is in the batch.
     """
     if cache.kv.is_cpu and compiled():
         return CompiledAttention(batch, cache, heads, rotary)
-    return TorchAttention(batch, cache, heads, rotary, steady=steady)
+    return TorchAttention(batch, cache, heads, rotary)

@@ -21,11 +21,9 @@ from models.rotary import Rotary
 class TorchAttention:
     """One pass over a cache; see `Attention`."""
 
-    def __init__(
-        self, batch: Batch, cache: KVCache, heads: Heads, rotary: Rotary | None, *, steady: bool
-    ) -> None:
+    def __init__(self, batch: Batch, cache: KVCache, heads: Heads, rotary: Rotary | None) -> None:
         group = heads.queries // heads.keys
-        layout = lay_out(batch, cache, group=group, window=heads.window, steady=steady)
+        layout = lay_out(batch, cache, group=group, window=heads.window)
         self._heads, self._layout = heads, layout
         self._rotation = None if rotary is None else rotary(layout.positions)
         self._views = open_views(cache.kv, layout, heads.queries)

@@ -8,6 +8,9 @@ from safetensors import SafetensorError, safe_open
 from models.config import DecoderConfig, Json, parse_config, read_json
 from models.decoder import Decoder
 from models.errors import UnsupportedCheckpoint
+from models.exactness import STEADY
+from models.fastest import kernels_win
+from models.finite import require_finite
 from models.weights import assemble, shapes
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -22,17 +25,23 @@ def read_configs(path: Path) -> tuple[Json, Json]:
 
 
 def load_decoder(
-    path: Path, *, dtype: torch.dtype, device: torch.device, steady: bool | None = None
+    path: Path,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    arithmetic: str = STEADY,
+    rows: int = 1,
 ) -> Decoder:
-    """Our decoder with the weights of a checkpoint; for `steady` see `make_linear`.
+    """Our decoder with the weights of a checkpoint; for `arithmetic` and `rows` see `load_target`.
 
     Raises:
         UnsupportedCheckpoint: a file, field or tensor is missing or does not fit; it is named.
     """
     config = parse_config(*read_configs(path))
     tensors = Tensors(path, config)
-    weights = assemble(config, tensors.read, dtype=dtype, device=device, steady=steady)
-    return Decoder(config, weights, dtype=dtype, device=device, steady=steady)
+    kernels = device.type == "cpu" and (arithmetic == STEADY or kernels_win(config, dtype, rows))
+    weights = assemble(config, tensors.read, dtype=dtype, device=device, kernels=kernels)
+    return Decoder(config, weights, dtype=dtype, device=device, kernels=kernels)
 
 
 def tensor_files(path: Path) -> dict[str, Path]:
@@ -67,6 +76,7 @@ class Tensors:
             if name not in file.keys():  # noqa: SIM118 - not a dict
                 raise UnsupportedCheckpoint(f"{self._files[name]} lacks the tensor {name}")
             tensor: torch.Tensor = file.get_tensor(name)
+        require_finite(tensor, name, self._path)
         if tuple(tensor.shape) != self._shapes[name]:
             raise UnsupportedCheckpoint(
                 f"{self._path}: {name} is {tuple(tensor.shape)},"

@@ -39,7 +39,7 @@ class Decoder:
         *,
         dtype: torch.dtype,
         device: torch.device,
-        steady: bool | None = None,
+        kernels: bool = True,
     ) -> None:
         self.config, self.dtype, self.device = config, dtype, device
         self.vocab_size, self.context_length = config.vocab_size, config.context_length
@@ -49,8 +49,8 @@ class Decoder:
         self.rotary = Rotary(config.rotary, config.head_dim, device)
         self._weights = weights
         self._heads = _heads(config)
-        self._stack = stack_of(weights, self._heads, config.norm_eps, device)
-        self._steady = device.type == "cpu" and steady is not False
+        self._stack = stack_of(weights, self._heads, config.norm_eps, device) if kernels else None
+        self.steady = self._stack is not None
 
     @classmethod
     def from_config(
@@ -60,18 +60,18 @@ class Decoder:
         *,
         dtype: torch.dtype = torch.float32,
         device: torch.device | None = None,
-        steady: bool | None = None,
+        kernels: bool = True,
     ) -> "Decoder":
-        """A decoder with random weights; for `steady` see `make_linear`."""
+        """A decoder with random weights; for `kernels` see `make_linear`."""
         device, wanted = device or torch.device("cpu"), shapes(config)
         weights = assemble(
             config,
             lambda name: random_tensor(name, wanted[name], seed),
             dtype=dtype,
             device=device,
-            steady=steady,
+            kernels=kernels,
         )
-        return cls(config, weights, dtype=dtype, device=device, steady=steady)
+        return cls(config, weights, dtype=dtype, device=device, kernels=kernels)
 
     def new_cache(self, rows: int, capacity: int) -> KVCache:
         """An empty cache; see `cache_bytes` for its size."""
@@ -88,7 +88,7 @@ class Decoder:
             raise UnsupportedCheckpoint(
                 f"{self.architecture} reads token ids only: its checkpoint has no codebook"
             )
-        return self._weights.project(vectors.to(self.device)).to(self.dtype)
+        return self._weights.project(vectors.to(self.device).float()).to(self.dtype)
 
     def _read(self, batch: Batch) -> torch.Tensor:
         """The first layer's input [T, width] for a batch of tokens and vectors."""
@@ -133,8 +133,8 @@ class Decoder:
 
     def _run(self, x: torch.Tensor, batch: Batch, cache: KVCache) -> None:
         """All layers by torch's operations, in place."""
-        steady, eps = self._steady, self.config.norm_eps
-        attention = TorchAttention(batch, cache, self._heads, self.rotary, steady=steady)
+        eps = self.config.norm_eps
+        attention = TorchAttention(batch, cache, self._heads, self.rotary)
         for index, layer in enumerate(self._weights.layers):
             qkv = layer.qkv(rms_norm(x, layer.attention_norm, eps))
             layer.out.add(attention(index, qkv, layer.qk_norm), x)

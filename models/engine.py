@@ -23,6 +23,7 @@ from models.drafters import Drafter, LookupDrafter, ModelDrafter
 from models.drafters.jacobi import JacobiDrafter
 from models.drafters.window import Start
 from models.errors import InvalidOption, UnsupportedCheckpoint
+from models.exactness import ARITHMETICS, STEADY
 from models.feed import GroupTarget
 from models.groups import need_plain
 from models.guided import guide
@@ -50,6 +51,9 @@ class EngineConfig:
     with `batch_size` it fixes the cache's memory. `threads`: torch threads (None: as is).
     `coupling`: of mc-sjd, "maximal" or "gumbel". `start`: a parallel decoder's first guess of a
     position, "uniform", "left" or "above". `verify`: sjd and mc-sjd go with `rejection`.
+    `arithmetic`: "steady": a token has the same bits in every batch and draft, and on every x86 CPU
+    with AVX2; "fast": whatever is fastest on the device. Where sums may round differently, results
+    are labelled so.
     `guidance`: classifier-free guidance's scale, for targets that read conditions; 1: off.
     """
 
@@ -65,6 +69,7 @@ class EngineConfig:
     max_length: int | None = None
     prefill_chunk: int = 256
     threads: int | None = None
+    arithmetic: str = STEADY
     guidance: float = 1.0
     coupling: str = DEFAULT_COUPLING
     start: str = DEFAULT_START
@@ -74,6 +79,8 @@ class EngineConfig:
         require(self.dtype in DTYPES, "dtype", self.dtype, f"one of {tuple(DTYPES)}")
         devices = ("auto", "cpu", "cuda")
         require(self.device in devices, "device", self.device, f"one of {devices}")
+        known = f"one of {ARITHMETICS}"
+        require(self.arithmetic in ARITHMETICS, "arithmetic", self.arithmetic, known)
         require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
         require(0 <= self.guidance <= 100, "guidance", self.guidance, "0 to 100; 1 is off")
         require(self.prefill_chunk >= 1, "prefill_chunk", self.prefill_chunk, "1 or more")
@@ -124,7 +131,7 @@ def build_loop(
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     if target is None:
-        target = load_target(config.target, dtype=DTYPES[config.dtype], device=config.device)
+        target = load_engine_target(config)
     target = guide(target, config.guidance)
     if not target.schedule.in_order:
         need_plain(config.drafter, config.rule)
@@ -140,6 +147,18 @@ def build_loop(
         verify=config.rule,
         prefill_chunk=config.prefill_chunk,
         decode=text_decoder(config.target),
+        name=config.target,
+    )
+
+
+def load_engine_target(config: EngineConfig) -> Target:
+    """The target that the configuration names."""
+    return load_target(
+        config.target,
+        dtype=DTYPES[config.dtype],
+        device=config.device,
+        arithmetic=config.arithmetic,
+        rows=config.batch_size,
     )
 
 
@@ -160,9 +179,7 @@ def build_drafter(
         return LookupDrafter()
     if config.drafter in RULE_OF:
         return _parallel(config)
-    model = load_target(
-        config.drafter, dtype=DTYPES[config.dtype], device=config.device, steady=False
-    )
+    model = load_target(config.drafter, dtype=DTYPES[config.dtype], device=config.device)
     if not model.schedule.in_order:
         raise UnsupportedCheckpoint(
             f"draft {config.drafter!r} decides its tokens in groups; it cannot guess the next one"

@@ -99,7 +99,8 @@ class GuidedTarget:
         scores = self.inner.score(cache.inner, pair, hidden=hidden)
         with_, without = scores.logits.view(2, len(wanted), -1).unbind(0)  # [W, V] each
         kept = None if scores.hidden is None else scores.hidden[torch.from_numpy(place[0])]
-        return Scores(torch.lerp(without, with_, self.scale), kept)
+        # Three operations, each rounded alone: a fused one differs between kinds of CPU.
+        return Scores(without + self.scale * (with_ - without), kept)
 
     def _paired(self, conditions: Ints | None) -> Ints | None:
         """[2B] each row's condition, and none."""

@@ -6,28 +6,15 @@ Letters: V tokens, K classes, C width of a code, D width of the decoder, n vecto
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
-from torch.nn import functional as F
 
 from models.config import DecoderConfig
+from models.linear import Linear, Scratch, make_linear
 
 EMBEDDING = "model.embed_tokens.weight"
 CODEBOOK, CLASSES = "model.codebook", "model.class_embed.weight"
 PROJECT, OFFSET = "model.input_proj.weight", "model.input_proj.bias"
-
-
-@dataclass(frozen=True, slots=True)
-class Projection:
-    """From the codebook's space to inputs; weight [D, C], offset [D], both float32."""
-
-    weight: torch.Tensor
-    offset: torch.Tensor
-
-    def __call__(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Vectors [n, C], codes or not -> inputs [n, D], float32."""
-        return F.linear(vectors.float(), self.weight, self.offset)
 
 
 def input_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
@@ -45,9 +32,12 @@ def input_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
 
 def read_inputs(
     config: DecoderConfig, read: Callable[[str], torch.Tensor]
-) -> tuple[torch.Tensor, Projection | None]:
-    """The table [V (+ K + 1), D], and what makes inputs of vectors if the checkpoint has it."""
+) -> tuple[torch.Tensor, Linear | None]:
+    """The table [V (+ K + 1), D].
+
+    And what makes inputs [n, D] of vectors [n, C], both float32, if the checkpoint has it.
+    """
     if EMBEDDING in input_shapes(config):
         return read(EMBEDDING), None
-    project = Projection(read(PROJECT).float(), read(OFFSET).float())
-    return torch.cat([project(read(CODEBOOK)), read(CLASSES).float()]), project
+    project = make_linear(read(PROJECT).float(), read(OFFSET).float(), Scratch())
+    return torch.cat([project(read(CODEBOOK).float()), read(CLASSES).float()]), project

@@ -1,9 +1,9 @@
 """The arithmetic of a pass on CPU by our compiled kernels, and by torch where there are none.
 
-Compiled (models/csrc) where this installation could compile them and the CPU has AVX2, also where it
-has AVX-512: they use AVX2 instructions only, so their results have the same bits on all such CPUs.
-They work in float32 whatever the dtype of their arguments, and give a row the same bits whatever
-other rows there are. Letters: T tokens, I input width, O
+Compiled (models/csrc) where this installation could compile them and the CPU has AVX2. They use no
+newer instructions, so their results have the same bits on CPUs with AVX2, AVX-512 or AMX. They work
+in float32 whatever the dtype of their arguments, and give a row the same bits whatever other rows
+there are. Letters: T tokens, I input width, O
 output width, D width (of a head, in attention), S slots, Hq and Hkv query and key heads.
 """
 
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from models.batch import Batch, Bools, Floats, Ints
 from models.heads import Heads
@@ -60,6 +61,28 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
     root = norm.hypot_(_root(floor, x.device))
     result: torch.Tensor = (x / root).mul_(weight).to(x.dtype)
+    return result
+
+
+def layer_norm(x: torch.Tensor, eps: float) -> torch.Tensor:
+    """x [T, D] with mean 0 and variance 1, in float32; steady where it is compiled."""
+    if not (x.is_cpu and compiled()):
+        return F.layer_norm(x.float(), x.shape[-1:], eps=eps)
+    x = x.contiguous()
+    normed = torch.empty(x.shape)
+    addresses = x.data_ptr(), normed.data_ptr()
+    _kernels.layer_norm(KINDS[x.dtype], *x.shape, *addresses, eps)
+    return normed
+
+
+def activate(x: torch.Tensor, function: str) -> torch.Tensor:
+    """ "silu" or "gelu" (in tanh's form) of x, of any shape; steady where it is compiled."""
+    if not (x.is_cpu and compiled()):
+        return F.silu(x) if function == "silu" else F.gelu(x, approximate="tanh")
+    x = x.contiguous()
+    result = torch.empty_like(x)
+    addresses = x.data_ptr(), result.data_ptr()
+    _kernels.activate(KINDS[x.dtype], function == "gelu", x.numel(), *addresses)
     return result
 
 

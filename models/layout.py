@@ -66,14 +66,13 @@ def _by_row(batch: Batch, cache: KVCache) -> Iterator[tuple[int, slice, slice]]:
         start += count
 
 
-def lay_out(
-    batch: Batch, cache: KVCache, *, group: int, window: int | None, steady: bool
-) -> Layout:
+def lay_out(batch: Batch, cache: KVCache, *, group: int, window: int | None) -> Layout:
     """The layout of `batch`; notes the nodes' positions in the cache.
 
-    `steady`: padded so that a query's result does not depend on what else is in the batch.
+    On CPU it is padded, so that fewer sums depend on what else is in the batch.
     """
     device = cache.kv.device
+    steady = device.type == "cpu"
     lengths, counts = cache.lengths[batch.rows], batch.counts
     num_rows, num_queries = len(counts), int(counts.max())
     used = int((lengths + counts).max()) + batch.scratch

@@ -1,7 +1,7 @@
-"""Linear layers in the form that is fastest on the device, and on CPU independent of the batch.
+"""Linear layers: by our compiled kernel on CPU, else by torch in the form that is fastest there.
 
-On CPU a compiled or packed layer gives a token the same bits whether it is alone or among others,
-which a plain matrix product does not. Letters: T tokens, I input width, O output width.
+The compiled layer gives a token the same bits in every batch and on every CPU that can run it; the
+others promise nothing. Letters: T tokens, I input width, O output width.
 """
 
 import ctypes
@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from models.kernels import PackedMatrix, compiled
 
 PACK_HINT = 64  # rows a matrix is packed for; measured good from 1 to 256, and not 1: it differs
-SMALL = 2**20  # elements of a matrix for which a packed layer's call costs more than it saves
 BLOCK_ELEMENTS = 2**21  # a half-precision matrix is converted in blocks that stay in the cache
 
 
@@ -62,31 +61,19 @@ class Linear(ABC):
 
 
 def make_linear(
-    weight: torch.Tensor, bias: torch.Tensor | None, scratch: Scratch, *, steady: bool | None = None
+    weight: torch.Tensor, bias: torch.Tensor | None, scratch: Scratch, *, kernels: bool = True
 ) -> Linear:
     """The layer x -> x weightᵀ + bias, weight [O, I], bias [O].
 
-    On CPU without compiled kernels one token may go a faster way than several, with other rounding
-    and a second copy of the matrix. `steady`: True forgoes that; False takes it; None takes it only
-    in half precision where the CPU has no such arithmetic, so that float32 is steady.
+    `kernels`: by our compiled kernel where there is one, else by the fastest that torch has.
     """
-    if weight.device.type == "cpu" and compiled():
+    if weight.device.type != "cpu":
+        return Plain(weight, bias)
+    if kernels and compiled():
         return Compiled(weight, bias)
-    return _make_of_torch(weight, bias, scratch, steady)
-
-
-def _make_of_torch(
-    weight: torch.Tensor, bias: torch.Tensor | None, scratch: Scratch, steady: bool | None
-) -> Linear:
-    if weight.device.type != "cpu" or not has_packed_kernels():
+    if not has_packed_kernels():
         return Plain(weight, bias)
-    native = has_native(weight.dtype)
-    if native and steady is False and weight.numel() <= SMALL:
-        return Plain(weight, bias)
-    many = Packed(weight, bias) if native else Widened(weight, bias, scratch)
-    if steady or (native and steady is None):
-        return many
-    return OneOrMany(Plain(weight, bias), many)
+    return Packed(weight, bias) if has_native(weight.dtype) else Widened(weight, bias, scratch)
 
 
 class Compiled(Linear):
@@ -156,16 +143,6 @@ class Widened(Linear):
         if self._bias is not None:
             result = result.add_(self._bias)
         return result.to(x.dtype)
-
-
-class OneOrMany(Linear):
-    """One token: torch's matrix-vector product, which reads half precision fast; more: another."""
-
-    def __init__(self, one: Linear, many: Linear) -> None:
-        self._one, self._many = one, many
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        return self._one(x) if x.shape[0] == 1 else self._many(x)
 
 
 def _pack(weight: torch.Tensor) -> torch.Tensor:

@@ -7,19 +7,24 @@ import torch
 from models.checkpoint import load_decoder, read_configs, tensor_files
 from models.config import is_known
 from models.errors import InvalidOption
+from models.exactness import STEADY
 from models.images.next_scale import MODEL_TYPE as NEXT_SCALE
 from models.images.scale_target import load_next_scale
 from models.target import Target
 
 
 def load_target(
-    path: str | Path, *, dtype: torch.dtype, device: str = "auto", steady: bool | None = None
+    path: str | Path,
+    *,
+    dtype: torch.dtype,
+    device: str = "auto",
+    arithmetic: str = STEADY,
+    rows: int = 1,
 ) -> Target:
     """The model of the checkpoint at `path`, on `device` ("auto", "cpu" or "cuda").
 
-    `steady`: whether a token's logits must not depend, on CPU, on how many others are scored with
-    it. None: in float32 they do not; in half precision they may, where that is faster. True: never.
-    False: they may, which is right for a draft: its guesses are checked anyway.
+    `arithmetic`: "steady" sums in one order where it can (see `Target.steady`); "fast" takes what
+    is fastest on this device for passes over `rows` tokens.
 
     Raises:
         InvalidOption: the device is not there.
@@ -28,9 +33,9 @@ def load_target(
     folder, where = Path(path), pick_device(device)
     raw, generation = read_configs(folder)
     if is_known(raw):
-        return load_decoder(folder, dtype=dtype, device=where, steady=steady)
+        return load_decoder(folder, dtype=dtype, device=where, arithmetic=arithmetic, rows=rows)
     if raw.get("model_type") == NEXT_SCALE:
-        return load_next_scale(folder, dtype=dtype, device=where, steady=steady)
+        return load_next_scale(folder, dtype=dtype, device=where)
     tensor_files(folder)  # a checkpoint without safetensors is refused before the slow import
     from models.adapter import load_adapted
 

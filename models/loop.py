@@ -18,22 +18,22 @@ from models.admission import check_request
 from models.draft import EMPTY, NOTHING, Draft, Shape
 from models.drafters.base import DraftContext, Drafter
 from models.errors import InvalidRequest
+from models.exactness import exactness
 from models.feed import GroupTarget
 from models.figures import Figures, Sums
+from models.finite import broken_rows, told
 from models.groups import choose, need_plain, new_canvas, plan_groups, settle
-from models.kernels import compiled
 from models.logprobs import token_logprobs
 from models.noise import NoiseStore
 from models.packing import draft_batch, prompt_batch
 from models.processing import Processor
 from models.request import Request, Result
 from models.rows import Rows
-from models.schedule import exactness
 from models.sequence import Decode, Sequence
 from models.sizing import Sizing
 from models.stopwatch import Stopwatch
 from models.target import Target
-from models.verify import EXACTNESS, RULES, Commit, Round, RoundNoise
+from models.verify import RULES, Commit, Round, RoundNoise
 
 
 class TokenLoop:
@@ -51,13 +51,15 @@ class TokenLoop:
         verify: str = "match",
         prefill_chunk: int = 256,
         decode: Decode | None = None,
+        name: str = "",
     ) -> None:
         """Allocate the cache: `rows` requests of at most `max_length` tokens, and `scratch` nodes.
 
-        `decode` turns token ids into text; only needed by requests with stop strings.
+        `decode` turns token ids into text; only needed by requests with stop strings. `name`: the
+        target's checkpoint, for messages.
         """
         self.target, self.drafter, self.sizing = target, drafter, sizing
-        self.rule, self._verify = verify, RULES[verify]
+        self.name, self.rule, self._verify = name, verify, RULES[verify]
         self.max_length, self._chunk, self._decode = max_length, prefill_chunk, decode
         self._cache = target.new_cache(rows, max_length + scratch)
         self._rows = Rows(self._cache)
@@ -123,11 +125,10 @@ class TokenLoop:
 
     def describe(self) -> dict[str, object]:
         """The target and how it runs, for summaries."""
-        ours = self.target.device.type == "cpu" and not self.target.adapted
         return {
             "architecture": self.target.architecture,
             "adapted": self.target.adapted,
-            "kernels": "compiled" if ours and compiled() else "torch",
+            "arithmetic": "steady" if self.target.steady else "torch",
             "parameters": self.target.num_parameters,
             "vocabulary": self.target.vocab_size,
             "context_length": self.target.context_length,
@@ -179,9 +180,12 @@ class TokenLoop:
         self._marks.note("other")
         logits = self.target.score(self._cache, groups.batch).logits  # [W, V]
         self._marks.note("score")
+        broken = broken_rows(logits)
         tokens = choose(groups, logits, processor, self._noise)
         self._marks.note("verify")
         settle(groups, tokens, logits, self._cache)
+        if broken is not None:
+            self._fail(running[b] for b in set(groups.owners[broken].tolist()))
         rows, written = len(running), sum(map(len, tokens))
         self._sums.add(rounds=1, round_rows=rows, target_passes=1, tokens=written)
         results = self._finish()
@@ -199,8 +203,13 @@ class TokenLoop:
         self._marks.note("other")
         logits = self.target.score(self._cache, batch).logits  # [T, V]
         self._marks.note("score")
+        broken = broken_rows(logits)
         round_ = Round(running, drafts, logits, processor, noise)
         commits = self._verify(round_)
+        if broken is not None:
+            at = zip(round_.starts.tolist(), commits, strict=True)
+            bad = [broken[start + np.array(commit.path)].any() for start, commit in at]
+            self._fail(sequence for sequence, b in zip(running, bad, strict=True) if b)
         self._marks.note("verify")
         for row, commit in enumerate(commits, first):
             self._cache.commit(row, np.array(commit.path, dtype=np.int64))
@@ -211,6 +220,11 @@ class TokenLoop:
         nodes, tokens = len(batch.tokens), sum(len(c.tokens) for c in commits)
         self.sizing.observe_round(shape, len(running), nodes, tokens, self._marks.round_s())
         return results
+
+    def _fail(self, sequences: Iterable[Sequence]) -> None:
+        """End requests that were decided by scores that are not numbers."""
+        for sequence in sequences:
+            sequence.fail(told(self.name, self.target.dtype))
 
     def _half(self) -> tuple[int, list[Sequence]]:
         """The rows of this round: first row and requests.
@@ -288,7 +302,7 @@ class TokenLoop:
         ended = [s for s in self._rows.running if s.finish_reason is not None]
         for sequence in ended:
             self._release(sequence)
-        exact = exactness(EXACTNESS[self.rule], self.target.schedule)
+        exact = exactness(self.rule, self.target.schedule, steady=self.target.steady)
         return [s.result(exact) for s in ended]
 
     def _release(self, sequence: Sequence) -> None:

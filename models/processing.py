@@ -5,6 +5,7 @@ penalties, minimum length, temperature, top-k, top-p, min-p. Letters: B requests
 R rows in one call (each belongs to a request), V vocabulary.
 """
 
+import math
 from collections.abc import Mapping
 from collections.abc import Sequence as Several
 from functools import cached_property
@@ -169,12 +170,18 @@ class Processor:
         return chosen
 
     @cached_property
+    def _log_min_p(self) -> torch.Tensor:
+        """[B]."""
+        assert self._min_p is not None
+        return logarithms(self._min_p)
+
+    @cached_property
     def knobs(self) -> Knobs:
         """The settings as the compiled kernels read them."""
         inverse = self._inverse.numpy() if self._scaled else None
         top_k = None if self._top_k is None else self._top_k.numpy()
         top_p = None if self._top_p is None else self._top_p.numpy()
-        log_min_p = None if self._min_p is None else self._min_p.log().numpy()
+        log_min_p = None if self._min_p is None else self._log_min_p.numpy()
         return Knobs(self.stochastic, inverse, top_k, top_p, log_min_p)
 
     def _lost(
@@ -199,7 +206,7 @@ class Processor:
         if self._top_k is not None and self._top_p is not None:
             passes &= (self._top_k[at] == 0) | (self._top_p[at] == 1)  # p counts within the top k
         if self._min_p is not None:
-            passes &= value[:, 0] >= values.amax(-1) + self._min_p[at].log()
+            passes &= value[:, 0] >= values.amax(-1) + self._log_min_p[at]
         return passes
 
     def _filtered(self, values: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
@@ -264,6 +271,12 @@ def _counts(tokens: Several[Several[int]], vocab_size: int, device: torch.device
     )
 
 
+def logarithms(p: torch.Tensor) -> torch.Tensor:
+    """ln p [R], of Python: torch's own differs in the last bit between kinds of CPU."""
+    logs = [math.log(value) if value > 0 else MINUS_INF for value in p.tolist()]
+    return torch.tensor(logs, dtype=p.dtype, device=p.device)
+
+
 def keep_top_k(logits: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
     """Keep the k [R] likeliest tokens of each row (0: all); ties with the k-th stay."""
     vocab_size = logits.shape[-1]
@@ -292,5 +305,5 @@ def keep_top_p(logits: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
 
 def keep_min_p(logits: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
     """Exclude tokens less likely than p [R] times the likeliest (Nguyen 2024, arXiv 2407.01082)."""
-    threshold = logits.amax(-1) + p.log()  # log 0 = -inf: nothing is excluded
+    threshold = logits.amax(-1) + logarithms(p)  # log 0 = -inf: nothing is excluded
     return logits.masked_fill(logits < threshold[:, None], MINUS_INF)

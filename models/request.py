@@ -116,7 +116,7 @@ class Result:
     id: str
     tokens: tuple[int, ...]
     finish_reason: str  # stop | length | error | cancelled
-    exactness: str = "identical"  # identical | distribution | approximate
+    exactness: str = "identical"  # see models/exactness.py
     accepted_length: float = 0.0
     target_passes: int = 0
     draft_tokens: int = 0  # proposed over all rounds

@@ -13,7 +13,9 @@ def frequencies(config: RotaryConfig, head_dim: int) -> torch.Tensor:
     if config.kind == "grid":
         return frequencies(replace(config, kind="default"), head_dim // 2)
     exponents = torch.arange(0, head_dim, 2, dtype=torch.int64).float() / head_dim
-    plain = 1.0 / (config.theta**exponents)
+    # Python's power, rounded once: torch's own differs in the last bit between kinds of CPU.
+    powers = [config.theta**exponent for exponent in exponents.tolist()]
+    plain = 1.0 / torch.tensor(powers, dtype=torch.float32)
     if config.kind == "linear":
         return plain / config.factor
     if config.kind == "llama3":
@@ -32,8 +34,8 @@ def _stretch(plain: torch.Tensor, config: RotaryConfig) -> torch.Tensor:
 class Rotary:
     """The rotation at each position, tabled as far as it was needed.
 
-    The rows do not depend on the table's length: the angle is rounded once, in float32, as
-    transformers does, its cosine and sine come from float64.
+    The rows do not depend on the table's length or the machine: the angle is rounded once, in
+    float32, as transformers does, its cosine and sine come from float64.
     """
 
     def __init__(self, config: RotaryConfig, head_dim: int, device: torch.device) -> None:
@@ -55,10 +57,41 @@ class Rotary:
         return self.table[positions].unsqueeze(1)
 
 
+# Pi / 2 in three parts: a multiple below 2**20 of either of the first two is exact in float64.
+QUARTERS = (float.fromhex("0x1.921fb544p+0"), float.fromhex("0x1.0b4611a6p-34"))
+REST = float.fromhex("0x1.3198a2e037073p-69")
+SINE = (-1 / 6, 1 / 120, -1 / 5040, 1 / 362880, -1 / 39916800, 1 / 6227020800, -1 / 1307674368000)
+COSINE = (-1 / 2, 1 / 24, -1 / 720, 1 / 40320, -1 / 3628800, 1 / 479001600, -1 / 87178291200)
+
+
 def _unit(angles: torch.Tensor) -> torch.Tensor:
-    """Unit complex numbers of float32 angles."""
+    """Unit complex numbers of float32 angles, |angle| < 2**20.
+
+    By sums and products only, each rounded as IEEE 754 says, so that every machine and device has
+    the same bits; torch's sine and cosine differ between them.
+    """
     wide = angles.double()
-    return torch.polar(torch.ones_like(wide), wide).to(torch.complex64)
+    turns = (wide * (2 / math.pi)).round()
+    rest = wide - turns * QUARTERS[0] - turns * QUARTERS[1] - turns * REST  # within ±pi/4
+    square = rest * rest
+    sine, cosine = (
+        rest + rest * square * _series(SINE, square),
+        1 + square * _series(COSINE, square),
+    )
+    quadrant = turns.long() & 3
+    odd = (quadrant & 1).bool()
+    real, imaginary = torch.where(odd, sine, cosine), torch.where(odd, cosine, sine)
+    real = torch.where((quadrant == 1) | (quadrant == 2), -real, real)
+    imaginary = torch.where(quadrant >= 2, -imaginary, imaginary)
+    return torch.complex(real.float(), imaginary.float())
+
+
+def _series(coefficients: tuple[float, ...], x: torch.Tensor) -> torch.Tensor:
+    """The polynomial with these coefficients, the constant one first."""
+    total = torch.full_like(x, coefficients[-1])
+    for coefficient in reversed(coefficients[:-1]):
+        total = total * x + coefficient
+    return total
 
 
 def _grid(steps: torch.Tensor, row_length: int, turns: torch.Tensor) -> torch.Tensor:

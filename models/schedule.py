@@ -71,11 +71,3 @@ class Scales:
 
 
 RASTER = Raster()
-
-
-def exactness(of_rule: str, schedule: Schedule) -> str:
-    """What a result is under a rule that alone would give `of_rule`.
-
-    A schedule that chooses positions by sampled values changes the law of what is written there.
-    """
-    return "approximate" if schedule.sample_dependent else of_rule

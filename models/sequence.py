@@ -26,6 +26,7 @@ class Sequence:
         )
         self.logprobs: list[TokenLogprob] = []
         self.finish_reason: str | None = None
+        self.error: str | None = None
         self.stop_text: str | None = None
         self.rounds = 0
         self.drafted = 0
@@ -56,6 +57,10 @@ class Sequence:
             self.finish_reason = "length"
         return self.finish_reason is not None
 
+    def fail(self, error: str) -> None:
+        """End the request without a result."""
+        self.finish_reason, self.error = "error", error
+
     def _stops(self, token: int) -> bool:
         assert self._stop is not None
         found = self._stop.push(token)
@@ -68,8 +73,9 @@ class Sequence:
         """What is reported of it, ended or cut short."""
         return Result(
             id=self.id,
-            tokens=tuple(self.generated),
+            tokens=() if self.error else tuple(self.generated),
             finish_reason=self.finish_reason or "cancelled",
+            error=self.error,
             exactness=exactness,
             accepted_length=self.num_generated / max(self.rounds, 1),
             target_passes=self.rounds,

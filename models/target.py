@@ -54,6 +54,9 @@ class Target(Protocol):
     num_parameters: int
     architecture: str
     adapted: bool  # runs through transformers instead of our decoder
+    # A token's logits have the same bits in every batch and draft, with any number of threads, and
+    # on every x86 CPU with AVX2.
+    steady: bool
 
     def new_cache(self, rows: int, capacity: int) -> Cache: ...
 

@@ -11,10 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 
 from models.config import DecoderConfig
-from models.inputs import EMBEDDING, Projection, input_shapes, read_inputs
+from models.inputs import EMBEDDING, input_shapes, read_inputs
 from models.linear import Linear, Scratch, make_linear
 
 Make = Callable[[torch.Tensor, torch.Tensor | None], Linear]
@@ -45,7 +46,7 @@ class Weights:
     layers: tuple[Layer, ...]
     norm: torch.Tensor
     head: Linear
-    project: Projection | None = None  # makes inputs of vectors
+    project: Linear | None = None  # makes inputs of vectors
 
 
 def shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
@@ -88,10 +89,10 @@ def assemble(
     *,
     dtype: torch.dtype,
     device: torch.device,
-    steady: bool | None = None,
+    kernels: bool = True,
 ) -> Weights:
-    """Our weights from a checkpoint's, one layer at a time; for `steady` see `make_linear`."""
-    make = partial(make_linear, scratch=Scratch(), steady=steady)
+    """Our weights from a checkpoint's, one layer at a time; for `kernels` see `make_linear`."""
+    make = partial(make_linear, scratch=Scratch(), kernels=kernels)
 
     def get(name: str) -> torch.Tensor:
         return read(name).to(device=device, dtype=dtype)
@@ -166,9 +167,12 @@ def interleave(tensor: torch.Tensor, head_dim: int) -> torch.Tensor:
 
 
 def random_tensor(name: str, shape: tuple[int, ...], seed: int) -> torch.Tensor:
-    """A weight drawn so that activations and logits are of order one; depends on name and seed."""
-    generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
-    drawn = torch.randn(shape, generator=generator)
+    """A weight drawn so that activations and logits are of order one; depends on name and seed.
+
+    By numpy: torch's normal numbers differ between kinds of CPU.
+    """
+    generator = np.random.default_rng(zlib.crc32(f"{seed} {name}".encode()))
+    drawn = torch.from_numpy(generator.standard_normal(shape, dtype=np.float32))
     if name.endswith("norm.weight"):
         return 1 + 0.1 * drawn
     if len(shape) == 1:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from models.exactness import ARITHMETICS, STEADY
 from models.request import VERIFY_RULES, Sampling, require
 from pipelines.options import check_types, option
 from pipelines.recipe import AUTO, NONE, Recipe, grid
@@ -44,6 +45,7 @@ class Workload:
         default="float32",
         choices=("float32", "bfloat16", "float16"),
     )
+    arithmetic: str = option("steady or fast, as in generate", default=STEADY, choices=ARITHMETICS)
     device: str = option("where they run", default=AUTO, choices=(AUTO, "cpu", "cuda"))
     threads: int | None = option("CPU threads", default=None)
     progress: bool = option("show a progress bar", default=True)
@@ -98,6 +100,7 @@ class BenchConfig(Workload):
             draft_width=recipe.draft_width,
             verify=recipe.verify,
             dtype=self.dtype,
+            arithmetic=self.arithmetic,
             device=self.device,
             batch_size=batch_size,
             max_length=max_length,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.decoders import COUPLINGS, DEFAULT_COUPLING, DEFAULT_START, RULE_OF, STARTS, WINDOW
+from models.exactness import ARITHMETICS, STEADY
 from models.request import VERIFY_RULES, Sampling, require
 from pipelines.options import check_types, option
 
@@ -153,6 +154,13 @@ class GenerateConfig:
         default="float32",
         decides=True,
         choices=("float32", "bfloat16", "float16"),
+    )
+    arithmetic: str = option(
+        "steady: a token's scores have the same bits in every batch and draft and on every x86 CPU "
+        "with AVX2; fast: whatever the device does fastest. Each row's exactness says what held",
+        default=STEADY,
+        decides=True,
+        choices=ARITHMETICS,
     )
     device: str = option("where they run", default=AUTO, choices=(AUTO, "cpu", "cuda"))
     threads: int | None = option("CPU threads of each model actor", default=None)

@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from models.exactness import weakest
 from models.figures import Figures
 from models.loop import TokenLoop
 from models.request import Request
-from pipelines.writer import weakest
 
 Outputs = Mapping[str, tuple[int, ...]]  # request id to tokens
 

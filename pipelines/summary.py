@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from typing import Any
 
+from models.exactness import weakest
 from models.figures import Figures
 from pipelines.manifest import Entry
-from pipelines.writer import weakest
 
 PACKAGES = ("paceline", "ray", "torch", "transformers")
 

@@ -1,6 +1,6 @@
 """Turns a finished shard into its output files: decode, put in columns, write in one instant."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
@@ -9,13 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster import storage
+from models.exactness import weakest
 from models.request import Result
 from pipelines.manifest import Entry, part_name
 from pipelines.modality import Codec, Modality
 from pipelines.output import output_rows, repeated
 from pipelines.rows import TOKENS
-
-EXACTNESS = ("identical", "distribution", "approximate")  # from the strongest to the weakest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,11 +109,6 @@ def publish_all(url: str, files: Mapping[str, bytes]) -> None:
         with ThreadPoolExecutor(16) as pool:
             urls = (storage.join(url, name) for name in files)
             list(pool.map(storage.publish, urls, files.values()))
-
-
-def weakest(labels: Sequence[str]) -> str:
-    """The exactness of many rows together."""
-    return max(labels, key=EXACTNESS.index, default=EXACTNESS[0])
 
 
 def _entry(shard: FinishedShard, size_bytes: int, files: Mapping[str, bytes]) -> Entry:

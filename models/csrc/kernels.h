@@ -22,6 +22,12 @@ int linear(int stored, int kind, int result, Size rows, Size inputs, Size output
 void rms_norm(int kind, Size rows, Size width, const char *x, const float *weight, float floor,
               char *y);
 
+/* y [rows, width] float32 = (x - mean) / sqrt(variance + eps). */
+void layer_norm(int kind, Size rows, Size width, const char *x, float eps, float *y);
+
+/* y [count] = silu(x), or gelu(x) in tanh's form. */
+void activate(int kind, int gelu, Size count, const char *x, char *y);
+
 /* y [rows, width] = silu(x[:, :width]) * x[:, width:]. */
 void swiglu(int kind, Size rows, Size width, const char *x, char *y, int threads);
 

@@ -34,6 +34,22 @@ static PyObject *call_rms_norm(PyObject *self, PyObject *const *given, Size coun
     Py_RETURN_NONE;
 }
 
+static PyObject *call_layer_norm(PyObject *self, PyObject *const *given, Size count) {
+    Size v[5];
+    if (!expect(count, 6) || !integers(given, 5, v)) return NULL;
+    double eps = PyFloat_AsDouble(given[5]);
+    if (PyErr_Occurred()) return NULL;
+    layer_norm((int)v[0], v[1], v[2], (const char *)v[3], (float)eps, (float *)v[4]);
+    Py_RETURN_NONE;
+}
+
+static PyObject *call_activate(PyObject *self, PyObject *const *given, Size count) {
+    Size v[5];
+    if (!expect(count, 5) || !integers(given, 5, v)) return NULL;
+    activate((int)v[0], (int)v[1], v[2], (const char *)v[3], (char *)v[4]);
+    Py_RETURN_NONE;
+}
+
 static PyObject *call_attend(PyObject *self, PyObject *const *given, Size count) {
     Batch batch;
     Shape shape;
@@ -196,6 +212,8 @@ static PyObject *call_trees(PyObject *self, PyObject *const *given, Size count) 
 static PyMethodDef methods[] = {
     METHOD(linear, "stored, kind, result, rows, inputs, outputs, x, w, bias, y, add, threads"),
     METHOD(rms_norm, "kind, rows, width, x, weight, y, floor"),
+    METHOD(layer_norm, "kind, rows, width, x, y, eps"),
+    METHOD(activate, "kind, gelu, count, x, y"),
     METHOD(attend, OF_A_BATCH "qkv, norm, table, cache, y; floor"),
     METHOD(keep_entries, "kv, parts, part_stride, heads, head_stride, line, nodes"),
     METHOD(score, OF_A_BATCH OF_A_MODEL "x, logits; model, tokens, wanted"),

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
+from models import kernels
 from models.attention import Attention, open_attention
 from models.batch import VECTOR, Batch, Scores
 from models.cache import KVCache
@@ -21,7 +21,8 @@ from models.errors import InvalidRequest, UnsupportedCheckpoint
 from models.feed import Feed
 from models.heads import Heads
 from models.images.load import load_tokenizer
-from models.images.next_scale import NextScaleConfig, NextScaleModel, normed
+from models.images.next_scale import NextScaleConfig, NextScaleModel
+from models.images.scale_inputs import ScaleInputs
 from models.images.scale_weights import Block, assemble
 from models.images.scales import ScaleTokenizer
 from models.images.store import TENSORS, check_shapes, read_config, read_tensors
@@ -49,12 +50,12 @@ class NextScaleTarget:
         *,
         dtype: torch.dtype,
         device: torch.device,
-        steady: bool | None = None,
     ) -> None:
-        """`tensors` are the state of a `NextScaleModel`; for `steady` see `make_linear`."""
+        """`tensors` are the state of a `NextScaleModel`."""
         _check_tokenizer(config, tokenizer)
         self.config, self.dtype, self.device = config, dtype, device
         self.tokenizer = tokenizer.to(device)
+        self._inputs = ScaleInputs(self.tokenizer)
         self.vocab_size, self.context_length = config.vocab_size, 1 + config.num_tokens
         self.input_size = config.vocab_size + config.num_classes + 1
         self.num_parameters = sum(tensor.numel() for tensor in tensors.values())
@@ -66,8 +67,8 @@ class NextScaleTarget:
             width=config.width // config.num_heads,
             eps=UNIT_EPS,
         )
-        self._steady = device.type == "cpu" and steady is not False
-        self._weights = assemble(config, tensors, dtype=dtype, device=device, steady=steady)
+        self.steady = device.type == "cpu" and kernels.compiled()
+        self._weights = assemble(config, tensors, dtype=dtype, device=device)
 
     def new_cache(self, rows: int, capacity: int) -> KVCache:
         """An empty cache."""
@@ -89,7 +90,7 @@ class NextScaleTarget:
         for scale in np.unique(scales[scales > 0]).tolist():
             members = np.flatnonzero(scales == scale).tolist()
             tokens = np.stack([canvases[b].values[: self._scales.ends[scale - 1]] for b in members])
-            told = self.tokenizer.next_input(torch.from_numpy(tokens).to(self.device), scale)
+            told = self._inputs(torch.from_numpy(tokens).to(self.device), scale)
             known.update(zip(members, told, strict=True))
         return [
             _feed(canvas.request.prompt[0], len(plan.positions), known.get(b))
@@ -103,7 +104,7 @@ class NextScaleTarget:
         `hidden` asks for the normed output of all nodes.
         """
         assert isinstance(cache, KVCache)
-        attention = open_attention(batch, cache, self._heads, None, steady=self._steady)
+        attention = open_attention(batch, cache, self._heads, None)
         weights, owners = self._weights, np.repeat(np.arange(len(batch.rows)), batch.counts)
         told = self._told(batch)  # [B, D]
         base = told if weights.modulation is None else weights.modulation(told)
@@ -113,14 +114,14 @@ class NextScaleTarget:
             x = self._attention(x, index, attention, (six[0], six[2], six[4]))
             x = self._feed_forward(x, block, (six[1], six[3], six[5]))
         scale, shift = weights.last(told)[owners].chunk(2, dim=-1)
-        x = normed(x, scale, shift, self.config.norm_eps)
+        x = self._normed(x, scale, shift)
         wanted = x if batch.wanted is None else x[batch.wanted]
         return Scores(weights.head(wanted).float(), x if hidden else None)
 
     def _told(self, batch: Batch) -> torch.Tensor:
         """[B, D] what the rows' classes say to every layer."""
         assert batch.conditions is not None
-        return F.silu(self._weights.classes[batch.conditions - self.vocab_size])
+        return kernels.activate(self._weights.classes[batch.conditions - self.vocab_size], "silu")
 
     def _read(self, batch: Batch) -> torch.Tensor:
         """[T, D] classes and projected vectors."""
@@ -131,6 +132,11 @@ class NextScaleTarget:
             x[at] = self._weights.project(batch.inputs[at].to(self.device, self.dtype))
         return x
 
+    def _normed(self, x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+        """x [T, D] with mean 0 and variance 1, times 1 + scale, plus shift."""
+        plain = kernels.layer_norm(x, self.config.norm_eps)
+        return plain.mul(scale + 1).add(shift).to(x.dtype)
+
     def _attention(
         self,
         x: torch.Tensor,
@@ -140,15 +146,15 @@ class NextScaleTarget:
     ) -> torch.Tensor:
         block = self._weights.blocks[index]
         weigh, scale, shift = told
-        qkv = block.qkv(normed(x, scale, shift, self.config.norm_eps))
+        qkv = block.qkv(self._normed(x, scale, shift))
         return x + block.out(attention(index, qkv, block.qk_norm)) * weigh
 
     def _feed_forward(
         self, x: torch.Tensor, block: Block, told: tuple[torch.Tensor, ...]
     ) -> torch.Tensor:
         weigh, scale, shift = told
-        grown = block.up(normed(x, scale, shift, self.config.norm_eps))
-        return x + block.down(F.gelu(grown, approximate="tanh")) * weigh
+        grown = block.up(self._normed(x, scale, shift))
+        return x + block.down(kernels.activate(grown, "gelu")) * weigh
 
 
 def _six(block: Block, base: torch.Tensor) -> torch.Tensor:
@@ -187,9 +193,7 @@ def _sizes(config: NextScaleConfig) -> DecoderConfig:
     )
 
 
-def load_next_scale(
-    folder: Path, *, dtype: torch.dtype, device: torch.device, steady: bool | None = None
-) -> NextScaleTarget:
+def load_next_scale(folder: Path, *, dtype: torch.dtype, device: torch.device) -> NextScaleTarget:
     """The target in `folder`, with the tokenizer in its subfolder.
 
     Raises:
@@ -202,7 +206,7 @@ def load_next_scale(
     tokenizer = load_tokenizer(folder)
     if not isinstance(tokenizer, ScaleTokenizer):
         raise UnsupportedCheckpoint(f"{folder}: its tokenizer is not one of scales")
-    return NextScaleTarget(config, tensors, tokenizer, dtype=dtype, device=device, steady=steady)
+    return NextScaleTarget(config, tensors, tokenizer, dtype=dtype, device=device)
 
 
 def _check_tokenizer(config: NextScaleConfig, tokenizer: ScaleTokenizer) -> None:

@@ -48,10 +48,9 @@ def assemble(
     *,
     dtype: torch.dtype,
     device: torch.device,
-    steady: bool | None,
 ) -> ScaleWeights:
-    """From the state of a `NextScaleModel`; for `steady` see `make_linear`."""
-    make = partial(make_linear, scratch=Scratch(), steady=steady)
+    """From the state of a `NextScaleModel`."""
+    make = partial(make_linear, scratch=Scratch())
 
     def get(name: str) -> torch.Tensor:
         return tensors[name].to(device=device, dtype=dtype)
@@ -102,5 +101,7 @@ def _qkv(config: NextScaleConfig, get: Get, name: str) -> tuple[torch.Tensor, to
 def _qk_norm(config: NextScaleConfig, log_scale: torch.Tensor) -> torch.Tensor:
     """A query's factor is its head's scale, times the √d that attention divides by."""
     head_dim = config.width // config.num_heads
-    queries = log_scale.float().clamp(max=MAX_LOG_SCALE).exp() * math.sqrt(head_dim)
+    # Python's exponential: torch's own differs in the last bit between kinds of CPU.
+    scales = [math.exp(min(value, MAX_LOG_SCALE)) for value in log_scale.float().tolist()]
+    queries = torch.tensor(scales, device=log_scale.device) * math.sqrt(head_dim)
     return torch.cat([queries, torch.ones_like(queries)])[:, None].repeat(1, head_dim)

@@ -60,11 +60,11 @@ class Residual(Conv):
 
     def __init__(self, width: int, share: float) -> None:
         super().__init__(width, width, 3, padding=1)
-        self._share = share
+        self.share = share
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[B, C, h, w] -> the same shape."""
-        return torch.lerp(x, super().forward(x), self._share)
+        return torch.lerp(x, super().forward(x), self.share)
 
 
 class ScaleTokenizer(ImageTokenizer):
@@ -79,7 +79,7 @@ class ScaleTokenizer(ImageTokenizer):
         self.num_tokens = self.ends[-1]
         shares = (config.residual_share for _ in range(config.num_residuals))
         self.residuals = nn.ModuleList(Residual(config.code_width, share) for share in shares)
-        self._residual_of = residual_of_scale(len(config.scales), config.num_residuals)
+        self.residual_of = residual_of_scale(len(config.scales), config.num_residuals)
 
     def codebook(self) -> torch.Tensor:
         """The vectors [V, C] that tokens stand for."""
@@ -98,7 +98,7 @@ class ScaleTokenizer(ImageTokenizer):
         wide = places(values)
         if self.scales[scale] != self.side:
             wide = F.interpolate(wide, size=(self.side, self.side), mode="bicubic")
-        out: torch.Tensor = self.residuals[self._residual_of[scale]](wide)
+        out: torch.Tensor = self.residuals[self.residual_of[scale]](wide)
         return out
 
     def shrunk(self, features: torch.Tensor, scale: int) -> torch.Tensor:

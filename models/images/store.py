@@ -13,6 +13,7 @@ from torch import nn
 
 from models.config import Json, read_json
 from models.errors import UnsupportedCheckpoint
+from models.finite import require_finite
 
 CONFIG, TENSORS = "config.json", "model.safetensors"
 T = TypeVar("T")
@@ -89,6 +90,8 @@ def read_tensors(file: Path) -> dict[str, torch.Tensor]:
         tensors: dict[str, torch.Tensor] = load_file(file)
     except (OSError, SafetensorError) as error:
         raise UnsupportedCheckpoint(f"{file} cannot be read as safetensors: {error}") from error
+    for name, tensor in tensors.items():
+        require_finite(tensor, name, file)
     return tensors
 
 

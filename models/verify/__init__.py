@@ -9,10 +9,8 @@ from models.verify.round import Commit, Round, RoundNoise
 
 Rule = Callable[[Round], list[Commit]]
 RULES: dict[str, Rule] = {"match": match, "rejection": rejection, "block": block}
-EXACTNESS = {"match": "identical", "rejection": "distribution", "block": "distribution"}
 
 __all__ = [
-    "EXACTNESS",
     "RULES",
     "Commit",
     "Round",

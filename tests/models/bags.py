@@ -62,7 +62,7 @@ class BagTarget:
     eos_token_ids = ()
     context_length = 1 + SIZE
     device, dtype = torch.device("cpu"), torch.float32
-    num_parameters, architecture, adapted = 0, "bag", False
+    num_parameters, architecture, adapted, steady = 0, "bag", False, True
     vocab_size, input_size, scratch = VOCAB, VOCAB + 1, 2 * SIZE
     schedule = RASTER
 

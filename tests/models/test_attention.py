@@ -98,7 +98,7 @@ def test_a_node_reads_its_ancestors_and_the_committed(heads, dtype, turning):
         batch = batch_of([2, 0, 1], trees, start=start, stops=stops)
         qkv = _qkv(len(batch.tokens), heads, dtype)
         wanted, keys = _reference(batch, cache, heads, rotary, qkv, norm)
-        found = open_attention(batch, cache, heads, rotary, steady=True)(LAYER, qkv.clone(), norm)
+        found = open_attention(batch, cache, heads, rotary)(LAYER, qkv.clone(), norm)
         assert found.dtype == dtype
         torch.testing.assert_close(found.double(), wanted, rtol=NEAR[dtype], atol=NEAR[dtype])
         slot = cache.lengths[batch.rows[0]] + start
@@ -122,7 +122,7 @@ def test_a_node_has_the_same_bits_in_every_tree_and_chain(dtype, threads):
     qkv = _qkv(len(batch.tokens), heads, dtype)
     torch.set_num_threads(threads)
     try:
-        together = open_attention(batch, cache, heads, None, steady=True)(LAYER, qkv, None)
+        together = open_attention(batch, cache, heads, None)(LAYER, qkv, None)
     finally:
         torch.set_num_threads(before)
     starts = np.cumsum(batch.counts) - batch.counts
@@ -136,5 +136,5 @@ def test_a_node_has_the_same_bits_in_every_tree_and_chain(dtype, threads):
             visible=(None,),
         )
         nodes = start + np.array(path)
-        found = open_attention(alone, cache, heads, None, steady=True)(LAYER, qkv[nodes], None)
+        found = open_attention(alone, cache, heads, None)(LAYER, qkv[nodes], None)
         assert torch.equal(found, together[nodes])

@@ -1,4 +1,4 @@
-"""Linear layers: right in every form, and on CPU the same bits for a row in any company."""
+"""Linear layers: right in every form; compiled, a row has the same bits in any batch."""
 
 import pytest
 import torch
@@ -7,7 +7,6 @@ from torch.nn import functional as F
 from models.kernels import compiled
 from models.linear import (
     Compiled,
-    OneOrMany,
     Packed,
     Plain,
     Scratch,
@@ -30,7 +29,7 @@ def _tensors(outputs, inputs, dtype, biased):
 
 def _forms(dtype, weight, bias):
     """The layers that may stand for this dtype on this CPU."""
-    layers = [make_linear(weight, bias, Scratch(), steady=steady) for steady in (True, False)]
+    layers = [make_linear(weight, bias, Scratch(), kernels=ours) for ours in (True, False)]
     wide = [] if dtype == torch.float32 else [Widened(weight, bias, Scratch())]
     return [*layers, Plain(weight, bias), *wide]
 
@@ -54,15 +53,12 @@ def test_every_form_multiplies(outputs, inputs, dtype, biased):
             torch.testing.assert_close(onto.double(), 2 * exact[:count], rtol=near, atol=2 * near)
 
 
-@packed_only
-@pytest.mark.usefixtures("arithmetic")
+@pytest.mark.skipif(not compiled(), reason="no compiled kernels here")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(("outputs", "inputs"), SIZES)
 def test_a_row_does_not_depend_on_the_others(outputs, inputs, dtype):
     weight, bias, x = _tensors(outputs, inputs, dtype, biased=True)
-    if dtype != torch.float32 and has_native(dtype) and not compiled():
-        pytest.skip("the CPU's own half-precision kernels promise nothing")
-    layer = make_linear(weight, bias, Scratch(), steady=True)
+    layer = make_linear(weight, bias, Scratch())
     alone = torch.cat([layer(row) for row in x.split(1)])
     for count in (2, 3, 5, 8, 16, 31, 64, 65, 130):
         assert torch.equal(layer(x[:count]), alone[:count]), count
@@ -94,13 +90,9 @@ def test_a_large_matrix_is_converted_in_blocks(monkeypatch):
 @packed_only
 @pytest.mark.usefixtures("arithmetic")
 def test_the_form_follows_dtype_and_purpose():
-    weight = torch.eye(16)
-    if compiled():
-        for dtype in (torch.float32, torch.bfloat16, torch.float16):
-            assert isinstance(make_linear(weight.to(dtype), None, Scratch()), Compiled)
-        return
-    assert isinstance(make_linear(weight, None, Scratch()), Packed)
-    if not has_native(torch.bfloat16):
-        half = weight.bfloat16()
-        assert isinstance(make_linear(half, None, Scratch()), OneOrMany)
-        assert isinstance(make_linear(half, None, Scratch(), steady=True), Widened)
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        weight = torch.eye(16, dtype=dtype)
+        of_torch = Packed if has_native(dtype) else Widened
+        assert isinstance(make_linear(weight, None, Scratch(), kernels=False), of_torch)
+        ours = Compiled if compiled() else of_torch
+        assert isinstance(make_linear(weight, None, Scratch()), ours)

@@ -195,7 +195,6 @@ def test_a_draft_of_no_numbers_is_a_draft(shape):
         lambda name: torch.full(wanted[name], torch.nan),
         dtype=torch.float32,
         device=CPU,
-        steady=None,
     )
     model = Decoder(CONFIG, weights, dtype=torch.float32, device=CPU)
     drafter = ModelDrafter(model, rows=1, capacity=60)

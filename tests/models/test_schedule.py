@@ -9,11 +9,12 @@ from models.canvas import Canvas
 from models.draft import NOTHING
 from models.drafters import LookupDrafter
 from models.errors import InvalidOption, InvalidRequest
+from models.exactness import exactness
 from models.feed import Feed
 from models.loop import TokenLoop
 from models.noise import NoiseStore
 from models.request import Request, Sampling
-from models.schedule import RASTER, Plan, Scales, exactness
+from models.schedule import RASTER, Plan, Scales
 from models.sizing import FixedSize
 from tests.models.bags import (
     PROMPT,
@@ -204,7 +205,7 @@ def test_logprobs_are_in_the_order_of_output():
 def test_a_schedule_that_looks_at_values_is_not_exact():
     (result,) = loop_of(BY_VALUE).run([plain(0)])
     assert result.exactness == "approximate"
-    assert exactness("distribution", RASTER) == "distribution"
+    assert exactness("rejection", RASTER, steady=True) == "distribution"
 
 
 def test_a_cancelled_request_frees_its_row():

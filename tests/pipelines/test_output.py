@@ -8,7 +8,7 @@ from pipelines.errors import InvalidInput
 from pipelines.output import output_rows, output_schema, repeated
 from pipelines.rows import ID, PROBLEM, ROW, SHARD, TOKENS
 from pipelines.texts import completion, completions
-from pipelines.writer import parquet_bytes, weakest
+from pipelines.writer import parquet_bytes
 from tests.pipelines.inprocess import ByteTokenizer
 
 
@@ -120,9 +120,3 @@ def test_columns_that_the_output_needs_are_refused() -> None:
     output_schema(sample, CONTENT, id_field="id", samples=1, logprobs=False)
     with pytest.raises(InvalidInput, match="'sample'"):
         output_schema(sample, CONTENT, id_field="id", samples=2, logprobs=False)
-
-
-def test_the_weakest_label_counts() -> None:
-    assert weakest([]) == "identical"
-    assert weakest(["identical", "distribution", "identical"]) == "distribution"
-    assert weakest(["approximate", "distribution"]) == "approximate"

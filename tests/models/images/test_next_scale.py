@@ -49,7 +49,7 @@ def model() -> NextScaleModel:
 
 
 @pytest.fixture(scope="module")
-def target(model) -> NextScaleTarget:
+def target(model, arithmetic_of_module) -> NextScaleTarget:
     return target_of(model)
 
 
@@ -118,7 +118,9 @@ def test_rows_at_different_maps_share_a_pass(model, target) -> None:
     scored, _ = walk(target, classes, tokens, rows_ahead=(2, 0, 1, 3))
     torch.testing.assert_close(scored, trained(model, classes, tokens), atol=1e-4, rtol=1e-4)
     alone, _ = walk(target, classes[2:3], tokens[2:3])
-    assert torch.equal(alone[0], scored[2])
+    torch.testing.assert_close(alone[0], scored[2], rtol=0, atol=1e-5)
+    if target.steady:
+        assert torch.equal(alone[0], scored[2])
 
 
 def test_after_a_commit_the_cache_is_that_of_one_pass(target) -> None:

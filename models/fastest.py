@@ -1,0 +1,53 @@
+"""Which arithmetic is fastest on this CPU, by a trial of both: ours compiled, or torch's.
+
+Ours reads weights at the speed of the memory, so it wins where few tokens are scored at once. Where
+the CPU multiplies half precision itself (AMX), torch may win with many.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from models.batch import Scores, chains
+from models.config import DecoderConfig
+from models.decoder import Decoder
+from models.kernels import compiled
+
+VOCABULARY = 1024  # of the trial
+CACHED = 64  # tokens of each row before it
+TURNS = 5
+
+
+def kernels_win(config: DecoderConfig, dtype: torch.dtype, rows: int) -> bool:
+    """Whether our kernels are the faster ones to score a token in each of `rows` rows.
+
+    By one layer of this shape.
+    """
+    if not compiled():
+        return False
+    grid = None if config.grid is None else replace(config.grid, code_width=None)
+    layer = replace(config, num_layers=1, vocab_size=min(VOCABULARY, config.vocab_size), grid=grid)
+    decoders = [Decoder.from_config(layer, dtype=dtype, kernels=ours) for ours in (True, False)]
+    passes = [_trial(decoder, rows) for decoder in decoders]
+    seconds: list[list[float]] = [[], []]
+    for _ in range(1 + TURNS):  # the first one warms up
+        for times, score in zip(seconds, passes, strict=True):
+            began = time.perf_counter()
+            score()
+            times.append(time.perf_counter() - began)
+    ours, torchs = (statistics.median(times[1:]) for times in seconds)
+    return ours <= torchs
+
+
+def _trial(decoder: Decoder, rows: int) -> Callable[[], Scores]:
+    cache = decoder.new_cache(rows, CACHED + 1)
+    places = np.arange(rows)
+    decoder.score(cache, chains(places, [[1] * CACHED] * rows, wanted=np.zeros(0, dtype=np.int64)))
+    for row in range(rows):
+        cache.commit(row, np.arange(CACHED))
+    batch = chains(places, [[1]] * rows)
+    return lambda: decoder.score(cache, batch)
