@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import alone, ray_job, report, versus
+from benchmarks import ablation, alone, ray_job, report, versus
 from benchmarks.section import Section
 from benchmarks.work import Work
 from pipelines.prompts import Prompt, read_prompts
@@ -24,6 +24,7 @@ SECTIONS: dict[str, Callable[[Work], Section]] = {
     "batch": alone.batch,
     "useless": alone.useless,
     "overhead": alone.overhead,
+    "ablation": ablation.ablation,
     "pipeline": ray_job.pipeline,
 }
 
