@@ -31,8 +31,8 @@ lint: $(INSTALLED)
 types: $(INSTALLED)
 	$(BIN)/mypy
 
-test: lint types ## everything that CI runs, from nothing
-	$(BIN)/python -m pytest
+test: check ## everything that CI runs, from nothing
+	$(BIN)/python -m pytest -m 'slow or ray'
 
 demo: $(INSTALLED) ## complete a few prompts three ways, and compare
 	$(BIN)/python examples/demo.py
