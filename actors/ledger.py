@@ -1,127 +1,188 @@
 """Which request is where: none lost, none twice, whatever becomes of the actors.
 
-Knows nothing of Ray. A request that was on two actors when they died is suspected of having killed
-them: it then runs alone, so that it takes no neighbours along, and if that one dies too, it ends
-with an error.
+Knows nothing of Ray. Each submitted request gets a ticket, a number that is never used again. The
+request travels with it and the result comes back with it, so an id can be used again as soon as its
+request was cancelled or its result was taken.
+
+When an actor ends, its requests run again on others. A request is not blamed for that: only one
+that was on two actors whose processes died, or on one whose token loop raised an exception, becomes
+a suspect. Suspects run in groups that have an actor to themselves (actors/suspects.py). A request
+ends with an error, which is marked as retryable, only when two more actors have failed with it
+alone on them.
 """
 
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import count
 
+from actors.death import Death, Evidence
+from actors.messages import Ended, Submission
+from actors.suspects import Suspects
 from models.errors import InvalidRequest
 from models.request import Request, Result
 
-SUSPECT_AFTER = 2  # actors lost
+SUSPECT_AFTER = 2  # evidence: two deaths of processes, or one exception
+BLAME_AFTER = 2  # failures of actors that a suspect had to itself
 
 
 @dataclass(slots=True)
 class Entry:
     """A request that has not ended, and the actor it is on."""
 
+    ticket: int
     request: Request
     actor: str | None = None
-    losses: int = 0
-
-    @property
-    def suspect(self) -> bool:
-        """Whether it must run alone."""
-        return self.losses >= SUSPECT_AFTER
+    failures: int = 0  # of actors that it was on
+    evidence: int = 0
+    alone: int = 0  # failures of actors that it had to itself, as a suspect
 
 
 class Ledger:
-    """Requests from submission to their one result."""
+    """Requests from submission until their one result is taken."""
 
     def __init__(self) -> None:
-        self._entries: dict[str, Entry] = {}
-        self._waiting: deque[str] = deque()
-        self._suspects: deque[str] = deque()
-        self._on: dict[str, set[str]] = {}  # by actor
+        self._tickets = count(1)
+        self._entries: dict[int, Entry] = {}
+        self._running: dict[str, int] = {}  # ticket by id
+        self._waiting: deque[int] = deque()
+        self._suspects = Suspects()
+        self._on: dict[str, dict[int, None]] = {}  # by actor, in the order of placing
+        self._ended: dict[str, Result] = {}  # not yet taken
 
     def __len__(self) -> int:
+        """Requests whose result was not taken."""
+        return len(self._entries) + len(self._ended)
+
+    @property
+    def num_running(self) -> int:
         """Requests that have not ended."""
         return len(self._entries)
 
     @property
     def num_waiting(self) -> int:
         """Requests that are on no actor."""
-        return len(self._waiting) + len(self._suspects)
+        return len(self._entries) - sum(map(len, self._on.values()))
 
     def load(self, actor: str) -> int:
         """Requests on an actor."""
         return len(self._on.get(actor, ()))
 
-    def add(self, request: Request) -> None:
-        """Queue a request. Raises InvalidRequest if one of that id has not ended yet."""
-        if request.id in self._entries:
-            raise InvalidRequest(f"request {request.id!r} is running already; ids must differ")
-        self._entries[request.id] = Entry(request)
-        self._waiting.append(request.id)
+    # --- from and to the caller ---------------------------------------------------------------
 
-    def drop(self, request_id: str) -> str | None:
-        """Forget a request; the actor it was on."""
-        entry = self._entries.pop(request_id, None)
-        if entry is None:
+    def add(self, requests: Iterable[Request]) -> None:
+        """Queue all requests, or none: raises InvalidRequest if an id is in use already."""
+        requests, seen = list(requests), set[str]()
+        for request in requests:
+            if request.id in seen:
+                raise InvalidRequest(f"request {request.id!r} is given twice; ids must differ")
+            if request.id in self._running:
+                raise InvalidRequest(f"request {request.id!r} is running already; ids must differ")
+            if request.id in self._ended:
+                raise InvalidRequest(
+                    f"request {request.id!r} has ended and its result was not taken yet; take or "
+                    "cancel it before the id is used again"
+                )
+            seen.add(request.id)
+        for request in requests:
+            entry = Entry(next(self._tickets), request)
+            self._entries[entry.ticket] = entry
+            self._running[request.id] = entry.ticket
+            self._waiting.append(entry.ticket)
+
+    def drop(self, request_id: str) -> Entry | None:
+        """Forget a request and its result; the entry if it had not ended."""
+        self._ended.pop(request_id, None)
+        ticket = self._running.get(request_id)
+        if ticket is None:
             return None
-        if entry.actor is None:
-            (self._suspects if entry.suspect else self._waiting).remove(request_id)
-        else:
-            self._on[entry.actor].discard(request_id)
-        return entry.actor
+        entry = self._forget(ticket)
+        if entry.actor is None:  # `assign` passes over the tickets that it does not find
+            self._suspects.drop(ticket)
+        return entry
 
-    def settle(self, actor: str, results: Iterable[Result]) -> list[Result]:
-        """Those of an actor's results that are the first of their request."""
-        known = self._on.get(actor, set())
-        first = []
-        for result in results:
-            if result.id in known:
-                self.drop(result.id)
-                first.append(result)
-        return first
+    def take(self) -> list[Result]:
+        """The results since the last call."""
+        results, self._ended = list(self._ended.values()), {}
+        return results
 
-    def assign(self, limits: Mapping[str, int]) -> dict[str, list[Request]]:
+    # --- from and to the actors ---------------------------------------------------------------
+
+    def assign(self, limits: Mapping[str, int]) -> dict[str, list[Submission]]:
         """Place waiting requests on the least loaded of the actors, up to each one's limit."""
-        placed: dict[str, list[Request]] = {}
-        closed = {actor for actor in limits if self._holds_suspect(actor)}
-        if self._suspects and (open_ := [a for a in limits if a not in closed]):
-            actor = min(open_, key=self.load)  # kept for suspects: fills up no more
-            closed.add(actor)
-            if self.load(actor) == 0:
-                self._place(self._suspects.popleft(), actor, placed)
+        placed: dict[str, list[Submission]] = {}
+        claimed = self._suspects.claim(limits, self.load)
+        for actor in limits:
+            if actor in claimed and self.load(actor) == 0:
+                for ticket in self._suspects.next_group(actor):
+                    self._place(ticket, actor, placed)
         while self._waiting:
-            room = [a for a in limits if a not in closed and self.load(a) < limits[a]]
+            room = [a for a in limits if a not in claimed and self.load(a) < limits[a]]
             if not room:
                 break
-            self._place(self._waiting.popleft(), min(room, key=self.load), placed)
+            ticket = self._waiting.popleft()
+            if ticket in self._entries:  # else it was dropped
+                self._place(ticket, min(room, key=self.load), placed)
         return placed
 
-    def _holds_suspect(self, actor: str) -> bool:
-        return any(self._entries[i].suspect for i in self._on.get(actor, ()))
+    def settle(self, actor: str, ended: Iterable[Ended]) -> list[Result]:
+        """An actor's results; returns those that are the first of a request on it."""
+        first = []
+        for each in ended:
+            if each.ticket in self._on.get(actor, ()):
+                entry = self._forget(each.ticket)
+                self._ended[entry.request.id] = each.result
+                first.append(each.result)
+        return first
 
-    def _place(self, request_id: str, actor: str, placed: dict[str, list[Request]]) -> None:
-        entry = self._entries[request_id]
+    def lose(self, actor: str, death: Death) -> list[Result]:
+        """An actor has ended: its requests run again. Returns the results of those given up."""
+        lost = [self._entries[ticket] for ticket in self._on.pop(actor, ())]
+        tried = self._suspects.has(actor)
+        self._suspects.release(actor)
+        for entry in lost:
+            entry.actor = None
+            entry.failures += death.evidence > Evidence.NONE
+            entry.evidence += death.evidence
+        if tried and death.evidence == Evidence.NONE:
+            self._suspects.repeat([entry.ticket for entry in lost])
+            return []
+        if tried and len(lost) == 1:
+            return self._blame(lost[0], death)
+        self._suspects.divide([e.ticket for e in lost if e.evidence >= SUSPECT_AFTER])
+        others = [e.ticket for e in lost if e.evidence < SUSPECT_AFTER]
+        self._waiting.extendleft(reversed(others))
+        return []
+
+    def _blame(self, entry: Entry, death: Death) -> list[Result]:
+        """An actor failed with this suspect alone on it: try that again, but not for ever."""
+        entry.alone += 1
+        if entry.alone < BLAME_AFTER:
+            self._suspects.divide([entry.ticket])
+            return []
+        self._forget(entry.ticket)
+        result = self._ended[entry.request.id] = _given_up(entry, death)
+        return [result]
+
+    def _place(self, ticket: int, actor: str, placed: dict[str, list[Submission]]) -> None:
+        entry = self._entries[ticket]
         entry.actor = actor
-        self._on.setdefault(actor, set()).add(request_id)
-        placed.setdefault(actor, []).append(entry.request)
+        self._on.setdefault(actor, {})[ticket] = None
+        placed.setdefault(actor, []).append(Submission(ticket=ticket, request=entry.request))
 
-    def lose(self, actor: str, reason: str) -> list[Result]:
-        """An actor has died: its requests queue up anew, first; results of those given up."""
-        given_up = []
-        lost = [e for i, e in self._entries.items() if i in self._on.get(actor, ())]
-        self._on.pop(actor, None)
-        for entry in reversed(lost):
-            alone = entry.suspect
-            entry.actor, entry.losses = None, entry.losses + 1
-            if alone:
-                del self._entries[entry.request.id]
-                given_up.append(_given_up(entry, reason))
-            elif entry.suspect:
-                self._suspects.appendleft(entry.request.id)
-            else:
-                self._waiting.appendleft(entry.request.id)
-        return given_up
+    def _forget(self, ticket: int) -> Entry:
+        entry = self._entries.pop(ticket)
+        del self._running[entry.request.id]
+        if entry.actor is not None:
+            del self._on[entry.actor][ticket]
+            if not self._on[entry.actor]:
+                self._suspects.release(entry.actor)
+        return entry
 
 
-def _given_up(entry: Entry, reason: str) -> Result:
-    told = f"{entry.losses} target actors died while it ran, the last with it alone: {reason}"
-    return Result(id=entry.request.id, tokens=(), finish_reason="error", error=told)
+def _given_up(entry: Entry, death: Death) -> Result:
+    told = (
+        f"given up after {entry.failures} target actors failed while they ran this request, the "
+        f"last {entry.alone} of them with no other request: {death.reason}"
+    )
+    return Result(id=entry.request.id, tokens=(), finish_reason="error", error=told, retryable=True)

@@ -1,6 +1,8 @@
 """Actors of one role: created, watched, replaced when they die, more or fewer as is asked.
 
 Knows nothing of what they do. A pool has no thread: it looks after its actors when it is polled.
+Ray's own calls start a cluster where there is none, so nothing here calls them before it has
+checked that Ray is running.
 """
 
 import logging
@@ -13,13 +15,15 @@ from typing import Any
 
 import ray
 from ray import ObjectRef
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
+from actors.death import Death, Evidence
 from actors.errors import PoolFailed
 from actors.role import Role
 from models.errors import PacelineError
 
 PING_EVERY_S = 1.0
+PROCESS_DIED = "its process died: it was killed, ran out of memory or crashed"
 log = logging.getLogger(__name__)
 
 
@@ -43,7 +47,7 @@ class Changes:
     """What a look at the actors showed: those ready now that were not before, and the dead."""
 
     ready: list[Member] = field(default_factory=list)
-    dead: dict[str, str] = field(default_factory=dict)  # name -> reason
+    dead: dict[str, Death] = field(default_factory=dict)  # by name
 
 
 class Pool:
@@ -61,6 +65,7 @@ class Pool:
         self._deaths: deque[float] = deque()
         self._reason = ""
         self._started = False
+        self._stopped = False
 
     @property
     def ready(self) -> list[Member]:
@@ -72,6 +77,7 @@ class Pool:
 
         Raises what start() raises where that is one of our errors, PoolFailed otherwise.
         """
+        self._check_running()
         began = time.monotonic()
         self._restore()
         while len(self.ready) < self.size:
@@ -88,27 +94,33 @@ class Pool:
 
     def wait(self, timeout_s: float) -> None:
         """Sleep until something is worth a poll."""
+        self._check_running()
         if self.answers:
             ray.wait(self.answers, num_returns=1, timeout=timeout_s)
 
     def poll(self) -> Changes:
         """Look after the actors: notice who is ready and who is dead, replace and ping."""
+        self._check_running()
         changes = Changes()
         for member in list(self.members.values()):
             was_ready = member.ready
-            reason = self._look(member)
-            if reason is not None:
-                self._bury(member, reason)
-                changes.dead[member.name] = reason
+            death = self._look(member)
+            if death is not None:
+                self._bury(member, death)
+                changes.dead[member.name] = death
             elif member.ready and not was_ready:
                 changes.ready.append(member)
         self._restore()
         return changes
 
-    def lose(self, member: Member, reason: str) -> None:
+    def lose(self, name: str, death: Death) -> None:
         """A call has shown that a member is of no use any more."""
-        if member.name in self.members:
-            self._bury(member, reason)
+        if name in self.members:
+            self._bury(self.members[name], death)
+
+    def note_progress(self) -> None:
+        """The actors do their work: deaths until now do not count towards giving up."""
+        self._deaths.clear()
 
     def resize(self, size: int) -> None:
         """Have `size` actors, within the role's bounds; fewer by `retire` only."""
@@ -117,18 +129,26 @@ class Pool:
     def retire(self, member: Member) -> None:
         """Stop an actor that is not needed any more."""
         del self.members[member.name]
-        with suppress(RayError, RuntimeError):  # it may be gone, and the cluster with it
-            ray.kill(member.handle)
+        if ray.is_initialized():
+            with suppress(RayError, RuntimeError, ValueError):  # it may be gone, or its cluster
+                ray.kill(member.handle)
 
     def stop(self) -> None:
-        """Stop all actors."""
+        """Stop all actors at once, whatever they do; the pool cannot be used after that."""
+        self._stopped = True
         for member in list(self.members.values()):
             self.retire(member)
 
+    def _check_running(self) -> None:
+        if self._stopped:
+            raise PoolFailed(f"the pool of {self.role.name} actors was stopped")
+        if not ray.is_initialized():
+            raise PoolFailed("not connected to a Ray cluster: see cluster.connect.connected")
+
     # --- one actor ----------------------------------------------------------------------------
 
-    def _look(self, member: Member) -> str | None:
-        """Why the member must go, if it must. Raises its own error if it cannot start."""
+    def _look(self, member: Member) -> Death | None:
+        """How the member ended, if it did. Raises its own error if it cannot start."""
         now = time.monotonic()
         if member.answer is None:
             if now - member.asked >= PING_EVERY_S:
@@ -137,33 +157,35 @@ class Pool:
         done, _ = ray.wait([member.answer], timeout=0)
         if not done:
             silent = member.ready and now - member.asked > self.role.silent_s
-            return f"silent for {self.role.silent_s:.0f} s" if silent else None
+            told = f"it answered nothing for {self.role.silent_s:.0f} s"
+            return Death(told, Evidence.DEATH) if silent else None
         try:
             answer = ray.get(member.answer)
         except RayTaskError as error:
             return self._refused(error)
         except RayError as error:
-            return reason_of(error)
+            return death_of(error)
         member.answer = None
         if not member.ready:
             member.description = answer
         return None
 
-    def _refused(self, error: RayTaskError) -> str:
+    def _refused(self, error: RayTaskError) -> Death:
         """An actor whose start() raised; where none ever started, trying again would not help."""
         if self._started:
-            return reason_of(error)
+            return death_of(error)
         self.stop()
         if isinstance(error.cause, PacelineError):
             raise error.cause from None
         told = reason_of(error)
         raise PoolFailed(f"a {self.role.name} actor cannot start: {told}") from error
 
-    def _bury(self, member: Member, reason: str) -> None:
-        log.warning("%s is dead: %s", member.name, reason)
+    def _bury(self, member: Member, death: Death) -> None:
+        log.warning("%s ended and is replaced: %s", member.name, death.reason)
         self.retire(member)  # it may hang instead
-        self._deaths.append(time.monotonic())
-        self._reason = reason
+        if death.evidence or not member.ready:
+            self._deaths.append(time.monotonic())
+        self._reason = death.reason
 
     # --- all of them --------------------------------------------------------------------------
 
@@ -173,13 +195,13 @@ class Pool:
         if not self.members and (self.role.required or not self._started):
             raise PoolFailed(
                 f"{len(self._deaths)} {self.role.name} actors died within "
-                f"{self.role.window_s:.0f} s; the last: {self._reason}"
+                f"{self.role.window_s:.0f} s without completing anything; the last: {self._reason}"
             )
 
     def _may_create(self) -> bool:
         while self._deaths and self._deaths[0] < time.monotonic() - self.role.window_s:
             self._deaths.popleft()
-        return len(self._deaths) <= self.role.max_restarts
+        return len(self._deaths) <= self.role.max_restarts * self.size
 
     def _create(self) -> None:
         name = f"{self.role.name}-{self._born}"
@@ -199,9 +221,21 @@ class Pool:
             raise PoolFailed(f"no place for {self.size} {self.role.name} actors: they need {told}")
 
 
+def death_of(error: RayError) -> Death:
+    """What a failed call says about the end of its actor."""
+    reason = reason_of(error)
+    if isinstance(error, RayTaskError):
+        return Death(reason, Evidence.ERROR)
+    # Ray tells by its text alone whether the process died or something around it.
+    if isinstance(error, RayActorError) and "worker process has died" in str(error):
+        return Death(PROCESS_DIED, Evidence.DEATH)
+    return Death(reason, Evidence.NONE)
+
+
 def reason_of(error: Exception) -> str:
     """What went wrong, in one line: what Ray appends is long."""
     if isinstance(error, RayTaskError) and isinstance(error.cause, Exception):
         return f"{type(error.cause).__name__}: {error.cause}"
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    told = [line for line in lines if line.startswith("The actor is dead because")]
+    return (told or lines or [type(error).__name__])[0].strip()

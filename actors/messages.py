@@ -12,15 +12,35 @@ from numpy.typing import NDArray
 from models.batch import Ints
 from models.draft import Shape
 from models.figures import Figures
-from models.request import Result, Sampling
+from models.request import Request, Result, Sampling
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """A request on its way to a target actor. `ticket` is unique to this submission."""
+
+    ticket: int
+    request: Request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """What became of a submission."""
+
+    ticket: int
+    result: Result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taken:
-    """What a target actor hands over: requests that ended, and all it has counted so far."""
+    """What a target actor hands over: requests that ended, and all it has counted so far.
 
-    results: tuple[Result, ...] = ()
+    `failure`: the token loop broke after these; the actor is of no use any more.
+    """
+
+    ended: tuple[Ended, ...] = ()
     figures: Figures = field(default_factory=Figures)
+    failure: Exception | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,13 +16,15 @@ import ray
 from ray import ObjectRef
 from ray.exceptions import RayError
 
+from actors.death import Death, Evidence
 from actors.ledger import Ledger
-from actors.members import Pool, reason_of
+from actors.members import Pool, death_of
 from actors.messages import Taken
 from actors.role import Role
 from actors.target import TargetActor
 from actors.team import check_fit, describe, draft_pool, team_of
 from models.engine import EngineConfig
+from models.errors import UnsupportedCheckpoint
 from models.figures import Figures
 from models.request import Request, Result, require
 
@@ -35,7 +37,11 @@ CALLS = 4  # that a target actor serves at once: one waits for results, others m
 
 
 class TargetPool:
-    """Runs requests on target actors; each comes back once. Not thread-safe."""
+    """Runs requests on target actors; each comes back once. Not thread-safe.
+
+    A request whose actor dies runs again elsewhere, with the same tokens. Only one that makes
+    actors fail while nothing else runs on them ends with an error (actors/ledger.py).
+    """
 
     def __init__(
         self,
@@ -52,7 +58,6 @@ class TargetPool:
         self._ledger = Ledger()
         self._takes: dict[str, ObjectRef[Any]] = {}
         self._figures: dict[str, Figures] = {}  # by actor, the dead included
-        self._given_up: list[Result] = []
         self._busy = time.monotonic()
 
     @classmethod
@@ -117,37 +122,45 @@ class TargetPool:
     @property
     def num_unfinished(self) -> int:
         """Requests whose result has not been taken."""
-        return len(self._ledger) + len(self._given_up)
+        return len(self._ledger)
 
     def free_slots(self) -> int:
         """How many more requests would keep the actors busy without piling up."""
-        return max(0, self._limit * max(1, len(self._targets.ready)) - len(self._ledger))
+        actors = max(1, len(self._targets.ready))
+        return max(0, self._limit * actors - self._ledger.num_running)
 
     def submit(self, requests: Iterable[Request]) -> None:
-        """Queue requests, any number. Raises InvalidRequest for an id that is running already."""
-        for request in requests:
-            self._ledger.add(request)
+        """Queue requests, any number: all of them, or none if it raises.
+
+        Raises InvalidRequest for an id that occurs twice or is in use: from `submit` until its
+        result is taken or it is cancelled. Raises PoolFailed as `take` does.
+        """
+        requests = list(requests)
         self._look_after()
+        self._ledger.add(requests)
+        self._hand_out()
 
     def cancel(self, ids: Iterable[str]) -> None:
-        """Drop requests; there will be no results of them."""
-        by_actor: dict[str, list[str]] = {}
+        """Drop requests: no results of them come any more, and their ids can be used again."""
+        by_actor: dict[str, list[int]] = {}
         for request_id in ids:
-            actor = self._ledger.drop(request_id)
-            if actor is not None:
-                by_actor.setdefault(actor, []).append(request_id)
-        for actor, dropped in by_actor.items():
-            self._targets.members[actor].handle.cancel.remote(dropped)
+            entry = self._ledger.drop(request_id)
+            if entry is not None and entry.actor is not None:
+                by_actor.setdefault(entry.actor, []).append(entry.ticket)
+        for actor, tickets in by_actor.items():
+            if actor in self._targets.members:
+                self._targets.members[actor].handle.cancel.remote(tickets)
 
     def take(self, timeout_s: float = 1.0) -> list[Result]:
         """Results of requests that have ended; waits up to `timeout_s` for the first.
 
-        Raises PoolFailed if no target actor can be kept alive.
+        Raises PoolFailed if no target actor can be kept alive, UnsupportedCheckpoint if the target
+        turns out to be broken.
         """
         deadline = time.monotonic() + timeout_s
         while True:
             self._look_after()
-            results = self._collect()
+            results = self._ledger.take()
             left = deadline - time.monotonic()
             if results or left <= 0 or not len(self._ledger):
                 return results
@@ -172,7 +185,8 @@ class TargetPool:
         return {m.name: m.description["pid"] for m in ready if m.description}
 
     def stop(self) -> None:
-        """Stop all actors; what has not ended is dropped."""
+        """Stop all actors at once; what has not ended is dropped."""
+        self._takes.clear()
         self._targets.stop()
         if self._drafts is not None:
             self._drafts.stop()
@@ -184,14 +198,19 @@ class TargetPool:
         return QUEUE_FACTOR * self._config.batch_size
 
     def _look_after(self) -> None:
-        """Notice deaths and births, choose the size, hand out what waits."""
-        for name, reason in self._targets.poll().dead.items():
-            self._mourn(name, reason)
+        """Collect results, notice deaths and births, choose the size, hand out what waits."""
+        for name, death in self._targets.poll().dead.items():
+            self._mourn(name, death)
+        self._collect()
         self._scale()
         self._introduce()
+        self._hand_out()
+
+    def _hand_out(self) -> None:
+        """Place waiting requests, and ask every actor for its results."""
         ready = {m.name: m for m in self._targets.ready}
-        for name, requests in self._ledger.assign(dict.fromkeys(ready, self._limit)).items():
-            ready[name].handle.submit.remote(requests)
+        for name, placed in self._ledger.assign(dict.fromkeys(ready, self._limit)).items():
+            ready[name].handle.submit.remote(placed)
         for name, member in ready.items():
             if name not in self._takes:
                 self._takes[name] = member.handle.take.remote(LONG_POLL_S, self._together_s)
@@ -207,42 +226,49 @@ class TargetPool:
                 self._met[member.name] = frozenset(handles)
                 member.handle.meet.remote(handles)
 
-    def _mourn(self, name: str, reason: str) -> None:
-        self._takes.pop(name, None)
-        self._given_up += self._ledger.lose(name, reason)
-
     def _wait(self, timeout_s: float) -> None:
         awaited = [*self._takes.values(), *self._targets.answers]
         if awaited:
             ray.wait(awaited, num_returns=1, timeout=timeout_s)
 
-    def _collect(self) -> list[Result]:
-        """What the actors have handed over."""
-        results, self._given_up = self._given_up, []
+    def _collect(self) -> None:
+        """Receive what the actors have handed over, and notice those that cannot any more."""
         waited = {ref: name for name, ref in self._takes.items()}
         done, _ = ray.wait(list(waited), num_returns=len(waited), timeout=0) if waited else ([], [])
         for ref in done:
-            results += self._receive(waited[ref], ref)
-        return results
+            del self._takes[waited[ref]]
+            death = self._receive(waited[ref], ref)
+            if death is not None:
+                self._targets.lose(waited[ref], death)
+                self._mourn(waited[ref], death)
 
-    def _receive(self, name: str, ref: "ObjectRef[Any]") -> list[Result]:
-        del self._takes[name]
+    def _receive(self, name: str, ref: "ObjectRef[Any]") -> Death | None:
+        """Settle what an actor handed over; how it ended, if it did."""
         try:
             taken: Taken = ray.get(ref)
-        except RayError as error:  # it is dead, or its loop broke
-            reason = reason_of(error)
-            self._targets.lose(self._targets.members[name], reason)
-            self._mourn(name, reason)
-            return []
+        except RayError as error:
+            return death_of(error)
         self._figures[name] = taken.figures
-        return self._ledger.settle(name, taken.results)
+        first = self._ledger.settle(name, taken.ended)
+        if any(result.finish_reason != "error" for result in first):
+            self._targets.note_progress()
+        if isinstance(taken.failure, UnsupportedCheckpoint):
+            raise taken.failure
+        return None if taken.failure is None else Death(str(taken.failure), Evidence.ERROR)
+
+    def _mourn(self, name: str, death: Death) -> None:
+        """Run an actor's requests elsewhere, after what it handed over before it ended."""
+        last = self._takes.pop(name, None)
+        if last is not None and ray.wait([last], timeout=0)[0]:
+            self._receive(name, last)
+        self._ledger.lose(name, death)
 
     def _scale(self) -> None:
         """More actors while requests queue up, fewer when they idle."""
         role, now = self._targets.role, time.monotonic()
         if role.min_size == role.max_size:
             return
-        wanted = -(-len(self._ledger) // self._limit)
+        wanted = -(-self._ledger.num_running // self._limit)
         if wanted >= self._targets.size:
             self._busy = now
             self._targets.resize(wanted)

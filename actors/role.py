@@ -12,8 +12,9 @@ class Role:
     """One kind of actor: what each of them occupies, how many there are, how often they may die.
 
     `resources` are custom resources of the cluster, by which nodes are chosen. More than
-    `max_restarts` deaths in `window_s` seconds are too many. `required`: with none left, the pool
-    fails; otherwise it does without them for a while.
+    `max_restarts` deaths for each actor of the pool in `window_s` seconds, with nothing completed
+    between them, are too many. `required`: with none left, the pool fails; otherwise it does
+    without them for a while.
     """
 
     name: str

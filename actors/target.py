@@ -12,14 +12,15 @@ from typing import Any
 
 import torch
 
+from actors.desk import Desk
 from actors.errors import LoopFailed
 from actors.line import Send
-from actors.messages import DraftTeam, Taken
+from actors.messages import DraftTeam, Ended, Submission, Taken
 from actors.remote_drafter import RemoteDrafter
 from models.engine import EngineConfig, build_loop
+from models.errors import UnsupportedCheckpoint
 from models.figures import Figures
 from models.loop import TokenLoop
-from models.request import Request, Result
 
 PLENTY = 1.5  # requests for each row of the batch, those that run included
 
@@ -30,12 +31,11 @@ class TargetActor:
     def __init__(self, name: str = "target") -> None:
         self.name = name
         self._changed = threading.Condition()
-        self._commands: list[Callable[[TokenLoop], None]] = []
-        self._results: list[Result] = []
+        self._commands: list[Callable[[Desk], None]] = []
+        self._ended: list[Ended] = []
         self._figures = Figures()
         self._plenty = False  # enough requests wait that the loop would not soon run dry
-        self._failure: str | None = None
-        self._stopping = False
+        self._failure: Exception | None = None
         self._loop: TokenLoop | None = None
         self._drafter: RemoteDrafter | None = None
 
@@ -66,30 +66,32 @@ class TargetActor:
         drafter = self._drafter
         assert drafter is not None, "start() had no team"
         sends = {name: sender(handle) for name, handle in draft_actors.items()}
-        self._do(lambda loop: drafter.connect(sends))
+        self._do(lambda _: drafter.connect(sends))
 
     # --- requests -----------------------------------------------------------------------------
 
-    def submit(self, requests: list[Request]) -> None:
+    def submit(self, submissions: list[Submission]) -> None:
         """Queue requests. One that cannot run here ends with finish_reason "error"."""
-        self._do(lambda loop: self._accept(loop, requests))
+        self._do(lambda desk: self._publish(desk.submit(submissions)))
 
-    def cancel(self, ids: list[str]) -> None:
-        """Drop requests before the next step; nothing more is heard of them."""
-        self._do(lambda loop: self._drop(loop, ids))
+    def cancel(self, tickets: list[int]) -> None:
+        """Drop requests before the next step, even those whose `submit` has yet to arrive."""
+        self._do(lambda desk: desk.cancel(tickets))
 
     def take(self, timeout_s: float, together_s: float = 0.0) -> Taken:
         """What has ended since the last call; waits up to `timeout_s` for the first to end.
 
         Then up to `together_s` for others, while enough requests wait here to go on with: every
-        message between processes takes time from the passes.
+        message between processes takes time from the passes. If the loop has broken, what had ended
+        before is handed over together with the failure; after that the failure is raised.
         """
         with self._changed:
-            if self._changed.wait_for(lambda: self._results or self._failure, timeout_s):
+            if self._changed.wait_for(lambda: self._ended or self._failure, timeout_s):
                 self._changed.wait_for(lambda: not self._plenty or self._failure, together_s)
-            self._check()
-            taken = Taken(results=tuple(self._results), figures=self._figures)
-            self._results.clear()
+            if not self._ended:
+                self._check()
+            taken = Taken(ended=tuple(self._ended), figures=self._figures, failure=self._failure)
+            self._ended.clear()
             return taken
 
     def figures(self) -> Figures:
@@ -109,59 +111,48 @@ class TargetActor:
             loaded.set_exception(error)
             return
         loaded.set_result(loop)
+        desk = Desk(loop)
         try:
             with torch.inference_mode():
-                while self._obey(loop):
-                    self._publish(loop.step(), loop)
-        except Exception as error:
+                while True:
+                    self._obey(loop, desk)
+                    self._publish(desk.ended(loop.step()))
+        except BaseException as error:
             # Whatever broke the loop, its state can no longer be trusted: the pool is told.
-            self._fail(f"{type(error).__name__}: {error}")
+            self._fail(error)
 
-    def _obey(self, loop: TokenLoop) -> bool:
-        """Carry out what was asked; sleep while there is nothing to step. False: stop."""
+    def _obey(self, loop: TokenLoop, desk: Desk) -> None:
+        """Carry out what was asked; sleep while there is nothing to step."""
         while True:
             with self._changed:
-                self._changed.wait_for(
-                    lambda: self._commands or loop.num_unfinished or self._stopping
-                )
+                self._changed.wait_for(lambda: self._commands or loop.num_unfinished)
                 commands, self._commands = self._commands, []
-            if self._stopping:
-                return False
             for command in commands:
-                command(loop)
+                command(desk)
             if loop.num_unfinished:
-                return True
+                return
 
-    def _accept(self, loop: TokenLoop, requests: list[Request]) -> None:
-        refused = []
-        for request in requests:
-            try:
-                loop.submit(request)
-            except Exception as error:  # InvalidRequest, or what a request without sense leads to
-                refused.append(refusal(request.id, str(error)))
-        if refused:
-            self._publish(refused, loop)
-
-    def _drop(self, loop: TokenLoop, ids: list[str]) -> None:
-        for request_id in ids:
-            loop.cancel(request_id)
-
-    def _publish(self, results: list[Result], loop: TokenLoop) -> None:
-        if results:  # most steps have none, and figures take longer to add up than a step's locks
+    def _publish(self, ended: list[Ended]) -> None:
+        if ended:  # most steps have none, and figures take longer to add up than a step's locks
+            loop = self._ready()
             with self._changed:
+                self._ended += ended
                 self._figures = loop.figures()
-                self._results += results
                 self._plenty = loop.num_unfinished > PLENTY * loop.num_rows
                 self._changed.notify_all()
 
-    def _fail(self, reason: str) -> None:
+    def _fail(self, error: BaseException) -> None:
+        told = f"{self.name}: the token loop broke: {type(error).__name__}: {error}"
+        failure: Exception = LoopFailed(told)
+        if isinstance(error, UnsupportedCheckpoint):
+            failure = error  # a checkpoint that turns out to be broken is so for all requests
         with self._changed:
-            self._failure = reason
+            self._failure = failure
             self._changed.notify_all()
 
     # --- calls --------------------------------------------------------------------------------
 
-    def _do(self, command: Callable[[TokenLoop], None]) -> None:
+    def _do(self, command: Callable[[Desk], None]) -> None:
         self._ready()
         with self._changed:
             self._check()
@@ -170,7 +161,7 @@ class TargetActor:
 
     def _check(self) -> None:
         if self._failure is not None:
-            raise LoopFailed(f"{self.name}: the token loop broke: {self._failure}")
+            raise self._failure
 
     def _ready(self) -> TokenLoop:
         assert self._loop is not None, "start() comes first"
@@ -180,8 +171,3 @@ class TargetActor:
 def sender(handle: Any) -> Send:
     """How to ask a draft actor by its handle."""
     return lambda ask: handle.draft.remote(ask).future()
-
-
-def refusal(request_id: str, reason: str) -> Result:
-    """The result of a request that cannot run."""
-    return Result(id=request_id, tokens=(), finish_reason="error", error=reason)

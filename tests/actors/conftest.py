@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
+from actors.messages import Submission
 from models.engine import EngineConfig, build_loop
 from models.request import Request, Sampling
 
@@ -66,6 +67,11 @@ def make_requests(count: int) -> list[Request]:
         )
         for i in range(count)
     ]
+
+
+def submissions(requests: list[Request], *, first: int = 1) -> list[Submission]:
+    """Requests with tickets from `first` on."""
+    return [Submission(ticket=i, request=r) for i, r in enumerate(requests, first)]
 
 
 @pytest.fixture(scope="session")

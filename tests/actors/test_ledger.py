@@ -1,110 +1,367 @@
-"""The ledger: every request ends once, whatever dies."""
+"""The ledger: every request ends once, whatever dies; only requests that kill alone are blamed."""
 
+import math
 import random
 
 import pytest
 
+from actors.death import Death, Evidence
 from actors.ledger import Ledger
+from actors.messages import Ended
 from models.errors import InvalidRequest
 from models.request import Request, Result
+
+KILLED = Death("killed", Evidence.DEATH)
+RAISED = Death("ValueError: no", Evidence.ERROR)
+NODE_LOST = Death("its node has died", Evidence.NONE)
+
+
+def requests(*ids: str) -> list[Request]:
+    return [Request(id=request_id, prompt=(1,)) for request_id in ids]
 
 
 def make(*ids: str) -> Ledger:
     ledger = Ledger()
-    for request_id in ids:
-        ledger.add(Request(id=request_id, prompt=(1,)))
+    ledger.add(requests(*ids))
     return ledger
 
 
 def placed(ledger: Ledger, **limits: int) -> dict[str, list[str]]:
-    return {actor: [r.id for r in found] for actor, found in ledger.assign(limits).items()}
+    given = ledger.assign(limits)
+    return {actor: [s.request.id for s in found] for actor, found in given.items()}
 
 
-def done(request_id: str) -> Result:
-    return Result(id=request_id, tokens=(1,), finish_reason="length")
+def done(ledger: Ledger, request_id: str) -> Ended:
+    result = Result(id=request_id, tokens=(1,), finish_reason="length")
+    return Ended(ticket=ledger._running.get(request_id, 0), result=result)
+
+
+def settle(ledger: Ledger, actor: str, *ids: str) -> list[str]:
+    return [r.id for r in ledger.settle(actor, [done(ledger, i) for i in ids])]
+
+
+# --- placing -----------------------------------------------------------------------------------
 
 
 def test_the_least_loaded_gets_the_next():
     ledger = make(*"abcde")
     assert placed(ledger, x=2, y=2) == {"x": ["a", "c"], "y": ["b", "d"]}
     assert ledger.num_waiting == 1
-    assert [r.id for r in ledger.settle("y", [done("b")])] == ["b"]
+    assert settle(ledger, "y", "b") == ["b"]
     assert placed(ledger, x=2, y=2) == {"y": ["e"]}
-
-
-def test_a_running_id_is_refused():
-    ledger = make("a")
-    with pytest.raises(InvalidRequest, match="'a' is running already"):
-        ledger.add(Request(id="a", prompt=(1,)))
 
 
 def test_results_count_once_and_only_from_where_the_request_is():
     ledger = make("a", "b")
     placed(ledger, x=2)
-    assert ledger.lose("x", "killed") == []
+    assert ledger.lose("x", KILLED) == []
     assert placed(ledger, y=2) == {"y": ["a", "b"]}
-    assert ledger.settle("x", [done("a")]) == []  # heard from the dead
-    assert len(ledger.settle("y", [done("a"), done("a")])) == 1
-    assert ledger.settle("y", [done("a")]) == []
+    assert settle(ledger, "x", "a") == []  # heard from the dead
+    again = [done(ledger, "a")] * 2
+    assert len(ledger.settle("y", again)) == 1
+    assert ledger.settle("y", again) == []
+    assert [r.id for r in ledger.take()] == ["a"]
+    assert ledger.take() == []
 
 
 def test_lost_requests_come_before_those_that_wait():
     ledger = make(*"abc")
     placed(ledger, x=2)
-    ledger.lose("x", "killed")
+    ledger.lose("x", KILLED)
     assert placed(ledger, y=9) == {"y": ["a", "b", "c"]}
+
+
+# --- ids ---------------------------------------------------------------------------------------
+
+
+def test_a_batch_is_added_as_a_whole_or_not_at_all():
+    ledger = make("a")
+    with pytest.raises(InvalidRequest, match="'a' is running already"):
+        ledger.add(requests("b", "a"))
+    with pytest.raises(InvalidRequest, match="'c' is given twice"):
+        ledger.add(requests("b", "c", "c"))
+    assert placed(ledger, x=9) == {"x": ["a"]}
+    assert len(ledger) == 1
+
+
+def test_an_id_is_in_use_until_its_result_is_taken():
+    ledger = make("a")
+    placed(ledger, x=9)
+    settle(ledger, "x", "a")
+    with pytest.raises(InvalidRequest, match="'a' has ended and its result was not taken"):
+        ledger.add(requests("a"))
+    assert len(ledger.take()) == 1
+    ledger.add(requests("a"))
+    assert len(ledger) == 1
 
 
 def test_a_dropped_request_is_nowhere():
     ledger = make("a", "b")
     placed(ledger, x=1)
-    assert ledger.drop("a") == "x"
-    assert ledger.drop("b") is None
+    assert ledger.drop("a").actor == "x"
+    assert ledger.drop("b").actor is None
     assert ledger.drop("c") is None
     assert len(ledger) == ledger.num_waiting == ledger.load("x") == 0
+    assert placed(ledger, x=1) == {}
 
 
-def test_a_suspect_runs_alone_and_is_given_up_when_that_kills_again():
+def test_an_older_result_does_not_answer_a_new_request_of_its_id():
+    ledger = make("a")
+    placed(ledger, x=1)
+    old = done(ledger, "a")
+    ledger.drop("a")
+    ledger.add(requests("a"))
+    placed(ledger, x=1)
+    assert ledger.settle("x", [old]) == []
+    assert settle(ledger, "x", "a") == ["a"]
+
+
+def test_a_dropped_result_is_not_handed_out():
+    ledger = make("a", "b")
+    placed(ledger, x=2)
+    settle(ledger, "x", "a", "b")
+    assert ledger.drop("a") is None
+    ledger.add(requests("a"))
+    assert [r.id for r in ledger.take()] == ["b"]
+    assert placed(ledger, x=2) == {"x": ["a"]}
+
+
+# --- suspects ----------------------------------------------------------------------------------
+
+
+def test_suspects_run_in_halves_that_have_an_actor_to_themselves():
+    ledger = make(*"abcd")
+    for actor in ("x", "y"):
+        assert placed(ledger, **{actor: 4}) == {actor: [*"abcd"]}
+        ledger.lose(actor, KILLED)
+    ledger.add(requests("e"))
+    assert placed(ledger, z=4) == {"z": ["a", "b"]}
+    assert placed(ledger, z=4) == {}
+    settle(ledger, "z", "a", "b")
+    assert placed(ledger, z=4) == {"z": ["c", "d"]}
+    ledger.lose("z", KILLED)
+    assert placed(ledger, u=4) == {"u": ["c"]}
+    settle(ledger, "u", "c")
+    assert placed(ledger, u=4) == {"u": ["d"]}
+    settle(ledger, "u", "d")
+    assert placed(ledger, u=4) == {"u": ["e"]}
+
+
+def test_suspects_take_half_of_the_actors_and_wait_for_them_to_be_free():
+    ledger = make(*"abcdef")
+    for actor in ("x", "y"):
+        placed(ledger, **{actor: 6})
+        ledger.lose(actor, KILLED)
+    ledger.add(requests(*"ghijkl"))
+    limits = {"p": 2, "q": 2, "r": 2, "s": 2}
+    first = placed(ledger, **limits)
+    assert sorted(first.values()) == [["a", "b", "c"], ["d", "e", "f"], ["g", "i"], ["h", "j"]]
+
+
+def test_a_request_that_kills_alone_is_blamed():
     ledger = make("bad", "good")
     for actor in ("x", "y"):
         placed(ledger, **{actor: 4})
-        assert ledger.lose(actor, "killed") == []
+        assert ledger.lose(actor, KILLED) == []
     assert placed(ledger, z=4) == {"z": ["bad"]}
-    assert placed(ledger, z=4) == {}
-    (given_up,) = ledger.lose("z", "SIGSEGV")
-    assert (given_up.id, given_up.finish_reason) == ("bad", "error")
-    assert "3 target actors died" in given_up.error
-    assert "SIGSEGV" in given_up.error
-    assert placed(ledger, z=4) == {"z": ["good"]}
-    assert len(ledger.settle("z", [done("good")])) == 1
+    assert ledger.lose("z", Death("SIGSEGV", Evidence.DEATH)) == []
+    assert placed(ledger, u=4) == {"u": ["good"]}
+    settle(ledger, "u", "good")
+    assert placed(ledger, u=4) == {"u": ["bad"]}
+    (given_up,) = ledger.lose("u", Death("SIGSEGV", Evidence.DEATH))
+    assert (given_up.id, given_up.finish_reason, given_up.retryable) == ("bad", "error", True)
+    assert "4 target actors failed" in given_up.error
+    assert "the last 2 of them with no other request: SIGSEGV" in given_up.error
+    assert {r.id for r in ledger.take()} == {"good", "bad"}
     assert len(ledger) == 0
 
 
-def test_a_suspect_waits_for_an_actor_to_become_free():
+def test_an_exception_makes_suspects_at_once():
+    ledger = make("a", "b")
+    placed(ledger, x=4)
+    ledger.lose("x", RAISED)
+    assert placed(ledger, y=4) == {"y": ["a"]}
+
+
+def test_a_lost_node_says_nothing_about_requests():
+    ledger = make("a", "b")
+    for i in range(20):
+        assert placed(ledger, **{f"x{i}": 4}) == {f"x{i}": ["a", "b"]}
+        assert ledger.lose(f"x{i}", NODE_LOST) == []
+    for i in range(2):  # now they are suspects
+        placed(ledger, **{f"y{i}": 4})
+        ledger.lose(f"y{i}", KILLED)
+    for i in range(20):
+        assert placed(ledger, **{f"z{i}": 4}) == {f"z{i}": ["a"]}
+        assert ledger.lose(f"z{i}", NODE_LOST) == []
+
+
+def test_an_idle_or_starting_actor_that_dies_costs_nothing():
     ledger = make("a")
+    for _ in range(20):
+        assert ledger.lose("idle", KILLED) == []
+    for actor in ("x", "y", "z"):
+        placed(ledger, **{actor: 1})
+        assert ledger.lose(actor, KILLED) == []
+    placed(ledger, u=1)
+    assert settle(ledger, "u", "a") == ["a"]
+
+
+def test_two_actors_with_suspects_die_at_once():
+    """Each group is halved by itself; nobody is lost, blamed, or taken for alone."""
+    ledger = make(*"abcdefgh")
     for actor in ("x", "y"):
-        placed(ledger, **{actor: 4})
-        ledger.lose(actor, "killed")
-    ledger.add(Request(id="b", prompt=(1,)))
-    assert placed(ledger, z=4) == {"z": ["a"]}
-    ledger.settle("z", [done("a")])
+        placed(ledger, **{actor: 8})
+        ledger.lose(actor, KILLED)
+    actors = {"p": 8, "q": 8, "r": 8, "s": 8}
+    assert placed(ledger, **actors) == {"p": [*"abcd"], "q": [*"efgh"]}
+    assert ledger.lose("p", KILLED) == ledger.lose("q", KILLED) == []
+    new = {"t": 8, "u": 8, "v": 8, "w": 8, "r": 8, "s": 8}
+    assert sorted(placed(ledger, **new).values()) == [["a", "b"], ["c", "d"], ["e", "f"]]
+    assert ledger.num_waiting == 2
+    ended = [i for actor in new for i in settle(ledger, actor, *"abcdef")]
+    assert sorted(ended) == [*"abcdef"]
+    assert list(placed(ledger, **new).values()) == [["g", "h"]]
+
+
+def test_a_dropped_suspect_leaves_its_group():
+    ledger = make(*"abc")
+    for actor in ("x", "y"):
+        placed(ledger, **{actor: 8})
+        ledger.lose(actor, KILLED)
+    ledger.drop("c")
+    ledger.drop("a")
     assert placed(ledger, z=4) == {"z": ["b"]}
+    ledger.drop("b")
+    ledger.add(requests("d"))
+    assert placed(ledger, z=4) == {"z": ["d"]}
 
 
-def test_none_lost_none_twice_under_random_deaths():
-    dice = random.Random(5)
+# --- everything that can happen ----------------------------------------------------------------
+
+
+class Sim:
+    """Actors that are replaced when they die, and requests some of which kill."""
+
+    def __init__(self, ids, *, actors=2, limit=4, poison=frozenset()):
+        self.ledger, self.limit, self.poison = make(*ids), limit, poison
+        self.actors: dict[str, list[str]] = {}
+        self.born = self.deaths = 0
+        self.results: list[Result] = []
+        self.num_actors = actors
+        self.settle()
+
+    def settle(self):
+        """Replace the dead, place requests, kill actors that got poison until none has any."""
+        while True:
+            while len(self.actors) < self.num_actors:
+                self.actors[f"{self.born}"], self.born = [], self.born + 1
+            limits = dict.fromkeys(self.actors, self.limit)
+            for actor, given in self.ledger.assign(limits).items():
+                self.actors[actor] += [s.request.id for s in given]
+            self.results += self.ledger.take()
+            doomed = [a for a, ids in self.actors.items() if self.poison & set(ids)]
+            for actor in doomed:
+                self.kill(actor)
+            if not doomed:
+                return
+
+    def kill(self, actor, death=KILLED):
+        self.deaths += 1
+        del self.actors[actor]
+        self.ledger.lose(actor, death)
+
+    def finish(self, actor, request_id):
+        self.actors[actor].remove(request_id)
+        assert settle(self.ledger, actor, request_id) == [request_id]
+
+    def finish_all(self):
+        while True:
+            self.settle()
+            busy = [a for a, ids in self.actors.items() if ids]
+            if not busy:
+                assert len(self.ledger) == 0
+                return
+            self.finish(busy[0], self.actors[busy[0]][0])
+
+
+@pytest.mark.parametrize(("ids", "actors"), [("a", 1), ("ab", 1), ("abc", 2)])
+def test_three_kills_at_any_moments_blame_nobody(ids, actors):
+    """Every order of ends and kills, three kills at most: all requests complete."""
+    plays, pending = 0, [()]
+    while pending:
+        choices = pending.pop()
+        sim, kills = Sim(ids, actors=actors, limit=2), 0
+        for choice in choices:
+            moves = [("kill", a, None) for a in sim.actors if kills < 3]
+            moves += [("end", a, i) for a, found in sim.actors.items() for i in found]
+            move, actor, request_id = moves[choice]
+            if move == "kill":
+                kills += 1
+                sim.kill(actor)
+            else:
+                sim.finish(actor, request_id)
+            sim.settle()
+        count = sum(map(len, sim.actors.values())) + (kills < 3) * len(sim.actors)
+        if len(sim.ledger) == 0 or len(choices) == 6:
+            plays += 1
+            sim.finish_all()
+            assert sorted(r.id for r in sim.results) == [*ids]
+            assert all(r.finish_reason == "length" for r in sim.results)
+        else:
+            pending += [(*choices, i) for i in range(count)]
+    assert plays > 3
+
+
+@pytest.mark.parametrize("actors", [1, 2, 5])
+@pytest.mark.parametrize("place", [0, 7, 15])
+def test_one_that_kills_is_found_in_few_deaths(actors, place):
+    ids = [f"r{i}" for i in range(16)]
+    sim = Sim(ids, actors=actors, limit=16, poison={ids[place]})
+    sim.finish_all()
+    blamed = [r.id for r in sim.results if r.finish_reason == "error"]
+    assert blamed == [ids[place]]
+    assert len(sim.results) == 16
+    assert sim.deaths <= 2 + math.log2(16) + 2
+
+
+def test_many_that_kill_are_all_found():
+    ids, poison = [f"r{i}" for i in range(64)], {f"r{i}" for i in range(0, 64, 7)}
+    sim = Sim(ids, actors=3, limit=8, poison=poison)
+    sim.finish_all()
+    assert {r.id for r in sim.results if r.finish_reason == "error"} == poison
+    assert sorted(r.id for r in sim.results) == sorted(ids)
+    assert sim.deaths <= len(poison) * (2 + 3 + 2)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_none_lost_none_twice_under_random_deaths(seed):
+    """Kills, lost nodes, exceptions, cancels, ids that are used again; some requests kill."""
+    dice = random.Random(seed)
     ids = [str(i) for i in range(200)]
-    ledger, ended, actors, born = make(*ids), [], {}, 0
-    while len(ledger):
-        while len(actors) < 3:
-            actors[f"actor-{born}"], born = [], born + 1
-        for actor, requests in ledger.assign(dict.fromkeys(actors, 8)).items():
-            actors[actor] += [r.id for r in requests]
-        actor = dice.choice(sorted(actors))
-        if dice.random() < 0.1:
-            ended += [r.id for r in ledger.lose(actor, "killed")]
-            del actors[actor]
-        elif actors[actor]:
-            result = done(actors[actor].pop(dice.randrange(len(actors[actor]))))
-            ended += [r.id for r in ledger.settle(actor, [result, result])]
-    assert sorted(ended) == sorted(ids)
+    poison = {"13", "14", "77"} if seed % 2 else frozenset()
+    sim = Sim(ids, actors=3, limit=8, poison=poison)
+    cancelled, kills = set(), 0
+    while len(sim.ledger):
+        sim.settle()
+        actor = dice.choice(sorted(sim.actors))
+        if dice.random() < 0.05:
+            kills += 1
+            sim.kill(actor, dice.choice([KILLED, NODE_LOST, NODE_LOST, RAISED]))
+        elif dice.random() < 0.1:
+            victim = dice.choice(ids)
+            if victim in sim.ledger._running and victim not in poison:
+                sim.ledger.drop(victim)
+                for found in sim.actors.values():
+                    found[:] = [i for i in found if i != victim]
+                if dice.random() < 0.5:
+                    sim.ledger.add(requests(victim))
+                else:
+                    cancelled.add(victim)
+        elif sim.actors[actor]:
+            sim.finish(actor, dice.choice(sim.actors[actor]))
+        sim.results += sim.ledger.take()
+    assert kills > 5
+    assert len(cancelled) > 2
+    assert sorted(r.id for r in sim.results) == sorted(set(ids) - cancelled)
+    assert poison <= {r.id for r in sim.results if r.finish_reason == "error"}

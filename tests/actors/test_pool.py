@@ -9,7 +9,7 @@ import pytest
 from actors.draft import DraftActor
 from actors.errors import PoolFailed
 from actors.members import Pool
-from actors.messages import DraftAsk, DraftReply
+from actors.messages import DraftAsk, DraftReply, Submission
 from actors.pool import TargetPool, start_all
 from actors.role import Role
 from actors.target import TargetActor
@@ -172,17 +172,19 @@ class Stillborn(TargetActor):
 
 def test_actors_that_keep_dying_are_given_up():
     role = Role(name="target", num_cpus=CPUS, max_restarts=0)
-    with pytest.raises(PoolFailed, match="1 target actors died within 600 s"):
+    with pytest.raises(
+        PoolFailed, match="1 target actors died within 600 s without completing anything"
+    ):
         Pool(role, Stillborn, tuple).start()
 
 
 class Poisoned(TargetActor):
     """Dies of one request."""
 
-    def submit(self, requests: list[Request]) -> None:
-        if any(request.id == "poison" for request in requests):
+    def submit(self, submissions: list[Submission]) -> None:
+        if any(s.request.id == "poison" for s in submissions):
             os.kill(os.getpid(), signal.SIGKILL)
-        super().submit(requests)
+        super().submit(submissions)
 
 
 @pytest.mark.slow
@@ -196,5 +198,8 @@ def test_a_request_that_kills_takes_no_neighbours_along(config, plain):
             results += pool.take()
     by_id = {r.id: r for r in results}
     assert len(results) == len(by_id) == 10
-    assert "3 target actors died" in by_id.pop("poison").error
+    poison = by_id.pop("poison")
+    assert "target actors failed while they ran this request" in poison.error
+    assert "the last 2 of them with no other request: its process died" in poison.error
+    assert poison.retryable
     assert {i: r.tokens for i, r in by_id.items()} == {f"r{i}": plain[f"r{i}"] for i in range(9)}

@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 
 from actors.errors import LoopFailed
+from actors.messages import Taken
 from actors.target import TargetActor
 from models.errors import UnsupportedCheckpoint
 from models.request import Request, Sampling
-from tests.actors.conftest import make_requests
+from tests.actors.conftest import make_requests, submissions
 
 
 @pytest.fixture
@@ -20,18 +21,22 @@ def actor(config):
     return made
 
 
+def results_of(taken: Taken):
+    return [each.result for each in taken.ended]
+
+
 def take_all(actor: TargetActor, count: int):
     results = []
     while len(results) < count:
-        results += actor.take(10.0).results
+        results += results_of(actor.take(10.0))
     return results
 
 
 def test_results_come_as_requests_end(actor, plain):
-    actor.submit(make_requests(20))
+    actor.submit(submissions(make_requests(20)))
     results = take_all(actor, 20)
     assert {r.id: r.tokens for r in results} == {f"r{i}": plain[f"r{i}"] for i in range(20)}
-    assert actor.take(0.0).results == ()
+    assert actor.take(0.0).ended == ()
     assert actor.figures().tokens == sum(len(r.tokens) for r in results)
     assert actor.take(0.0).figures == actor.figures()
 
@@ -39,7 +44,7 @@ def test_results_come_as_requests_end(actor, plain):
 def test_drafts_in_the_same_process(config, checkpoints, plain):
     made = TargetActor()
     made.start(config(drafter=checkpoints["draft"]))
-    made.submit(make_requests(12))
+    made.submit(submissions(make_requests(12)))
     assert {r.id: r.tokens for r in take_all(made, 12)} == {
         f"r{i}": plain[f"r{i}"] for i in range(12)
     }
@@ -55,7 +60,7 @@ def test_a_refused_request_is_a_result_and_disturbs_no_one(actor, plain):
         Request(id="text", prompt=("a",)),
         Request(id="stop", prompt=(1,), sampling=Sampling(max_tokens=9, stop=("x",))),
     ]
-    actor.submit([*bad, *make_requests(3)])
+    actor.submit(submissions([*bad, *make_requests(3)]))
     results = {r.id: r for r in take_all(actor, 8)}
     for request in bad:
         assert results[request.id].finish_reason == "error"
@@ -66,7 +71,7 @@ def test_a_refused_request_is_a_result_and_disturbs_no_one(actor, plain):
 
 def test_take_waits_no_longer_than_asked(actor):
     began = time.perf_counter()
-    assert actor.take(0.2).results == ()
+    assert actor.take(0.2).ended == ()
     assert 0.2 <= time.perf_counter() - began < 2.0
 
 
@@ -75,32 +80,38 @@ def test_results_come_together_while_enough_requests_wait(actor):
     requests = [
         replace(r, sampling=Sampling(max_tokens=9, ignore_eos=True)) for r in make_requests(12)
     ]
-    actor.submit(requests)
-    assert len(actor.take(10.0, 60.0).results) >= 6
+    actor.submit(submissions(requests))
+    num_taken = len(actor.take(10.0, 60.0).ended)
+    assert num_taken >= 6
     began = time.perf_counter()
-    assert actor.take(10.0, 60.0).results  # now that few are left, nothing is waited for
+    while num_taken < 12:  # now that few are left, nothing is waited for
+        num_taken += len(actor.take(10.0, 60.0).ended)
     assert time.perf_counter() - began < 10.0
 
 
 def test_a_result_waits_for_others_no_longer_than_asked(actor):
     slow = Sampling(max_tokens=80, ignore_eos=True)
     quick = replace(make_requests(1)[0], id="quick", sampling=Sampling(max_tokens=1))
-    actor.submit([quick, *(replace(r, sampling=slow) for r in make_requests(16))])
-    assert [r.id for r in actor.take(10.0, 0.001).results] == ["quick"]
+    many = [quick, *(replace(r, sampling=slow) for r in make_requests(16))]
+    actor.submit(submissions(many))
+    assert [r.id for r in results_of(actor.take(10.0, 0.001))] == ["quick"]
 
 
 def test_a_cancelled_request_is_not_heard_of_again(actor):
-    actor.submit(make_requests(8))
-    actor.cancel(["r0", "r7", "unknown"])
+    actor.submit(submissions(make_requests(8)))
+    actor.cancel([1, 8, 99])
     results = take_all(actor, 6)
     assert {r.id for r in results} == {f"r{i}" for i in range(1, 7)}
-    assert actor.take(0.1).results == ()
+    assert actor.take(0.1).ended == ()
 
 
 def test_calls_from_many_threads(actor, plain):
     requests = make_requests(40)
     threads = [
-        threading.Thread(target=actor.submit, args=(requests[i::4],), daemon=True) for i in range(4)
+        threading.Thread(
+            target=actor.submit, args=(submissions(requests[i::4], first=100 * i),), daemon=True
+        )
+        for i in range(4)
     ]
     for thread in threads:
         thread.start()
@@ -109,12 +120,28 @@ def test_calls_from_many_threads(actor, plain):
 
 
 def test_a_broken_loop_is_told_to_every_caller(actor):
-    actor.submit(make_requests(8))
-    actor._do(lambda loop: 1 / 0)
+    actor.submit(submissions(make_requests(8)))
+    actor._do(lambda desk: 1 / 0)
     with pytest.raises(LoopFailed, match=r"target-7: .*ZeroDivisionError"):
         take_all(actor, 9)
     with pytest.raises(LoopFailed, match="ZeroDivisionError"):
-        actor.submit(make_requests(1))
+        actor.submit(submissions(make_requests(1)))
+
+
+def test_what_had_ended_is_handed_over_with_the_failure(actor, plain):
+    actor.submit(submissions(make_requests(4)))
+    while actor._loop.num_unfinished or len(actor._ended) < 4:
+        time.sleep(0.01)
+    actor._do(lambda desk: 1 / 0)
+    while actor._failure is None:
+        time.sleep(0.01)
+    taken = actor.take(10.0)
+    assert {r.id: r.tokens for r in results_of(taken)} == {
+        f"r{i}": plain[f"r{i}"] for i in range(4)
+    }
+    assert isinstance(taken.failure, LoopFailed)
+    with pytest.raises(LoopFailed, match="ZeroDivisionError"):
+        actor.take(0.0)
 
 
 def test_says_what_it_is(actor):
