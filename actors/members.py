@@ -8,7 +8,7 @@ checked that Ray is running.
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +19,9 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from actors.death import Death, Evidence
 from actors.errors import PoolFailed
+from actors.placing import Placing, require_room
 from actors.role import Role
+from cluster.placement import Demand
 from models.errors import PacelineError
 
 PING_EVERY_S = 1.0
@@ -33,6 +35,7 @@ class Member:
 
     name: str
     handle: Any
+    placed: "ObjectRef[Any] | None"  # ready when its process runs; None once that was seen
     answer: "ObjectRef[Any] | None"  # of start(), later of ping()
     asked: float  # when that was called
     description: dict[str, Any] | None = None
@@ -66,25 +69,30 @@ class Pool:
         self._reason = ""
         self._started = False
         self._stopped = False
+        self._placing: Placing | None = None
 
     @property
     def ready(self) -> list[Member]:
         """The actors that can be called."""
         return [m for m in self.members.values() if m.ready]
 
-    def start(self) -> None:
+    def start(self, *, beside: Iterable[Demand] = ()) -> None:
         """Create the actors and wait until all are ready.
 
-        Raises what start() raises where that is one of our errors, PoolFailed otherwise.
+        `beside`: actors of other pools that the cluster must have room for, too. Raises what
+        start() raises where that is one of our errors, PoolFailed otherwise.
         """
         self._check_running()
-        began = time.monotonic()
-        self._restore()
-        while len(self.ready) < self.size:
-            self.wait(1.0)
-            self.poll()
-            if time.monotonic() - began > self.role.place_s:
-                self._check_place()
+        try:
+            demands = [self.role.demand(self.size), *beside]
+            require_room(demands, patience_s=self.role.place_s)
+            self._restore()
+            while len(self.ready) < self.size:
+                self.wait(1.0)
+                self.poll()
+        except BaseException:
+            self.stop()
+            raise
         self._started = True
 
     @property
@@ -111,6 +119,7 @@ class Pool:
             elif member.ready and not was_ready:
                 changes.ready.append(member)
         self._restore()
+        self._watch_places()
         return changes
 
     def lose(self, name: str, death: Death) -> None:
@@ -150,6 +159,8 @@ class Pool:
     def _look(self, member: Member) -> Death | None:
         """How the member ended, if it did. Raises its own error if it cannot start."""
         now = time.monotonic()
+        if member.placed is not None and ray.wait([member.placed], timeout=0)[0]:
+            member.placed = None
         if member.answer is None:
             if now - member.asked >= PING_EVERY_S:
                 member.answer, member.asked = member.handle.ping.remote(), now
@@ -174,7 +185,6 @@ class Pool:
         """An actor whose start() raised; where none ever started, trying again would not help."""
         if self._started:
             return death_of(error)
-        self.stop()
         if isinstance(error.cause, PacelineError):
             raise error.cause from None
         told = reason_of(error)
@@ -207,18 +217,18 @@ class Pool:
         name = f"{self.role.name}-{self._born}"
         self._born += 1
         handle = self._class.remote(name)
+        placed = handle.__ray_ready__.remote()
         started = handle.start.remote(*self._arguments())
-        self.members[name] = Member(name, handle, started, time.monotonic())
+        self.members[name] = Member(name, handle, placed, started, time.monotonic())
 
-    def _check_place(self) -> None:
-        """Raise if the cluster is too small for the actors that still wait."""
-        needs = self.role.needs(self.size)
-        has = ray.cluster_resources()
-        short = {name: n for name, n in needs.items() if has.get(name, 0) < n}
-        if short:
-            self.stop()
-            told = ", ".join(f"{n:g} {name} of {has.get(name, 0):g}" for name, n in short.items())
-            raise PoolFailed(f"no place for {self.size} {self.role.name} actors: they need {told}")
+    def _watch_places(self) -> None:
+        """Where nothing goes on because actors wait for a place: not silently, nor for ever."""
+        waiting = [member for member in self.members.values() if member.placed is not None]
+        if not waiting or (self._started and (self.ready or not self.role.required)):
+            self._placing = None
+            return
+        self._placing = self._placing or Placing(self.role)
+        self._placing.check(len(waiting), 1 if self._started else self.size)
 
 
 def death_of(error: RayError) -> Death:

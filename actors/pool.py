@@ -19,7 +19,7 @@ from ray.exceptions import RayError
 from actors.death import Death, Evidence
 from actors.ledger import Ledger
 from actors.members import Pool, death_of
-from actors.messages import Taken
+from actors.messages import DraftTeam, Taken
 from actors.role import Role
 from actors.target import TargetActor
 from actors.team import check_fit, describe, draft_pool, team_of
@@ -288,11 +288,12 @@ def start_all(
     config: EngineConfig, role: Role, drafts: Pool | None, *, patience: float
 ) -> tuple[Pool, Pool | None]:
     """Start the draft actors, then the targets that use them; all or none."""
-    if drafts is not None:
-        drafts.start()
-    team = team_of(drafts, patience=patience) if drafts else None
+    team: DraftTeam | None = None
     targets = Pool(role, TargetActor, lambda: (config, team))
     try:
+        if drafts is not None:
+            drafts.start(beside=[role.demand(role.min_size)])
+            team = team_of(drafts, patience=patience)
         targets.start()
         if drafts is not None:
             check_fit(describe(targets), describe(drafts))

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from cluster.placement import Demand
 from models.request import require
 
 
@@ -15,6 +16,9 @@ class Role:
     `max_restarts` deaths for each actor of the pool in `window_s` seconds, with nothing completed
     between them, are too many. `required`: with none left, the pool fails; otherwise it does
     without them for a while.
+
+    Where the cluster's nodes cannot hold the actors, `place_s` is how long to wait for more nodes;
+    where they can, but others use them, or the cluster may add nodes, `busy_s`.
     """
 
     name: str
@@ -27,13 +31,17 @@ class Role:
     max_restarts: int = 6
     window_s: float = 600.0
     silent_s: float = 120.0  # an actor that answers nothing for so long is taken for dead
-    place_s: float = 30.0  # how long to wait for resources that the cluster does not have
+    place_s: float = 5.0
+    busy_s: float = 1800.0
     required: bool = True
 
     def __post_init__(self) -> None:
         for name in ("num_cpus", "num_gpus"):
             value = getattr(self, name)
             require(value >= 0, f"{self.name}_{name}", value, "0 or more")
+        gpus = self.num_gpus
+        told = "a part of one GPU, or a whole number of them"
+        require(gpus <= 1 or gpus == int(gpus), f"{self.name}_num_gpus", gpus, told)
         least, most = self.min_size, self.max_size
         require(least >= 1, f"{self.name}_actors", least, "1 or more")
         require(most >= least, f"max_{self.name}_actors", most, f"{least} or more")
@@ -48,7 +56,8 @@ class Role:
             "max_restarts": 0,
         }
 
-    def needs(self, count: int) -> dict[str, float]:
+    def demand(self, count: int) -> Demand:
         """What `count` actors occupy."""
         each = {"CPU": self.num_cpus, "GPU": self.num_gpus, **self.resources}
-        return {name: count * amount for name, amount in each.items() if amount}
+        each = {name: amount for name, amount in each.items() if amount}
+        return Demand(name=self.name, count=count, each=each)

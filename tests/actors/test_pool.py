@@ -3,13 +3,14 @@
 import os
 import signal
 import time
+from dataclasses import replace
 
 import pytest
 
 from actors.draft import DraftActor
 from actors.errors import PoolFailed
 from actors.members import Pool
-from actors.messages import DraftAsk, DraftReply, Submission
+from actors.messages import DraftAsk, DraftReply
 from actors.pool import TargetPool, start_all
 from actors.role import Role
 from actors.target import TargetActor
@@ -74,6 +75,39 @@ def test_two_targets_without_a_drafter(config, plain):
         while pool.num_unfinished:
             results += pool.take()
         assert {r.id: r.finish_reason for r in results} == {"bad": "error", "r0": "length"}
+
+
+def reused(request: Request, seed: int) -> Request:
+    return replace(request, id="same", seed=seed)
+
+
+def test_an_id_can_be_used_again_at_once(config, plain):
+    """Cancelled before, while and after it runs: the new request of its id gets its own tokens."""
+    long, short = make_requests(3)[1:]
+    with TargetPool.start(config(), num_cpus=CPUS) as pool:
+        for i in range(40):
+            pool.submit([reused(long, 5)])
+            if i % 2:
+                time.sleep(0.01 * (i % 9))  # not taken meanwhile: it may have ended on the actor
+            pool.cancel(["same"])
+            pool.submit([reused(short, short.seed)])
+            results = []
+            while pool.num_unfinished:
+                results += pool.take(timeout_s=5.0)
+            assert [(r.id, r.tokens) for r in results] == [("same", plain["r2"])]
+            assert results[0].error is None
+
+
+def test_a_batch_with_an_id_twice_is_refused_as_a_whole(config, plain):
+    first, second = make_requests(2)
+    with TargetPool.start(config(), num_cpus=CPUS) as pool:
+        with pytest.raises(InvalidRequest, match="'r0' is given twice"):
+            pool.submit([first, second, first])
+        assert pool.num_unfinished == 0
+        assert run(pool, [first, second]) == {i: plain[i] for i in ("r0", "r1")}
+        pool.stop()
+        with pytest.raises(PoolFailed, match="stopped"):
+            pool.submit([first])
 
 
 def test_killed_actors_are_replaced_and_no_token_changes(config, checkpoints, plain):
@@ -156,12 +190,6 @@ def test_numbers_are_checked(config, field):
         TargetPool.start(config(), **{field: -1})
 
 
-def test_a_cluster_that_is_too_small_is_told(config):
-    role = Role(name="target", num_cpus=64, place_s=0.5)
-    with pytest.raises(PoolFailed, match="64 CPU of 4"):
-        Pool(role, TargetActor, lambda: (config(),)).start()
-
-
 class Stillborn(TargetActor):
     """Dies while it starts."""
 
@@ -176,30 +204,3 @@ def test_actors_that_keep_dying_are_given_up():
         PoolFailed, match="1 target actors died within 600 s without completing anything"
     ):
         Pool(role, Stillborn, tuple).start()
-
-
-class Poisoned(TargetActor):
-    """Dies of one request."""
-
-    def submit(self, submissions: list[Submission]) -> None:
-        if any(s.request.id == "poison" for s in submissions):
-            os.kill(os.getpid(), signal.SIGKILL)
-        super().submit(submissions)
-
-
-@pytest.mark.slow
-def test_a_request_that_kills_takes_no_neighbours_along(config, plain):
-    targets = Pool(Role(name="target", num_cpus=CPUS, concurrency=4), Poisoned, lambda: (config(),))
-    targets.start()
-    with TargetPool(config(), targets) as pool:
-        pool.submit([*make_requests(2), Request(id="poison", prompt=(1,)), *make_requests(9)[2:]])
-        results = []
-        while pool.num_unfinished:
-            results += pool.take()
-    by_id = {r.id: r for r in results}
-    assert len(results) == len(by_id) == 10
-    poison = by_id.pop("poison")
-    assert "target actors failed while they ran this request" in poison.error
-    assert "the last 2 of them with no other request: its process died" in poison.error
-    assert poison.retryable
-    assert {i: r.tokens for i, r in by_id.items()} == {f"r{i}": plain[f"r{i}"] for i in range(9)}

@@ -1,0 +1,94 @@
+"""What the nodes cannot hold is refused; what others occupy is waited for, and that is logged."""
+
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+
+from actors.errors import PoolFailed
+from actors.members import Pool
+from actors.pool import TargetPool
+from actors.role import Role
+from models.errors import InvalidOption
+
+CPUS = 4  # of the tests' cluster
+ray = pytest.mark.ray
+
+
+class Idle:
+    """An actor that does nothing."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def start(self) -> dict[str, object]:
+        return {}
+
+    def ping(self) -> str:
+        return self.name
+
+
+def idlers(**settings: object) -> Pool:
+    return Pool(Role(name="target", **settings), Idle, tuple)
+
+
+@ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_what_the_nodes_cannot_hold_is_refused_within_seconds(config):
+    began = time.monotonic()
+    told = r"no room for 2 target actors with 3 CPU each: the nodes can hold 1 target actor\. "
+    with pytest.raises(PoolFailed, match=told + r"node \S+ has 4 CPU"):
+        TargetPool.start(config(), target_actors=2, num_cpus=3.0)
+    told = r"1 draft actor with 1 CPU and 0.5 GPU each and 1 target actor .* has 4 CPU and 0 GPU"
+    with pytest.raises(PoolFailed, match=told):
+        TargetPool.start(
+            config(drafter="lookup"), draft_actors=1, num_cpus=1.0, num_gpus=0.5, draft_gpus=0.5
+        )
+    assert time.monotonic() - began < 2 * Role(name="target").place_s + 5
+
+
+@ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_what_others_use_is_waited_for_and_told(monkeypatch, caplog):
+    monkeypatch.setattr("actors.placing.TELL_EVERY_S", 1.0)
+    holder, waiting = idlers(num_cpus=CPUS), idlers(num_cpus=2, busy_s=3.0)
+    holder.start()
+    began = time.monotonic()
+    with pytest.raises(PoolFailed, match="no place for 1 target actor with 2 CPU each within"):
+        waiting.start()
+    assert 3 <= time.monotonic() - began < 10
+    assert "waiting for 1 target actor with 2 CPU each to start" in caplog.text
+    assert "free now: 0 CPU" in caplog.text
+    assert not waiting.members
+    holder.stop()
+
+
+def test_a_part_of_several_gpus_is_refused():
+    with pytest.raises(InvalidOption, match="target_num_gpus"):
+        Role(name="target", num_gpus=1.5)
+
+
+def test_without_ray_nothing_is_started(monkeypatch):
+    import ray
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(PoolFailed, match="not connected to a Ray cluster"):
+        idlers().start()
+
+
+@pytest.mark.slow
+def test_three_actors_on_two_gpus():
+    """Two thirds of a GPU each are refused, halves fit; a pool can be stopped after Ray."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.actors.gpus"], capture_output=True, text=True, timeout=200
+    )
+    refused, fits, stopped = done.stdout.splitlines()[-3:]
+    found = re.match(r"refused after (\d+) s: no room for 3 target actors with 0.5 CPU", refused)
+    assert found is not None
+    assert int(found[1]) < 30  # 5 s, on a machine that is not busy
+    assert "hold 2 target actors" in refused
+    assert "has 2 CPU and 2 GPU. A part of a GPU must fit on a single one" in refused
+    assert fits == "3 actors with 0.5 GPU each"
+    assert stopped == "after shutdown and stop: Ray is not running"
