@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import ray
 from ray import ObjectRef
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 
 from actors.death import Death, Evidence
 from actors.ledger import Ledger
@@ -246,15 +246,15 @@ class TargetPool:
         """Settle what an actor handed over; how it ended, if it did."""
         try:
             taken: Taken = ray.get(ref)
+        except RayTaskError as error:  # its loop broke
+            return _end(error.cause if isinstance(error.cause, Exception) else error)
         except RayError as error:
             return death_of(error)
         self._figures[name] = taken.figures
         first = self._ledger.settle(name, taken.ended)
         if any(result.finish_reason != "error" for result in first):
             self._targets.note_progress()
-        if isinstance(taken.failure, UnsupportedCheckpoint):
-            raise taken.failure
-        return None if taken.failure is None else Death(str(taken.failure), Evidence.ERROR)
+        return None if taken.failure is None else _end(taken.failure)
 
     def _mourn(self, name: str, death: Death) -> None:
         """Run an actor's requests elsewhere, after what it handed over before it ended."""
@@ -303,6 +303,13 @@ def start_all(
                 pool.stop()
         raise
     return targets, drafts
+
+
+def _end(failure: Exception) -> Death:
+    """What the failure of a token loop means; raises it if other actors would fail the same way."""
+    if isinstance(failure, UnsupportedCheckpoint):
+        raise failure
+    return Death(str(failure), Evidence.ERROR)
 
 
 def _threads(config: EngineConfig, num_cpus: float | None, actors: int) -> int:

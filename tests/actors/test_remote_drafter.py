@@ -249,6 +249,44 @@ def test_draft_actors_come_and_go(plain):
     assert loop.figures().accepted > 0
 
 
+PENALTIES = [
+    {"frequency_penalty": 1.2},
+    {"presence_penalty": 1.5},
+    {"repetition_penalty": 1.8},
+    {"frequency_penalty": 0.7, "presence_penalty": -0.4, "repetition_penalty": 1.3},
+]
+
+
+def penalised() -> list[Request]:
+    """Long requests that end together, so that the batch's halves keep their members."""
+    return [
+        replace(r, sampling=Sampling(max_tokens=22, ignore_eos=True, **PENALTIES[i % 4]))
+        for i, r in enumerate(requests(8))
+    ]
+
+
+@pytest.mark.parametrize("period", [1, 2, 3, 4])
+def test_penalties_count_all_tokens_while_draft_actors_come_and_go(period):
+    """Rounds of half the batch and of all of it alternate, over the same requests."""
+    plain = TokenLoop(table(), None, FixedSize(CHAIN), rows=4, max_length=30, scratch=8)
+    expected = {r.id: r.tokens for r in plain.run(penalised())}
+    drafter = remote()
+    loop = TokenLoop(table(), drafter, FixedSize(CHAIN), rows=4, max_length=30, scratch=8)
+    for request in penalised():
+        loop.submit(request)
+    halves, results, step = {True: 0, False: 0}, [], 0
+    while loop.num_unfinished:
+        if step % period == 0:
+            there = step // period % 2 == 0
+            drafter.connect({f"draft-{step}": direct(actor())} if there else {})
+        halves[drafter.remote] += 1
+        results += loop.step()
+        step += 1
+    assert {r.id: r.tokens for r in results} == expected
+    assert min(halves.values()) >= 3
+    assert loop.figures().accepted > 0
+
+
 def spoil(reply: DraftReply, **changed: object) -> DraftReply:
     return replace(reply, guesses=tuple(replace(g, **changed) for g in reply.guesses))
 
