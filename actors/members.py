@@ -26,6 +26,7 @@ from models.errors import PacelineError
 
 PING_EVERY_S = 1.0
 PROCESS_DIED = "its process died: it was killed, ran out of memory or crashed"
+CAUSES = ("The actor is dead because", "The actor died because")  # how Ray begins a reason
 log = logging.getLogger(__name__)
 
 
@@ -247,5 +248,5 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, RayTaskError) and isinstance(error.cause, Exception):
         return f"{type(error.cause).__name__}: {error.cause}"
     lines = str(error).strip().splitlines()
-    told = [line for line in lines if line.startswith("The actor is dead because")]
+    told = [line for line in lines if line.startswith(CAUSES)]
     return (told or lines or [type(error).__name__])[0].strip()
