@@ -6,6 +6,18 @@ from collections.abc import Iterator
 import pytest
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    told = "off: without the compiled kernels, as on a CPU that lacks AVX2"
+    parser.addoption("--kernels", choices=("on", "off"), default="on", help=told)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("kernels") == "off":
+        from models import kernels
+
+        kernels._kernels = None  # before the tests that need them are collected
+
+
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """A private Ray cluster of four logical CPUs, shared by all tests that need it."""

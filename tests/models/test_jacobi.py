@@ -87,7 +87,8 @@ def test_jacobi_gives_the_grids_of_plain_decoding(folders, plain, guidance, batc
         guidance=guidance,
     )  # fmt: skip
     assert found == plain("raster", guidance)
-    assert {r.exactness for r in results} == {"identical"}
+    label = "identical" if loop.target.steady else "identical up to rounding"
+    assert {r.exactness for r in results} == {label}
     assert loop.figures().accepted > 30
     assert sum(r.target_passes for r in results) < 0.97 * sum(len(r.tokens) for r in results)
     assert not loop.drafter._windows
