@@ -16,6 +16,10 @@ class StorageError(ClusterError, OSError):
         return (_restore, (str(self), self.url))
 
 
+class LeaseLost(ClusterError):
+    """Another run holds the lease of this one by now: nothing more may be written."""
+
+
 class CannotConnect(ClusterError):
     """No Ray cluster answers at the address, or none could be started here."""
 

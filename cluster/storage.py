@@ -1,23 +1,21 @@
-"""Files by URL: local paths, file:// and s3://. Knows how to publish a file in one instant.
+"""Files by URL: local paths, file:// and s3://.
 
-A reader sees a file whole or not at all: locally a hidden temporary file is renamed, on S3 an
-object appears when its upload is complete. S3 takes its endpoint and credentials from the
-environment (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_PROFILE, ...).
+A reader sees a file whole or not at all: locally a hidden temporary file is synced to the disk and
+renamed (cluster/disk.py), on S3 an object appears when its upload is complete (cluster/s3.py). A
+storage service that does not answer is asked again for a minute (cluster/patience.py).
 """
 
 import os
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO
 
+from cluster import disk, s3
 from cluster.errors import StorageError
 
 SCHEMES = "a local path, file:///folder or s3://bucket/key"
-TEMPORARY = ".tmp"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +56,7 @@ def file_size(url: str) -> int | None:
     with _explained("look at", url):
         if is_local(url):
             return Path(url).stat().st_size if Path(url).is_file() else None
-        fs = _s3()
-        return int(fs.size(url)) if fs.isfile(url) else None
+        return s3.size(url)
 
 
 def is_folder(url: str) -> bool:
@@ -77,23 +74,22 @@ def list_files(url: str) -> list[FileInfo]:
 def open_input(url: str) -> BinaryIO:
     """A file to read and seek in."""
     with _explained("read", url):
-        return Path(url).open("rb") if is_local(url) else cast(BinaryIO, _s3().open(url, "rb"))
+        return Path(url).open("rb") if is_local(url) else s3.open_input(url)
 
 
 def read_bytes(url: str) -> bytes:
     """A whole file."""
-    with _explained("read", url), open_input(url) as file:
-        return file.read()
+    with _explained("read", url):
+        return Path(url).read_bytes() if is_local(url) else s3.read(url)
 
 
 def publish(url: str, data: bytes) -> None:
     """Write a file, replacing what was there, in one instant."""
     with _explained("write", url):
-        if not is_local(url):
-            _s3().pipe_file(url, data)
-            return
-        temporary = _write_temporary(url, data)
-        temporary.replace(url)
+        if is_local(url):
+            disk.publish(Path(url), data)
+        else:
+            s3.publish(url, data)
 
 
 def create(url: str, data: bytes) -> bool:
@@ -101,12 +97,21 @@ def create(url: str, data: bytes) -> bool:
     with _explained("write", url):
         try:
             if is_local(url):
-                _link_new(url, data)
+                disk.create(Path(url), data)
             else:
-                _s3().pipe_file(url, data, mode="create")
+                s3.create(url, data)
         except FileExistsError:
             return False
         return True
+
+
+def swap(url: str, old: bytes | None, new: bytes | None) -> bool:
+    """Change a small file's content from `old` to `new` (None: there is no file) in one instant.
+
+    False if its content is not `old` by now; of several callers one at most succeeds.
+    """
+    with _explained("write", url):
+        return disk.swap(Path(url), old, new) if is_local(url) else s3.swap(url, old, new)
 
 
 def remove(url: str) -> None:
@@ -114,16 +119,15 @@ def remove(url: str) -> None:
     with _explained("remove", url):
         if is_local(url):
             Path(url).unlink(missing_ok=True)
-        elif _s3().isfile(url):
-            _s3().rm_file(url)
+        else:
+            s3.remove(url)
 
 
 def remove_leftovers(url: str) -> None:
     """Delete the temporary files that writers killed in a folder left behind (S3 leaves none)."""
     if is_local(url):
         with _explained("clean", url):
-            for path in Path(url).glob(f".*{TEMPORARY}"):
-                path.unlink(missing_ok=True)
+            disk.remove_leftovers(Path(url))
 
 
 def _list_local(url: str) -> Iterator[FileInfo]:
@@ -141,44 +145,8 @@ def _raise(error: OSError) -> None:
 
 
 def _list_s3(url: str) -> Iterator[FileInfo]:
-    prefix = url.removeprefix("s3://") + "/"
-    for path, info in _s3().find(prefix, detail=True).items():
-        if path.startswith(prefix) and not path.endswith("/"):
-            name = path.removeprefix(prefix)
-            yield FileInfo(url="s3://" + path, name=name, size_bytes=int(info["size"]))
-
-
-def _write_temporary(url: str, data: bytes) -> Path:
-    path = Path(url)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{TEMPORARY}")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    return temporary
-
-
-def _link_new(url: str, data: bytes) -> None:
-    """A hard link is the one local operation that is atomic and fails where a file exists."""
-    temporary = _write_temporary(url, data)
-    try:
-        os.link(temporary, url)
-    finally:
-        temporary.unlink()
-
-
-def _s3() -> Any:
-    """The S3 client for the endpoint that the environment names now."""
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    return _s3_client(endpoint, os.getpid())
-
-
-@cache
-def _s3_client(endpoint: str | None, process: int) -> Any:
-    import s3fs
-
-    return s3fs.S3FileSystem(endpoint_url=endpoint, use_listings_cache=False)
+    for place, name, size_bytes in s3.files(url):
+        yield FileInfo(url=place, name=name, size_bytes=size_bytes)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-from models.config import DecoderConfig, Json, parse_config, read_json
+from models.config import DecoderConfig, parse_config, read_configs, read_json
 from models.decoder import Decoder
 from models.errors import UnsupportedCheckpoint
 from models.exactness import STEADY
@@ -14,14 +14,6 @@ from models.finite import require_finite
 from models.weights import assemble, shapes
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-
-
-def read_configs(path: Path) -> tuple[Json, Json]:
-    """config.json and generation_config.json ({} where there is none) of a checkpoint."""
-    if not path.is_dir():
-        raise UnsupportedCheckpoint(f"{path} is not a folder with a checkpoint")
-    generation = path / "generation_config.json"
-    return read_json(path / "config.json"), read_json(generation) if generation.exists() else {}
 
 
 def load_decoder(

@@ -89,6 +89,14 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def read_configs(path: Path) -> tuple[Json, Json]:
+    """config.json and generation_config.json ({} where there is none) of a checkpoint."""
+    if not path.is_dir():
+        raise UnsupportedCheckpoint(f"{path} is not a folder with a checkpoint")
+    generation = path / "generation_config.json"
+    return read_json(path / "config.json"), read_json(generation) if generation.exists() else {}
+
+
 def is_known(raw: Json) -> bool:
     """Whether our decoder runs this configuration; otherwise it is transformers' to run."""
     architectures = raw.get("architectures") or ["ForCausalLM"]

@@ -7,8 +7,7 @@ from typing import cast
 import torch
 from tokenizers import Tokenizer
 
-from models.checkpoint import read_configs
-from models.config import is_known, parse_config
+from models.config import is_known, parse_config, read_configs
 from models.controller import Controller
 from models.costs import PassCost, measure
 from models.decoders import (
@@ -33,6 +32,7 @@ from models.request import VERIFY_RULES, require
 from models.sequence import Decode
 from models.sizing import FixedSize, Sizing
 from models.target import Target
+from models.vocabulary import same_vocabulary
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CHAINS = ("none", "lookup", *RULE_OF)  # all other drafters are folders of models
@@ -264,21 +264,6 @@ def _sizing(config: EngineConfig, target: Target, drafter: Drafter | None) -> Si
     else:
         cost = getattr(drafter, "cost", None)  # a remote one was told
     return Controller(measure(target), cost, max_width=min(config.max_width, drafter.max_width))
-
-
-def same_vocabulary(target: str, draft: str) -> None:
-    """Refuse a draft whose tokenizer gives other ids than the target's."""
-    files = [Path(folder) / "tokenizer.json" for folder in (target, draft)]
-    if not all(file.exists() for file in files):
-        return
-    first, second = (Tokenizer.from_file(str(file)).get_vocab() for file in files)
-    if first != second:
-        token = next(t for t in {**first, **second} if first.get(t) != second.get(t))
-        raise UnsupportedCheckpoint(
-            f"draft {draft!r} has another tokenizer than target {target!r}: token {token!r} is "
-            f"{second.get(token)} there and {first.get(token)} here. Use a draft of the same "
-            "vocabulary; drafting across vocabularies is not supported yet"
-        )
 
 
 def text_decoder(folder: str) -> Decode | None:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import torch
 
-from models.checkpoint import load_decoder, read_configs, tensor_files
-from models.config import is_known
+from models.checkpoint import load_decoder, tensor_files
+from models.config import is_known, read_configs
 from models.errors import InvalidOption
 from models.exactness import STEADY
 from models.images.next_scale import MODEL_TYPE as NEXT_SCALE

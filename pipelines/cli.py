@@ -1,6 +1,7 @@
 """The `paceline` command: finds the subcommand, turns errors into one line and an exit code.
 
-0: done (rows may have failed: it says so). 1: the job had to stop. 2: bad usage or bad input.
+0: done; a warning counts the rows that failed. 1: the job had to stop, or no row succeeded. 2: bad
+usage or bad input. 3: done, but rows failed for reasons that may pass.
 """
 
 import argparse

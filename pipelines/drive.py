@@ -8,7 +8,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import pyarrow as pa
@@ -74,6 +74,7 @@ class Drive:
         rows = max(job.shard_rows.values(), default=1) * job.samples
         self._max_open = MAX_OPEN + 2 * math.ceil(pool.free_slots() / rows)
         self.began: float | None = None  # when the first request went to the pool
+        self._committed: float | None = None  # when the last shard was
 
     def run(self, tables: Prefetch[pa.Table]) -> None:
         """Take tables of encoded rows (see pipelines/rows.py), in any order, until all is done."""
@@ -170,8 +171,15 @@ class Drive:
         if idle and not self._writer.pending:
             raise JobFailed(f"the input ended before the rows of {self._left} shards had come")
         for entry in self._writer.finished(wait=idle or self._writer.pending > MAX_PENDING):
-            self._manifest.commit(entry)
+            self._manifest.commit(replace(entry, seconds=self._since_commit()))
             self._left -= 1
+
+    def _since_commit(self) -> float:
+        """Seconds of generating that no entry counts yet."""
+        now = time.monotonic()
+        since = self._committed or self.began or now
+        self._committed = now
+        return now - since
 
 
 def _failed(name: str, problem: str) -> Result:

@@ -11,5 +11,9 @@ class OutputRefused(PacelineError, ValueError):
     """The output folder holds something that this job must not touch or cannot continue."""
 
 
+class OutputBusy(OutputRefused):
+    """Another run writes in the output folder; the message says which, and how to go on."""
+
+
 class JobFailed(PacelineError, RuntimeError):
     """The job had to stop in the middle; what is committed stays and the same command resumes."""

@@ -5,34 +5,36 @@ who guesses ahead nor the number of actors is part of it: they do not change a t
 """
 
 import hashlib
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from models.config import is_known, read_json
 from models.errors import UnsupportedCheckpoint
 from models.images.load import FOLDER as TOKENIZER
+from pipelines.bounds import has_draft_model
 from pipelines.config import GenerateConfig
+from pipelines.digest import digests
 from pipelines.options import deciding
 from pipelines.shards import Plan
 
-FORMAT = 1
+FORMAT = 2
 NOISE = "gumbel-argmax"  # the map from noise to token: part of a seed's meaning
 # Who guesses, and how, where that changes the rows.
-OF_DRAFTERS = ("drafter", "draft_tokens", "draft_width")
+OF_DRAFTERS = ("drafter", "draft_tokens", "draft_width", "draft_nodes")
 OF_DECODERS = ("decoder", "window", "coupling", "start")
-ENDS = 1 << 16  # bytes of a large file's start and end that stand for it
+OURS = "paceline_"  # what the model_type of our own layouts begins with
+WEIGHTS_AND_WORDS = (".json", ".safetensors", ".model", ".txt", ".jinja")
 
 
 def fingerprint(config: GenerateConfig, plan: Plan) -> dict[str, Any]:
     """The job as JSON."""
-    settings = deciding(config)
-    if config.engine().rule != "match":
-        names = OF_DRAFTERS if config.decoder is None else OF_DECODERS
-        settings |= {name: getattr(config, name) for name in names}
     return {
         "format": FORMAT,
         "noise": NOISE,
         "target": checkpoint_digest(config.target),
-        "settings": settings,
+        "arithmetic": arithmetic(config),
+        "settings": deciding(config) | _of_guesses(config),
         "input": {
             found.file.name: f"{found.num_rows} rows, digest {found.digest}"
             for found in plan.surveys
@@ -40,23 +42,44 @@ def fingerprint(config: GenerateConfig, plan: Plan) -> dict[str, Any]:
     }
 
 
-def checkpoint_digest(folder: str) -> str:
-    """Tells checkpoints apart by their files' names, sizes, starts and ends."""
+def arithmetic(config: GenerateConfig) -> dict[str, Any]:
+    """What decides how sums round, besides the options: one entry each."""
+    return {
+        **_versions(config.target),
+    }
+
+
+def checkpoint_digest(folder: str, *, role: str = "target") -> str:
+    """Tells checkpoints apart by their files' names and whole contents."""
     root = Path(folder)
     names = ("*", f"{TOKENIZER}/*")  # an image's pixels are its tokenizer's
     files = sorted(path for name in names for path in root.glob(name) if _belongs(path))
     if root / "config.json" not in files:
-        raise UnsupportedCheckpoint(f"target {folder!r} is no checkpoint: it has no config.json")
-    digest = hashlib.blake2b(digest_size=16)
-    for path in files:
-        size = path.stat().st_size
-        digest.update(f"{path.relative_to(root).as_posix()}\0{size}\0".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(ENDS))
-            file.seek(max(0, size - ENDS))
-            digest.update(file.read())
-    return digest.hexdigest()
+        raise UnsupportedCheckpoint(f"{role} {folder!r} is no checkpoint: it has no config.json")
+    whole = hashlib.blake2b(digest_size=16)
+    for path, digest in zip(files, digests(files), strict=True):
+        whole.update(f"{path.relative_to(root).as_posix()}\0{digest}\0".encode())
+    return whole.hexdigest()
 
 
 def _belongs(path: Path) -> bool:
-    return path.is_file() and path.suffix in (".json", ".safetensors", ".model", ".txt")
+    return path.is_file() and path.suffix in WEIGHTS_AND_WORDS
+
+
+def _of_guesses(config: GenerateConfig) -> dict[str, Any]:
+    """Who guesses, where the rule lets guesses change the tokens; a draft model by its content."""
+    if config.engine().rule == "match":
+        return {}
+    names = OF_DRAFTERS if config.decoder is None else OF_DECODERS
+    values = {name: getattr(config, name) for name in names}
+    if "drafter" in values and has_draft_model(config):
+        values["drafter"] = f"a model, digest {checkpoint_digest(config.drafter, role='draft')}"
+    return values
+
+
+def _versions(checkpoint: str) -> dict[str, str]:
+    """Of the libraries that do the arithmetic of a model that is not ours to run."""
+    raw = read_json(Path(checkpoint) / "config.json")
+    if is_known(raw) or str(raw.get("model_type")).startswith(OURS):
+        return {}
+    return {name: metadata.version(name) for name in ("torch", "transformers")}

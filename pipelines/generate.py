@@ -11,7 +11,7 @@ What differs between texts and images is in pipelines/modality.py.
 import json
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 
 import pyarrow as pa
 import ray
@@ -20,15 +20,17 @@ from actors.errors import PoolFailed
 from actors.pool import TargetPool
 from cluster import storage
 from cluster.connect import connected
-from cluster.errors import StorageError
+from cluster.errors import LeaseLost, StorageError
 from cluster.placement import gpus_each
 from models.errors import PacelineError
-from models.figures import Figures
+from pipelines.bounds import has_draft_model
 from pipelines.config import GenerateConfig
 from pipelines.dataset import PromptSource, stream
 from pipelines.drive import Drive
 from pipelines.errors import JobFailed
 from pipelines.fingerprint import NOISE
+from pipelines.history import read_history, write_history
+from pipelines.manifest import claimed
 from pipelines.modality import modality_of
 from pipelines.options import as_dict
 from pipelines.prefetch import Prefetch
@@ -50,19 +52,29 @@ def generate(config: GenerateConfig) -> Summary:
         StorageError: the input cannot be read or the output not be written.
     """
     began = time.monotonic()
-    modality_of(config).codec()  # both check what only the models know
-    job = prepare(config)
-    summary = run(job, began=began) if job.todo else _summary(job, Figures())
-    parts = [entry.file for _, entry in sorted(job.manifest.entries.items())]
-    publish_all(job.layout.url, job.layout.modality.beside(job.layout.url, parts))
-    url = config.summary or storage.join(job.layout.url, "_summary.json")
-    data = json.dumps(summary.as_dict(), indent=1).encode()
-    storage.publish(storage.normalize(url), data)
+    has_draft_model(config)
+    modality_of(config).codec()  # refuses a folder without a tokenizer
+    with ExitStack() as held:
+        job = prepare(config, claim=lambda url: held.enter_context(claimed(url)))
+        summary = run(job, began=began) if job.todo else _summary(job)
+        _write_beside(job, summary)
     return summary
 
 
+def _write_beside(job: Prepared, summary: Summary) -> None:
+    """What is written once all rows are: figures, and what the modality adds."""
+    url = job.layout.url
+    with _explained(job):
+        job.layout.check()
+        parts = [entry.file for _, entry in sorted(job.manifest.entries.items())]
+        publish_all(url, job.layout.modality.beside(url, parts))
+        place = job.config.summary or storage.join(url, "_summary.json")
+        data = json.dumps(summary.as_dict(), indent=1).encode()
+        storage.publish(storage.normalize(place), data)
+
+
 def run(job: Prepared, *, began: float) -> Summary:
-    """Run the shards that are not committed."""
+    """Run the shards that are not committed, or that hold rows to be tried again."""
     config = job.config
     min_cpus = config.target_actors + config.draft_actors + SPARE_CPUS
     bar = Progress(
@@ -80,15 +92,19 @@ def run(job: Prepared, *, began: float) -> Summary:
             bar.begin()
             drive = Drive(job.job, pool, writer, job.manifest, on_results=bar.add)
             drive.run(tables)
-            ended = time.monotonic()
-            first = drive.began or ended
-            return _summary(
-                job,
-                pool.figures(),
-                seconds=ended - first,
-                startup_seconds=first - began,
-                engine=dict(pool.describe()),
-            )
+            first = drive.began or time.monotonic()
+            _remember(job, pool, startup_seconds=first - began)
+            return _summary(job, startup_seconds=first - began)
+
+
+def _remember(job: Prepared, pool: TargetPool, *, startup_seconds: float) -> None:
+    """Add this run's figures to those of the job."""
+    job.layout.check()
+    before = read_history(job.layout.url)
+    history = before.and_then(
+        pool.figures(), startup_seconds=startup_seconds, engine=dict(pool.describe())
+    )
+    write_history(job.layout.url, history)
 
 
 def _pool(config: GenerateConfig) -> TargetPool:
@@ -118,24 +134,16 @@ def _tables(job: Prepared) -> Iterator[pa.Table]:
     return stream(source, job.layout.modality)
 
 
-def _summary(
-    job: Prepared,
-    figures: Figures,
-    *,
-    seconds: float = 0.0,
-    startup_seconds: float = 0.0,
-    engine: dict[str, object] | None = None,
-) -> Summary:
+def _summary(job: Prepared, *, startup_seconds: float = 0.0) -> Summary:
     return summarize(
         job.manifest.entries.values(),
         earlier=job.earlier,
-        figures=figures,
-        seconds=seconds,
+        earlier_seconds=job.earlier_seconds,
+        history=read_history(job.layout.url),
         startup_seconds=startup_seconds,
         output=job.layout.url,
         kind=job.layout.modality.kind,
         noise=NOISE,
-        engine=engine or {},
         config=as_dict(job.config),
     )
 
@@ -145,11 +153,11 @@ def _explained(job: Prepared) -> Iterator[None]:
     """Whatever stops a running job, as an error that says what is safe."""
     try:
         yield
-    except (StorageError, PoolFailed, ray.exceptions.RayError) as error:
+    except (StorageError, LeaseLost, PoolFailed, ray.exceptions.RayError) as error:
         cause = cause_of(error)
         if isinstance(cause, PacelineError) and isinstance(cause, ValueError):
             raise cause from error
-        done, whole = len(job.manifest.entries), len(job.plan.shards)
+        done, whole = len(job.manifest.settled), len(job.plan.shards)
         reason = str(cause).strip().splitlines() or [type(cause).__name__]
         raise JobFailed(
             f"the job stopped: {reason[0].rstrip('.')}. {done} of {whole} shards are committed; "

@@ -2,10 +2,14 @@
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
 from pipelines.config import GenerateConfig
 from pipelines.flags import add_flags, given, read_yaml
 from pipelines.options import from_mapping
+
+if TYPE_CHECKING:
+    from pipelines.summary import Summary
 
 ABOUT = """\
 Complete the prompts of a data set with a target model, a drafter guessing ahead; or, with a target
@@ -29,6 +33,10 @@ example: images of labels such as {"label": 3}, a window of guesses decoded at o
 
 The same options in a file: --config job.yaml, with lines such as `max_tokens: 64`. Options on the
 command line come before those in the file. A job that was killed goes on when it is run again.
+
+exit codes: 0 done (a warning counts rows that failed); 1 the job stopped, or no row succeeded;
+2 bad usage or input, or another run uses the output; 3 done, but rows failed for reasons that may
+pass: run the same command again.
 """
 
 
@@ -65,4 +73,14 @@ def run(options: argparse.Namespace) -> int:
     if summary.rows_failed:
         told = f"{summary.rows_failed} of {summary.rows} rows failed: see their column `error`"
         print(f"paceline: {told}", file=sys.stderr)
-    return 0
+    if summary.rows_retryable:
+        told = f"{summary.rows_retryable} of these may succeed: run the same command again"
+        print(f"paceline: {told}", file=sys.stderr)
+    return exit_code(summary)
+
+
+def exit_code(summary: "Summary") -> int:
+    """1: no row succeeded. 3: some failed for a reason that may pass. Otherwise 0."""
+    if summary.rows_failed == summary.rows:
+        return 1
+    return 3 if summary.rows_retryable else 0

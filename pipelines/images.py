@@ -11,10 +11,11 @@ from cluster import storage
 from models.decoders import DEFAULT_COUPLING, DEFAULT_START, WINDOW
 from models.errors import InvalidOption
 from models.images.about import ImageTarget
+from models.limits import Limits, read_limits
 from models.request import Result, require
 from pipelines.config import AUTO, DECODERS, SEQUENTIAL, GenerateConfig
 from pipelines.contact_sheet import first_pictures, sheet
-from pipelines.modality import Codec, Contents
+from pipelines.modality import Codec, Contents, refuse_column
 from pipelines.picture_files import picture_file, refuse_twins
 from pipelines.rows import ID
 from pipelines.shards import Plan
@@ -56,6 +57,13 @@ class Images:
         """PNG bytes, or files' names relative to the output."""
         return pa.field("image", pa.string() if self.as_files else pa.binary())
 
+    @property
+    def limits(self) -> Limits:
+        """As the checkpoint's config.json says; a target of maps has an image and its class."""
+        context = read_limits(self.checkpoint).context_length if self.about.in_order else None
+        size = 1 + self.about.num_tokens
+        return Limits(vocab_size=self.about.vocab_size, context_length=context or size)
+
     def settled(self, config: GenerateConfig) -> GenerateConfig:
         """Raises InvalidOption for what only texts have, or what does not fit an image."""
         for name, (off, told) in _OFF.items():
@@ -83,9 +91,21 @@ class Images:
         )
 
     def check_plan(self, plan: Plan, config: GenerateConfig) -> None:
-        """Files are named by ids, which must then differ."""
+        """Refuse a column that holds no classes. Files are named by ids, which must then differ."""
+        refuse_column(plan.schema, config.prompt_field, self.prompts, "classes")
         if self.as_files:
             refuse_twins(plan, id_field=config.id_field, prompt_field=config.prompt_field)
+
+    @staticmethod
+    def prompts(kind: pa.DataType) -> bool:
+        """Whether a column of this type may hold classes, as numbers or as their digits."""
+        tests = (
+            pa.types.is_integer,
+            pa.types.is_floating,
+            pa.types.is_string,
+            pa.types.is_large_string,
+        )
+        return any(test(kind) for test in tests)
 
     def prompt(self, value: object, field: str) -> str:
         """A class as its number's digits; raises ValueError if it is none of the target's."""

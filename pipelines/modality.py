@@ -4,14 +4,16 @@ A row's prompt becomes what the codec encodes, a result what the codec decodes. 
 chosen once, by the target's checkpoint, and travels to tasks and actors as a small frozen object.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import pyarrow as pa
 
+from models.limits import Limits
 from models.request import Result
 from pipelines.config import GenerateConfig
+from pipelines.errors import InvalidInput
 from pipelines.shards import Plan
 
 
@@ -41,6 +43,10 @@ class Modality(Protocol):
     def column(self) -> pa.Field:
         """The output's column of what was generated."""
 
+    @property
+    def limits(self) -> Limits:
+        """The target's vocabulary and context."""
+
     def settled(self, config: GenerateConfig) -> GenerateConfig:
         """The configuration with the defaults that depend on the target.
 
@@ -49,7 +55,7 @@ class Modality(Protocol):
         """
 
     def check_plan(self, plan: Plan, config: GenerateConfig) -> None:
-        """Raise InvalidInput if the input as a whole cannot have such an output."""
+        """Raise InvalidInput if no row of the input can be run, or their outputs would clash."""
 
     def prompt(self, value: object, field: str) -> str:
         """A field's value as the codec encodes it; raises ValueError if it is no prompt."""
@@ -88,3 +94,16 @@ def modality(checkpoint: str, *, files: bool = False) -> Modality:
     if about is None:
         return Texts(checkpoint=checkpoint)
     return Images(checkpoint=checkpoint, about=about, as_files=files)
+
+
+def refuse_column(
+    schema: pa.Schema, field: str, fits: Callable[[pa.DataType], bool], wanted: str
+) -> None:
+    """Raise InvalidInput if the prompt's column is of a type that holds no prompts."""
+    if field in schema.names and not fits(schema.field(field).type):
+        others = [found.name for found in schema if found.name != field and fits(found.type)]
+        hint = f"; columns that may: {', '.join(others)}" if others else ""
+        kind = schema.field(field).type
+        raise InvalidInput(
+            f"prompt_field={field!r}: the input's column holds {kind}, not {wanted}{hint}"
+        )

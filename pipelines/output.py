@@ -31,6 +31,7 @@ def output_schema(
         ("accepted_length", pa.float64()),
         ("exactness", pa.string()),
         ("error", pa.string()),
+        ("retryable", pa.bool_()),
     ]
     taken = [name for name, _ in own if name in columns.names]
     taken += [name for name in RESERVED if name in columns.names]
@@ -69,6 +70,7 @@ def output_rows(
         ],
         "exactness": [None if bad else r.exactness for bad, r in zip(failed, results, strict=True)],
         "error": [r.error for r in results],
+        "retryable": [r.retryable for r in results],
     }
     return pa.table([_column(field, rows, own, id_field) for field in schema], schema=schema)
 

@@ -1,19 +1,21 @@
 """What a job is made of before anything runs: a configuration that fits its input and output.
 
-Needs neither Ray nor a model.
+Needs neither Ray nor a model. All that can be checked is checked before the output is touched.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cluster import storage
+from cluster.lease import Ticket
 from models.errors import InvalidOption
+from pipelines.bounds import check_bounds, check_drafter
 from pipelines.config import GenerateConfig
 from pipelines.drive import Job
 from pipelines.errors import InvalidInput
 from pipelines.fingerprint import fingerprint
 from pipelines.inputs import find_inputs
-from pipelines.manifest import Entry, Manifest
+from pipelines.manifest import Entry, Manifest, refuse_foreign
 from pipelines.modality import modality_of
 from pipelines.output import output_schema
 from pipelines.shards import Plan, Shard, make_plan
@@ -29,12 +31,14 @@ class Prepared:
     plan: Plan
     layout: Layout
     manifest: Manifest
-    earlier: tuple[Entry, ...]
+    earlier: tuple[Entry, ...]  # of other runs, and to stay
+    earlier_seconds: float  # of generating, by other runs
 
     @property
     def todo(self) -> list[Shard]:
-        """Shards that are not committed."""
-        return [s for s in self.plan.shards if s.index not in self.manifest.entries]
+        """Shards that are not committed, or that hold rows to be tried again."""
+        settled = {entry.shard for entry in self.manifest.settled}
+        return [shard for shard in self.plan.shards if shard.index not in settled]
 
     @property
     def job(self) -> Job:
@@ -47,16 +51,20 @@ class Prepared:
         )
 
 
-def prepare(config: GenerateConfig) -> Prepared:
-    """Check what can be checked without a model; opens the output folder.
+def prepare(config: GenerateConfig, *, claim: Callable[[str], Ticket] | None = None) -> Prepared:
+    """Check what can be checked without a model, then open the output folder.
+
+    `claim`: takes the output folder's lease; None: no other run can be there.
 
     Raises:
-        PacelineError: the target is none, an option does not fit it, or the input or the output
-            folder cannot be used as the configuration says.
+        PacelineError: a model is none, an option does not fit it, the input or the output folder
+            cannot be used as the configuration says, or another run uses the output.
         StorageError: the input cannot be read or the output not be written.
     """
     modality = modality_of(config)
     config = modality.settled(config)
+    check_bounds(config, modality.limits)
+    check_drafter(config, modality.limits)
     source, url = storage.normalize(config.input), storage.normalize(config.output)
     if f"{url}/".startswith(f"{source}/"):
         raise InvalidInput(f"output {url!r} lies in the input {source!r}, which would change it")
@@ -72,12 +80,26 @@ def prepare(config: GenerateConfig) -> Prepared:
         samples=config.n,
         logprobs=config.logprobs is not None,
     )
+    job = fingerprint(config, plan)
+    refuse_foreign(url)
+    ticket = claim(url) if claim else None
     layout = Layout(
-        url=url, schema=schema, modality=modality, id_field=config.id_field, samples=config.n
+        url=url,
+        schema=schema,
+        modality=modality,
+        id_field=config.id_field,
+        samples=config.n,
+        ticket=ticket,
     )
-    manifest = Manifest.open(url, fingerprint(config, plan), resume=config.resume)
-    earlier = tuple(manifest.entries.values())
-    return Prepared(config=config, plan=plan, layout=layout, manifest=manifest, earlier=earlier)
+    manifest = Manifest.open(url, job, resume=config.resume, ticket=ticket)
+    return Prepared(
+        config=config,
+        plan=plan,
+        layout=layout,
+        manifest=manifest,
+        earlier=tuple(manifest.settled),
+        earlier_seconds=sum(entry.seconds for entry in manifest.entries.values()),
+    )
 
 
 def _plan(config: GenerateConfig, source: str) -> Plan:

@@ -8,6 +8,7 @@ from typing import Any
 
 from models.exactness import weakest
 from models.figures import Figures
+from pipelines.history import History
 from pipelines.manifest import Entry
 
 PACKAGES = ("paceline", "ray", "torch", "transformers")
@@ -15,23 +16,32 @@ PACKAGES = ("paceline", "ray", "torch", "transformers")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """Rows, tokens and exactness are the output folder's; times and passes are this run's.
+    """The figures of a job, summed over all of its runs; `run_` stands before those of this run.
 
-    `rows_resumed` of the rows were committed by earlier runs. `seconds` begin with the first
-    request and end with the last commit; `startup_seconds` come before. `accepted_length` is
-    tokens per request and target pass. `round_ms` is the mean round and its parts. `images` (the
-    output folder's) and `passes_per_image` (this run's target passes) are None for texts.
+    `rows_resumed` of the rows were there before this run. Of the `rows_failed`, the next run tries
+    the `rows_retryable` again. `seconds` of generating begin with a run's first request and end
+    with its last commit; `startup_seconds` come before. `tokens_per_second` is `tokens` over
+    `seconds`. `accepted_length` is tokens per request and target pass. `round_ms` is the mean round
+    and its parts. What a killed run counted of passes and rounds is lost, its rows, tokens and
+    seconds are not. `images` and `passes_per_image` are None for texts.
     """
 
     output: str
     rows: int
     rows_failed: int
+    rows_retryable: int
     rows_resumed: int
     prompt_tokens: int
     tokens: int
     seconds: float
     startup_seconds: float
     tokens_per_second: float
+    run_rows: int
+    run_tokens: int
+    run_seconds: float
+    run_startup_seconds: float
+    run_tokens_per_second: float
+    runs: int
     rounds: int
     target_passes: int
     prefill_passes: int
@@ -63,11 +73,23 @@ class Summary:
             f"rows             {self.rows}{failed}{resumed}",
             f"tokens           {self.tokens} in {self.seconds:.1f} s: "
             f"{self.tokens_per_second:.1f} tokens/s (start-up {self.startup_seconds:.1f} s)",
+            *self._this_run(),
             f"accepted length  {self.accepted_length:.2f} tokens per target pass",
             f"round            {self.round_ms['round']:.2f} ms: {', '.join(parts)}",
             *self._images(),
             f"exactness        {self.exactness}",
             f"output           {self.output}",
+        ]
+
+    def _this_run(self) -> list[str]:
+        """Where earlier runs did some of it."""
+        if not self.rows_resumed:
+            return []
+        if not self.run_rows:
+            return ["this run         nothing was left to do"]
+        return [
+            f"this run         {self.run_tokens} of them in {self.run_seconds:.1f} s: "
+            f"{self.run_tokens_per_second:.1f} tokens/s (start-up {self.run_startup_seconds:.1f} s)"
         ]
 
     def _images(self) -> list[str]:
@@ -82,25 +104,44 @@ def summarize(
     entries: Iterable[Entry],
     *,
     earlier: Iterable[Entry],
-    figures: Figures,
-    seconds: float,
+    earlier_seconds: float,
+    history: History,
+    startup_seconds: float,
     kind: str,
     **rest: Any,
 ) -> Summary:
-    """The summary of all committed shards, of which earlier runs committed some."""
+    """The summary of all committed shards.
+
+    Args:
+        earlier: those that this run left as they were.
+        earlier_seconds: that other runs spent, on shards of which this run redid some.
+        history: what all runs counted, this one included.
+        startup_seconds: of this run.
+    """
     entries, earlier = list(entries), list(earlier)
-    tokens = sum(entry.tokens for entry in entries)
-    new_tokens = tokens - sum(entry.tokens for entry in earlier)
-    done = [sum(entry.rows - entry.rows_failed for entry in part) for part in (entries, earlier)]
-    of_images = kind == "images"
+    figures, tokens = history.figures, sum(entry.tokens for entry in entries)
+    rows, rows_failed = (sum(e.rows for e in entries), sum(e.rows_failed for e in entries))
+    rows_resumed = sum(entry.rows for entry in earlier)
+    run_tokens = tokens - sum(entry.tokens for entry in earlier)
+    seconds = sum(entry.seconds for entry in entries)
+    run_seconds = seconds - earlier_seconds
+    images = rows - rows_failed if kind == "images" else None
     return Summary(
-        rows=sum(entry.rows for entry in entries),
-        rows_failed=sum(entry.rows_failed for entry in entries),
-        rows_resumed=sum(entry.rows for entry in earlier),
+        rows=rows,
+        rows_failed=rows_failed,
+        rows_retryable=sum(entry.rows_retryable for entry in entries),
+        rows_resumed=rows_resumed,
         prompt_tokens=sum(entry.prompt_tokens for entry in entries),
         tokens=tokens,
         seconds=seconds,
-        tokens_per_second=new_tokens / seconds if seconds > 0 else 0.0,
+        startup_seconds=history.startup_seconds,
+        tokens_per_second=_per_second(tokens, seconds),
+        run_rows=rows - rows_resumed,
+        run_tokens=run_tokens,
+        run_seconds=run_seconds,
+        run_startup_seconds=startup_seconds,
+        run_tokens_per_second=_per_second(run_tokens, run_seconds),
+        runs=history.runs,
         rounds=figures.rounds,
         target_passes=figures.target_passes,
         prefill_passes=figures.prefill_passes,
@@ -112,11 +153,23 @@ def summarize(
         round_ms=figures.round_ms(),
         prefill_seconds=figures.prefill_s,
         exactness=weakest([entry.exactness for entry in entries]),
-        images=done[0] if of_images else None,
-        passes_per_image=figures.round_rows / max(1, done[0] - done[1]) if of_images else None,
+        images=images,
+        passes_per_image=_passes_per_image(tokens, images, figures),
+        engine=dict(history.engine),
         versions=versions(),
         **rest,
     )
+
+
+def _per_second(tokens: int, seconds: float) -> float:
+    return tokens / seconds if seconds > 0 else 0.0
+
+
+def _passes_per_image(tokens: int, images: int | None, figures: Figures) -> float | None:
+    """Target passes that an image's tokens took."""
+    if not images or not figures.accepted_length:
+        return None if images is None else 0.0
+    return tokens / images / figures.accepted_length
 
 
 def versions() -> dict[str, str]:

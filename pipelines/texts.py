@@ -8,9 +8,10 @@ import pyarrow as pa
 
 from actors.tokenizer import TokenizerActor
 from models.errors import InvalidOption
+from models.limits import Limits, read_limits
 from models.request import Result
 from pipelines.config import GenerateConfig
-from pipelines.modality import Codec, Contents
+from pipelines.modality import Codec, Contents, refuse_column
 from pipelines.rows import TOKENS
 from pipelines.shards import Plan
 
@@ -32,6 +33,11 @@ class Texts:
         """Completions."""
         return pa.field("completion", pa.string())
 
+    @property
+    def limits(self) -> Limits:
+        """As the checkpoint's config.json says."""
+        return read_limits(self.checkpoint)
+
     def settled(self, config: GenerateConfig) -> GenerateConfig:
         """Raises InvalidOption for what only images have."""
         for name in OF_IMAGES:
@@ -42,7 +48,13 @@ class Texts:
         return replace(config, max_tokens=config.sampling().max_tokens)
 
     def check_plan(self, plan: Plan, config: GenerateConfig) -> None:
-        """Any input will do."""
+        """Refuse a column that holds no texts."""
+        refuse_column(plan.schema, config.prompt_field, self.prompts, "text")
+
+    @staticmethod
+    def prompts(kind: pa.DataType) -> bool:
+        """Whether a column of this type may hold prompts."""
+        return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
     def prompt(self, value: object, field: str) -> str:
         """The text itself; raises ValueError if it is none."""

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster import storage
+from cluster.lease import Ticket
 from models.exactness import weakest
 from models.request import Result
 from pipelines.manifest import Entry, part_name
@@ -29,13 +30,19 @@ class FinishedShard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """Where output files go and what they hold."""
+    """Where output files go and what they hold. `ticket`: of the folder's lease, if it has one."""
 
     url: str
     schema: pa.Schema
     modality: Modality
     id_field: str
     samples: int
+    ticket: Ticket | None = None
+
+    def check(self) -> None:
+        """Raise LeaseLost if another run has taken the folder over."""
+        if self.ticket is not None:
+            self.ticket.check()
 
 
 class ShardWriter:
@@ -45,7 +52,11 @@ class ShardWriter:
         self._layout, self._codec = layout, codec
 
     def write(self, shard: FinishedShard) -> Entry:
-        """Write a shard's files, that of the rows last; returns what will commit them."""
+        """Write a shard's files, that of the rows last; returns what will commit them.
+
+        Raises:
+            LeaseLost: another run has taken the folder over; nothing more is written.
+        """
         layout, modality = self._layout, self._layout.modality
         rows = repeated(shard.rows, layout.samples)
         contents = modality.contents(rows, shard.results, self._codec, samples=layout.samples)
@@ -59,7 +70,9 @@ class ShardWriter:
             samples=layout.samples,
         )
         data = parquet_bytes(table)
+        layout.check()
         publish_all(layout.url, contents.files)
+        layout.check()
         storage.publish(storage.join(layout.url, part_name(shard.index)), data)
         return _entry(shard, len(data), contents.files)
 
@@ -123,5 +136,6 @@ def _entry(shard: FinishedShard, size_bytes: int, files: Mapping[str, bytes]) ->
         prompt_tokens=sum(lengths),
         tokens=sum(len(result.tokens) for result in good),
         exactness=weakest([result.exactness for result in good]),
+        rows_retryable=sum(result.retryable for result in shard.results),
         files={name: len(data) for name, data in files.items()},
     )

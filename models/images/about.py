@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.checkpoint import read_configs
-from models.config import Json
+from models.config import Json, read_configs
 from models.errors import UnsupportedCheckpoint
 from models.images.grid import GridConfig, GridTokenizer
 from models.images.load import FOLDER

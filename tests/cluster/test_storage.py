@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster import storage
+from cluster import disk, storage
 from cluster.errors import StorageError
 
 
@@ -84,7 +84,7 @@ def test_a_folder_in_the_way_is_named(tmp_path: Path) -> None:
 
 
 def test_killed_writers_leave_nothing_behind(tmp_path: Path) -> None:
-    (tmp_path / f".part.parquet.0123{storage.TEMPORARY}").write_bytes(b"half")
+    (tmp_path / f".part.parquet.0123{disk.TEMPORARY}").write_bytes(b"half")
     storage.publish(str(tmp_path / "part.parquet"), b"whole")
     storage.remove_leftovers(str(tmp_path))
     assert os.listdir(tmp_path) == ["part.parquet"]  # noqa: PTH208

@@ -10,11 +10,12 @@ from tokenizers import models as token_models
 
 from models.controller import Controller
 from models.draft import NOTHING, Shape
-from models.engine import EngineConfig, build_loop, same_vocabulary
+from models.engine import EngineConfig, build_loop
 from models.errors import InvalidOption, UnsupportedCheckpoint
 from models.load import load_target
 from models.request import Request, Sampling
 from models.sizing import FixedSize
+from models.vocabulary import same_vocabulary
 from tests.models import checkpoints
 
 REFUSED = {

@@ -10,6 +10,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from cluster import storage
 from models.request import Request, Result
 from pipelines.config import GenerateConfig
 from pipelines.drive import Drive, Pool
-from pipelines.manifest import Manifest
+from pipelines.manifest import Manifest, claimed
 from pipelines.modality import Codec
 from pipelines.options import from_mapping
 from pipelines.prefetch import Prefetch
@@ -98,10 +99,11 @@ def _error(request: Request, told: str) -> Result:
 
 
 def make_config(folder: Path, **values: Any) -> GenerateConfig:
-    """A configuration with a checkpoint folder that has nothing but a name."""
+    """A configuration with a checkpoint folder whose files say nothing."""
     target = folder / "target"
     target.mkdir(exist_ok=True)
-    (target / "config.json").write_text("{}")
+    for name in ("config.json", "tokenizer.json"):
+        (target / name).write_text("{}")
     given = {"target": str(target), "max_tokens": 8, "seed": 5, "progress": False, **values}
     return from_mapping(GenerateConfig, given)
 
@@ -121,12 +123,14 @@ def run_job(
     config: GenerateConfig, *, pool: Pool | None = None, codec: Codec | None = None
 ) -> Manifest:
     """Run or resume a job to its end."""
-    job, codec = prepare(config), codec or ByteTokenizer()
-    writer = LocalWriter(ShardWriter(job.layout, codec))
-    if job.todo:
-        with Prefetch(tables(job, codec)) as source:
-            Drive(job.job, pool or InProcessPool(), writer, job.manifest).run(source)
-    return job.manifest
+    with ExitStack() as held:
+        job = prepare(config, claim=lambda url: held.enter_context(claimed(url)))
+        codec = codec or ByteTokenizer()
+        writer = LocalWriter(ShardWriter(job.layout, codec))
+        if job.todo:
+            with Prefetch(tables(job, codec)) as source:
+                Drive(job.job, pool or InProcessPool(), writer, job.manifest).run(source)
+        return job.manifest
 
 
 def output_rows(url: str) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from cluster import storage
+from cluster import disk
 from pipelines.config import GenerateConfig
 from tests.pipelines.inprocess import InProcessPool, run_job
 
@@ -20,17 +20,17 @@ def run(config: GenerateConfig, kill_at: int, luck: int) -> None:
         if next(moments) == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    write_temporary = storage._write_temporary
+    write_temporary = disk._write_temporary
 
-    def half_first(url: str, data: bytes) -> Path:
-        half = Path(url).with_name(f".{Path(url).name}.half{storage.TEMPORARY}")
+    def half_first(path: Path, data: bytes) -> Path:
+        half = path.with_name(f".{path.name}.half{disk.TEMPORARY}")
         half.parent.mkdir(parents=True, exist_ok=True)
         half.write_bytes(data[: len(data) // 2])
         moment()
         half.unlink()
-        return write_temporary(url, data)
+        return write_temporary(path, data)
 
-    storage._write_temporary = half_first
+    disk._write_temporary = half_first
     for owner, name in [(Path, "replace"), (os, "link"), (Path, "unlink")]:
         setattr(owner, name, _watched(getattr(owner, name), moment))
     run_job(config, pool=InProcessPool(luck=luck))

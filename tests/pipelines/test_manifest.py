@@ -46,7 +46,7 @@ def test_what_decides_no_token_may_change(config: GenerateConfig) -> None:
 
 
 def test_with_rejection_the_drafter_decides(config: GenerateConfig) -> None:
-    prepare(replace(config, verify="rejection"))
+    run_job(replace(config, verify="rejection"))
     with pytest.raises(OutputRefused, match="drafter was 'none', is 'lookup'"):
         prepare(replace(config, verify="rejection", drafter="lookup"))
 

@@ -86,9 +86,9 @@ def test_columns_in_their_order() -> None:
     prompt = pa.schema([("prompt", pa.string())])
     schema = output_schema(prompt, CONTENT, id_field="id", samples=2, logprobs=True)
     names = "id prompt completion tokens finish_reason logprobs seed sample accepted_length"
-    assert schema.names == [*names.split(), "exactness", "error"]
+    assert schema.names == [*names.split(), "exactness", "error", "retryable"]
     plain = output_schema(prompt, CONTENT, id_field="prompt", samples=1, logprobs=False)
-    names = "prompt completion tokens finish_reason seed accepted_length exactness error"
+    names = "prompt completion tokens finish_reason seed accepted_length exactness error retryable"
     assert plain.names == names.split()
     logprob = TokenLogprob(token=97, logprob=-0.5, top=((97, -0.5), (98, -1.5)))
     results = [result("a", id=str(i), logprobs=(logprob,)) for i in range(4)]

@@ -1,0 +1,108 @@
+"""Files of this machine: written in one instant, safe on the disk before they get their name."""
+
+import fcntl
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+TEMPORARY = ".tmp"
+LOCK_S = 10.0  # how long to wait for another process that changes a file right now
+
+
+def publish(path: Path, data: bytes) -> None:
+    """Write a file, replacing what was there."""
+    temporary = _write_temporary(path, data)
+    temporary.replace(path)
+    _sync_folder(path.parent)
+
+
+def create(path: Path, data: bytes) -> None:
+    """Write a file; raises FileExistsError if there is one.
+
+    A hard link is the one local operation that is atomic and fails where a file exists.
+    """
+    temporary = _write_temporary(path, data)
+    try:
+        os.link(temporary, path)
+    finally:
+        temporary.unlink()
+    _sync_folder(path.parent)
+
+
+def swap(path: Path, old: bytes | None, new: bytes | None) -> bool:
+    """Give a file the content `new` (None: delete it) if it has the content `old` (None: no file).
+
+    False if it has another content by now. All callers exclude each other by a lock of the folder.
+    """
+    with _locked(path.parent):
+        found = path.read_bytes() if path.exists() else None
+        if found != old:
+            return False
+        if new is None:
+            path.unlink(missing_ok=True)
+        else:
+            publish(path, new)
+        return True
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files that killed writers left behind."""
+    for path in folder.glob(f".*{TEMPORARY}"):
+        path.unlink(missing_ok=True)
+
+
+def _write_temporary(path: Path, data: bytes) -> Path:
+    _make_folder(path.parent)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{TEMPORARY}")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    return temporary
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it; their names survive a power failure, too."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk; some file systems cannot say so."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, which ends with the process; network disks may know no locks."""
+    _make_folder(folder)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(descriptor)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> None:
+    until = time.monotonic() + LOCK_S
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.01)
+        except OSError:
+            return None

@@ -1,0 +1,158 @@
+"""Objects on S3: whole, in parts, and written only on a condition.
+
+Endpoint and credentials come from the environment (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID,
+AWS_PROFILE, ...). Every call may be repeated: where an answer was lost, the repetition finds what
+the first call wrote.
+"""
+
+import io
+import os
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, BinaryIO, cast
+
+from cluster.patience import http_status, patiently
+
+BUFFER_BYTES = 4 << 20  # read at once
+NOT_SO = 412  # HTTP: the condition of a write does not hold
+
+
+def client() -> Any:
+    """The S3 client for the endpoint that the environment names now."""
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    return _client(endpoint, os.getpid())
+
+
+@cache
+def _client(endpoint: str | None, process: int) -> Any:
+    import s3fs
+
+    once = {"retries": {"total_max_attempts": 1}}  # cluster/patience.py tries again
+    return s3fs.S3FileSystem(endpoint_url=endpoint, use_listings_cache=False, config_kwargs=once)
+
+
+def size(url: str) -> int | None:
+    """Bytes of an object; None if there is none."""
+    found = _info(url)
+    return None if found is None else int(found["size"])
+
+
+def etag(url: str) -> str | None:
+    """What S3 calls the version of an object's content."""
+    found = _info(url)
+    return None if found is None else str(found["ETag"])
+
+
+def read(url: str) -> bytes:
+    """A whole object."""
+    return bytes(_ask("read", url, lambda: client().cat_file(url)))
+
+
+def open_input(url: str) -> BinaryIO:
+    """An object to read and seek in."""
+    found = size(url)
+    if found is None:
+        raise FileNotFoundError(url)
+    return cast(BinaryIO, io.BufferedReader(_Reader(url, found), BUFFER_BYTES))
+
+
+def publish(url: str, data: bytes) -> None:
+    """Write an object."""
+    _ask("write", url, lambda: client().pipe_file(url, data))
+
+
+def create(url: str, data: bytes) -> None:
+    """Write an object; raises FileExistsError if there is another one."""
+    if not _put_if(url, data, IfNoneMatch="*"):
+        raise FileExistsError(url)
+
+
+def swap(url: str, old: bytes | None, new: bytes | None) -> bool:
+    """See cluster/disk.py."""
+    version = etag(url)
+    found = None if version is None else read(url)
+    if found == new:
+        return True  # an earlier call did it
+    if found != old:
+        return False
+    if new is None:
+        remove(url)
+        return True
+    return _put_if(url, new, **({"IfNoneMatch": "*"} if old is None else {"IfMatch": version}))
+
+
+def remove(url: str) -> None:
+    """Delete an object; it may be gone already."""
+    if size(url) is not None:
+        _ask("remove", url, lambda: client().rm_file(url))
+
+
+def files(url: str) -> Iterator[tuple[str, str, int]]:
+    """(URL, name within the folder, bytes) of the objects in a folder."""
+    prefix = url.removeprefix("s3://") + "/"
+    found = _ask("list", url, lambda: client().find(prefix, detail=True))
+    for path, info in found.items():
+        if path.startswith(prefix) and not path.endswith("/"):
+            yield "s3://" + path, path.removeprefix(prefix), int(info["size"])
+
+
+def _put_if(url: str, data: bytes, **condition: object) -> bool:
+    """Write an object on a condition; whether it then has the content."""
+    bucket, key, _ = client().split_path(url)
+    put = dict(Bucket=bucket, Key=key, Body=data, **condition)
+    try:
+        _ask("write", url, lambda: client().call_s3("put_object", **put))
+    except OSError as error:
+        if http_status(error) != NOT_SO:
+            raise
+        return _info(url) is not None and read(url) == data
+    return True
+
+
+def _info(url: str) -> Any:
+    """What S3 says of an object; None if there is none."""
+
+    def look() -> Any:
+        try:
+            found = client().info(url)
+        except FileNotFoundError:
+            return None
+        return found if found["type"] == "file" else None
+
+    return _ask("look at", url, look)
+
+
+def _ask(action: str, url: str, call: Any) -> Any:
+    return patiently(call, f"{action} {url}")
+
+
+class _Reader(io.RawIOBase):
+    """An object's bytes by ranges."""
+
+    def __init__(self, url: str, size_bytes: int) -> None:
+        super().__init__()
+        self._url, self._size, self._at = url, size_bytes, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        end = min(self._at + len(buffer), self._size)
+        if end <= self._at:
+            return 0
+        start = self._at
+        data = _ask("read", self._url, lambda: client().cat_file(self._url, start=start, end=end))
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
