@@ -37,10 +37,12 @@ def size(url: str) -> int | None:
     return None if found is None else int(found["size"])
 
 
-def etag(url: str) -> str | None:
-    """What S3 calls the version of an object's content."""
+def version(url: str) -> tuple[str, int]:
+    """(ETag, bytes) of an object; raises FileNotFoundError if there is none."""
     found = _info(url)
-    return None if found is None else str(found["ETag"])
+    if found is None:
+        raise FileNotFoundError(url)
+    return str(found["ETag"]), int(found["size"])
 
 
 def read(url: str) -> bytes:
@@ -69,8 +71,8 @@ def create(url: str, data: bytes) -> None:
 
 def swap(url: str, old: bytes | None, new: bytes | None) -> bool:
     """See cluster/disk.py."""
-    version = etag(url)
-    found = None if version is None else read(url)
+    before = _info(url)
+    found = None if before is None else read(url)
     if found == new:
         return True  # an earlier call did it
     if found != old:
@@ -78,7 +80,7 @@ def swap(url: str, old: bytes | None, new: bytes | None) -> bool:
     if new is None:
         remove(url)
         return True
-    return _put_if(url, new, **({"IfNoneMatch": "*"} if old is None else {"IfMatch": version}))
+    return _put_if(url, new, **({"IfMatch": before["ETag"]} if before else {"IfNoneMatch": "*"}))
 
 
 def remove(url: str) -> None:

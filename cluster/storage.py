@@ -27,6 +27,15 @@ class FileInfo:
     size_bytes: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """Differs whenever a file's content does. `changed`: at this time by the file's clock."""
+
+    name: str
+    size_bytes: int
+    changed: float
+
+
 def normalize(url: str) -> str:
     """The one spelling of a URL: an absolute local path, or s3://bucket/key, no final slash."""
     scheme, separator, rest = url.partition("://")
@@ -57,6 +66,19 @@ def file_size(url: str) -> int | None:
         if is_local(url):
             return Path(url).stat().st_size if Path(url).is_file() else None
         return s3.size(url)
+
+
+def version(url: str) -> Version:
+    """Of a file as it is now, without reading it."""
+    with _explained("look at", url):
+        if not is_local(url):
+            name, size_bytes = s3.version(url)
+            return Version(name=name, size_bytes=size_bytes, changed=0.0)
+        found = Path(url).stat()
+        times = f"{found.st_mtime_ns} {found.st_ctime_ns}"
+        name = f"{found.st_size} {times} {found.st_ino} {found.st_dev}"
+        changed = max(found.st_mtime, found.st_ctime)
+        return Version(name=name, size_bytes=found.st_size, changed=changed)
 
 
 def is_folder(url: str) -> bool:

@@ -51,13 +51,13 @@ def arithmetic(config: GenerateConfig) -> dict[str, Any]:
 
 def checkpoint_digest(folder: str, *, role: str = "target") -> str:
     """Tells checkpoints apart by their files' names and whole contents."""
-    root = Path(folder)
+    root = Path(folder).absolute()
     names = ("*", f"{TOKENIZER}/*")  # an image's pixels are its tokenizer's
     files = sorted(path for name in names for path in root.glob(name) if _belongs(path))
     if root / "config.json" not in files:
         raise UnsupportedCheckpoint(f"{role} {folder!r} is no checkpoint: it has no config.json")
     whole = hashlib.blake2b(digest_size=16)
-    for path, digest in zip(files, digests(files), strict=True):
+    for path, digest in zip(files, digests(map(str, files)), strict=True):
         whole.update(f"{path.relative_to(root).as_posix()}\0{digest}\0".encode())
     return whole.hexdigest()
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from models.request import Result, TokenLogprob
 from pipelines.errors import InvalidInput
@@ -82,7 +83,10 @@ def repeated(rows: pa.Table, samples: int) -> pa.Table:
 
 def _column(field: pa.Field, rows: pa.Table, own: dict[str, list[Any]], id_field: str) -> Any:
     if field.name in rows.column_names:
-        return rows.column(field.name)
+        column = rows.column(field.name)
+        if field.name != id_field or not pa.types.is_string(field.type):
+            return column
+        return pc.coalesce(column, rows.column(ID))
     if field.name in own:
         return pa.array(own[field.name], field.type)
     assert field.name == id_field

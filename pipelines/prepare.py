@@ -103,8 +103,9 @@ def prepare(config: GenerateConfig, *, claim: Callable[[str], Ticket] | None = N
 
 
 def _plan(config: GenerateConfig, source: str) -> Plan:
-    surveys = [survey(file, prompt_field=config.prompt_field) for file in find_inputs(source)]
-    plan = make_plan(surveys, shard_rows=config.shard_rows)
+    fields = {"prompt_field": config.prompt_field, "id_field": config.id_field}
+    surveys = [survey(file, **fields) for file in find_inputs(source)]
+    plan = make_plan(surveys, shard_rows=config.shard_rows, id_field=config.id_field)
     if not plan.num_rows:
         raise InvalidInput(f"input {config.input!r} has no rows")
     _require_column("prompt_field", config.prompt_field, plan.schema.names)

@@ -34,8 +34,9 @@ def read_prompts(
     Raises:
         InvalidInput: none of those rows can be run; the first one's reason is told.
     """
-    surveys = [survey(file, prompt_field=prompt_field) for file in find_inputs(url)]
-    plan = make_plan(surveys, shard_rows=count)
+    files = find_inputs(url)
+    surveys = [survey(file, prompt_field=prompt_field, id_field=id_field) for file in files]
+    plan = make_plan(surveys, shard_rows=count, id_field=id_field)
     if not plan.shards:
         raise InvalidInput(f"input {storage.normalize(url)!r} has no rows")
     rows = read_shard(plan.shards[0], plan.schema, prompt_field=prompt_field, id_field=id_field)

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster import storage
+from cluster.errors import StorageError
 from pipelines import lines
 from pipelines.columns import fit
 from pipelines.errors import InvalidInput
@@ -59,8 +60,6 @@ def _join(parts: list[Rows]) -> Rows:
 
 
 def _read(piece: Piece, schema: pa.Schema, prompt_field: str, id_field: str) -> Rows:
-    if piece.broken is not None:
-        return _unreadable(piece, schema, piece.broken)
     if piece.file.kind == "parquet":
         return _read_parquet(piece, schema, prompt_field, id_field)
     return _read_lines(piece, schema, prompt_field, id_field)
@@ -107,6 +106,8 @@ def _parse(piece: Piece, content: bytes, field: str) -> tuple[dict[str, Any], st
 def _read_parquet(piece: Piece, schema: pa.Schema, prompt_field: str, id_field: str) -> Rows:
     try:
         overlaps = list(_overlaps(piece))
+    except StorageError:
+        raise
     except (pa.ArrowException, OSError) as error:
         return _unreadable(piece, schema, _reason(piece, error))
     return _join(
@@ -120,6 +121,8 @@ def _read_group(
     piece = replace(piece, first=overlap.first, num_rows=overlap.num_rows)
     try:
         table = _row_group(piece.file.url, piece.file.size_bytes, overlap.group)
+    except StorageError:
+        raise
     except (pa.ArrowException, OSError) as error:
         return _unreadable(piece, schema, _reason(piece, error))
     table = table.slice(overlap.first - overlap.start, overlap.num_rows)
@@ -178,7 +181,7 @@ def _unreadable(piece: Piece, schema: pa.Schema, problem: str) -> Rows:
     nothing: list[object] = [None] * piece.num_rows
     return Rows(
         columns=pa.table([pa.nulls(piece.num_rows, f.type) for f in schema], schema=schema),
-        places=[piece.file.name] if piece.broken else _numbered(piece),
+        places=_numbered(piece),
         problems=[problem] * piece.num_rows,
         prompts=nothing,
         ids=nothing,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from pipelines.columns import Shape, arrow_type, merge_fields
+from pipelines.columns import Shape, arrow_type, merge, merge_fields
 from pipelines.errors import InvalidInput
 from pipelines.inputs import InputFile
 from pipelines.lines import STRIDE
@@ -25,7 +25,6 @@ class Piece:
     offset: int = 0
     line: int = 1
     skip: int = 0
-    broken: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +54,7 @@ class Plan:
         return sum(shard.num_rows for shard in self.shards)
 
 
-def make_plan(surveys: Sequence[Survey], *, shard_rows: int) -> Plan:
+def make_plan(surveys: Sequence[Survey], *, shard_rows: int, id_field: str = "id") -> Plan:
     """Cut the files, in order, into shards of `shard_rows` rows; the last may be shorter."""
     shards: list[Shard] = []
     pieces: list[Piece] = []
@@ -68,16 +67,21 @@ def make_plan(surveys: Sequence[Survey], *, shard_rows: int) -> Plan:
             pieces, room = [], shard_rows
     if pieces:
         shards.append(Shard(index=len(shards), pieces=tuple(pieces)))
-    return Plan(surveys=tuple(surveys), schema=unify(surveys), shards=tuple(shards))
+    return Plan(surveys=tuple(surveys), schema=unify(surveys, id_field), shards=tuple(shards))
 
 
-def unify(surveys: Sequence[Survey]) -> pa.Schema:
-    """One schema that holds every file's columns, in the order of their first appearance."""
+def unify(surveys: Sequence[Survey], id_field: str) -> pa.Schema:
+    """One schema that holds every file's columns, in the order of their first appearance.
+
+    Ids are texts where some row has none of its own: it gets its place as one.
+    """
     shapes: dict[str, Shape] = {}
     for found in surveys:
         merged = merge_fields(shapes, found.shapes)
         assert isinstance(merged, dict)  # no limit was given
         shapes = merged
+    if id_field in shapes and _gets_ids(surveys, id_field):
+        shapes[id_field] = merge(shapes[id_field], "string")
     of_lines = pa.schema([(name, arrow_type(shape)) for name, shape in shapes.items()])
     schema = pa.schema([])
     for name, other in [*_parquet_schemas(surveys), ("the JSON Lines and text files", of_lines)]:
@@ -89,6 +93,13 @@ def unify(surveys: Sequence[Survey]) -> pa.Schema:
                 f"the columns of {name} do not fit those before: {reason}"
             ) from error
     return schema
+
+
+def _gets_ids(surveys: Sequence[Survey], id_field: str) -> bool:
+    """Whether rows of lines get texts as ids; Parquet columns of another type stay what they are."""
+    schemas = [schema for _, schema in _parquet_schemas(surveys) if id_field in schema.names]
+    of_text = all(pa.types.is_string(schema.field(id_field).type) for schema in schemas)
+    return of_text and any(found.without_id for found in surveys)
 
 
 def _parquet_schemas(surveys: Sequence[Survey]) -> Iterator[tuple[str, pa.Schema]]:
@@ -117,7 +128,7 @@ def _cut(surveys: Sequence[Survey], shard_rows: int) -> Iterator[Piece]:
 
 def _piece(found: Survey, first: int, num_rows: int) -> Piece:
     if not found.marks:
-        return Piece(file=found.file, first=first, num_rows=num_rows, broken=found.broken)
+        return Piece(file=found.file, first=first, num_rows=num_rows)
     offset, line = found.marks[first // STRIDE]
     return Piece(
         file=found.file,

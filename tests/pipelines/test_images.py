@@ -1,6 +1,7 @@
 """Image jobs in one process: rows, files, refusals, error rows, resuming; a real tiny target."""
 
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,12 @@ def test_what_is_lost_is_made_again_alike(
 
 
 def everything(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    """Every file's bytes, but for the seconds that entries count."""
+    found = [path for path in folder.rglob("*") if path.is_file()]
+    return {
+        str(path.relative_to(folder)): re.sub(rb'"seconds": [0-9.e-]+', b"", path.read_bytes())
+        for path in found
+    }
 
 
 def test_starting_over_removes_the_pictures(raster: str, labels: str, tmp_path: Path) -> None:

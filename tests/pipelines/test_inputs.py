@@ -117,21 +117,23 @@ def test_ids_do_not_depend_on_where_the_folder_lies(tmp_path: Path) -> None:
     assert ids[0] == ids[1] == ["x.parquet:1", "x.parquet:2", "x.parquet:3"]
 
 
-def test_a_corrupt_file_is_one_error_row(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [0, 4, 11, 500, 6000])
+def test_a_parquet_file_that_cannot_be_read_is_refused(tmp_path: Path, size: int) -> None:
     write_parquet(tmp_path / "in" / "a.parquet", 3)
-    (tmp_path / "in" / "b.parquet").write_bytes(b"this is no parquet file at all")
-    write_parquet(tmp_path / "in" / "c.parquet", 2)
-    rows = rows_of(tmp_path / "in", shard_rows=2)
-    assert [row[PROMPT] for row in rows] == ["p0", "p1", "p2", None, "p0", "p1"]
-    assert rows[3][ID] == "b.parquet"
-    assert rows[3][PROBLEM].startswith("b.parquet: not a readable Parquet file: ")
+    path = write_parquet(tmp_path / "in" / "b.parquet", 1000)
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(InvalidInput, match=r"in/b\.parquet' is no readable Parquet file: \w+"):
+        plan_of(tmp_path / "in")
 
 
-def test_a_truncated_file_is_one_error_row(tmp_path: Path) -> None:
-    path = write_parquet(tmp_path / "a.parquet", 1000)
-    path.write_bytes(path.read_bytes()[:500])
-    (row,) = rows_of(path)
-    assert "not a readable Parquet file" in row[PROBLEM]
+def test_rows_without_an_id_get_their_place(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"id": 1, "prompt": "x"}\n{broken\n{"prompt": "y"}\n')
+    plan = plan_of(path)
+    assert plan.schema.field("id").type == pa.string()
+    assert [row["id"] for row in rows_of(path)] == ["1", None, None]
+    path.write_text('{"id": 1, "prompt": "x"}\n')
+    assert plan_of(path).schema.field("id").type == pa.int64()
 
 
 def test_a_corrupt_row_group_costs_its_own_rows(tmp_path: Path) -> None:
