@@ -105,7 +105,7 @@ def _put_if(url: str, data: bytes, **condition: object) -> bool:
     try:
         _ask("write", url, lambda: client().call_s3("put_object", **put))
     except OSError as error:
-        if http_status(error) != NOT_SO:
+        if not isinstance(error, FileExistsError) and http_status(error) != NOT_SO:
             raise
         return _info(url) is not None and read(url) == data
     return True

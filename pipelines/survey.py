@@ -57,7 +57,7 @@ def _survey_parquet(file: InputFile) -> Survey:
         raise
     except (pa.ArrowException, OSError) as error:
         raise InvalidInput(
-            f"input file {file.url!r} is no readable Parquet file: {_one_line(error)}. "
+            f"input file {file.url!r} is no readable Parquet file: {_one_line(error).rstrip('.')}. "
             "Mend it, or take it out of the input"
         ) from error
     return Survey(file=file, num_rows=num_rows, digest=digest_of(file.url), schema=schema)
