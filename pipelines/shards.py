@@ -96,7 +96,7 @@ def unify(surveys: Sequence[Survey], id_field: str) -> pa.Schema:
 
 
 def _gets_ids(surveys: Sequence[Survey], id_field: str) -> bool:
-    """Whether rows of lines get texts as ids; Parquet columns of another type stay what they are."""
+    """Whether rows of lines get texts as ids. Parquet columns of another type stay as they are."""
     schemas = [schema for _, schema in _parquet_schemas(surveys) if id_field in schema.names]
     of_text = all(pa.types.is_string(schema.field(id_field).type) for schema in schemas)
     return of_text and any(found.without_id for found in surveys)

@@ -56,8 +56,9 @@ def _survey_parquet(file: InputFile) -> Survey:
     except StorageError:
         raise
     except (pa.ArrowException, OSError) as error:
+        reason = _one_line(error).rstrip(".")
         raise InvalidInput(
-            f"input file {file.url!r} is no readable Parquet file: {_one_line(error).rstrip('.')}. "
+            f"input file {file.url!r} is no readable Parquet file: {reason}. "
             "Mend it, or take it out of the input"
         ) from error
     return Survey(file=file, num_rows=num_rows, digest=digest_of(file.url), schema=schema)

@@ -121,13 +121,13 @@ def test_a_write_whose_answer_was_lost_counts(
         return answer
 
     monkeypatch.setattr(client, "call_s3", lossy)
-    assert storage.create(f"{BUCKET}/entry", b"mine")
+    assert storage.create(f"{BUCKET}/lost", b"mine")
     assert lost
-    assert not storage.create(f"{BUCKET}/entry", b"theirs")
+    assert not storage.create(f"{BUCKET}/lost", b"theirs")
     lost.clear()
-    assert storage.swap(f"{BUCKET}/entry", b"mine", b"next")
+    assert storage.swap(f"{BUCKET}/lost", b"mine", b"next")
     assert lost
-    assert not storage.swap(f"{BUCKET}/entry", b"mine", b"more")
+    assert not storage.swap(f"{BUCKET}/lost", b"mine", b"more")
 
 
 def _answer(status: int, code: str) -> Exception:

@@ -152,7 +152,7 @@ def test_error_rows_and_the_python_names(make: Make, tmp_path: Path) -> None:
     assert rows[3]["error"] == "field 'prompt' is empty"
     assert rows[4]["error"].startswith("prompts.jsonl:5: not JSON")
     assert "256" in rows[5]["error"]
-    assert rows[5]["id"] == 5
+    assert [row["id"] for row in rows[3:]] == ["3", "prompts.jsonl:5", "5"]
 
 
 def test_a_finished_job_does_nothing_again(
@@ -162,7 +162,49 @@ def test_a_finished_job_does_nothing_again(
     began = time.monotonic()
     summary = generate(config)
     assert time.monotonic() - began < 2
-    assert (summary.rows, summary.rows_resumed, summary.seconds) == (23, 23, 0)
+    assert (summary.rows, summary.rows_resumed, summary.run_rows) == (23, 23, 0)
+    assert (summary.run_tokens, summary.run_seconds, summary.run_tokens_per_second) == (0, 0, 0)
+    of_this_run = [name for name in summary.as_dict() if name.startswith("run_")]
+    others = {"rows_resumed", "config", *of_this_run}
+    assert _without(summary.as_dict(), others) == _without(finished[1].as_dict(), others)
+    assert "nothing was left to do" in "\n".join(summary.lines())
+
+
+def _without(values: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in names}
+
+
+def test_a_resumed_run_tells_its_own_speed(make: Make) -> None:
+    config = make()
+    first = generate(config)
+    for name in ("_manifest/00001.json", "part-00003.parquet"):
+        (Path(config.output) / name).unlink()
+    summary = generate(config)
+    assert (summary.rows, summary.rows_resumed, summary.run_rows) == (23, 13, 10)
+    assert summary.tokens == first.tokens
+    rows = outcome(config.output)
+    assert summary.run_tokens == sum(len(row["tokens"]) for row in rows[5:10] + rows[15:20])
+    assert summary.run_tokens_per_second == summary.run_tokens / summary.run_seconds
+    assert summary.seconds > summary.run_seconds > 0
+    assert summary.runs == 2
+    assert summary.target_passes > first.target_passes
+
+
+def test_every_sample_is_that_of_a_request_of_its_own(make: Make) -> None:
+    config = make(n=3, temperature=0.9)
+    generate(config)
+    rows = outcome(config.output)
+    assert [(row["id"], row["sample"]) for row in rows] == [
+        (i, sample) for i in range(23) for sample in range(3)
+    ]
+    loop = build_loop(replace(config.engine(), batch_size=1))
+    for row in rows[::7]:  # some of each sample
+        seed = row_seed(config.seed, str(row["id"]), row["sample"])
+        prompt = tuple(alphabet_ids(row["prompt"]))
+        asked = Request(id="alone", prompt=prompt, sampling=config.sampling(), seed=seed)
+        (alone,) = loop.run([asked])
+        assert row["seed"] == seed
+        assert row["tokens"] == list(alone.tokens)
 
 
 def test_killed_actors_cost_time_only(make: Make, tmp_path: Path) -> None:
