@@ -11,7 +11,9 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from io import BufferedReader
 from pathlib import Path
+from typing import Any, cast
 
 from cluster import storage
 from cluster.errors import StorageError
@@ -37,7 +39,7 @@ def digest(url: str) -> str:
         if len(found) == HEX:
             return found
     with storage.open_input(url) as file:
-        made = hashlib.file_digest(file, _new).hexdigest()
+        made = hashlib.file_digest(cast(BufferedReader, file), _new).hexdigest()
     fresh = time.time() - version.changed < FRESH_S
     if version.size_bytes >= SMALL and not fresh and storage.version(url) == version:
         with suppress(StorageError):  # there is no place to remember it
@@ -45,7 +47,7 @@ def digest(url: str) -> str:
     return made
 
 
-def _new() -> "hashlib._Hash":
+def _new() -> Any:
     return hashlib.blake2b(digest_size=HEX // 2)
 
 

@@ -52,5 +52,9 @@ def write_history(url: str, history: History) -> None:
 
 def _figures(values: Mapping[str, Any]) -> Figures:
     known = {found.name for found in fields(Figures)}
-    shaped = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items() if n in known}
+    shaped: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in values.items()
+        if name in known
+    }
     return Figures(**shaped)
