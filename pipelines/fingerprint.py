@@ -11,6 +11,7 @@ from typing import Any
 
 from models.config import is_known, read_json
 from models.errors import UnsupportedCheckpoint
+from models.exactness import STEADY
 from models.images.load import FOLDER as TOKENIZER
 from pipelines.bounds import has_draft_model
 from pipelines.config import GenerateConfig
@@ -33,7 +34,7 @@ def fingerprint(config: GenerateConfig, plan: Plan) -> dict[str, Any]:
         "format": FORMAT,
         "noise": NOISE,
         "target": checkpoint_digest(config.target),
-        "arithmetic": arithmetic(config),
+        "versions": versions(config),
         "settings": deciding(config) | _of_guesses(config),
         "input": {
             found.file.name: f"{found.num_rows} rows, digest {found.digest}"
@@ -42,11 +43,14 @@ def fingerprint(config: GenerateConfig, plan: Plan) -> dict[str, Any]:
     }
 
 
-def arithmetic(config: GenerateConfig) -> dict[str, Any]:
-    """What decides how sums round, besides the options: one entry each."""
-    return {
-        **_versions(config.target),
-    }
+def versions(config: GenerateConfig) -> dict[str, str]:
+    """Of the libraries whose order of sums a token depends on; none where it is all ours."""
+    raw = read_json(Path(config.target) / "config.json")
+    ours = is_known(raw) or str(raw.get("model_type")).startswith(OURS)
+    if ours and config.arithmetic == STEADY:
+        return {}
+    names = ("torch",) if ours else ("torch", "transformers")
+    return {name: metadata.version(name) for name in names}
 
 
 def checkpoint_digest(folder: str, *, role: str = "target") -> str:
@@ -75,11 +79,3 @@ def _of_guesses(config: GenerateConfig) -> dict[str, Any]:
     if "drafter" in values and has_draft_model(config):
         values["drafter"] = f"a model, digest {checkpoint_digest(config.drafter, role='draft')}"
     return values
-
-
-def _versions(checkpoint: str) -> dict[str, str]:
-    """Of the libraries that do the arithmetic of a model that is not ours to run."""
-    raw = read_json(Path(checkpoint) / "config.json")
-    if is_known(raw) or str(raw.get("model_type")).startswith(OURS):
-        return {}
-    return {name: metadata.version(name) for name in ("torch", "transformers")}
