@@ -44,8 +44,9 @@ def patiently(call: Callable[[], T], doing: str) -> T:
             left = PATIENCE_S - (time.monotonic() - began)
             if left <= 0:
                 raise
-            reason = " ".join(str(error).split()) or type(error).__name__
-            log.warning("cannot %s (%s): trying again for %.0f s", doing, reason, left)
+            if delay in (FIRST_DELAY_S, LONGEST_DELAY_S):  # at first, and then now and again
+                reason = " ".join(str(error).split()) or type(error).__name__
+                log.warning("cannot %s (%s): trying again for %.0f s", doing, reason, left)
         time.sleep(min(left, random.uniform(delay / 2, delay)))
         delay = min(2 * delay, LONGEST_DELAY_S)
 
