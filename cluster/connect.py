@@ -7,6 +7,7 @@ RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token.
 
 import logging
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from cluster import private
 from cluster.errors import CannotConnect
 
 OBJECT_STORE_BYTES = 500 * 2**20
@@ -33,10 +35,47 @@ def connected(address: str | None = None, *, min_cpus: int = 1) -> Iterator[None
     if ray.is_initialized():
         yield
         return
-    _connect(address, max(min_cpus, os.cpu_count() or 1))
+    connection = Connection(address, max(min_cpus, os.cpu_count() or 1))
     try:
+        connection.wait()
         yield
     finally:
+        connection.close()
+
+
+class Connection:
+    """Connects in a thread, which lives until the connection is closed.
+
+    The kernel ends a private cluster when that thread ends. And the main thread, which waits, can
+    be interrupted; within `ray.init` an interrupt would leave half a cluster behind.
+    """
+
+    def __init__(self, address: str | None, num_cpus: int) -> None:
+        self._address, self._num_cpus = address, num_cpus
+        self._connected, self._closing = threading.Event(), threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True, name="ray connection")
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Until the connection stands. Raises CannotConnect."""
+        self._connected.wait()
+        if self._error is not None:
+            raise self._error
+
+    def close(self) -> None:
+        """Disconnect, and end a private cluster; one that is still starting ends when it has."""
+        self._closing.set()
+        if self._connected.is_set():
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            _connect(self._address, self._num_cpus)
+        except BaseException as error:  # it belongs to whoever waits
+            self._error = error
+        self._connected.set()
+        self._closing.wait()
         ray.shutdown()
 
 
@@ -49,11 +88,10 @@ def beside_driver() -> NodeAffinitySchedulingStrategy:
 def _connect(address: str | None, num_cpus: int) -> None:
     # Ray would set CUDA_VISIBLE_DEVICES="" in actors without GPUs; this is its future default.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    logging.getLogger("ray").setLevel(logging.ERROR)
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address is None:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        options |= {"num_cpus": num_cpus, "include_dashboard": False}
-        options["object_store_memory"] = OBJECT_STORE_BYTES
+        options |= {"num_cpus": num_cpus, "object_store_memory": OBJECT_STORE_BYTES}
     _init(address, options)
     if address is None and not os.environ.get("RAY_AUTH_MODE"):
         ray.shutdown()
@@ -65,7 +103,10 @@ def _init(address: str | None, options: dict[str, Any]) -> None:
     left = 1 if address else STARTS
     while True:
         try:
-            ray.init(address=address or "local", **options)
+            if address:
+                ray.init(address=address, **options)
+            else:
+                private.init(**options)
             return
         except Exception as error:  # Ray raises plain ones, too
             ray.shutdown()

@@ -1,18 +1,22 @@
 """The `paceline` command: finds the subcommand, turns errors into one line and an exit code.
 
 0: done; a warning counts the rows that failed. 1: the job had to stop, or no row succeeded. 2: bad
-usage or bad input. 3: done, but rows failed for reasons that may pass.
+usage or bad input. 3: done, but rows failed for reasons that may pass. 130, 143: stopped by Ctrl-C
+or SIGTERM.
 """
 
 import argparse
 import difflib
 import importlib
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from cluster.errors import ClusterError, StorageError
+from cluster.processes import leave
 from models.errors import PacelineError
+from pipelines.interruption import Interrupted, obey_signals
 
 # Modules with `register(subparsers)`: each adds its subcommand and sets `run`, a function of the
 # parsed options that returns the exit code. They import what is heavy only when run.
@@ -33,17 +37,28 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line; returns the exit code."""
-    options = parse(sys.argv[1:] if arguments is None else arguments)
+    """Run a command line and return its exit code; without `arguments`, be the program."""
+    return _program() if arguments is None else _run(arguments)
+
+
+def _program() -> int:
+    """The process's own command line: obeys signals, and never starts Ray by accident."""
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
+    obey_signals()
+    try:
+        return _run(sys.argv[1:])
+    except Interrupted as interrupted:
+        leave(interrupted.code)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    options = parse(arguments)
     try:
         code: int = options.run(options)
         return code
     except (PacelineError, ClusterError) as error:
         print(f"paceline: {error}", file=sys.stderr)
         return 2 if isinstance(error, ValueError | StorageError) else 1
-    except KeyboardInterrupt:
-        print("paceline: interrupted; what is committed stays", file=sys.stderr)
-        return 130
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:

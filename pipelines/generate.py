@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 
 import pyarrow as pa
 import ray
@@ -30,6 +31,7 @@ from pipelines.drive import Drive
 from pipelines.errors import JobFailed
 from pipelines.fingerprint import NOISE
 from pipelines.history import read_history, write_history
+from pipelines.interruption import interrupted_with
 from pipelines.manifest import claimed
 from pipelines.modality import modality_of
 from pipelines.options import as_dict
@@ -82,8 +84,12 @@ def run(job: Prepared, *, began: float) -> Summary:
         done=sum(entry.rows for entry in job.earlier),
         shown=config.progress,
     )
-    with bar, _explained(job), connected(config.address, min_cpus=min_cpus):
-        bar.note("starting")
+    with (
+        bar,
+        interrupted_with(partial(_interrupted, job, bar)),
+        _explained(job),
+        connected(config.address, min_cpus=min_cpus),
+    ):
         with (
             Prefetch(_tables(job)) as tables,  # reads while the models load
             closing(RemoteWriter(job.layout, job.layout.modality.codec)) as writer,
@@ -163,6 +169,13 @@ def _explained(job: Prepared) -> Iterator[None]:
             f"the job stopped: {reason[0].rstrip('.')}. {done} of {whole} shards are committed; "
             "the same command goes on with the others"
         ) from error
+
+
+def _interrupted(job: Prepared, bar: Progress) -> str:
+    """What a user who stops a running job is told."""
+    bar.close()
+    done, whole = len(job.manifest.entries), len(job.plan.shards)
+    return f"interrupted: {done} of {whole} shards are committed; the same command goes on"
 
 
 def cause_of(error: BaseException) -> BaseException:

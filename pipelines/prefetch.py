@@ -3,9 +3,11 @@
 import queue
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Generic, Self, TypeVar
 
 T = TypeVar("T")
+LEAVE_S = 1.0  # that the iterator has to end
 
 
 class Prefetch(Generic[T]):
@@ -24,6 +26,7 @@ class Prefetch(Generic[T]):
 
     def __exit__(self, *error: object) -> None:
         self._stop.set()
+        self._thread.join(LEAVE_S)
 
     def get(self, *, timeout_s: float) -> T | None:
         """The next item; None if none is ready in time or none is left."""
@@ -47,6 +50,15 @@ class Prefetch(Generic[T]):
             self._put(None)
         except BaseException as error:  # it belongs to whoever asks for the next item
             self._put(error)
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        """End the iterator here and now: what it calls at its end may soon be gone."""
+        close = getattr(self._source, "close", None)
+        with suppress(Exception):
+            if close is not None:
+                close()
 
     def _put(self, item: T | BaseException | None) -> bool:
         while not self._stop.is_set():

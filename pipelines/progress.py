@@ -30,6 +30,10 @@ class Progress:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
         self._bar.close()
 
     def note(self, told: str) -> None:
