@@ -16,8 +16,8 @@ from pipelines.options import from_mapping
 
 if TYPE_CHECKING:
     from actors.pool import TargetPool as TargetPool
-    from models.engine import EngineConfig as EngineConfig
     from models.engine import build_loop as build_loop
+    from models.engine_config import EngineConfig as EngineConfig
     from pipelines.evaluation.report import Report
     from pipelines.summary import Summary
 
@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 _LATE = {
-    "EngineConfig": "models.engine",
+    "EngineConfig": "models.engine_config",
     "build_loop": "models.engine",
     "TargetPool": "actors.pool",
 }

@@ -15,7 +15,8 @@ from actors.mirrors import Mirrors
 from models.costs import SIZES, measure
 from models.draft import Draft
 from models.drafters import DraftContext, Drafter, JacobiDrafter, ModelDrafter
-from models.engine import EngineConfig, build_drafter
+from models.engine import build_drafter
+from models.engine_config import EngineConfig
 from models.noise import NoiseStore
 from models.processing import Processor
 from models.sequence import Sequence

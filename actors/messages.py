@@ -5,14 +5,18 @@ mass, summed over its nodes.
 """
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.batch import Ints
-from models.draft import Shape
 from models.figures import Figures
 from models.request import Request, Result, Sampling
+
+if TYPE_CHECKING:  # drivers, which read what targets hand over, do without torch
+    from models.draft import Shape
+
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +84,7 @@ class DraftAsk:
     client: str
     vocab_size: int
     growths: tuple[Growth, ...]
-    shape: Shape
+    shape: "Shape"
     sampled: bool  # the rule needs the distributions that the tokens were drawn from
     ended: tuple[str, ...] = ()  # requests to forget
 

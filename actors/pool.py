@@ -23,7 +23,7 @@ from actors.messages import DraftTeam, Taken
 from actors.role import Role
 from actors.target import TargetActor
 from actors.team import check_fit, describe, draft_pool, team_of
-from models.engine import EngineConfig
+from models.engine_config import EngineConfig
 from models.errors import UnsupportedCheckpoint
 from models.figures import Figures
 from models.request import Request, Result, require

@@ -8,19 +8,19 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from actors.desk import Desk
 from actors.errors import LoopFailed
-from actors.line import Send
 from actors.messages import DraftTeam, Ended, Submission, Taken
-from actors.remote_drafter import RemoteDrafter
-from models.engine import EngineConfig, build_loop
+from models.engine_config import EngineConfig
 from models.errors import UnsupportedCheckpoint
 from models.figures import Figures
-from models.loop import TokenLoop
+
+if TYPE_CHECKING:  # loaded where models are: a driver, which only names this class, needs no torch
+    from actors.desk import Desk
+    from actors.line import Send
+    from actors.remote_drafter import RemoteDrafter
+    from models.loop import TokenLoop
 
 PLENTY = 1.5  # requests for each row of the batch, those that run included
 
@@ -45,6 +45,8 @@ class TargetActor:
         Raises what loading raises: UnsupportedCheckpoint, InvalidOption, OSError.
         """
         if team is not None:
+            from actors.remote_drafter import RemoteDrafter
+
             self._drafter = RemoteDrafter(team, client=self.name)
         loaded: Future[TokenLoop] = Future()
         threading.Thread(target=self._run, args=(config, loaded), daemon=True).start()
@@ -53,6 +55,8 @@ class TargetActor:
 
     def describe(self) -> dict[str, object]:
         """The target and how it runs."""
+        import torch
+
         loop = self._ready()
         own = {"pid": os.getpid(), "threads": torch.get_num_threads()}
         return {**loop.describe(), "max_length": loop.max_length, **own}
@@ -106,6 +110,11 @@ class TargetActor:
         # its own, and where all of them outnumber the cores, they sleep between operations instead
         # of spinning: passes took 1.4 times as long.
         try:
+            import torch
+
+            from actors.desk import Desk
+            from models.engine import build_loop
+
             loop = build_loop(config, drafter=self._drafter)
         except BaseException as error:
             loaded.set_exception(error)
@@ -121,7 +130,7 @@ class TargetActor:
             # Whatever broke the loop, its state can no longer be trusted: the pool is told.
             self._fail(error)
 
-    def _obey(self, loop: TokenLoop, desk: Desk) -> None:
+    def _obey(self, loop: "TokenLoop", desk: "Desk") -> None:
         """Carry out what was asked; sleep while there is nothing to step."""
         while True:
             with self._changed:
@@ -152,7 +161,7 @@ class TargetActor:
 
     # --- calls --------------------------------------------------------------------------------
 
-    def _do(self, command: Callable[[Desk], None]) -> None:
+    def _do(self, command: Callable[["Desk"], None]) -> None:
         self._ready()
         with self._changed:
             self._check()
@@ -163,11 +172,11 @@ class TargetActor:
         if self._failure is not None:
             raise self._failure
 
-    def _ready(self) -> TokenLoop:
+    def _ready(self) -> "TokenLoop":
         assert self._loop is not None, "start() comes first"
         return self._loop
 
 
-def sender(handle: Any) -> Send:
+def sender(handle: Any) -> "Send":
     """How to ask a draft actor by its handle."""
     return lambda ask: handle.draft.remote(ask).future()

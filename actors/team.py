@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from actors.draft import DraftActor
 from actors.members import Pool
 from actors.messages import DraftTeam
 from actors.role import Role
 from models.decoders import RULE_OF
-from models.engine import EngineConfig
+from models.engine_config import EngineConfig
 from models.errors import UnsupportedCheckpoint
 from models.request import require
 
@@ -32,6 +31,8 @@ def draft_pool(
         max_size=actors,
         required=False,
     )
+    from actors.draft import DraftActor  # loads torch
+
     return Pool(role, DraftActor, lambda: (config, rows))
 
 

@@ -2,7 +2,7 @@
 
 import time
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
@@ -15,6 +15,7 @@ from models.target import Cache, Target
 
 SIZES = (1, 2, 4, 6, 8, 12, 16, 24, 32, 64, 128)  # kernels work on rows in groups: it is no line
 REPEATS = 9
+MEASURE_S = 0.3  # for a model's passes, before it runs: a job's first row waits for them
 REST_S = 3e-4  # of a round beside the passes, before any was seen
 # Of a draft's level beside its pass, in a chain and in a tree: where each pass is a call, and where
 # the whole draft is one.
@@ -147,7 +148,7 @@ def measure(model: Target, *, context: int = 64, largest: int = SIZES[-1]) -> Pa
     cache = model.new_cache(1, context + largest)
     model.score(cache, _chain(context))
     cache.commit(0, np.arange(context))
-    seconds = tuple(_median(partial(_pass, model, cache, n)) for n in sizes)
+    seconds = _medians([partial(_pass, model, cache, n) for n in sizes])
     return PassCost(
         sizes, seconds, LEVEL_AT_ONCE_S if getattr(model, "chooses", False) else LEVEL_S
     )
@@ -168,11 +169,18 @@ def _chain(nodes: int) -> Batch:
     )
 
 
-def _median(run: Callable[[], None]) -> float:
-    run()
-    times = []
-    for _ in range(REPEATS):
-        begin = time.perf_counter()
+def _medians(runs: Sequence[Callable[[], None]]) -> tuple[float, ...]:
+    """Seconds of each run, in turn and again: as often as MEASURE_S allows, up to REPEATS times."""
+    until = time.perf_counter() + MEASURE_S
+    times = [_seconds(runs)]  # the first turn warms up; it counts where there is time for no other
+    while time.perf_counter() < until and len(times) <= REPEATS:
+        times.append(_seconds(runs))
+    return tuple(np.median(times[1:] or times, axis=0).tolist())
+
+
+def _seconds(runs: Sequence[Callable[[], None]]) -> list[float]:
+    ends = [time.perf_counter()]
+    for run in runs:
         run()
-        times.append(time.perf_counter() - begin)
-    return float(np.median(times))
+        ends.append(time.perf_counter())
+    return np.diff(ends).tolist()

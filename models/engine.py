@@ -1,6 +1,5 @@
-"""From a typed configuration to a running token loop: the one place where the parts are chosen."""
+"""From an EngineConfig to a running token loop: the one place where the parts are chosen."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -10,113 +9,25 @@ from tokenizers import Tokenizer
 from models.config import is_known, parse_config, read_configs
 from models.controller import Controller
 from models.costs import PassCost, measure
-from models.decoders import (
-    DEFAULT_COUPLING,
-    DEFAULT_START,
-    RULE_OF,
-    WINDOW,
-    check_decoder,
-)
+from models.decoders import RULE_OF, WINDOW
 from models.draft import NOTHING, Shape
 from models.drafters import Drafter, LookupDrafter, ModelDrafter
 from models.drafters.jacobi import JacobiDrafter
 from models.drafters.window import Start
+from models.engine_config import EngineConfig as EngineConfig
 from models.errors import InvalidOption, UnsupportedCheckpoint
-from models.exactness import ARITHMETICS, STEADY
 from models.feed import GroupTarget
 from models.groups import need_plain
 from models.guided import guide
 from models.load import load_target
 from models.loop import TokenLoop
-from models.request import VERIFY_RULES, require
 from models.sequence import Decode
 from models.sizing import FixedSize, Sizing
 from models.target import Target
 from models.vocabulary import same_vocabulary
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-CHAINS = ("none", "lookup", *RULE_OF)  # all other drafters are folders of models
 MAX_SCRATCH = 72  # nodes of one request's round, root included, that `auto` may use
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineConfig:
-    """One target, one drafter, and how they run together.
-
-    `drafter`: "none", "lookup", a checkpoint's folder, or a parallel decoder, "jacobi", "sjd" or
-    "mc-sjd". `draft_tokens`: tokens ahead, or "auto"; a parallel decoder's window.
-    `draft_width`: guesses for each of them, or "auto"; more than 1 only with a draft model and
-    `match`. `draft_nodes`: how many of such a tree's guesses are scored, the likeliest (None: all).
-    `max_length`: tokens a request may have, prompt and completion (None: the target's context);
-    with `batch_size` it fixes the cache's memory. `threads`: torch threads (None: as is).
-    `coupling`: of mc-sjd, "maximal" or "gumbel". `start`: a parallel decoder's first guess of a
-    position, "uniform", "left" or "above". `verify`: sjd and mc-sjd go with `rejection`.
-    `arithmetic`: "steady": a token has the same bits in every batch and draft, and on every x86 CPU
-    with AVX2; "fast": whatever is fastest on the device. Where sums may round differently, results
-    are labelled so.
-    `guidance`: classifier-free guidance's scale, for targets that read conditions; 1: off.
-    """
-
-    target: str
-    drafter: str = "none"
-    draft_tokens: str | int = "auto"
-    draft_width: str | int = "auto"
-    draft_nodes: int | None = None
-    verify: str = "match"
-    dtype: str = "float32"
-    device: str = "auto"
-    batch_size: int = 8
-    max_length: int | None = None
-    prefill_chunk: int = 256
-    threads: int | None = None
-    arithmetic: str = STEADY
-    guidance: float = 1.0
-    coupling: str = DEFAULT_COUPLING
-    start: str = DEFAULT_START
-
-    def __post_init__(self) -> None:
-        require(self.verify in VERIFY_RULES, "verify", self.verify, f"one of {VERIFY_RULES}")
-        require(self.dtype in DTYPES, "dtype", self.dtype, f"one of {tuple(DTYPES)}")
-        devices = ("auto", "cpu", "cuda")
-        require(self.device in devices, "device", self.device, f"one of {devices}")
-        known = f"one of {ARITHMETICS}"
-        require(self.arithmetic in ARITHMETICS, "arithmetic", self.arithmetic, known)
-        require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
-        require(0 <= self.guidance <= 100, "guidance", self.guidance, "0 to 100; 1 is off")
-        require(self.prefill_chunk >= 1, "prefill_chunk", self.prefill_chunk, "1 or more")
-        for name, most in (("draft_tokens", 64), ("draft_width", ModelDrafter.max_width)):
-            value = getattr(self, name)
-            ok = value == "auto" or (isinstance(value, int) and 1 <= value <= most)
-            require(ok, name, value, f'"auto" or 1 to {most}')
-        check_decoder(self.drafter, self.verify, self.coupling, self.start)
-        if self.draft_width not in ("auto", 1):
-            rule = "1 with this verify rule: trees need match"
-            require(self.rule == "match", "draft_width", self.draft_width, rule)
-            rule = "1 with this drafter: only a draft model grows trees"
-            require(self.drafter not in CHAINS, "draft_width", self.draft_width, rule)
-        if self.draft_nodes is not None:
-            self._check_nodes(self.draft_nodes)
-
-    def _check_nodes(self, nodes: int) -> None:
-        """Of trees of a fixed size only: others have no guesses to leave out."""
-        told = "only with numbers for draft_tokens and draft_width, a width above 1"
-        tokens, width = self.draft_tokens, self.draft_width
-        ok = isinstance(tokens, int) and isinstance(width, int) and width > 1
-        require(ok, "draft_nodes", nodes, told)
-        most = int(tokens) * int(width)
-        require(1 <= nodes <= most, "draft_nodes", nodes, f"1 to {most}, all guesses of the tree")
-
-    @property
-    def rule(self) -> str:
-        """The verify rule that is in force."""
-        return RULE_OF.get(self.drafter, self.verify)
-
-    @property
-    def max_width(self) -> int:
-        """The widest tree that the rule and the drafter allow."""
-        if self.rule != "match" or self.drafter in CHAINS:
-            return 1
-        return ModelDrafter.max_width if self.draft_width == "auto" else int(self.draft_width)
 
 
 def build_loop(

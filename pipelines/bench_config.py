@@ -9,7 +9,7 @@ from pipelines.options import check_types, option
 from pipelines.recipe import AUTO, NONE, Recipe, grid
 
 if TYPE_CHECKING:
-    from models.engine import EngineConfig
+    from models.engine_config import EngineConfig
 
 SAMPLING = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "ignore_eos")
 
@@ -91,7 +91,7 @@ class BenchConfig(Workload):
 
     def engine(self, recipe: Recipe, *, batch_size: int, max_length: int) -> "EngineConfig":
         """One recipe at one batch size."""
-        from models.engine import EngineConfig
+        from models.engine_config import EngineConfig
 
         return EngineConfig(
             target=self.target,

@@ -11,7 +11,7 @@ from models.request import VERIFY_RULES, Sampling, require
 from pipelines.options import check_types, option
 
 if TYPE_CHECKING:
-    from models.engine import EngineConfig
+    from models.engine_config import EngineConfig
 
 AUTO = "auto"
 SEQUENTIAL = "sequential"
@@ -222,7 +222,7 @@ class GenerateConfig:
 
     def engine(self) -> "EngineConfig":
         """What each target actor runs; folders of this machine by their full names."""
-        from models.engine import EngineConfig
+        from models.engine_config import EngineConfig
 
         values = _same_named(self, EngineConfig)
         values["target"] = _located(self.target)

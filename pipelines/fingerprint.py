@@ -12,7 +12,8 @@ from typing import Any
 from models.config import is_known, read_json
 from models.errors import UnsupportedCheckpoint
 from models.exactness import STEADY
-from models.images.load import FOLDER as TOKENIZER
+from models.images import OURS
+from models.images import TOKENIZER_FOLDER as TOKENIZER
 from pipelines.bounds import has_draft_model
 from pipelines.config import GenerateConfig
 from pipelines.digest import digests
@@ -24,7 +25,6 @@ NOISE = "gumbel-argmax"  # the map from noise to token: part of a seed's meaning
 # Who guesses, and how, where that changes the rows.
 OF_DRAFTERS = ("drafter", "draft_tokens", "draft_width", "draft_nodes")
 OF_DECODERS = ("decoder", "window", "coupling", "start")
-OURS = "paceline_"  # what the model_type of our own layouts begins with
 WEIGHTS_AND_WORDS = (".json", ".safetensors", ".model", ".txt", ".jinja")
 
 

@@ -5,13 +5,14 @@ files -> shards -> prompts -> token ids     Ray Data            pipelines/datase
       -> texts or images -> output files    a writer actor      pipelines/writer.py
       -> committed                          here                pipelines/manifest.py
 
+A small local job is read, encoded and written here: pipelines/in_driver.py.
 What differs between texts and images is in pipelines/modality.py.
 """
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from functools import partial
 
 import pyarrow as pa
@@ -24,9 +25,9 @@ from cluster.connect import connected
 from cluster.errors import LeaseLost, StorageError
 from cluster.placement import gpus_each
 from models.errors import PacelineError
+from pipelines import in_driver
 from pipelines.bounds import has_draft_model
 from pipelines.config import GenerateConfig
-from pipelines.dataset import PromptSource, stream
 from pipelines.drive import Drive
 from pipelines.errors import JobFailed
 from pipelines.fingerprint import NOISE
@@ -40,7 +41,9 @@ from pipelines.prepare import Prepared, prepare
 from pipelines.progress import Progress
 from pipelines.remote_writer import RemoteWriter
 from pipelines.summary import Summary, summarize
-from pipelines.writer import publish_all
+from pipelines.writer import Writer, publish_all
+
+Writing = AbstractContextManager[Writer]
 
 TOGETHER_S = 0.5  # that a result may wait for others: rows are only seen when a shard is done
 SPARE_CPUS = 2  # logical CPUs of a private cluster for reading, encoding and writing
@@ -84,23 +87,24 @@ def run(job: Prepared, *, began: float) -> Summary:
         done=sum(entry.rows for entry in job.earlier),
         shown=config.progress,
     )
+    tables, writer = _beside(job)
+    bar.note("starting Ray")
     with (
         bar,
         interrupted_with(partial(_interrupted, job, bar)),
         _explained(job),
         connected(config.address, min_cpus=min_cpus),
+        Prefetch(tables) as prompts,  # reads while the models load
+        writer() as shards,
+        bar.noted("loading the model"),
+        _pool(config) as pool,
     ):
-        with (
-            Prefetch(_tables(job)) as tables,  # reads while the models load
-            closing(RemoteWriter(job.layout, job.layout.modality.codec)) as writer,
-            _pool(config) as pool,
-        ):
-            bar.begin()
-            drive = Drive(job.job, pool, writer, job.manifest, on_results=bar.add)
-            drive.run(tables)
-            first = drive.began or time.monotonic()
-            _remember(job, pool, startup_seconds=first - began)
-            return _summary(job, startup_seconds=first - began)
+        bar.begin("first tokens" if prompts.ready else "reading prompts")
+        drive = Drive(job.job, pool, shards, job.manifest, on_results=bar.add)
+        drive.run(prompts)
+        first = drive.began or time.monotonic()
+        _remember(job, pool, startup_seconds=first - began)
+        return _summary(job, startup_seconds=first - began)
 
 
 def _remember(job: Prepared, pool: TargetPool, *, startup_seconds: float) -> None:
@@ -127,8 +131,19 @@ def _pool(config: GenerateConfig) -> TargetPool:
     )
 
 
+def _beside(job: Prepared) -> tuple[Iterator[pa.Table], Callable[[], Writing]]:
+    """What brings the rows of the shards to be run, encoded, and what makes their writer."""
+    make_codec = job.layout.modality.codec
+    if in_driver.is_small(job):
+        codec = make_codec()
+        return in_driver.tables(job, codec), partial(in_driver.writer, job, codec)
+    return _tables(job), lambda: closing(RemoteWriter(job.layout, make_codec))
+
+
 def _tables(job: Prepared) -> Iterator[pa.Table]:
-    """The rows of the shards to be run, encoded."""
+    """By Ray Data, which takes long to import."""
+    from pipelines.dataset import PromptSource, stream
+
     source = PromptSource(
         job.todo,
         job.plan.schema,
@@ -137,7 +152,7 @@ def _tables(job: Prepared) -> Iterator[pa.Table]:
         id_field=job.config.id_field,
         beside_driver=storage.is_local(storage.normalize(job.config.input)),
     )
-    return stream(source, job.layout.modality)
+    yield from stream(source, job.layout.modality)
 
 
 def _summary(job: Prepared, *, startup_seconds: float = 0.0) -> Summary:
@@ -174,7 +189,7 @@ def _explained(job: Prepared) -> Iterator[None]:
 def _interrupted(job: Prepared, bar: Progress) -> str:
     """What a user who stops a running job is told."""
     bar.close()
-    done, whole = len(job.manifest.entries), len(job.plan.shards)
+    done, whole = len(job.manifest.settled), len(job.plan.shards)
     return f"interrupted: {done} of {whole} shards are committed; the same command goes on"
 
 

@@ -6,10 +6,13 @@ chosen once, by the target's checkpoint, and travels to tasks and actors as a sm
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
 
+from models.config import read_configs
+from models.images import OURS
 from models.limits import Limits
 from models.request import Result
 from pipelines.config import GenerateConfig
@@ -85,14 +88,20 @@ def modality(checkpoint: str, *, files: bool = False) -> Modality:
     """Of a checkpoint; `files`: images are written as files.
 
     Imported here: with texts, no process that reads, encodes or writes has to load torch.
+
+    Raises:
+        UnsupportedCheckpoint: it has no config.json, or an image target has no tokenizer.
     """
+    raw, _ = read_configs(Path(checkpoint))
+    if not str(raw.get("model_type")).startswith(OURS):
+        from pipelines.texts import Texts
+
+        return Texts(checkpoint=checkpoint)
     from models.images.about import image_target
     from pipelines.images import Images
-    from pipelines.texts import Texts
 
     about = image_target(checkpoint)
-    if about is None:
-        return Texts(checkpoint=checkpoint)
+    assert about is not None, "its model_type says so"
     return Images(checkpoint=checkpoint, about=about, as_files=files)
 
 

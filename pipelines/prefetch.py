@@ -28,6 +28,11 @@ class Prefetch(Generic[T]):
         self._stop.set()
         self._thread.join(LEAVE_S)
 
+    @property
+    def ready(self) -> bool:
+        """Whether an item can be had at once."""
+        return not self._items.empty()
+
     def get(self, *, timeout_s: float) -> T | None:
         """The next item; None if none is ready in time or none is left."""
         if self.ended:

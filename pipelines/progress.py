@@ -2,7 +2,8 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Self
 
 from tqdm import tqdm
@@ -38,12 +39,19 @@ class Progress:
 
     def note(self, told: str) -> None:
         """Say what the job is waiting for."""
-        self._bar.set_postfix_str(told)
+        self._bar.set_postfix_str(f"{told} ...")
 
-    def begin(self) -> None:
+    @contextmanager
+    def noted(self, told: str) -> Iterator[None]:
+        """Say it at this point of a `with` statement."""
+        self.note(told)
+        yield
+
+    def begin(self, told: str) -> None:
         """From now on requests run: what came before does not count as time for rows."""
         self._began = time.monotonic()
         self._bar.unpause()
+        self.note(told)
 
     def add(self, results: Sequence[Result]) -> None:
         """Count some results."""

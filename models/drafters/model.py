@@ -17,6 +17,7 @@ from models.batch import Batch, Ints, chains
 from models.draft import EMPTY, Draft, Shape, chain_draft
 from models.drafters.base import DraftContext, clip, useful_depth
 from models.drafters.tree import SHARPNESS, Tree
+from models.engine_config import MAX_WIDTH
 from models.kernels import Chooser, Trees
 from models.noise import Purpose
 from models.sequence import Sequence
@@ -29,7 +30,7 @@ CHUNK = 256  # tokens of a long prompt read at once
 class ModelDrafter:
     """A draft model, its cache, and which of its guesses the target kept."""
 
-    max_width = 8  # as models/csrc/kernels.h has it
+    max_width = MAX_WIDTH
     remote = False
     transfer_s = 0.0
 

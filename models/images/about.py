@@ -5,12 +5,10 @@ from pathlib import Path
 
 from models.config import Json, read_configs
 from models.errors import UnsupportedCheckpoint
+from models.images import OURS, TOKENIZER_FOLDER
 from models.images.grid import GridConfig, GridTokenizer
-from models.images.load import FOLDER
 from models.images.scales import ScalesConfig, ScaleTokenizer
 from models.images.store import model_type, read_config
-
-OURS = "paceline_"  # what the model_type of our own layouts begins with; targets are of images
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,16 +51,16 @@ def image_target(checkpoint: str | Path) -> ImageTarget | None:
 
 
 def _tokenizer_sizes(folder: Path) -> GridConfig | ScalesConfig:
-    if not (folder / FOLDER).is_dir():
-        told = f"a folder {FOLDER!r} with its image tokenizer is needed"
+    if not (folder / TOKENIZER_FOLDER).is_dir():
+        told = f"a folder {TOKENIZER_FOLDER!r} with its image tokenizer is needed"
         raise UnsupportedCheckpoint(f"{folder} holds an image target alone: {told}")
-    kind = model_type(folder / FOLDER)
+    kind = model_type(folder / TOKENIZER_FOLDER)
     if kind == GridTokenizer.model_type:
-        return read_config(folder / FOLDER, GridConfig)
+        return read_config(folder / TOKENIZER_FOLDER, GridConfig)
     if kind == ScaleTokenizer.model_type:
-        return read_config(folder / FOLDER, ScalesConfig)
+        return read_config(folder / TOKENIZER_FOLDER, ScalesConfig)
     told = f"its model_type is {kind!r}"
-    raise UnsupportedCheckpoint(f"{folder / FOLDER} holds no image tokenizer: {told}")
+    raise UnsupportedCheckpoint(f"{folder / TOKENIZER_FOLDER} holds no image tokenizer: {told}")
 
 
 def _whole(raw: Json, name: str, folder: Path) -> int:

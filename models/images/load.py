@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from models.errors import UnsupportedCheckpoint
+from models.images import TOKENIZER_FOLDER
 from models.images.grid import GridConfig, GridTokenizer
 from models.images.scales import ScalesConfig, ScaleTokenizer
 from models.images.store import load_weights, model_type, read_config
 
 Tokenizer = GridTokenizer | ScaleTokenizer
-FOLDER = "tokenizer"  # where a target's checkpoint keeps its tokenizer
 
 
 def load_tokenizer(folder: str | Path) -> Tokenizer:
@@ -18,7 +18,7 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
         UnsupportedCheckpoint: the folder does not hold one; the message says why.
     """
     path = Path(folder)
-    path = path / FOLDER if (path / FOLDER).is_dir() else path
+    path = path / TOKENIZER_FOLDER if (path / TOKENIZER_FOLDER).is_dir() else path
     kind = model_type(path)
     made: Tokenizer
     if kind == GridTokenizer.model_type:
