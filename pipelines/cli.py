@@ -14,9 +14,8 @@ from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from cluster.errors import ClusterError, StorageError
-from cluster.processes import leave
 from models.errors import PacelineError
-from pipelines.interruption import Interrupted, obey_signals
+from pipelines.interruption import leave_if_interrupted, obey_signals
 
 # Modules with `register(subparsers)`: each adds its subcommand and sets `run`, a function of the
 # parsed options that returns the exit code. They import what is heavy only when run.
@@ -47,8 +46,9 @@ def _program() -> int:
     obey_signals()
     try:
         return _run(sys.argv[1:])
-    except Interrupted as interrupted:
-        leave(interrupted.code)
+    except BaseException:
+        leave_if_interrupted()
+        raise
 
 
 def _run(arguments: Sequence[str]) -> int:
@@ -57,6 +57,7 @@ def _run(arguments: Sequence[str]) -> int:
         code: int = options.run(options)
         return code
     except (PacelineError, ClusterError) as error:
+        leave_if_interrupted()
         print(f"paceline: {error}", file=sys.stderr)
         return 2 if isinstance(error, ValueError | StorageError) else 1
 

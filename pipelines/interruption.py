@@ -1,7 +1,7 @@
 """Ctrl-C and SIGTERM of a command: one line at once, out within seconds, nothing left running.
 
-The first signal prints the line and raises `Interrupted` in the main thread, so that locks are
-released and clusters closed. What takes longer than GRACE_S is cut off; so is everything when a
+The first signal prints the line and raises KeyboardInterrupt in the main thread, so that leases are
+given back and clusters closed. What takes longer than GRACE_S is cut off; so is everything when a
 second signal comes.
 """
 
@@ -19,15 +19,7 @@ GRACE_S = 2.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 _told: list[Callable[[], str]] = [lambda: "interrupted"]
-_came = threading.Event()
-
-
-class Interrupted(KeyboardInterrupt):
-    """The command was told to stop; `code` is its exit code."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.code = 128 + number
+_came: list[int] = []  # the first signal
 
 
 @contextmanager
@@ -47,14 +39,26 @@ def obey_signals() -> None:
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     for number in SIGNALS:
         signal.signal(number, _interrupt)
+    sys.unraisablehook = _unraisable
     threading.Thread(target=_watch, args=(reader,), daemon=True, name="signals").start()
+
+
+def leave_if_interrupted() -> None:
+    """Exit at once if a signal came; its line has been printed."""
+    if _came:
+        leave(128 + _came[0])
 
 
 def _interrupt(number: int, frame: object) -> None:
     """Runs in the main thread, as soon as that runs Python."""
-    if not _came.is_set():
-        _tell()
-        raise Interrupted(number)
+    if _tell(number):
+        raise KeyboardInterrupt
+
+
+def _unraisable(raised: "sys.UnraisableHookArgs") -> None:
+    """An interrupt may hit where nothing can be raised: the watching thread ends the process."""
+    if not _came:
+        sys.__unraisablehook__(raised)
 
 
 def _watch(reader: int) -> None:
@@ -62,7 +66,7 @@ def _watch(reader: int) -> None:
     number = _signal(reader)
     second, _, _ = select.select([reader], [], [], GRACE_S)
     if not second:
-        _tell()
+        _tell(number)
     leave(128 + number)
 
 
@@ -73,8 +77,11 @@ def _signal(reader: int) -> int:
             return number
 
 
-def _tell() -> None:
-    if not _came.is_set():
-        _came.set()
-        with suppress(Exception):
-            print(f"\npaceline: {_told[-1]()}", file=sys.stderr, flush=True)
+def _tell(number: int) -> bool:
+    """Print the line, once; whether this was the time."""
+    if _came:
+        return False
+    _came.append(number)
+    with suppress(Exception):
+        print(f"\npaceline: {_told[-1]()}", file=sys.stderr, flush=True)
+    return True
