@@ -15,6 +15,7 @@ from actors.messages import DraftTeam, Ended, Submission, Taken
 from models.engine_config import EngineConfig
 from models.errors import UnsupportedCheckpoint
 from models.figures import Figures
+from models.memory import memory_explained
 
 if TYPE_CHECKING:  # loaded where models are: a driver, which only names this class, needs no torch
     from actors.desk import Desk
@@ -115,14 +116,15 @@ class TargetActor:
             from actors.desk import Desk
             from models.engine import build_loop
 
-            loop = build_loop(config, drafter=self._drafter)
+            with memory_explained("loading", config):
+                loop = build_loop(config, drafter=self._drafter)
         except BaseException as error:
             loaded.set_exception(error)
             return
         loaded.set_result(loop)
         desk = Desk(loop)
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), memory_explained("generating", config):
                 while True:
                     self._obey(loop, desk)
                     self._publish(desk.ended(loop.step()))

@@ -14,6 +14,18 @@ from tokenizers import Tokenizer
 from models.config import read_json
 from models.errors import UnsupportedCheckpoint
 
+# What a folder with a tokenizer has, one of them at least.
+FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tekken.json",
+    "tokenizer_config.json",
+)
+
 
 class TokenizerActor:
     """Encodes and decodes batches. A plain class: made remote late, or made within Ray Data."""
@@ -68,6 +80,9 @@ class Slow:
     """Any other tokenizer, through transformers."""
 
     def __init__(self, checkpoint: str) -> None:
+        if not any((Path(checkpoint) / name).exists() for name in FILES):
+            told = "tokenizer.json is missing; the folder that the model came in has it"
+            raise UnsupportedCheckpoint(f"{checkpoint!r} has no tokenizer: {told}")
         from transformers import AutoTokenizer  # seconds to import, so only where it is needed
 
         try:

@@ -16,6 +16,7 @@ from cluster import storage
 from models.engine import DTYPES, build_loop
 from models.load import load_target
 from models.loop import TokenLoop
+from models.memory import memory_explained
 from models.request import Request
 from pipelines.advice import advice
 from pipelines.bench_config import BenchConfig
@@ -129,9 +130,9 @@ def _measure(
 ) -> list[Measurement]:
     lines: list[Measurement] = []
     reference: Outputs | None = None  # plain at the first batch size
-    total = len(recipes) * config.repeats * len(config.batch_sizes)
+    total = len(recipes) * config.repeats * len(config.batch_size)
     with tqdm(total=total, unit="run", desc="bench", disable=not config.progress) as bar:
-        for batch_size in config.batch_sizes:
+        for batch_size in config.batch_size:
             asked = requests(prompts, config.sampling(), seed=config.seed, at_least=batch_size)
             loops = _loops(config, recipes, batch_size, max(map(_length, asked)))
             series = run_all(loops, asked, config.repeats, bar)
@@ -152,10 +153,12 @@ def _loops(
     max_length: int,
 ) -> dict[Recipe, TokenLoop]:
     """One loop per recipe."""
-    return {
-        recipe: build_loop(config.engine(recipe, batch_size=batch_size, max_length=max_length))
-        for recipe in recipes
-    }
+    loops = {}
+    for recipe in recipes:
+        engine = config.engine(recipe, batch_size=batch_size, max_length=max_length)
+        with memory_explained("loading", engine):
+            loops[recipe] = build_loop(engine)
+    return loops
 
 
 def run_all(

@@ -1,28 +1,30 @@
 """`paceline bench` as a command: should I draft, with what, how much?"""
 
 import argparse
-from collections.abc import Callable, Mapping
-from typing import Any
 
-from pipelines.bench_config import BenchConfig, Workload
+from pipelines.bench_config import BenchConfig
 from pipelines.flags import add_flags, given, read_yaml
 from pipelines.options import from_mapping
 
 ABOUT = """\
-Measure recipes side by side on your own model and prompts: should I draft, with what, how much?
+Measure drafters on your own model and prompts: should I draft, with which
+drafter, and how many tokens ahead?
 
-Runs the same prompts through every drafter, draft size and batch size in turn, in this process
-(token loops without Ray), prints one table and a recommendation, and writes both with a plot.
+Runs the same prompts with every drafter, draft size and batch size in turn
+(in this process, without Ray), prints a table and a recommendation, and
+writes both together with a plot.
 """
 EXAMPLE = """\
-example: is prompt lookup worth it, is a draft model, and how many tokens ahead?
+example: does prompt lookup pay, does a draft model, and how many tokens ahead?
 
   paceline bench --target examples/models/text-target \\
-      --drafter lookup --drafter examples/models/text-draft \\
-      --input examples/prompts.jsonl --batch-sizes 1 8 --draft-tokens auto 2 4 --draft-widths 1 4
+      --drafter lookup examples/models/text-draft \\
+      --input examples/prompts.jsonl --batch-size 1 8 \\
+      --draft-tokens auto 2 4 --draft-width 1 4
 
-Plain decoding is always measured, too. `--draft-tokens auto` lets the controller choose tokens and
-width every round. In a file: --config bench.yaml, with lines such as `drafter: [lookup]`.
+Plain decoding is always measured as well. `--draft-tokens auto` lets the
+controller choose number and width every round. Options can be in a file,
+--config bench.yaml, with lines such as `drafter: [lookup]`.
 """
 
 
@@ -30,6 +32,7 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     """Add the subcommand."""
     parser = subparsers.add_parser(
         "bench",
+        usage="paceline bench --target PATH --input FILE_OR_FOLDER [--drafter ...] [options]",
         help="measure whether, with what and how much to draft",
         description=ABOUT,
         epilog=EXAMPLE,
@@ -37,38 +40,10 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--config", metavar="FILE.yaml", help="options in a file, named as here with _ for -"
+        "--config", metavar="FILE.yaml", help="read options from a YAML file (max_tokens: 64)"
     )
-    _add_grid(parser)
-    add_flags(parser, Workload)
+    add_flags(parser, BenchConfig)
     parser.set_defaults(run=run)
-
-
-def _add_grid(parser: argparse.ArgumentParser) -> None:
-    """What takes several values; each flag may also be given several times."""
-    fields: Mapping[str, Any] = BenchConfig.__dataclass_fields__
-
-    def add(name: str, metavar: str, told: str, kind: Callable[[str], Any] = str) -> None:
-        shown = " ".join(map(str, fields[name].default))
-        parser.add_argument(
-            "--" + name.replace("_", "-"),
-            nargs="+",
-            action="extend",
-            type=kind,
-            default=argparse.SUPPRESS,
-            metavar=metavar,
-            help=f"{told} (default: {shown})",
-        )
-
-    add("drafter", "none|lookup|PATH", "who guesses ahead; plain decoding is always measured, too")
-    add("draft_tokens", "auto|N", "how many tokens ahead", _number_or_text)
-    add("draft_widths", "auto|N", "guesses at each of them (trees; 1: chains)", _number_or_text)
-    add("batch_sizes", "N", "completions worked on at once", int)
-    add("verify", "RULE", "how guesses are checked: match, rejection, block")
-
-
-def _number_or_text(text: str) -> int | str:
-    return int(text) if text.isdecimal() else text
 
 
 def config_of(options: argparse.Namespace) -> BenchConfig:

@@ -5,75 +5,126 @@ from typing import TYPE_CHECKING
 
 from models.exactness import ARITHMETICS, STEADY
 from models.request import VERIFY_RULES, Sampling, require
+from pipelines.config import DRAFTING, HARDWARE, MAIN, SAMPLING
 from pipelines.options import check_types, option
 from pipelines.recipe import AUTO, NONE, Recipe, grid
 
 if TYPE_CHECKING:
     from models.engine_config import EngineConfig
 
-SAMPLING = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "ignore_eos")
+ROWS = "prompts and runs"
+OF_SAMPLING = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "ignore_eos")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Workload:
-    """What is generated, the same for every recipe; options are those of `paceline generate`."""
+class BenchConfig:
+    """A bench: every recipe of the grid at every batch size, on the same prompts."""
 
-    target: str = option("folder of the model that decides every token", metavar="PATH")
+    target: str = option("folder of the target model", metavar="PATH", group=MAIN)
     input: str = option(
-        "prompts: a Parquet, JSON Lines or text file, or a folder of them", metavar="FILE_OR_FOLDER"
+        "prompts: a Parquet, JSON Lines or text file, or a folder of them",
+        metavar="FILE_OR_FOLDER",
+        group=MAIN,
     )
     output: str = option(
         "folder for the table (bench.md, bench.json) and the plot (bench.png)",
         default="out/bench",
         metavar="FOLDER",
+        group=MAIN,
     )
+    drafter: tuple[str, ...] = option(
+        "drafters to compare; plain decoding is always measured as well",
+        default=("lookup",),
+        metavar="none|lookup|PATH",
+        group=MAIN,
+    )
+    batch_size: tuple[int, ...] = option("batch sizes to measure", default=(1, 4, 16), group=MAIN)
+    max_tokens: int = option("maximum number of tokens per completion", default=64, group=MAIN)
+    temperature: float = option(
+        "sampling temperature; 0 always takes the most likely token", default=1.0, group=MAIN
+    )
+    prompts: int = option(
+        "number of prompts to use, from the start of the input", default=16, group=MAIN
+    )
+
+    draft_tokens: tuple[int | str, ...] = option(
+        "numbers of tokens to propose per round; auto: chosen every round",
+        default=(AUTO, 2, 4),
+        metavar="auto|N",
+        group=DRAFTING,
+    )
+    draft_width: tuple[int | str, ...] = option(
+        "numbers of alternatives for each proposed token; 1: chains, more: trees",
+        default=(1, 4),
+        metavar="auto|N",
+        group=DRAFTING,
+    )
+    verify: tuple[str, ...] = option(
+        f"verification rules: {', '.join(VERIFY_RULES)}",
+        default=("match",),
+        metavar="RULE",
+        group=DRAFTING,
+    )
+
     prompt_field: str = option(
-        "the input's column that holds the prompt", default="prompt", metavar="NAME"
+        "input column with the prompt", default="prompt", metavar="NAME", group=ROWS
     )
-    id_field: str = option("the input's column that tells rows apart", default="id", metavar="NAME")
-    prompts: int = option("prompts to take, from the input's start", default=16)
-    repeats: int = option("runs of each recipe, of which the median counts", default=3)
-    max_tokens: int = option("tokens a completion may have", default=64)
-    temperature: float = option("0: always the likeliest token", default=1.0)
-    top_p: float = option("sample from this much probability", default=1.0)
-    top_k: int = option("sample from this many tokens; 0: all", default=0)
-    min_p: float = option("leave out tokens this much less likely than the likeliest", default=0.0)
-    ignore_eos: bool = option("go on after the model's own end", default=False)
-    seed: int = option("rows derive their seeds from it, as in generate", default=0)
+    id_field: str = option(
+        "input column that identifies a row", default="id", metavar="NAME", group=ROWS
+    )
+    repeats: int = option(
+        "number of interleaved runs of each recipe; the median counts", default=3, group=ROWS
+    )
+    progress: bool = option("show a progress bar", default=True, group=ROWS)
+
+    top_p: float = option(
+        "sample from the most likely tokens whose probabilities add up to this",
+        default=1.0,
+        group=SAMPLING,
+    )
+    top_k: int = option(
+        "sample from the K most likely tokens; 0: all", default=0, metavar="K", group=SAMPLING
+    )
+    min_p: float = option(
+        "exclude tokens less likely than this fraction of the most likely one's probability",
+        default=0.0,
+        group=SAMPLING,
+    )
+    ignore_eos: bool = option(
+        "continue after the model's end-of-sequence token", default=False, group=SAMPLING
+    )
+    seed: int = option("rows derive their seeds from it, as in generate", default=0, group=SAMPLING)
+
     dtype: str = option(
-        "numbers that the models run in",
+        "data type of weights and cache",
         default="float32",
         choices=("float32", "bfloat16", "float16"),
+        group=HARDWARE,
     )
-    arithmetic: str = option("steady or fast, as in generate", default=STEADY, choices=ARITHMETICS)
-    device: str = option("where they run", default=AUTO, choices=(AUTO, "cpu", "cuda"))
-    threads: int | None = option("CPU threads", default=None)
-    progress: bool = option("show a progress bar", default=True)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BenchConfig(Workload):
-    """A bench: every recipe of the grid at every batch size."""
-
-    drafter: tuple[str, ...] = option(
-        "who guesses ahead; plain always runs, too", default=("lookup",)
+    arithmetic: str = option(
+        "steady or fast, as in generate", default=STEADY, choices=ARITHMETICS, group=HARDWARE
     )
-    draft_tokens: tuple[int | str, ...] = option("sizes to try", default=(AUTO, 2, 4))
-    draft_widths: tuple[int | str, ...] = option("widths to try", default=(1, 4))
-    batch_sizes: tuple[int, ...] = option("batch sizes to try", default=(1, 4, 16))
-    verify: tuple[str, ...] = option("rules to try", default=("match",))
+    device: str = option(
+        "device to run the models on; auto: a GPU if there is one",
+        default=AUTO,
+        choices=(AUTO, "cpu", "cuda"),
+        group=HARDWARE,
+    )
+    threads: int | None = option(
+        "number of CPU threads; default: all cores", default=None, group=HARDWARE
+    )
 
     def __post_init__(self) -> None:
         check_types(self)
         for name in ("prompts", "repeats"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
-        for name in ("drafter", "draft_tokens", "draft_widths", "batch_sizes", "verify"):
+        for name in ("drafter", "draft_tokens", "draft_width", "batch_size", "verify"):
             require(len(getattr(self, name)) > 0, name, getattr(self, name), "one or more")
-        for batch_size in self.batch_sizes:
-            require(batch_size >= 1, "batch_sizes", batch_size, "1 or more each")
+        for size in self.batch_size:
+            require(size >= 1, "batch_size", size, "1 or more each")
         for rule in self.verify:
             require(rule in VERIFY_RULES, "verify", rule, f"one of {', '.join(VERIFY_RULES)}")
-        for name in ("draft_tokens", "draft_widths"):
+        for name in ("draft_tokens", "draft_width"):
             for value in getattr(self, name):
                 ok = value == AUTO or (isinstance(value, int) and value >= 1)
                 require(ok, name, value, "auto or a positive number each")
@@ -83,11 +134,11 @@ class BenchConfig(Workload):
     def recipes(self) -> list[Recipe]:
         """Plain decoding is always among them: the others are measured against it."""
         drafters = [drafter or NONE for drafter in self.drafter]
-        return grid(drafters, self.draft_tokens, self.draft_widths, self.verify)
+        return grid(drafters, self.draft_tokens, self.draft_width, self.verify)
 
     def sampling(self) -> Sampling:
         """How each request's tokens are chosen."""
-        return Sampling(**{name: getattr(self, name) for name in SAMPLING})
+        return Sampling(**{name: getattr(self, name) for name in OF_SAMPLING})
 
     def engine(self, recipe: Recipe, *, batch_size: int, max_length: int) -> "EngineConfig":
         """One recipe at one batch size."""

@@ -9,8 +9,10 @@ import argparse
 import difflib
 import importlib
 import os
+import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import metadata
 from typing import NoReturn
 
 from cluster.errors import ClusterError, StorageError
@@ -26,13 +28,60 @@ COMMANDS = (
     "pipelines.convert",
 )
 
+PACKAGES = ("ray", "torch", "transformers")
+ABOUT = """\
+Generate text and images with your own autoregressive models, faster, on one
+machine or a Ray cluster. Drafters propose tokens ahead and the target model
+checks them, so the output is the target's own: with one seed, the same tokens
+whatever the drafter.
+"""
+EXAMPLE = """\
+example: complete prompts, drafting with copies from the text so far
+
+  paceline generate --target examples/models/text-target --drafter lookup \\
+      --input examples/prompts.jsonl --output out/completions
+
+Each command explains its options: paceline generate --help
+"""
+
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
+    """Says what is wrong in one line, and what may have been meant."""
 
     def error(self, message: str) -> NoReturn:
         """Exit with code 2."""
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        """Refuse what is not among the choices; argparse calls this for options and commands."""
+        if action.choices is not None and value not in action.choices:
+            known = [str(choice) for choice in action.choices]
+            told = f"invalid choice: {value!r} (choose from {', '.join(known)})"
+            raise argparse.ArgumentError(action, told + nearest(str(value), known))
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """What was meant, if anything known is like it."""
+    found = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {found[0]}?" if found else ""
+
+
+class Version(argparse.Action):
+    """Prints the versions that a bug report needs; looks them up when asked."""
+
+    def __call__(self, *_: object) -> NoReturn:
+        """Exit with code 0."""
+        versions = ", ".join(f"{name} {version_of(name)}" for name in PACKAGES)
+        print(f"paceline {version_of('paceline')} ({versions}, Python {platform.python_version()})")
+        sys.exit(0)
+
+
+def version_of(package: str) -> str:
+    """The version that is installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "(not installed)"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,10 +117,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
         command: argparse.ArgumentParser = commands[options.command]
+        word = unknown[0].partition("=")[0]
+        if not word.startswith("-"):
+            command.error(f"unexpected argument {word!r}: every value follows its --option")
         known = [name for action in command._actions for name in action.option_strings]
-        found = difflib.get_close_matches(unknown[0].partition("=")[0], known, n=1)
-        nearest = f"; did you mean {found[0]}?" if found else ""
-        command.error(f"there is no option {unknown[0]}{nearest}")
+        command.error(f"there is no option {word}{nearest(word, known)}")
     return options
 
 
@@ -79,10 +129,11 @@ def _parsers() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentP
     """The program's parser and its commands'."""
     parser = Parser(
         prog="paceline",
-        description="Faster autoregressive generation on Ray, with the model's own output.",
-        epilog="example:\n  paceline generate --help",
+        description=ABOUT,
+        epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action=Version, nargs=0, help="show versions and exit")
     subparsers = parser.add_subparsers(
         title="commands", metavar="COMMAND", dest="command", required=True
     )

@@ -17,170 +17,294 @@ AUTO = "auto"
 SEQUENTIAL = "sequential"
 DECODERS = (SEQUENTIAL, *RULE_OF)
 
+# What options are about, as --help groups them.
+MAIN = "main options"
+ROWS = "rows in and out"
+SAMPLING = "sampling"
+ENDS = "end of a completion"
+DRAFTING = "drafting"
+IMAGES = "images (with an image target only)"
+HARDWARE = "models and hardware"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateConfig:
     """A generate job. Options marked `decides=True` decide what the output rows hold."""
 
-    target: str = option("folder of the model that decides every token", metavar="PATH")
+    # The eight that matter first, then the others by what they are about.
+    target: str = option(
+        "folder of the target model: the model whose output you want", metavar="PATH", group=MAIN
+    )
     input: str = option(
-        "prompts: a Parquet, JSON Lines or text file (one prompt a line), or a folder of them; "
+        "prompts: a Parquet, JSON Lines or text file (one prompt per line), or a folder of them; "
         "local or s3://",
         metavar="FILE_OR_FOLDER",
+        group=MAIN,
     )
-    output: str = option("folder for the output rows, local or s3://", metavar="FOLDER")
+    output: str = option("folder for the output rows; local or s3://", metavar="FOLDER", group=MAIN)
     drafter: str = option(
-        "who guesses ahead: none, lookup (repeats of the text so far) or a draft model's folder",
+        "what proposes tokens for the target to check: none, lookup (copies from the text so far) "
+        "or the folder of a small draft model",
         default="none",
         metavar="none|lookup|PATH",
+        group=MAIN,
     )
-    draft_tokens: int | str = option(
-        "tokens to guess ahead; auto: measured and chosen every round",
-        default=AUTO,
-        metavar="auto|N",
+    max_tokens: int | None = option(
+        "maximum number of tokens to generate per completion; default: 128, or the size of an "
+        "image",
+        default=None,
+        decides=True,
+        group=MAIN,
     )
-    draft_width: int | str = option(
-        "guesses at each of them (a tree; 1: a chain)", default=AUTO, metavar="auto|N"
+    temperature: float = option(
+        "sampling temperature; 0 always takes the most likely token",
+        default=1.0,
+        decides=True,
+        group=MAIN,
     )
-    draft_nodes: int | None = option(
-        "of a tree of a fixed size, score the N likeliest guesses; default: all", default=None
+    batch_size: int = option(
+        "number of completions each target actor works on at once", default=8, group=MAIN
     )
+    seed: int = option(
+        "seed of the job; each row derives its own seed from it and from the row's id",
+        default=0,
+        decides=True,
+        group=MAIN,
+    )
+
     prompt_field: str = option(
-        "the input's column that holds the prompt: a text, or the class of an image",
+        "input column with the prompt: a text, or the class of an image",
         default="prompt",
         decides=True,
         metavar="NAME",
+        group=ROWS,
     )
     id_field: str = option(
-        "the input's column that tells rows apart; without one, rows are <file>:<row number>",
+        "input column that identifies a row; without it, the id is <file>:<row number>",
         default="id",
         decides=True,
         metavar="NAME",
+        group=ROWS,
     )
-    max_tokens: int | None = option(
-        "tokens a completion may have; default: 128, or as many as an image has",
-        default=None,
+    n: int = option(
+        "number of completions per prompt; each becomes a row",
+        default=1,
         decides=True,
+        group=ROWS,
     )
-    min_tokens: int = option("tokens before a completion may end", default=0, decides=True)
-    temperature: float = option("0: always the likeliest token", default=1.0, decides=True)
-    top_p: float = option("sample from this much probability", default=1.0, decides=True)
-    top_k: int = option("sample from this many tokens; 0: all", default=0, decides=True)
-    min_p: float = option(
-        "leave out tokens this much less likely than the likeliest", default=0.0, decides=True
-    )
-    presence_penalty: float = option(
-        "subtracted from tokens generated before", default=0.0, decides=True
-    )
-    frequency_penalty: float = option(
-        "subtracted from tokens per time generated", default=0.0, decides=True
-    )
-    repetition_penalty: float = option(
-        "divides the scores of tokens seen before", default=1.0, decides=True
-    )
-    logit_bias: Mapping[int, float] = option(
-        "added to single tokens' scores", factory=dict, decides=True, metavar="TOKEN=BIAS"
-    )
-    stop: tuple[str, ...] = option(
-        "texts that end a completion and are not part of it",
-        default=(),
-        decides=True,
-        metavar="TEXT",
-    )
-    stop_token_ids: tuple[int, ...] = option(
-        "tokens that end a completion", default=(), decides=True, metavar="TOKEN"
-    )
-    ignore_eos: bool = option("go on after the model's own end", default=False, decides=True)
-    n: int = option("completions of each prompt; one row each", default=1, decides=True)
     logprobs: int | None = option(
-        "report each token's log-probability and the K likeliest",
+        "report each token's log-probability and those of the K most likely tokens (0 to 20)",
         default=None,
         decides=True,
         metavar="K",
+        group=ROWS,
     )
-    seed: int = option("the job's seed; rows derive theirs from it", default=0, decides=True)
+    shard_rows: int = option(
+        "number of input rows per output file; an interrupted job repeats unfinished files only",
+        default=256,
+        decides=True,
+        group=ROWS,
+    )
+    resume: bool = option(
+        "continue a job that was interrupted; --no-resume deletes its rows and starts over",
+        default=True,
+        group=ROWS,
+    )
+    summary: str | None = option(
+        "file for the run's figures; default: _summary.json in the output folder",
+        default=None,
+        metavar="FILE.json",
+        group=ROWS,
+    )
+    progress: bool = option("show a progress bar", default=True, group=ROWS)
+
+    top_p: float = option(
+        "sample from the most likely tokens whose probabilities add up to this",
+        default=1.0,
+        decides=True,
+        group=SAMPLING,
+    )
+    top_k: int = option(
+        "sample from the K most likely tokens; 0: all",
+        default=0,
+        decides=True,
+        metavar="K",
+        group=SAMPLING,
+    )
+    min_p: float = option(
+        "exclude tokens less likely than this fraction of the most likely one's probability",
+        default=0.0,
+        decides=True,
+        group=SAMPLING,
+    )
+    presence_penalty: float = option(
+        "subtracted from the logit of each token generated before (-2 to 2)",
+        default=0.0,
+        decides=True,
+        group=SAMPLING,
+    )
+    frequency_penalty: float = option(
+        "subtracted from a token's logit once per time it was generated (-2 to 2)",
+        default=0.0,
+        decides=True,
+        group=SAMPLING,
+    )
+    repetition_penalty: float = option(
+        "divides the logits of tokens in the prompt or generated before; 1: off",
+        default=1.0,
+        decides=True,
+        group=SAMPLING,
+    )
+    logit_bias: Mapping[int, float] = option(
+        "numbers to add to the logits of single tokens, such as 42=-1.5; -inf excludes the token",
+        factory=dict,
+        decides=True,
+        metavar="TOKEN=BIAS",
+        group=SAMPLING,
+    )
+
+    min_tokens: int = option(
+        "minimum number of tokens before a completion may end",
+        default=0,
+        decides=True,
+        group=ENDS,
+    )
+    stop: tuple[str, ...] = option(
+        "end a completion at any of these texts, which are cut off",
+        default=(),
+        decides=True,
+        metavar="TEXT",
+        group=ENDS,
+    )
+    stop_token_ids: tuple[int, ...] = option(
+        "end a completion at any of these token ids",
+        default=(),
+        decides=True,
+        metavar="TOKEN",
+        group=ENDS,
+    )
+    ignore_eos: bool = option(
+        "continue after the model's end-of-sequence token", default=False, decides=True, group=ENDS
+    )
+
+    draft_tokens: int | str = option(
+        "number of tokens to propose per round (1 to 64); auto: chosen every round by measured "
+        "cost and acceptance",
+        default=AUTO,
+        metavar="auto|N",
+        group=DRAFTING,
+    )
+    draft_width: int | str = option(
+        "number of alternatives for each proposed token (1 to 8): 1 is a chain, more a tree",
+        default=AUTO,
+        metavar="auto|N",
+        group=DRAFTING,
+    )
+    draft_nodes: int | None = option(
+        "score only the N most likely tokens of a tree of fixed size; default: all of them",
+        default=None,
+        group=DRAFTING,
+    )
     verify: str = option(
-        "how guesses are checked: match gives the same tokens as no drafter; rejection and block "
-        "the same distribution",
+        "how the target accepts proposed tokens: match gives the same tokens as without a "
+        "drafter, rejection and block the same distribution",
         default="match",
         decides=True,
         choices=VERIFY_RULES,
+        group=DRAFTING,
     )
+    draft_actors: int = option(
+        "number of separate drafter processes, shared by all targets; 0: each target runs its own "
+        "drafter",
+        default=0,
+        group=DRAFTING,
+    )
+
     decoder: str | None = option(
-        "images: how many of their tokens are worked on at once; sequential (the default): one; "
-        "jacobi: a window, the same images; sjd, mc-sjd: a window, images of the same distribution",
+        "how many of an image's tokens are decoded at once: sequential, one; jacobi, a window, "
+        "the same images; sjd and mc-sjd, a window, images of the same distribution; default: "
+        "sequential",
         default=None,
         choices=DECODERS,
+        group=IMAGES,
     )
     window: int | None = option(
-        f"images: tokens ahead that jacobi, sjd and mc-sjd guess; default: {WINDOW}", default=None
+        f"number of tokens that jacobi, sjd and mc-sjd guess ahead; default: {WINDOW}",
+        default=None,
+        group=IMAGES,
     )
     coupling: str | None = option(
-        f"images: how mc-sjd keeps a guess from one pass to the next; default: {DEFAULT_COUPLING}",
+        f"how mc-sjd keeps a guess from one pass to the next; default: {DEFAULT_COUPLING}",
         default=None,
         choices=COUPLINGS,
+        group=IMAGES,
     )
     start: str | None = option(
-        "images: the first guess at a token: any one (uniform), its left neighbour's, or that "
-        f"above it; default: {DEFAULT_START}",
+        "first guess of an image token: uniform (random), or that of its left neighbour or of the "
+        f"one above; default: {DEFAULT_START}",
         default=None,
         choices=STARTS,
+        group=IMAGES,
     )
     guidance: float | None = option(
-        "images: classifier-free guidance's scale, 1: off; default: what the target's "
-        "generation_config.json says (guidance_scale), else off",
+        "scale of classifier-free guidance, 1: off; default: the target's generation_config.json "
+        "(guidance_scale), else off",
         default=None,
         decides=True,
         metavar="SCALE",
+        group=IMAGES,
     )
     images_as: str | None = option(
-        "images: PNG bytes in the rows (the default), or files that the rows name",
+        "bytes: PNGs in the rows; files: PNG files named by the rows; default: bytes",
         default=None,
         decides=True,
         choices=("bytes", "files"),
+        group=IMAGES,
     )
-    target_actors: int = option("copies of the target", default=1)
-    draft_actors: int = option("copies of the drafter; 0: it lives beside the target", default=0)
-    batch_size: int = option("completions each target works on at once", default=8)
-    max_length: int | None = option(
-        "tokens a prompt and its completion may have together, which bounds the cache's memory; "
-        "default: the target's context",
-        default=None,
-        decides=True,
-    )
-    prefill_chunk: int = option("prompt tokens read at once", default=256)
+
     dtype: str = option(
-        "numbers that the models run in",
+        "data type of weights and cache",
         default="float32",
         decides=True,
         choices=("float32", "bfloat16", "float16"),
+        group=HARDWARE,
     )
     arithmetic: str = option(
-        "steady: a token's scores have the same bits in every batch and draft and on every x86 CPU "
-        "with AVX2; fast: whatever the device does fastest. Each row's exactness says what held",
+        "steady: a token's scores have the same bits in every batch and draft, and on every x86 "
+        "CPU with AVX2; fast: whatever is fastest on the device. Each row's exactness says which "
+        "held",
         default=STEADY,
         decides=True,
         choices=ARITHMETICS,
+        group=HARDWARE,
     )
-    device: str = option("where they run", default=AUTO, choices=(AUTO, "cpu", "cuda"))
-    threads: int | None = option("CPU threads of each model actor", default=None)
-    shard_rows: int = option(
-        "input rows per output file; a killed job runs again those that were not finished",
-        default=256,
-        decides=True,
+    device: str = option(
+        "device to run the models on; auto: a GPU if there is one",
+        default=AUTO,
+        choices=(AUTO, "cpu", "cuda"),
+        group=HARDWARE,
     )
-    resume: bool = option(
-        "go on with an output folder that this job began; --no-resume: start over", default=True
-    )
-    summary: str | None = option(
-        "where to write the run's figures; default: _summary.json in the output folder",
+    threads: int | None = option(
+        "number of CPU threads of each model process; default: all cores, shared equally",
         default=None,
-        metavar="FILE.json",
+        group=HARDWARE,
     )
+    max_length: int | None = option(
+        "maximum number of tokens of a prompt and its completion together, which bounds the "
+        "cache's memory; default: the target's context length",
+        default=None,
+        decides=True,
+        group=HARDWARE,
+    )
+    prefill_chunk: int = option(
+        "number of prompt tokens to read per pass", default=256, group=HARDWARE
+    )
+    target_actors: int = option("number of copies of the target", default=1, group=HARDWARE)
     address: str | None = option(
-        "of a running Ray cluster (auto, HOST:6379); default: start one here", default=None
+        "Ray cluster to run on (auto or HOST:6379); default: a private one on this machine",
+        default=None,
+        group=HARDWARE,
     )
-    progress: bool = option("show a progress bar", default=True)
 
     def __post_init__(self) -> None:
         check_types(self)

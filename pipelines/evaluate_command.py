@@ -7,24 +7,29 @@ from pipelines.flags import add_flags, given, read_yaml
 from pipelines.options import from_mapping
 
 ABOUT = """\
-Compare samples with a reference: are they still the teacher's own, and if not, in what way?
+Compare samples with a reference: do they follow the same distribution as the
+teacher's own samples, and if not, in what do they differ?
 
-Every figure stands beside its noise floor, the same figure of other samples that the teacher made
-(--floor, or a part of the reference), with 95 % intervals. p says how often samples and floor, when
-shuffled, differ as much in any of the figures: at 0.05 or under, samples are beyond the floor.
+Each metric is reported with a 95 % interval beside its noise floor: the same
+metric for other samples of the teacher (--floor, or a part of the reference).
+p is the probability that samples and floor, shuffled, differ as much in any
+metric; at 0.05 or less the samples are beyond the floor.
 """
 EXAMPLE = """\
 example: does a faster way of decoding give the same images?
 
-  paceline generate --target examples/models/digits-raster --input labels.jsonl \\
-      --prompt-field label --output out/teacher --seed 1
-  paceline generate --target examples/models/digits-raster --input labels.jsonl \\
-      --prompt-field label --decoder mc-sjd --output out/faster --seed 2
-  paceline evaluate --samples out/faster --reference out/teacher --output out/evaluation
+  paceline generate --target examples/models/digits-raster \\
+      --input labels.jsonl --prompt-field label --output out/teacher --seed 1
+  paceline generate --target examples/models/digits-raster \\
+      --input labels.jsonl --prompt-field label --decoder mc-sjd \\
+      --output out/faster --seed 2
+  paceline evaluate --samples out/faster --reference out/teacher \\
+      --output out/evaluation
 
-It prints a table and writes evaluation.json, evaluation.png and samples.png. The classifier stays
-in out/evaluation/classifier; give it to other evaluations whose figures shall be comparable.
-In a file: --config evaluation.yaml, with lines such as `metrics: [fd-clf, recall]`.
+It prints a table and writes evaluation.json, evaluation.png and samples.png.
+The classifier stays in out/evaluation/classifier; pass it to other
+evaluations to make their figures comparable. Options can be in a file,
+--config evaluation.yaml, with lines such as `metrics: [fd-clf, recall]`.
 """
 
 
@@ -32,6 +37,7 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     """Add the subcommand."""
     parser = subparsers.add_parser(
         "evaluate",
+        usage="paceline evaluate --samples FILE_OR_FOLDER --reference FILE_OR_FOLDER [options]",
         help="compare samples with a reference, beside the noise floor",
         description=ABOUT,
         epilog=EXAMPLE,
@@ -39,7 +45,7 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--config", metavar="FILE.yaml", help="options in a file, named as here with _ for -"
+        "--config", metavar="FILE.yaml", help="read options from a YAML file (max_rows: 500)"
     )
     add_flags(parser, EvaluateConfig)
     parser.set_defaults(run=run)

@@ -2,7 +2,7 @@
 
 import argparse
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -13,12 +13,18 @@ from models.errors import InvalidOption
 
 
 def add_flags(parser: argparse.ArgumentParser, cls: type) -> None:
-    """One flag per field. What is not given stays out of the namespace."""
+    """A flag per field, under its group's heading; what is not given stays out of the namespace."""
     hints = get_type_hints(cls)
+    groups: dict[str, argparse._ArgumentGroup] = {}
     for found in fields(cls):
-        flag = "--" + found.name.replace("_", "-")
-        parser.add_argument(
-            flag, default=argparse.SUPPRESS, help=_help(found), **_reading(found, hints[found.name])
+        title = found.metadata["group"] or "options"
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        groups[title].add_argument(
+            "--" + found.name.replace("_", "-"),
+            default=argparse.SUPPRESS,
+            help=_help(found),
+            **_reading(found, hints[found.name]),
         )
 
 
@@ -51,25 +57,28 @@ def _reading(found: "Field[Any]", hint: Any) -> dict[str, Any]:
     """How argparse reads a field of this type."""
     if hint is bool:
         return {"action": argparse.BooleanOptionalAction}
-    out: dict[str, Any] = {"metavar": found.metadata["metavar"] or _METAVARS.get(hint)}
     if found.metadata["choices"]:
         return {"choices": found.metadata["choices"]}
+    out: dict[str, Any] = {}
     origin, inner = get_origin(hint), get_args(hint)
     if origin is tuple:
-        return out | {"nargs": "+", "type": inner[0]}
-    if origin is not None and origin not in (Union, types.UnionType):
-        return out | {"nargs": "+", "type": _pair}
-    if inner == (int, str):
-        return out | {"type": _number_or_text}
-    kind = next((part for part in inner if part is not types.NoneType), hint)
-    return {"metavar": _METAVARS.get(kind), **_known(out), "type": kind}
+        kind, out = inner[0], {"nargs": "+", "action": "extend"}
+    elif origin is not None and origin not in (Union, types.UnionType):
+        kind, out = Mapping, {"nargs": "+", "action": "extend"}
+    else:
+        kind = hint
+    reader, metavar = _reader(kind)
+    return out | {"type": reader, "metavar": found.metadata["metavar"] or metavar}
 
 
-_METAVARS: dict[Any, str] = {int: "N", float: "X", str: "TEXT"}
-
-
-def _known(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
+def _reader(kind: Any) -> tuple[Callable[[str], Any], str]:
+    """What reads one word of a type, and what the help calls it."""
+    parts = [part for part in get_args(kind) or (kind,) if part is not types.NoneType]
+    if int in parts and str in parts:
+        return _number_or_text, "N"
+    return {int: (_whole, "N"), float: (_number, "X"), str: (str, "TEXT"), Mapping: (_pair, "")}[
+        parts[0]
+    ]
 
 
 def _help(found: "Field[Any]") -> str:
@@ -85,11 +94,29 @@ def _number_or_text(text: str) -> int | str:
     return int(text) if text.isdecimal() else text
 
 
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+
+
 def _pair(text: str) -> tuple[int, float]:
     token, separator, bias = text.partition("=")
-    if not separator:
-        raise argparse.ArgumentTypeError(f"{text!r} is not TOKEN=BIAS, like 42=-1.5")
-    return int(token), float(bias)
+    try:
+        if separator:
+            return int(token), float(bias)
+    except ValueError:
+        pass
+    told = "TOKEN=BIAS is needed, a token id and a number, such as 42=-1.5"
+    raise argparse.ArgumentTypeError(f"{text!r} is not accepted: {told}")
 
 
 def _is_pairs(value: Any) -> bool:

@@ -12,31 +12,39 @@ if TYPE_CHECKING:
     from pipelines.summary import Summary
 
 ABOUT = """\
-Complete the prompts of a data set with a target model, a drafter guessing ahead; or, with a target
-of images, make images of classes.
+Complete the prompts of a data set with a target model; or, with a target of
+images, generate an image for each row's class.
 
-The rows' tokens depend on the target, the prompt and the seed alone: not on the drafter, the batch,
-the number of actors, or whether the job was killed and run again.
+A drafter may propose tokens for the target to check: that is faster and
+changes no token. Rows depend on the target, the prompt, the sampling options
+and the seed alone. A job that was interrupted continues when the same command
+is run again.
 """
 EXAMPLE = """\
-example: complete the prompts in a file, with prompt lookup as the drafter
+example: complete prompts with a draft model
 
-  paceline generate --target examples/models/text-target --drafter lookup \\
+  paceline generate --target examples/models/text-target \\
+      --drafter examples/models/text-draft \\
       --input examples/prompts.jsonl --output out/completions --max-tokens 64
 
-  python -c "import pandas; print(pandas.read_parquet('out/completions').completion[0])"
+  python -c "import pandas
+  print(pandas.read_parquet('out/completions').completion[0])"
 
-example: images of labels such as {"label": 3}, a window of guesses decoded at once
+example: an image for each label, from rows such as {"label": 3}
 
   paceline generate --target examples/models/digits-raster --input labels.jsonl \\
-      --prompt-field label --decoder jacobi --output out/digits
+      --prompt-field label --output out/digits
 
-The same options in a file: --config job.yaml, with lines such as `max_tokens: 64`. Options on the
-command line come before those in the file. A job that was killed goes on when it is run again.
+Options can be in a file, --config job.yaml, with lines such as
+`max_tokens: 64`; the command line overrides the file. docs/options.md
+describes every option in full.
 
-exit codes: 0 done (a warning counts rows that failed); 1 the job stopped, or no row succeeded;
-2 bad usage or input, or another run uses the output; 3 done, but rows failed for reasons that may
-pass: run the same command again.
+exit codes
+  0    done; a warning counts the rows that failed
+  1    the job stopped, or no row succeeded
+  2    bad usage or input, or another run uses the output
+  3    done, but rows failed for reasons that may pass: run it again
+  130  interrupted (143: by SIGTERM); the same command continues the job
 """
 
 
@@ -44,6 +52,7 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     """Add the subcommand."""
     parser = subparsers.add_parser(
         "generate",
+        usage="paceline generate --target PATH --input FILE_OR_FOLDER --output FOLDER [options]",
         help="complete the prompts of a data set",
         description=ABOUT,
         epilog=EXAMPLE,
@@ -51,7 +60,7 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--config", metavar="FILE.yaml", help="options in a file, named as here with _ for -"
+        "--config", metavar="FILE.yaml", help="read options from a YAML file (max_tokens: 64)"
     )
     add_flags(parser, GenerateConfig)
     parser.set_defaults(run=run)

@@ -19,13 +19,18 @@ def option(
     decides: bool = False,
     choices: Iterable[str] | None = None,
     metavar: str | None = None,
+    group: str | None = None,
 ) -> Any:
-    """A dataclass field with what --help says of it; without a default it is required."""
+    """A dataclass field with what --help says of it; without a default it is required.
+
+    `decides`: its value decides what the output holds. `group`: the heading it stands under.
+    """
     metadata = {
         "help": told,
         "decides": decides,
         "choices": None if choices is None else tuple(choices),
         "metavar": metavar,
+        "group": group,
     }
     return field(default=default, default_factory=factory, metadata=metadata)
 

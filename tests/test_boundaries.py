@@ -99,6 +99,8 @@ def test_nothing_is_left_open() -> None:
         ("pipelines.cli", "torch"),
         ("pipelines.dataset", "torch"),
         ("pipelines.remote_writer", "torch"),
+        ("pipelines.generate", "torch"),
+        ("pipelines.generate", "ray.data"),
     ],
 )
 def test_importing_one_does_not_import_the_other(module: str, absent: str) -> None:

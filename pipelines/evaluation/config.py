@@ -9,6 +9,7 @@ from models.request import require
 from pipelines.options import check_types, option
 
 AUTO = "auto"
+MAIN, COLUMNS, MEASURING = "main options", "columns of the rows", "how it is measured"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,55 +17,92 @@ class EvaluateConfig:
     """An evaluation of samples against a reference."""
 
     samples: str = option(
-        "what is judged: rows as `paceline generate` writes them (Parquet), pictures (PNG, JPEG; "
+        "samples to judge: rows as `paceline generate` writes them (Parquet), pictures (PNG, JPEG; "
         "a folder per label) or arrays (.npy, .npz); a file or a folder, local or s3://",
         metavar="FILE_OR_FOLDER",
+        group=MAIN,
     )
     reference: str = option(
-        "what it is held against, of any of these kinds: as a rule the teacher's own samples",
+        "samples to compare with, of the same kinds; usually made by the teacher itself",
         metavar="FILE_OR_FOLDER",
+        group=MAIN,
     )
     floor: str | None = option(
-        "more of the teacher's samples, from other seeds; default: a part of the reference",
+        "more samples of the teacher, made with other seeds; default: a part of the reference",
         default=None,
         metavar="FILE_OR_FOLDER",
+        group=MAIN,
     )
     output: str | None = option(
-        "folder for evaluation.json, evaluation.png, samples.png and the classifier", default=None
+        "folder for evaluation.json, evaluation.png, samples.png and the classifier",
+        default=None,
+        metavar="FOLDER",
+        group=MAIN,
     )
     metrics: tuple[str, ...] = option(
-        f"which figures; default: all that the rows allow, of {', '.join(METRICS)}",
+        f"metrics to compute, of {', '.join(METRICS)}; default: all that the rows allow",
         default=(),
         metavar="NAME",
-    )
-    classifier: str = option(
-        "auto: of scikit-learn's handwritten digits, trained in seconds; a folder that holds a "
-        "classifier; or labelled images, to train one on",
-        default=AUTO,
-        metavar="auto|PATH",
+        group=MAIN,
     )
     teacher: str | None = option(
-        "folder of a model that says how likely the samples' tokens are", default=None
+        "folder of a model to compute the likelihood of the samples' tokens with",
+        default=None,
+        metavar="PATH",
+        group=MAIN,
     )
-    guidance: float | None = option(
-        "the teacher's guidance scale, for samples that were made with one", default=None
+    classifier: str = option(
+        "auto: one trained in seconds on scikit-learn's handwritten digits; a folder with a "
+        "classifier; or labelled images to train one on",
+        default=AUTO,
+        metavar="auto|PATH",
+        group=MAIN,
     )
+    seed: int = option("seed of every random choice", default=0, group=MAIN)
+
     label_field: str = option(
-        "the column of what each image shows", default="label", metavar="NAME"
+        "column with the label of an image", default="label", metavar="NAME", group=COLUMNS
     )
     image_field: str = option(
-        "the column of images: PNG or JPEG bytes, or files' paths", default="image", metavar="NAME"
+        "column with images: PNG or JPEG bytes, or paths of files",
+        default="image",
+        metavar="NAME",
+        group=COLUMNS,
     )
-    tokens_field: str = option("the column of token ids", default="tokens", metavar="NAME")
+    tokens_field: str = option(
+        "column with token ids", default="tokens", metavar="NAME", group=COLUMNS
+    )
     prompt_field: str = option(
-        "the column of prompts, for a text teacher", default="prompt", metavar="NAME"
+        "column with prompts, for a teacher of text",
+        default="prompt",
+        metavar="NAME",
+        group=COLUMNS,
     )
-    neighbours: int = option("k of precision and recall, 3 to 5 as a rule", default=3)
-    max_rows: int = option("rows of each set that are used, drawn at random", default=2000)
-    bootstrap: int = option("resamples for the intervals and for the floor", default=200)
-    seed: int = option("of every random choice", default=0)
-    device: str = option("where models run", default=AUTO, choices=(AUTO, "cpu", "cuda"))
-    progress: bool = option("show a progress bar", default=True)
+
+    guidance: float | None = option(
+        "scale of classifier-free guidance that the teacher applies",
+        default=None,
+        metavar="SCALE",
+        group=MEASURING,
+    )
+    neighbours: int = option(
+        "number of nearest neighbours in precision and recall (1 to 9)",
+        default=3,
+        group=MEASURING,
+    )
+    max_rows: int = option(
+        "number of rows to use of each set, drawn at random", default=2000, group=MEASURING
+    )
+    bootstrap: int = option(
+        "number of resamples for the intervals and the noise floor", default=200, group=MEASURING
+    )
+    device: str = option(
+        "device to run models on; auto: a GPU if there is one",
+        default=AUTO,
+        choices=(AUTO, "cpu", "cuda"),
+        group=MEASURING,
+    )
+    progress: bool = option("show a progress bar", default=True, group=MEASURING)
 
     def __post_init__(self) -> None:
         check_types(self)

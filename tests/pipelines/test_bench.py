@@ -70,10 +70,10 @@ def test_flags_choose_the_recipe_in_generate() -> None:
 
 def test_a_flag_may_be_given_several_times() -> None:
     shell = "bench --target t --input i --drafter none --drafter lookup --drafter d"
-    shell += " --batch-sizes 1 8 --draft-tokens auto 4 --draft-widths 1 --temperature 0"
+    shell += " --batch-size 1 8 --draft-tokens auto 4 --draft-width 1 --temperature 0"
     config = config_of(parse(shell.split()))
     assert config.drafter == ("none", "lookup", "d")
-    assert config.batch_sizes == (1, 8)
+    assert config.batch_size == (1, 8)
     assert config.draft_tokens == ("auto", 4)
     assert [recipe.drafter for recipe in config.recipes()] == ["none", "lookup", "lookup", "d", "d"]
     assert config.sampling().temperature == 0
@@ -82,9 +82,9 @@ def test_a_flag_may_be_given_several_times() -> None:
 @pytest.mark.parametrize(
     "values",
     [
-        {"batch_sizes": (0,)},
+        {"batch_size": (0,)},
         {"draft_tokens": ("some",)},
-        {"draft_widths": (0,)},
+        {"draft_width": (0,)},
         {"verify": ("guess",)},
         {"repeats": 0},
         {"prompts": 0},
@@ -103,7 +103,7 @@ def test_help_teaches_with_an_example(capsys: pytest.CaptureFixture[str]) -> Non
         main(["bench", "--help"])
     told = capsys.readouterr().out
     assert "paceline bench --target" in told
-    assert "--batch-sizes" in told
+    assert "--batch-size" in told
 
 
 def test_help_needs_no_torch() -> None:

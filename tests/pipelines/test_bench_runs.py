@@ -30,7 +30,7 @@ def test_every_recipe_writes_plains_tokens(
     checkpoints: dict[str, str], prompts: str, tmp_path: Path
 ) -> None:
     grid = {"drafter": ["none", "lookup", checkpoints["draft"]], "draft_tokens": ["auto", 2]}
-    sizes = {"draft_widths": [1, 2], "batch_sizes": [1, 4]}
+    sizes = {"draft_width": [1, 2], "batch_size": [1, 4]}
     found = bench(config(checkpoints, prompts, tmp_path / "out", **grid, **sizes))
     names = ["plain", "lookup auto", "lookup chain of 2"]
     names += ["draft auto", "draft chain of 2", "draft tree of 2×2"]
@@ -56,7 +56,7 @@ def test_prompts_that_do_not_fit_are_told(checkpoints: dict[str, str], tmp_path:
     rows = [{"id": 1, "prompt": "x" * 250}, {"id": 2, "prompt": "short"}]
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
     out = tmp_path / "out"
-    small = {"drafter": ["none"], "batch_sizes": [1]}
+    small = {"drafter": ["none"], "batch_size": [1]}
     found = bench(config(checkpoints, str(source), out, **small))
     assert (found.prompts, found.skipped) == (1, 1)
     assert "1 did not fit the context" in found.text()

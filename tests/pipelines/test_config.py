@@ -1,4 +1,5 @@
 import pickle
+import re
 import subprocess
 import sys
 from dataclasses import fields
@@ -9,8 +10,10 @@ import pytest
 import yaml
 
 from models.errors import InvalidOption
+from pipelines.bench_config import BenchConfig
 from pipelines.cli import main, parse
 from pipelines.config import GenerateConfig
+from pipelines.evaluation.config import EvaluateConfig
 from pipelines.generate_command import config_of
 from pipelines.options import as_dict, from_mapping
 
@@ -91,11 +94,20 @@ def run(*arguments: str) -> tuple[int, str]:
     [
         ([], "paceline: the following arguments are required: COMMAND"),
         (["generat"], "invalid choice: 'generat'"),
+        (["generat"], "did you mean generate?"),
         (["generate"], "paceline: target=None is not accepted: it must be given"),
         (["generate", "--targe", "x"], "there is no option --targe; did you mean --target?"),
-        (["generate", "--top-k", "x"], "argument --top-k: invalid int value: 'x'"),
+        (["generate", "x"], "unexpected argument 'x'"),
+        (["generate", "--top-k", "x"], "argument --top-k: 'x' is not a whole number"),
+        (["generate", "--top-p", "x"], "argument --top-p: 'x' is not a number"),
         (["generate", "--verify", "x"], "argument --verify: invalid choice: 'x'"),
-        (["generate", "--logit-bias", "3"], "'3' is not TOKEN=BIAS"),
+        (["generate", "--verify", "mach"], "did you mean match?"),
+        (["generate", "--logit-bias", "3"], "'3' is not accepted: TOKEN=BIAS is needed"),
+        (["generate", "--logit-bias", "x=1"], "'x=1' is not accepted: TOKEN=BIAS is needed"),
+        (
+            ["bench", "--batch-sizes", "1"],
+            "there is no option --batch-sizes; did you mean --batch-size?",
+        ),
         (["generate", "--config", "/no/such.yaml"], "cannot read /no/such.yaml"),
     ],
 )
@@ -121,6 +133,41 @@ def test_help_teaches_with_an_example(capsys: pytest.CaptureFixture[str]) -> Non
         assert "paceline generate" in told
     for found in fields(GenerateConfig):
         assert "--" + found.name.replace("_", "-") in told
+
+
+def test_help_shows_what_matters_first(capsys: pytest.CaptureFixture[str]) -> None:
+    first = ["target", "input", "output", "drafter", "max-tokens", "temperature", "batch-size"]
+    with pytest.raises(SystemExit, match="0"):
+        main(["generate", "--help"])
+    told = capsys.readouterr().out
+    _, _, groups = told.partition("main options:")
+    main_group, *others = groups.split("\n\n")
+    assert re.findall(r"^  --([a-z-]+)", main_group, re.M) == [*first, "seed"]
+    assert [text.partition(":\n")[0] for text in others[:5]] == [
+        "rows in and out",
+        "sampling",
+        "end of a completion",
+        "drafting",
+        "images (with an image target only)",
+    ]
+
+
+def test_every_option_has_a_group() -> None:
+    for cls in (GenerateConfig, BenchConfig, EvaluateConfig):
+        assert all(found.metadata["group"] for found in fields(cls))
+
+
+def test_the_version_names_what_a_bug_report_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    told = capsys.readouterr().out
+    assert re.fullmatch(r"paceline \S+ \(ray .+, torch .+, transformers .+, Python .+\)\n", told)
+
+
+def test_lazy_names_are_listed() -> None:
+    import paceline
+
+    assert set(paceline.__all__) <= set(dir(paceline))
 
 
 def test_the_command_line_comes_before_the_file(tmp_path: Path) -> None:
