@@ -7,6 +7,7 @@ RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token.
 
 import logging
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster import private
 from cluster.errors import CannotConnect
+from cluster.processes import leaving
 
 OBJECT_STORE_BYTES = 500 * 2**20
 STARTS = 3  # tries to start a private cluster
@@ -60,11 +62,14 @@ class Connection:
     def wait(self) -> None:
         """Until the connection stands. Raises CannotConnect."""
         self._connected.wait()
+        _restore_signals()
         if self._error is not None:
             raise self._error
 
     def close(self) -> None:
         """Disconnect, and end a private cluster; one that is still starting ends when it has."""
+        if leaving.is_set():
+            return
         self._closing.set()
         if self._connected.is_set():
             self._thread.join()
@@ -77,6 +82,14 @@ class Connection:
         self._connected.set()
         self._closing.wait()
         ray.shutdown()
+
+
+def _restore_signals() -> None:
+    """Put Python's handler back in the place of Ray's, which prints a stack trace at SIGTERM."""
+    if threading.current_thread() is threading.main_thread():
+        handler = signal.getsignal(signal.SIGTERM)
+        if handler is not None:
+            signal.signal(signal.SIGTERM, handler)
 
 
 def beside_driver() -> NodeAffinitySchedulingStrategy:

@@ -3,10 +3,15 @@
 import os
 import signal
 import sys
+import threading
 from contextlib import suppress
 from typing import NoReturn
 
 import psutil
+
+# Set once this process has been told to end and will call `leave`: what closes clusters then leaves
+# that to it. Threads that still use Ray would end the process in their own way at `ray.shutdown`.
+leaving = threading.Event()
 
 
 def leave(code: int) -> NoReturn:

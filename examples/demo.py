@@ -1,12 +1,15 @@
 """The demo: one file of prompts, three ways of decoding on a local Ray, one table.
 
-Plain decoding, prompt lookup and a draft model complete the same prompts through the same pipeline.
-The rows go to out/demo/ as Parquet; the table says how fast each way was, and whether all three
-wrote the same tokens (they must: the exit code is 1 if they do not).
+Plain decoding, prompt lookup and a draft model complete the same prompts through the same pipeline,
+in turn and several times, so that a slow minute of the machine slows all of them. The table shows
+medians. The rows of the last turn are in out/demo/ as Parquet. All three ways must write the same
+tokens: the exit code is 1 if they do not.
 """
 
 import argparse
 import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -16,37 +19,58 @@ from cluster.errors import ClusterError
 from models.errors import PacelineError
 from pipelines.config import GenerateConfig
 from pipelines.generate import generate
+from pipelines.interleave import Run, Series, collect, verdicts
+from pipelines.interruption import leave_if_interrupted, obey_signals
 from pipelines.machine import this_machine
-from pipelines.measurement import Measurement
 from pipelines.summary import Summary
-from pipelines.table import table
+from pipelines.table import markdown
 
 HERE = Path(__file__).resolve().parent
 LOGICAL_CPUS = 4  # of the private cluster: a target, and what reads and writes
+PLAIN = "plain"
+HEADS = ("way", "tokens/s", "speed-up", "all turns", "tokens per pass", "same tokens")
 
 
 def main() -> int:
     """0: the same tokens; 1: others; 2: it could not run."""
+    obey_signals()
     try:
         return demo(parse())
     except (PacelineError, ClusterError) as error:
+        leave_if_interrupted()
         print(f"demo: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        leave_if_interrupted()
+        raise
 
 
 def demo(options: argparse.Namespace) -> int:
-    ways = {"plain": "none", "lookup": "lookup", "draft model": options.draft}
-    summaries, tokens = {}, {}
+    ways = {PLAIN: "none", "lookup": "lookup", "draft model": options.draft}
+    configs = {name: configuration(options, name, drafter) for name, drafter in ways.items()}
+    summaries: dict[str, Summary] = {}
     with connected(min_cpus=LOGICAL_CPUS):
-        for name, drafter in ways.items():
-            print(f"{name}:", file=sys.stderr)
-            config = configuration(options, name, drafter)
-            summaries[name] = generate(config)
-            tokens[name] = read_tokens(config.output)
-    lines = [measured(name, summaries, tokens, options.batch_size) for name in ways]
+        series = collect(contestants(configs, summaries), options.turns, say)
     print(f"\n{options.target} on {this_machine().line()}\n")
-    print(table(lines))
-    return verdict(lines, options.output)
+    print(table(series, summaries, options.turns))
+    return verdict(series, options.output)
+
+
+def contestants(
+    configs: Mapping[str, GenerateConfig], summaries: dict[str, Summary]
+) -> dict[str, Callable[[int], Run]]:
+    """What runs each job once; `summaries` are those of the last turn."""
+
+    def run(name: str, config: GenerateConfig, turn: int) -> Run:
+        summary = summaries[name] = generate(config)
+        outputs = read_tokens(config.output)
+        return Run(seconds=summary.seconds, outputs=outputs, exactness=summary.exactness)
+
+    return {name: partial(run, name, config) for name, config in configs.items()}
+
+
+def say(name: str, run: Run) -> None:
+    print(f"{name}: {run.tokens_per_second:.0f} tokens/s", file=sys.stderr)
 
 
 def parse() -> argparse.Namespace:
@@ -59,6 +83,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--temperature", type=float, default=0.7)
     parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--turns", type=int, default=3)
     return parser.parse_args()
 
 
@@ -74,51 +99,62 @@ def configuration(options: argparse.Namespace, name: str, drafter: str) -> Gener
         batch_size=options.batch_size,
         threads=options.threads,
         resume=False,
+        progress=False,
     )
 
 
-def read_tokens(output: str) -> dict[str, list[int]]:
+def read_tokens(output: str) -> dict[str, tuple[int, ...]]:
     """Each row's tokens, by its id."""
     rows = pq.read_table(output, columns=["id", "tokens"])
-    return dict(zip(rows["id"].to_pylist(), rows["tokens"].to_pylist(), strict=True))
+    tokens = map(tuple, rows["tokens"].to_pylist())
+    return dict(zip(rows["id"].to_pylist(), tokens, strict=True))
 
 
-def measured(
-    name: str,
-    summaries: dict[str, Summary],
-    tokens: dict[str, dict[str, list[int]]],
-    batch_size: int,
-) -> Measurement:
-    """One way as a line of the table, compared with plain."""
-    found, plain = summaries[name], summaries["plain"]
-    same = sum(tokens[name].get(key) == row for key, row in tokens["plain"].items())
-    return Measurement(
-        name=name,
-        batch_size=batch_size,
-        tokens_per_second=found.tokens_per_second,
-        speed_up=found.tokens_per_second / plain.tokens_per_second,
-        accepted_length=found.accepted_length,
-        round_ms=found.round_ms,
-        target_passes=found.target_passes,
-        draft_passes=found.draft_passes,
-        exactness=found.exactness,
-        same=same,
-        compared=len(tokens["plain"]),
-        tokens=found.tokens,
-        seconds=found.seconds,
-    )
+def table(series: Mapping[str, Series], summaries: Mapping[str, Summary], turns: int) -> str:
+    """One row per way; a speed-up is the median of those of the turns."""
+    rows = [
+        [
+            name,
+            f"{found.tokens_per_second:.0f}",
+            f"{found.over(series[PLAIN]):.2f}×",
+            spread(ratios(found, series[PLAIN])),
+            f"{summaries[name].accepted_length:.2f}",
+            "yes" if all(same(found, series[PLAIN])) else "NO",
+        ]
+        for name, found in series.items()
+    ]
+    return f"Medians of {turns} interleaved turns.\n\n{markdown(HEADS, rows)}"
 
 
-def verdict(lines: list[Measurement], output: str) -> int:
+def ratios(found: Series, plain: Series) -> list[float]:
+    """Of tokens per second, turn by turn."""
+    pairs = zip(found.runs, plain.runs, strict=True)
+    return [run.tokens_per_second / other.tokens_per_second for run, other in pairs]
+
+
+def spread(values: Sequence[float]) -> str:
+    """The least and the greatest."""
+    return f"{min(values):.2f}–{max(values):.2f}×"
+
+
+def same(found: Series, plain: Series) -> Sequence[bool]:
+    """Of each row of each turn, whether it is plain's."""
+    return [equal for run in found.runs for equal in verdicts(run.outputs, plain.outputs)]
+
+
+def verdict(series: Mapping[str, Series], output: str) -> int:
     """Say whether the outputs are the same; the exit code."""
-    differing = [f"{m.name} ({m.compared - (m.same or 0)})" for m in lines if m.same != m.compared]
-    print(f"\nThe rows are in {output}, one folder each.")
+    print(f"\nThe rows are in {output}, one folder for each way.")
+    differing = [
+        f"{name} ({same(found, series[PLAIN]).count(False)})"
+        for name, found in series.items()
+        if not all(same(found, series[PLAIN]))
+    ]
     if differing:
         print(f"DIFFERENT TOKENS than plain decoding in rows of: {', '.join(differing)}")
         return 1
-    print(
-        f"The three outputs are the same tokens: {lines[0].compared} of {lines[0].compared} rows."
-    )
+    rows = len(series[PLAIN].outputs)
+    print(f"The three outputs are the same tokens: {rows} of {rows} rows.")
     return 0
 
 

@@ -1,13 +1,16 @@
-"""The images demo: the same labels decoded each way on a local Ray, one table, one contact sheet.
+"""The images demo: the same labels decoded each way on a local Ray, two tables, a contact sheet.
 
 digits-raster sequentially, with a Jacobi window, by SJD and MC-SJD; digits-scale map by map. The
-rows go to out/demo-images/ as Parquet, a folder each. The quality columns hold each way against the
-target's own samples from another seed; the first line, sequential decoding, is the noise floor. The
-exit code is 1 if Jacobi's grids are not the sequential ones: they must be.
+ways take turns, several times, so that a slow minute of the machine slows all of them; the first
+table shows medians. The second holds each way's images of the last turn against the target's own
+samples from another seed; its first line, sequential decoding, is the noise floor. The rows are in
+out/demo-images/ as Parquet, a folder each. The exit code is 1 if Jacobi's grids are not the
+sequential ones: they must be.
 """
 
 import argparse
 import json
+import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,19 +20,20 @@ import numpy as np
 
 from cluster.connect import connected
 from cluster.errors import ClusterError
-from examples.demo import read_tokens
+from examples.demo import contestants, same, say, spread
 from models.errors import PacelineError
 from models.metrics.digits import load_digits
 from pipelines.config import GenerateConfig
 from pipelines.contact_sheet import first_pictures, sheet
 from pipelines.evaluation.report import number
 from pipelines.generate import generate
+from pipelines.interleave import Series, collect
+from pipelines.interruption import leave_if_interrupted, obey_signals
 from pipelines.machine import this_machine
-from pipelines.measurement import Measurement
 from pipelines.options import from_mapping
 from pipelines.quality import Quality, qualities
 from pipelines.summary import Summary
-from pipelines.table import HEADS, cells, markdown
+from pipelines.table import markdown
 
 HERE = Path(__file__).resolve().parent
 LOGICAL_CPUS = 4  # of the private cluster: a target, and what reads and writes
@@ -37,6 +41,7 @@ CLASSES, COLUMNS = 10, 20
 METRICS = ("fd-clf", "fd-pixel", "kd-clf")
 REAL = ("accuracy", "fd-clf to real digits")
 SEQUENTIAL, SCALE = "sequential", "next-scale"
+SPEED = ("way", "images/s", "speed-up", "all turns", "passes per image", "exactness")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,30 +65,36 @@ def ways(options: argparse.Namespace) -> list[Way]:
 
 def main() -> int:
     """0: the grids that must be the same are; 1: they are not; 2: it could not run."""
+    obey_signals()
     try:
         return demo(parse())
     except (PacelineError, ClusterError) as error:
+        leave_if_interrupted()
         print(f"demo-images: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        leave_if_interrupted()
+        raise
 
 
 def demo(options: argparse.Namespace) -> int:
     output = Path(options.output)
     labels, real = write_labels(output, options.images), write_digits(output)
-    summaries, tokens = {}, {}
+    *shown, other = ways(options)
+    configs = {way.name: configuration(options, way, labels) for way in shown}
+    summaries: dict[str, Summary] = {}
     with connected(min_cpus=LOGICAL_CPUS):
-        for way in ways(options):
-            print(f"{way.name}:", file=sys.stderr)
-            config = configuration(options, way, labels)
-            summaries[way.name] = generate(config)
-            tokens[way.name] = read_tokens(config.output)
-    quality = judged(options, real)
-    shown = [way for way in ways(options) if way.shown]
-    lines = [measured(way, summaries, tokens, options.batch_size) for way in shown]
+        series = collect(contestants(configs, summaries), options.turns, say)
+        generate(configuration(options, other, labels))
     print(f"\n{options.raster}, {options.scale} on {this_machine().line()}\n")
-    print(table(lines, summaries, quality))
+    print(f"Medians of {options.turns} interleaved turns.\n")
+    print(markdown(SPEED, [speed(name, series, summaries[name]) for name in series]))
+    quality = judged(options, real)
+    print("\nLikeness to the target's own images from another seed, and to real digits.\n")
+    heads = ["way", *METRICS, *REAL]
+    print(markdown(heads, [[name, *quality[name]] for name in series]))
     draw(output, shown)
-    return verdict(lines, output)
+    return verdict(series, output)
 
 
 def parse() -> argparse.Namespace:
@@ -98,6 +109,7 @@ def parse() -> argparse.Namespace:
     add("--guidance", type=float, default=None)
     add("--batch-size", type=int, default=8)
     add("--threads", type=int, default=None)
+    add("--turns", type=int, default=3)
     return parser.parse_args()
 
 
@@ -131,6 +143,7 @@ def configuration(options: argparse.Namespace, way: Way, labels: str) -> Generat
             "batch_size": options.batch_size,
             "threads": options.threads,
             "resume": False,
+            "progress": False,
         },
     )
 
@@ -159,50 +172,23 @@ def judged(options: argparse.Namespace, real: str) -> dict[str, list[str]]:
     }
 
 
-def measured(
-    way: Way,
-    summaries: Mapping[str, Summary],
-    tokens: Mapping[str, dict[str, list[int]]],
-    batch_size: int,
-) -> Measurement:
-    """One way as a line of the table, compared with sequential decoding of the same target."""
-    found, plain = summaries[way.name], summaries[SEQUENTIAL]
-    identical = found.exactness == "identical" and way.name != SCALE
-    compared = tokens[SEQUENTIAL] if identical else {}
-    same = sum(tokens[way.name].get(key) == row for key, row in compared.items())
-    return Measurement(
-        name=way.name,
-        batch_size=batch_size,
-        tokens_per_second=found.tokens_per_second,
-        speed_up=images_per_second(found) / images_per_second(plain),
-        accepted_length=found.accepted_length,
-        round_ms=found.round_ms,
-        target_passes=found.target_passes,
-        draft_passes=found.draft_passes,
-        exactness=found.exactness,
-        same=same if compared else None,
-        compared=len(compared),
-        tokens=found.tokens,
-        seconds=found.seconds,
-    )
-
-
-def images_per_second(summary: Summary) -> float:
-    return (summary.images or 0) / summary.seconds
-
-
-def table(
-    lines: Sequence[Measurement],
-    summaries: Mapping[str, Summary],
-    quality: Mapping[str, list[str]],
-) -> str:
-    """One row per way; a speed-up is one of images per second."""
-    heads = [*HEADS, "passes/image", *METRICS, *REAL]
-    rows = [
-        [*cells(line), f"{summaries[line.name].passes_per_image:.1f}", *quality[line.name]]
-        for line in lines
+def speed(name: str, series: Mapping[str, Series], summary: Summary) -> list[str]:
+    """One way's cells; a speed-up is one of images per second, the median of the turns."""
+    found, plain = series[name], series[SEQUENTIAL]
+    seconds = sorted(run.seconds for run in found.runs)[(len(found.runs) - 1) // 2]
+    return [
+        name,
+        f"{len(found.outputs) / seconds:.0f}",
+        f"{statistics.median(ratios(found, plain)):.2f}×",
+        spread(ratios(found, plain)),
+        f"{summary.passes_per_image:.1f}",
+        summary.exactness,
     ]
-    return markdown(heads, rows)
+
+
+def ratios(found: Series, plain: Series) -> list[float]:
+    """Of images per second, turn by turn: all ways make as many."""
+    return [b.seconds / a.seconds for a, b in zip(found.runs, plain.runs, strict=True)]
 
 
 def draw(output: Path, shown: Sequence[Way]) -> None:
@@ -216,19 +202,16 @@ def draw(output: Path, shown: Sequence[Way]) -> None:
     (output / "contact-sheet.png").write_bytes(sheet(lines, titles))
 
 
-def verdict(lines: Sequence[Measurement], output: Path) -> int:
+def verdict(series: Mapping[str, Series], output: Path) -> int:
     """Say whether Jacobi's grids are the sequential ones; the exit code."""
     print(f"\nThe images are in {output}, a folder each, and side by side in contact-sheet.png.")
-    print(
-        "The first line is the noise floor: sequential decoding against itself from another seed. "
-        "A p marks a figure beyond it."
-    )
-    jacobi = next(line for line in lines if line.name == "jacobi")
-    told = f"{jacobi.same} of {jacobi.compared} grids"
-    if jacobi.same != jacobi.compared:
+    print("sequential is the noise floor: itself from another seed. p marks a figure beyond it.")
+    equal = same(series["jacobi"], series[SEQUENTIAL])
+    told = f"{equal.count(True)} of {len(equal)} grids"
+    if not all(equal):
         print(f"DIFFERENT: only {told} of jacobi are those of sequential decoding")
         return 1
-    print(f"Jacobi's grids are the sequential ones: {told}.")
+    print(f"Jacobi's grids are the sequential ones: {told}, all turns together.")
     return 0
 
 

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from cluster.processes import leave
+from cluster.processes import leave, leaving
 
 GRACE_S = 2.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -82,6 +82,7 @@ def _tell(number: int) -> bool:
     if _came:
         return False
     _came.append(number)
+    leaving.set()
     with suppress(Exception):
         print(f"\npaceline: {_told[-1]()}", file=sys.stderr, flush=True)
     return True

@@ -1,7 +1,11 @@
-"""Measurements as a picture: tokens/s and round cost, over batch size and over draft size."""
+"""Measurements as a picture: tokens/s and round cost, over batch size and over draft size.
+
+A recipe has one colour and one mark, in every panel.
+"""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipelines.measurement import PARTS, Measurement
@@ -10,9 +14,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Value = Callable[[Measurement], float]
-Point = tuple[float, float]
+Colour = tuple[float, float, float]
 MARKS, STROKES = "osD^v<>PX*", ("-", "--", ":", "-.")
 MANY = 8  # bars with names side by side
+SHADES = (1.0, 0.8, 0.6, 0.4, 0.2)  # of a recipe's colour: the parts of a round
+GREY = (0.35, 0.35, 0.35)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """How a recipe is drawn."""
+
+    colour: Colour
+    mark: str
 
 
 def draw(lines: Sequence[Measurement]) -> bytes:
@@ -21,79 +35,106 @@ def draw(lines: Sequence[Measurement]) -> bytes:
     from matplotlib.figure import Figure
 
     sized = any(line.recipe and line.recipe.is_fixed for line in lines)
+    looks = looks_of(lines)
     figure = Figure(figsize=(16 if sized else 12, 9), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(2, 3 if sized else 2)
     speed = figure.add_subplot(grid[0, 0])
-    _over_batch(speed, lines, lambda line: line.tokens_per_second, "tokens/s")
-    _over_batch(figure.add_subplot(grid[0, 1]), lines, _round_ms, "ms per round")
+    _over_batch(speed, lines, looks, lambda line: line.tokens_per_second, "tokens/s")
+    _over_batch(figure.add_subplot(grid[0, 1]), lines, looks, _round_ms, "ms per round")
     if sized:
-        _over_size(figure.add_subplot(grid[0, 2]), lines)
-    _parts(figure.add_subplot(grid[1, :]), lines)
-    figure.legend(*speed.get_legend_handles_labels(), loc="outside right upper", fontsize=8)
+        _over_size(figure.add_subplot(grid[0, 2]), lines, looks)
+    _parts(figure.add_subplot(grid[1, :]), lines, looks)
+    handles, names = speed.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside right upper", fontsize=8, title="recipe")
     out = io.BytesIO()
     figure.savefig(out, format="png", dpi=110)
     return out.getvalue()
+
+
+def looks_of(lines: Sequence[Measurement]) -> dict[str, Look]:
+    """One look for each recipe, by its name."""
+    from matplotlib import colormaps
+
+    colours = colormaps["tab20"].colors  # type: ignore[attr-defined]  # dark and light in turn
+    return {
+        name: Look(colour=colours[(2 * i) % 20 + (i // 10) % 2], mark=MARKS[i % len(MARKS)])
+        for i, name in enumerate(dict.fromkeys(line.name for line in lines))
+    }
 
 
 def _round_ms(line: Measurement) -> float:
     return (line.round_ms or {}).get("round", float("nan"))
 
 
-def _over_batch(axes: "Axes", lines: Sequence[Measurement], value: Value, label: str) -> None:
-    """One stroke per recipe, all in the same colours in each such panel."""
+def _over_batch(
+    axes: "Axes",
+    lines: Sequence[Measurement],
+    looks: Mapping[str, Look],
+    value: Value,
+    label: str,
+) -> None:
+    """A stroke per recipe."""
     sizes = sorted({line.batch_size for line in lines})
-    for i, name in enumerate(dict.fromkeys(line.name for line in lines)):
+    for name, look in looks.items():
         points = sorted((line.batch_size, value(line)) for line in lines if line.name == name)
-        _plot(axes, points, i, "-", label=name)
+        across, up = zip(*points, strict=True)
+        axes.plot(across, up, marker=look.mark, color=look.colour, label=name, markersize=5)
     axes.set(xlabel="batch size", ylabel=label, ylim=(0, None))
     axes.set_xscale("log", base=2)
     axes.set_xticks(sizes, [str(size) for size in sizes])
     axes.minorticks_off()
 
 
-def _over_size(axes: "Axes", lines: Sequence[Measurement]) -> None:
-    """Speed-up over drafted tokens (0: plain); a colour per drafter, a stroke per batch size."""
+def _over_size(axes: "Axes", lines: Sequence[Measurement], looks: Mapping[str, Look]) -> None:
+    """Speed-up over drafted tokens; a grey stroke joins sizes of one drafter at one batch size."""
     sizes = sorted({line.batch_size for line in lines})
-    groups: dict[str, dict[int, list[Point]]] = {}
+    strokes = {size: STROKES[i % len(STROKES)] for i, size in enumerate(sizes)}
+    for (_, batch_size), group in _series(lines).items():
+        points = sorted((_drafted(line), line.speed_up) for line in group)
+        across, up = zip(*points, strict=True)
+        axes.plot(across, up, linestyle=strokes[batch_size], color=GREY, linewidth=0.8, zorder=1)
+        for line in group:
+            look = looks[line.name]
+            axes.plot(_drafted(line), line.speed_up, marker=look.mark, color=look.colour)
+    for size in sizes:
+        axes.plot([], [], linestyle=strokes[size], color=GREY, label=f"batch {size}")
+    axes.axhline(1.0, color="grey", linewidth=0.8)
+    drafted = sorted({round(_drafted(line)) for group in _series(lines).values() for line in group})
+    axes.set_xticks(drafted)
+    axes.set(xlabel="tokens drafted ahead", ylabel="speed-up over plain at the same batch size")
+    axes.legend(fontsize=7)
+
+
+def _series(lines: Sequence[Measurement]) -> dict[tuple[str, int], list[Measurement]]:
+    """Drafts of a fixed size, by what they share: the drafter, the width, the batch size."""
+    groups: dict[tuple[str, int], list[Measurement]] = {}
     for line in lines:
         recipe = line.recipe
         if recipe is not None and recipe.is_fixed:
-            width = "" if recipe.draft_width == 1 else f", {recipe.draft_width} wide"
-            group = groups.setdefault(f"{line.name.replace(recipe.size, '').strip()}{width}", {})
-            points = group.setdefault(line.batch_size, [(0.0, 1.0)])
-            points.append((float(recipe.draft_tokens), line.speed_up))
-    for i, (name, group) in enumerate(groups.items()):
-        for batch_size, points in group.items():
-            stroke = STROKES[sizes.index(batch_size) % len(STROKES)]
-            _plot(axes, sorted(points), i, stroke, label=f"{name}, batch {batch_size}")
-    axes.axhline(1.0, color="grey", linewidth=0.8)
-    axes.set(xlabel="tokens drafted ahead", ylabel="speed-up over plain at the same batch size")
-    axes.legend(
-        fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, handlelength=3
-    )
+            shared = f"{recipe.drafter} {recipe.draft_width} {recipe.draft_nodes} {recipe.verify}"
+            groups.setdefault((shared, line.batch_size), []).append(line)
+    return groups
 
 
-def _plot(axes: "Axes", points: Sequence[Point], i: int, stroke: str, *, label: str) -> None:
-    from matplotlib import colormaps
-
-    across, up = zip(*points, strict=True)
-    colours = colormaps["tab20"].colors  # type: ignore[attr-defined]  # dark ones, then light ones
-    colour = colours[(2 * i) % 20 + (i // 10) % 2]
-    mark = MARKS[i % len(MARKS)]
-    axes.plot(across, up, marker=mark, linestyle=stroke, color=colour, label=label, markersize=5)
+def _drafted(line: Measurement) -> float:
+    assert line.recipe is not None  # others are left out
+    return float(line.recipe.draft_tokens)
 
 
-def _parts(axes: "Axes", lines: Sequence[Measurement]) -> None:
-    """What a token costs, against plain at the same batch size, and which part takes it."""
+def _parts(axes: "Axes", lines: Sequence[Measurement], looks: Mapping[str, Look]) -> None:
+    """What a token costs, against plain at the same batch size; a shade per part of the round."""
     known = [line for line in lines if line.round_ms and line.target_passes]
     steps: dict[int, float] = {}
     for line in known:
         steps.setdefault(line.batch_size, sum(_per_token(line, part) for part in PARTS))
     bottom = [0.0] * len(known)
-    for part in PARTS:
+    for part, shade in zip(PARTS, SHADES, strict=True):
         heights = [_per_token(line, part) / steps[line.batch_size] for line in known]
-        axes.bar(range(len(known)), heights, bottom=bottom, label=part)
+        colours = [_shaded(looks[line.name].colour, shade) for line in known]
+        bars = {"bottom": bottom, "color": colours, "edgecolor": GREY, "linewidth": 0.4}
+        axes.bar(range(len(known)), heights, **bars)
+        axes.bar([0], [0], color=[_shaded(GREY, shade)], label=part)
         bottom = [a + b for a, b in zip(bottom, heights, strict=True)]
     axes.axhline(1.0, color="grey", linewidth=0.8)
     options: dict[str, Any] = {"fontsize": 7}
@@ -102,7 +143,13 @@ def _parts(axes: "Axes", lines: Sequence[Measurement]) -> None:
     names = [f"{line.name}, batch {line.batch_size}" for line in known]
     axes.set_xticks(range(len(known)), names, **options)
     axes.set(ylabel="time per token, by part of the round (plain = 1)")
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, title="part, by shade", reverse=True)
+
+
+def _shaded(colour: Colour, shade: float) -> Colour:
+    """Mixed with white."""
+    red, green, blue = (1 - shade * (1 - part) for part in colour)
+    return red, green, blue
 
 
 def _per_token(line: Measurement, part: str) -> float:

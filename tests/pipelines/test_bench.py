@@ -16,7 +16,7 @@ from pipelines.bench_config import BenchConfig
 from pipelines.cli import main, parse
 from pipelines.interleave import Run, Series, collect
 from pipelines.measurement import Measurement, measurement
-from pipelines.plots import draw
+from pipelines.plots import draw, looks_of
 from pipelines.recipe import PLAIN, Recipe, grid, names
 from pipelines.table import HEADS, table
 
@@ -210,6 +210,12 @@ def test_contestants_take_turns() -> None:
 @pytest.mark.parametrize("recipes", [[PLAIN, CHAIN, AUTO], [PLAIN, AUTO]])
 def test_a_plot_is_a_png(recipes: list[Recipe]) -> None:
     assert draw([line(r, b, 1.2) for b in (1, 4) for r in recipes]).startswith(b"\x89PNG")
+
+
+def test_a_recipe_has_one_look_of_its_own() -> None:
+    recipes = [PLAIN, CHAIN, AUTO]
+    looks = looks_of([line(r, b, 1.2) for b in (1, 4) for r in recipes])
+    assert len(looks) == len({look.colour for look in looks.values()}) == len(recipes)
 
 
 def test_measurements_are_json() -> None:

@@ -97,7 +97,7 @@ def test_the_demo_prints_one_table_and_says_that_tokens_are_the_same(
             str(ROOT / "examples/demo.py"),
             *("--target", checkpoints["target"], "--draft", checkpoints["draft"]),
             *("--input", str(source), "--output", str(tmp_path / "out")),
-            *("--max-tokens", "12", "--batch-size", "2", "--threads", "1"),
+            *("--max-tokens", "12", "--batch-size", "2", "--threads", "1", "--turns", "2"),
         ],
         capture_output=True,
         text=True,
@@ -111,4 +111,5 @@ def test_the_demo_prints_one_table_and_says_that_tokens_are_the_same(
         "lookup",
         "draft model",
     ]
+    assert max(map(len, done.stdout.split("\n\n")[2].splitlines())) <= 80
     assert len(list((tmp_path / "out/draft-model").glob("part-*.parquet"))) == 1
