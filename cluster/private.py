@@ -15,6 +15,8 @@ from unittest.mock import patch
 import ray
 from ray._private import node
 
+from cluster.processes import share_cores
+
 DASHBOARD = "ray.dashboard.optional_deps"  # without it, Ray starts the small dashboard agent
 
 
@@ -43,6 +45,7 @@ def init(**options: Any) -> None:
     thread that started them ends.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    share_cores()
     with _private_node():
         ray.init(
             address="local",

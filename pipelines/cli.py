@@ -16,6 +16,7 @@ from importlib import metadata
 from typing import NoReturn
 
 from cluster.errors import ClusterError, StorageError
+from cluster.processes import share_cores
 from models.errors import PacelineError
 from pipelines.interruption import leave_if_interrupted, obey_signals
 
@@ -92,6 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _program() -> int:
     """The process's own command line: obeys signals, and never starts Ray by accident."""
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
+    share_cores()
     obey_signals()
     try:
         return _run(sys.argv[1:])

@@ -76,9 +76,13 @@ def _reader(kind: Any) -> tuple[Callable[[str], Any], str]:
     parts = [part for part in get_args(kind) or (kind,) if part is not types.NoneType]
     if int in parts and str in parts:
         return _number_or_text, "N"
-    return {int: (_whole, "N"), float: (_number, "X"), str: (str, "TEXT"), Mapping: (_pair, "")}[
-        parts[0]
-    ]
+    known: dict[Any, tuple[Callable[[str], Any], str]] = {
+        int: (_whole, "N"),
+        float: (_number, "X"),
+        str: (str, "TEXT"),
+        Mapping: (_pair, "TOKEN=BIAS"),
+    }
+    return known[parts[0]]
 
 
 def _help(found: "Field[Any]") -> str:

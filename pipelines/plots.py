@@ -132,7 +132,12 @@ def _parts(axes: "Axes", lines: Sequence[Measurement], looks: Mapping[str, Look]
     for part, shade in zip(PARTS, SHADES, strict=True):
         heights = [_per_token(line, part) / steps[line.batch_size] for line in known]
         colours = [_shaded(looks[line.name].colour, shade) for line in known]
-        bars = {"bottom": bottom, "color": colours, "edgecolor": GREY, "linewidth": 0.4}
+        bars: dict[str, Any] = {
+            "bottom": bottom,
+            "color": colours,
+            "edgecolor": GREY,
+            "linewidth": 0.4,
+        }
         axes.bar(range(len(known)), heights, **bars)
         axes.bar([0], [0], color=[_shaded(GREY, shade)], label=part)
         bottom = [a + b for a, b in zip(bottom, heights, strict=True)]
