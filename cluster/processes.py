@@ -20,7 +20,7 @@ SPINS = 10_000  # some 0.15 ms: longer than between two kernels of a pass
 def share_cores() -> None:
     """Let OpenMP's threads, here and in processes started from here, sleep soon when they wait.
 
-    By default they spin for some milliseconds, and on a machine that is busy with other work they take
+    By default they spin for some milliseconds. On a machine that is busy with other work they take
     the cores from those that they wait for: a pass took a hundred times as long there. Call it
     before torch is loaded.
     """
