@@ -28,7 +28,7 @@ from pipelines.table import markdown
 HERE = Path(__file__).resolve().parent
 LOGICAL_CPUS = 4  # of the private cluster: a target, and what reads and writes
 PLAIN = "plain"
-HEADS = ("way", "tokens/s", "speed-up", "all turns", "tokens per pass", "same tokens")
+HEADS = ("way", "tokens/s", "speed-up", "all turns", "tokens/pass", "same tokens")
 
 
 def main() -> int:

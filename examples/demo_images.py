@@ -39,7 +39,7 @@ HERE = Path(__file__).resolve().parent
 LOGICAL_CPUS = 4  # of the private cluster: a target, and what reads and writes
 CLASSES, COLUMNS = 10, 20
 METRICS = ("fd-clf", "fd-pixel", "kd-clf")
-REAL = ("accuracy", "fd-clf to real digits")
+REAL = ("accuracy", "fd-clf, real")
 SEQUENTIAL, SCALE = "sequential", "next-scale"
 SPEED = ("way", "images/s", "speed-up", "all turns", "passes per image", "exactness")
 
@@ -178,7 +178,7 @@ def speed(name: str, series: Mapping[str, Series], summary: Summary) -> list[str
     seconds = sorted(run.seconds for run in found.runs)[(len(found.runs) - 1) // 2]
     return [
         name,
-        f"{len(found.outputs) / seconds:.0f}",
+        f"{len(found.outputs) / seconds:.3g}",
         f"{statistics.median(ratios(found, plain)):.2f}×",
         spread(ratios(found, plain)),
         f"{summary.passes_per_image:.1f}",

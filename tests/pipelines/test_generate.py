@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ import paceline
 from models.engine import build_loop
 from models.errors import InvalidOption, UnsupportedCheckpoint
 from models.request import Request
+from pipelines import in_driver
 from pipelines.config import GenerateConfig
 from pipelines.errors import InvalidInput, JobFailed
 from pipelines.generate import generate, run
@@ -27,7 +28,7 @@ from pipelines.seeds import row_seed
 from pipelines.summary import Summary
 from tests.pipelines.inprocess import outcome, write_prompts
 
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster", "as_if_large")]
 
 Make = Callable[..., GenerateConfig]
 
@@ -47,6 +48,14 @@ def settings(target: str, source: str, folder: Path, /, **values: Any) -> Genera
     return from_mapping(GenerateConfig, {**fixed, **values})
 
 
+@pytest.fixture(scope="module")
+def as_if_large() -> Iterator[None]:
+    """Inputs are read, encoded and written by Ray's processes, however small."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(in_driver, "SMALL_BYTES", 0)
+        yield
+
+
 @pytest.fixture
 def make(tmp_path: Path, checkpoints: dict[str, str], prompts: str) -> Make:
     """A configuration."""
@@ -55,7 +64,10 @@ def make(tmp_path: Path, checkpoints: dict[str, str], prompts: str) -> Make:
 
 @pytest.fixture(scope="module")
 def finished(
-    ray_cluster: None, checkpoints: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+    ray_cluster: None,
+    as_if_large: None,
+    checkpoints: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[GenerateConfig, Summary]:
     """A job that has ended."""
     folder = tmp_path_factory.mktemp("finished")
@@ -63,6 +75,15 @@ def finished(
     told = {"summary": str(folder / "summary.json"), "logprobs": 2}
     config = settings(checkpoints["target"], source, folder, **told)
     return config, generate(config)
+
+
+def test_a_small_job_writes_the_same_rows(
+    make: Make, finished: tuple[GenerateConfig, Summary], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(in_driver, "SMALL_BYTES", 2**20)
+    config = make(logprobs=2)
+    generate(config)
+    assert outcome(config.output) == outcome(finished[0].output)
 
 
 def plain(config: GenerateConfig, count: int) -> list[list[int]]:
