@@ -40,7 +40,17 @@ def spell(tokens):
     return "".join("abcde"[t] for t in tokens)
 
 
-def loop_of(drafter="none", *, target=TARGET, rows=4, max_length=100, chunk=256, rule="match"):
+def loop_of(
+    drafter="none",
+    *,
+    target=TARGET,
+    rows=4,
+    max_length=100,
+    chunk=256,
+    rule="match",
+    scratch=40,
+    decode=spell,
+):
     make, shape = DRAFTERS[drafter] if isinstance(drafter, str) else drafter
     return TokenLoop(
         target,
@@ -48,10 +58,10 @@ def loop_of(drafter="none", *, target=TARGET, rows=4, max_length=100, chunk=256,
         FixedSize(shape),
         rows=rows,
         max_length=max_length,
-        scratch=40,
+        scratch=scratch,
         verify=rule,
         prefill_chunk=chunk,
-        decode=spell,
+        decode=decode,
     )
 
 
@@ -70,9 +80,14 @@ def tokens_of(results):
     return {r.id: (r.tokens, r.finish_reason, r.stop_text) for r in results}
 
 
-def alone(requests):
+def run_alone(requests, **options):
     """Each request in a loop that it has to itself, without drafts, its prompt read at once."""
     results = []
     for request in requests:
-        results += loop_of(rows=1).run([request])
-    return tokens_of(results)
+        results += loop_of(rows=1, **options).run([request])
+    return results
+
+
+def alone(requests):
+    """What comes of it, as `tokens_of` has it."""
+    return tokens_of(run_alone(requests))
