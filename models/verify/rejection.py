@@ -14,9 +14,14 @@ from models.verify.round import Commit, Round, chain_probabilities, emit
 
 
 def acceptance(p: torch.Tensor, q: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
-    """min(1, p(x)/q(x)) for x = token [R]; p, q: [R, V] float32. Returns [R]."""
+    """min(1, p(x)/q(x)) for x = token [R]; p, q: [R, V] float32. Returns [R].
+
+    A token that q cannot have drawn (rounding at a filter's edge) does not stand: 0.
+    """
     at = token[:, None]
-    return (p.gather(1, at) / q.gather(1, at))[:, 0].clamp(max=1.0)
+    drawn = q.gather(1, at)
+    ratio = torch.where(drawn > 0, p.gather(1, at) / drawn, 0.0)
+    return ratio[:, 0].clamp(max=1.0)
 
 
 def residual(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
