@@ -6,8 +6,6 @@ order of sums changes them, and with them what a seed stands for in every row wr
 """
 
 import hashlib
-import math
-import zlib
 from contextlib import contextmanager
 from functools import cache
 
@@ -21,11 +19,11 @@ from models.decoder import Decoder
 from models.draft import NOTHING, Shape
 from models.drafters import LookupDrafter, ModelDrafter
 from models.kernels import compiled
-from models.noise import Purpose, row_keys, uniform
 from models.request import Request, Sampling
 from models.weights import assemble, shapes
 from tests.models.conformance import prefill
 from tests.models.guessing import Prophet
+from tests.models.hashed import hashed
 from tests.models.looping import loop_of, run_alone
 from tests.models.trees import batch_of, grow
 
@@ -53,18 +51,6 @@ COMPLETIONS = {
 }
 
 
-def weight(name, shape):
-    """Uniform numbers of order one, by integer hashes: the same on every machine."""
-    size = int(np.prod(shape))
-    seeds = np.full(size, zlib.crc32(name.encode()), dtype=np.int64)
-    drawn = uniform(row_keys(seeds, np.arange(size), Purpose.START)) - 0.5
-    if name.endswith("norm.weight"):
-        drawn = 1 + 0.25 * drawn
-    elif len(shape) == 2 and "embed" not in name:
-        drawn *= 5.0 / math.sqrt(shape[1])
-    return torch.from_numpy(drawn.astype(np.float32)).view(shape)
-
-
 @cache
 def decoder_of(kind):
     dtype, window = KINDS[kind]
@@ -84,7 +70,7 @@ def decoder_of(kind):
         eos_token_ids=(0,),
     )
     cpu, wanted = torch.device("cpu"), shapes(config)
-    weights = assemble(config, lambda name: weight(name, wanted[name]), dtype=dtype, device=cpu)
+    weights = assemble(config, lambda name: hashed(name, wanted[name]), dtype=dtype, device=cpu)
     return Decoder(config, weights, dtype=dtype, device=cpu)
 
 
