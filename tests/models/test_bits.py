@@ -21,7 +21,6 @@ from models.drafters import LookupDrafter, ModelDrafter
 from models.kernels import compiled
 from models.request import Request, Sampling
 from models.weights import assemble, shapes
-from tests.models.conformance import prefill
 from tests.models.guessing import Prophet
 from tests.models.hashed import hashed
 from tests.models.looping import loop_of, run_alone
@@ -125,7 +124,7 @@ def test_logits_do_not_depend_on_the_company(decoder, plain_logits, rows, count)
     lengths = [int(length) for length in rng.integers(1, 70, rows)]
     with threads(count):
         for row, length in enumerate(lengths):
-            prefill(decoder, cache, row, TEXT[:length], chunk=11)
+            fill(decoder, cache, row, TEXT[:length])
         pieces = [TEXT[length : length + int(rng.integers(1, 8))] for length in lengths]
         batch = chains(np.arange(rows), [piece.tolist() for piece in pieces])
         assert torch.equal(
@@ -137,6 +136,13 @@ def test_logits_do_not_depend_on_the_company(decoder, plain_logits, rows, count)
         nodes = np.concatenate([s + p for s, p in zip(starts, paths, strict=True)])
         texts = [TEXT[length : length + len(p)] for length, p in zip(lengths, paths, strict=True)]
         assert torch.equal(found[nodes], wanted(plain_logits, lengths, texts))
+
+
+def fill(decoder, cache, row, tokens):
+    """Commit them in pieces."""
+    for piece in np.split(tokens, range(11, len(tokens), 11)):
+        decoder.score(cache, chain(row, piece, wanted=np.zeros(0, dtype=np.int64)))
+        cache.commit(row, np.arange(len(piece)))
 
 
 def wanted(plain_logits, lengths, pieces):

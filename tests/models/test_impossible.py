@@ -82,6 +82,15 @@ def test_the_least_coin_does_not_let_an_impossible_token_stand(rule, kind, setti
 
 
 @pytest.mark.usefixtures("least_coins")
+@pytest.mark.parametrize("rule", ["rejection", "block"])
+def test_nor_does_one_that_its_draft_cannot_have_drawn(rule):
+    """The target likes it, but q gives it 0: both rules refuse it."""
+    tokens = np.array([1, NEVER, 0])
+    round_ = round_of(chain_draft(tokens, told_as("zero", tokens)), Sampling(max_tokens=20))
+    assert RULES[rule](round_)[0].num_accepted == 0
+
+
+@pytest.mark.usefixtures("least_coins")
 def test_nor_does_a_coupling_keep_it():
     """The old guess of a position, now impossible, under the least coin."""
     draft = chain_draft(np.array([1, NEVER, 3]))

@@ -38,9 +38,10 @@ def requests():
     rng, made = np.random.default_rng(11), []
     names = list(CHOICES)
     for i in range(COUNT):
-        chosen = names if i >= len(names) else [names[i], "logprobs"]
-        settings = {n: CHOICES[n][int(rng.integers(1, len(CHOICES[n])))] for n in chosen[:1]}
-        settings |= {n: CHOICES[n][int(rng.integers(len(CHOICES[n])))] for n in chosen[1:]}
+        if i < len(names):
+            settings = {"logprobs": 2, names[i]: CHOICES[names[i]][-1]}
+        else:
+            settings = {n: CHOICES[n][int(rng.integers(len(CHOICES[n])))] for n in names}
         prompt = tuple(rng.integers(0, VOCAB, int(rng.integers(1, 9))).tolist())
         sampling = Sampling(max_tokens=8 + i % 15, **settings)
         made.append(Request(id=str(i), prompt=prompt, sampling=sampling, seed=i))

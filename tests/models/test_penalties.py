@@ -181,6 +181,7 @@ DRAFTERS = {
     "half-right chains": prophet(right=0.8),
     "trees": prophet(width=3, right=0.8),
     "chains that come and go": prophet(right=0.9, absent=0.3, wanders=True),
+    "poor chains that come and go": prophet(right=0.3, absent=0.3, wanders=True, seed=2),
     "trees that come and go": prophet(width=2, right=0.9, absent=0.3, wanders=True, seed=1),
     "itself": (lambda: ModelDrafter(TARGET, rows=8, capacity=200), Shape(depth=5)),
     "its trees": (lambda: ModelDrafter(TARGET, rows=8, capacity=200), Shape(depth=4, width=3)),
