@@ -197,3 +197,15 @@ def test_requests_with_penalties_get_the_tokens_they_get_alone():
     for name, drafter in DRAFTERS.items():
         found = tokens_of(loop_of(drafter, target=TARGET, rows=7).run(requests(32)))
         assert found == expected, name
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_half_of_the_batch_forgets_what_it_generated_with_the_other(seed):
+    """The same rows for many rounds, at times together, at times in halves that take turns."""
+    penalties = Sampling(max_tokens=40, frequency_penalty=0.6, repetition_penalty=1.2)
+    members = [Request(id=str(i), prompt=(i, 2), sampling=penalties, seed=i) for i in range(4)]
+    known = run_alone(members, target=TARGET)
+    by_id = {r.id: r.tokens for r in known}
+    drafter = Prophet(by_id, VOCAB, right=0.4, absent=0.5, wanders=True, seed=seed)
+    loop = loop_of((lambda: drafter, Shape(depth=2)), target=TARGET, rows=4)
+    assert tokens_of(loop.run(members)) == tokens_of(known)
