@@ -1,4 +1,4 @@
-"""Sections on our own: batches, useless drafters, and what a round costs beside the models."""
+"""Sections without other software: batches, useless drafters, and the overhead of a round."""
 
 import tempfile
 from collections.abc import Mapping
@@ -20,15 +20,15 @@ BATCH_GOAL, USELESS_GOAL, OVERHEAD_GOAL = 1.2, 0.97, 0.10
 BATCHES = (8, 16)
 LOOKUP = Recipe(drafter="lookup")
 AGAIN = "plain again"
-USELESS_TURNS = 4  # of every slice: the differences are small
+USELESS_TURNS = 4  # for each slice, because the differences are small
 
 
 def batch(work: Work) -> Section:
     """Batches with and without speculation."""
     section = Section(name="batch", title="Batches, with and without speculation")
     section.notes.append(
-        "The controller (auto) says that drafting pays where it drafts: `draft passes` against "
-        "`target passes` tells how often it did."
+        "With `auto`, the controller decides whether to draft. The ratio of `draft passes` to "
+        "`target passes` shows how often it did."
     )
     for dtype in work.dtypes:
         for size in BATCHES:
@@ -57,10 +57,11 @@ def _batch_goal(setting: Setting, lines: Mapping[str, Measurement]) -> Goal:
 
 
 def useless(work: Work) -> Section:
-    """What a drafter costs that is always wrong, when the controller decides."""
+    """The cost of a drafter whose tokens are never accepted, with automatic sizes."""
     section = Section(name="useless", title="Useless drafters")
     section.notes.append(
-        "`plain again` is a second loop of the same kind: how far equal contestants differ here."
+        "The tokens of these drafters are almost never accepted. `plain again` is a second plain "
+        "loop; it shows the noise of the measurement."
     )
     with tempfile.TemporaryDirectory() as folder:
         untrained = save_random_draft(work.draft, Path(folder))
@@ -104,11 +105,11 @@ OVERHEAD_HEADS = (
 
 
 def overhead(work: Work) -> Section:
-    """Of a round, what is no model's forward pass."""
-    section = Section(name="overhead", title="Own overhead of a round")
+    """The part of a round outside the forward passes of the models."""
+    section = Section(name="overhead", title="Overhead of a round")
     section.notes.append(
-        "`rest` is all that is neither the target's nor the draft's forward pass: drafting around "
-        "the passes, packing, processing of distributions, noise, verification, bookkeeping."
+        "`rest` is the time outside the forward passes of the target model and the draft model: "
+        "building drafts, packing, processing distributions, noise, verification, bookkeeping."
     )
     for temperature in work.temperatures:
         rows = []
@@ -127,7 +128,7 @@ def overhead(work: Work) -> Section:
 
 
 def round_parts(work: Work, recipe: Recipe, setting: Setting) -> dict[str, float]:
-    """Milliseconds of a mean round, by who spent them."""
+    """Milliseconds of a mean round: the target's pass, the draft's passes, the rest."""
     loop = make_loop(work, recipe, setting)
     clock = put_stopwatch(loop)
     run = contestant(work, loop, setting)
@@ -142,7 +143,7 @@ def round_parts(work: Work, recipe: Recipe, setting: Setting) -> dict[str, float
 
 
 def put_stopwatch(loop: TokenLoop) -> TimedModel | None:
-    """Time the draft model's passes, if the loop has one."""
+    """Time the passes of the loop's draft model, if it has one."""
     if not isinstance(loop.drafter, ModelDrafter):
         return None
     clock = TimedModel(loop.drafter.model)
@@ -151,7 +152,7 @@ def put_stopwatch(loop: TokenLoop) -> TimedModel | None:
 
 
 def _overhead_goal(setting: Setting, shares: Mapping[str, float]) -> Goal:
-    """Of the recipe with the largest share."""
+    """The goal for the recipe with the largest share."""
     worst = max(shares, key=lambda name: shares[name])
     others = [f"{name} {share:.1%}" for name, share in shares.items()]
     return Goal(

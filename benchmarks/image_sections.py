@@ -76,8 +76,9 @@ def scales(plan: Plan) -> Section:
     """The next-scale target beside the raster target, decoded sequentially and by MC-SJD."""
     section = Section(name="scale", title="The next-scale target")
     section.notes.append(
-        "Another model of the same images: speed-ups are of images per second over the raster "
-        "target's sequential decoding. Its images are no samples of the raster target's law."
+        "This is another model of the same images, so its images are not samples from the raster "
+        "target's distribution. Speed-ups compare images per second with the raster target's "
+        "sequential decoding."
     )
     window = plan.windows[len(plan.windows) // 2]
     raster = [way for way in grid(plan.raster, [window]) if way.drafter in ("none", "mc-sjd")]
@@ -107,7 +108,7 @@ def raced(plan: Plan, found: Sequence[Way], batch_size: int) -> dict[str, Series
 def measured(
     found: Sequence[Way], series: Mapping[str, Series], batch_size: int
 ) -> list[Measurement]:
-    """The ways' lines; a speed-up is one of images per second."""
+    """One line for each way; speed-ups compare images per second."""
     plain = series[found[0].name]
     size = about(found[0].target).num_tokens
     lines = []
@@ -128,7 +129,7 @@ def measured(
 
 
 def quality(plan: Plan, found: Sequence[Way], series: Mapping[str, Series]) -> dict[str, Quality]:
-    """Each way's images of all turns against sequential ones from other seeds."""
+    """Compare each way's images of all turns with sequential ones from other seeds."""
     plain = found[0]
     loop = build_loop(plain.engine(batch_size=max(plan.counts), threads=plan.threads))
     asked = requests(plan.raster, plan.references, turn=0, seed=REFERENCE_SEED)
@@ -184,7 +185,7 @@ def row(line: Measurement, num_tokens: int, before: float) -> list[str]:
 
 
 def passes_goal(lines: Sequence[Measurement], judged: Mapping[str, Quality], told: str) -> Goal:
-    """MC-SJD's passes, and what its wall-clock time is made of."""
+    """The goal for MC-SJD's passes, with the parts of its wall-clock time."""
     plain = lines[0]
     best = max(
         (line for line in lines if line.name.startswith("mc-sjd")),

@@ -22,24 +22,28 @@ NAMES = ("batch-1", "batch-8", "batch-64", "guided-64", "guided-1", "scale")
 HEAD = """\
 # Benchmarks: images
 
-The digits targets in `examples/models`: 64 tokens an image in raster order, or six maps of rising
-size (digits-scale). Medians of interleaved runs of token loops in one process: in every turn each
-way decodes images of the same labels and seeds, then the next turn has others; a ratio is the
-median of the turns' ratios. `passes/image` counts target passes, `fewer` is over sequential
-decoding. Under guidance a pass scores every position twice.
+This page compares ways of decoding images on the digits targets in `examples/models`: a raster
+target with 64 tokens for each image, and a next-scale target with six maps (digits-scale).
 
-Quality: each way's images of all turns against the target's own sequential samples from other
-seeds. The line of sequential decoding is the noise floor; `(p ...)` marks a figure beyond it, at
-5 % for all figures of a line together. A request's tokens do not depend on the batch, so quality
-is measured at the largest one. fd-clf is no FID: see [evaluation.md](evaluation.md).
+The token loops run in turn in one process: in each turn every decoder generates images of the same
+labels with the same seeds, and the next turn uses other seeds. The values are medians over the
+turns. A ratio is the median of the ratios of the turns. `passes/image` counts forward passes of the
+target, and `fewer` says how many times fewer these are than with sequential decoding. With
+guidance, a pass scores each position twice.
 
-What limits it: fewer passes are less time only while a pass over a window costs about as much as
-one over a single position. Not even a batch of 1 is like that here: of this small target one
-position takes 0.2 ms, 17 take four times that, and the windows' own part is dearer than a pass. At
-batch 64 this CPU's arithmetic is full already: `score` grows faster than the passes fall. Larger
-targets and devices whose passes are bound by reading weights are another matter, not measured
-here. More than 16 guesses ahead gain little: the guesses far ahead were made in a context that is
-wrong by the time they are judged.
+**Quality.** The images of all turns are compared with the target's own sequential samples from
+other seeds. The line of sequential decoding is the noise floor. `(p ...)` marks a metric beyond the
+floor, at a level of 5 % for all metrics of a line together. The tokens of a request do not depend
+on the batch, so quality is measured at the largest batch only. fd-clf is not FID: see
+[evaluation.md](evaluation.md).
+
+**Limits.** Fewer passes save time only if a pass over a window costs about as much as a pass over
+one position. This is not the case here, even at batch 1: a pass of this small target takes 0.2 ms
+over one position and four times as long over 17, and updating the windows takes longer than a pass.
+At batch 64 the CPU's arithmetic is saturated, and `score` grows faster than the number of passes
+falls. Larger targets, and devices on which a pass is bound by reading the weights, are not measured
+here. More than 16 draft tokens gain little, because those far ahead are sampled in a context that
+is wrong by the time they are verified.
 
 ![Passes and images per second](benchmarks-images.png)"""
 

@@ -1,8 +1,8 @@
-"""openvino-genai on the same weights, where it is installed and has them in its own format.
+"""openvino-genai on the same weights, if it is installed and the weights are in its format.
 
-It reads no Hugging Face checkpoints: `optimum-cli export openvino --task text-generation-with-past
---weight-format fp32 --model FOLDER OUT` makes its format, and needs its own environment, as it
-wants another transformers.
+It does not read Hugging Face checkpoints. `optimum-cli export openvino --task
+text-generation-with-past --weight-format fp32 --model FOLDER OUT` converts them. Run it in a
+separate environment, because it requires another version of transformers.
 """
 
 from importlib import import_module
@@ -19,30 +19,30 @@ from pipelines.prompts import shortened
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 DRAFT_TOKENS, NGRAM = 4, 3  # it has no defaults of its own
 NO_SAMPLED_DRAFTS = (
-    "openvino-genai is shown with drafts at temperature 0 only: sampling with a draft model, it "
-    "(2026.4) fails a check of its own (content_length) near the end of some completions."
+    "openvino-genai drafts at temperature 0 only: when version 2026.4 samples with a draft model, "
+    "one of its own checks (content_length) fails near the end of some completions."
 )
 
 
 def missing(work: Work) -> str | None:
-    """Why it is not measured; None if it is."""
+    """Why openvino-genai is not measured; None if it is."""
     if find_spec("openvino_genai") is None:
         return "openvino-genai: not installed (pip install 'paceline[peers]')"
     if work.openvino is None:
         return (
-            "openvino-genai: not measured; give --openvino TARGET DRAFT, its own format's folders"
+            "openvino-genai: not measured; give --openvino TARGET DRAFT, two folders in its format"
         )
     return None
 
 
 def notes(work: Work) -> list[str]:
-    """What to say where it is not measured."""
+    """Notes for the page: why it is not measured, or what is left out."""
     reason = missing(work)
     return [NO_SAMPLED_DRAFTS if reason is None else f"{reason}."]
 
 
 def contestants(work: Work, setting: Setting, way: str) -> dict[str, Contestant]:
-    """It as a contestant; nobody where it is missing. `way`: plain, draft or lookup."""
+    """The contestant, or {} if it is not measured. `way`: plain, draft or lookup."""
     if missing(work) is not None or (way != "plain" and setting.temperature > 0):
         return {}
     pipe = _pipeline(work, setting, way)

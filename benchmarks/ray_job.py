@@ -1,8 +1,7 @@
-"""The section on the whole pipeline: a job of about a minute on Ray against the bare token loop.
+"""The section on the whole pipeline: a job of about a minute on Ray against the token loop alone.
 
-Bare, Ray, bare, Ray, bare: each Ray run is measured against the bare ones before and after it,
-the mean of both counts. The same prompts, seeds, engine and threads; the tokens must be the same,
-too.
+The order is bare, Ray, bare, Ray, bare. Each Ray run is compared with the mean of the bare runs
+before and after it. Prompts, seeds, engine and threads are the same, and so must be the tokens.
 """
 
 import json
@@ -42,8 +41,8 @@ HEADS = (
 
 
 def pipeline(work: Work) -> Section:
-    """How much longer a job takes as a Ray pipeline, start-up apart."""
-    section = Section(name="pipeline", title="The Ray pipeline against the bare token loop")
+    """How much longer a job takes as a Ray pipeline, start-up not counted."""
+    section = Section(name="pipeline", title="Ray pipeline against the bare token loop")
     texts, work = retold(work)
     setting = Setting(temperature=1.0, batch_size=BATCH)
     loop = make_loop(work, Recipe(drafter=work.draft, draft_tokens=work.chain), setting)
@@ -66,7 +65,7 @@ def pipeline(work: Work) -> Section:
 
 
 def retold(work: Work) -> tuple[list[str], Work]:
-    """The prompts as texts, and the work on what these texts are as tokens."""
+    """The prompts as texts, and the work with the tokens of these texts."""
     tokenizer = TokenizerActor(work.target)
     prompts = [prompt for part in work.slices for prompt in part]
     texts = tokenizer.decode_batch([prompt.tokens for prompt in prompts])
@@ -78,7 +77,7 @@ def retold(work: Work) -> tuple[list[str], Work]:
 
 
 def write_rows(texts: Sequence[str], path: Path, count: int) -> Path:
-    """`count` rows: the prompts, over and over, each time under another id."""
+    """Write `count` rows: the prompts, repeated as needed, each row with its own id."""
     rows = [{"id": f"row-{i}", "prompt": texts[i % len(texts)]} for i in range(count)]
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
     return path
@@ -116,14 +115,14 @@ def read_tokens(output: str) -> dict[str, tuple[int, ...]]:
 
 
 def beside(cores: Mapping[str, float]) -> list[str]:
-    """What ran beside the target actor: where all cores compute, it holds the passes up."""
+    """A note on the CPU time of other processes, which delay passes that use all cores."""
     others = {title: share for title, share in cores.items() if "TargetActor" not in title}
     if not others:
         return []
     own = sum(share for title, share in others.items() if title.startswith(OURS))
     total = sum(others.values())
-    told = f"{total:.1%} of a core, {own:.1%} of it our driver and writer, the rest Ray's own"
-    return [f"Processes beside the target actor took {told}."]
+    told = f"{total:.1%} of a core, {own:.1%} of it for Paceline's driver and writer"
+    return [f"Besides the target actor, other processes used {told}, the rest for Ray."]
 
 
 def _report(
@@ -135,7 +134,7 @@ def _report(
         lines += [_cells(f"bare token loop ({i + 1})", after)]
     section.put(f"draft model, fixed chain, batch {BATCH}, float32", HEADS, lines)
     same = sum(verdicts(outputs, bares[0].outputs))
-    section.notes.append(f"{same} of {len(outputs)} rows have the same tokens both ways.")
+    section.notes.append(f"{same} of {len(outputs)} rows have the same tokens in both runs.")
     beside = [(one.seconds + two.seconds) / 2 for one, two in pairwise(bares)]
     each = [s.seconds / bare - 1 for s, bare in zip(summaries, beside, strict=True)]
     times = [run.seconds for run in bares]

@@ -1,4 +1,4 @@
-"""Sections as JSON files, and the page that is made of all that lie there."""
+"""Saves each section as a JSON file and composes the page from all saved sections."""
 
 import json
 import time
@@ -14,17 +14,33 @@ ORDER = ("plain", "draft", "lookup", "batch", "useless", "overhead", "ablation",
 HEAD = """\
 # Benchmarks: text
 
-Medians of interleaved runs in one process: in every turn each contestant completes the same
-prompts, then the next turn has others; a ratio is the median of the turns' ratios. Tokens/s count
-the reading of prompts, rounds do not. `speed-up` is over our own plain decoding in the same table.
-All contestants have the same weights, dtype and threads, and write the same number of tokens. The
-demo checkpoints hold bfloat16 values: ours keeps them so in float32 runs too, which computes the
-same from half the memory. A checkpoint with true float32 values is kept in float32, and read in
-twice the time."""
+This page compares Paceline with transformers and openvino-genai, and with its own plain decoding.
+[idea.md](idea.md) explains the terms.
+
+All contestants use the same weights, dtype and number of threads, and generate the same number of
+tokens. They run in turn in one process: in each turn every contestant completes the same prompts,
+and the next turn uses other prompts. The values are medians over the turns. A ratio is the median
+of the ratios of the turns.
+
+| column | meaning |
+| --- | --- |
+| tokens/s | generated tokens per second, prefill included |
+| speed-up | over Paceline's plain decoding in the same table |
+| round ms, and its parts draft to other | milliseconds for each round, prefill not included |
+| target passes, draft passes | forward passes of the target model and the draft model |
+| same tokens | completions with the tokens of plain decoding; – where they cannot be compared |
+
+The column `made of` explains a goal. "3.28 plain rounds' tokens at the cost of 2.35" means that a
+round yields 3.28 times the tokens of a plain round and takes 2.35 times as long. The parts that
+follow are in units of a plain round.
+
+The demo checkpoints contain bfloat16 values. Paceline stores them in bfloat16 in float32 runs too,
+because this gives the same results and halves the memory traffic. A checkpoint with other float32
+values is stored in float32, and reading it takes twice the time."""
 
 
 def measure(make: Callable[[], Section], folder: Path, *, command: str) -> None:
-    """Run one section, show it and save it."""
+    """Run one section, print it and save it."""
     began = time.monotonic()
     section = make()
     took_s = time.monotonic() - began
@@ -33,7 +49,7 @@ def measure(make: Callable[[], Section], folder: Path, *, command: str) -> None:
 
 
 def save(section: Section, folder: Path, *, machine: Machine, command: str, took_s: float) -> None:
-    """One section's data, replacing those of an earlier run."""
+    """Write one section's data; replaces the data of an earlier run."""
     folder.mkdir(parents=True, exist_ok=True)
     about = {"machine": machine.as_dict(), "machine_line": machine.line(), "command": command}
     content = {**section.as_dict(), **about, "took_s": round(took_s, 1)}
@@ -42,7 +58,7 @@ def save(section: Section, folder: Path, *, machine: Machine, command: str, took
 
 
 def compose(folder: Path, page: Path, *, head: str = HEAD, order: Sequence[str] = ORDER) -> str:
-    """Write the page from all sections that were ever saved in the folder; returns its text."""
+    """Write the page from all sections saved in the folder; returns its text."""
     found = [folder / f"{name}.json" for name in order]
     sections = [json.loads(path.read_text(encoding="utf-8")) for path in found if path.exists()]
     rows = [row for section in sections for row in section["goal_rows"]]

@@ -1,4 +1,4 @@
-"""A section of the benchmark's page: tables, goals with what was measured, and notes."""
+"""A section of the benchmark's page: tables, notes, and goals with the measured values."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,9 +10,9 @@ from pipelines.table import HEADS, cells
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Goal:
-    """What a ratio should be. `why` names the parts that made it what it is.
+    """A wanted and a measured ratio. `why` names the parts that explain the measured value.
 
-    `asked`: whether the goal's own condition holds here; if not, it is neither met nor missed.
+    `asked`: whether the goal's condition holds in this run; if not, it is neither met nor missed.
     """
 
     text: str
@@ -25,13 +25,13 @@ class Goal:
 
     @property
     def met(self) -> bool | None:
-        """Whether the measured value reaches the goal; None where that is not asked."""
+        """Whether the measured value reaches the goal; None if the goal does not apply."""
         if not self.asked:
             return None
         return self.measured <= self.goal if self.at_most else self.measured >= self.goal
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """The goal as a JSON object."""
         return asdict(self) | {"met": self.met}
 
     def cells(self) -> list[str]:
@@ -50,7 +50,7 @@ GOAL_HEADS = ("goal", "wanted", "measured", "met", "made of")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Cells under heads."""
+    """Column heads, and rows of cells as text."""
 
     caption: str
     heads: tuple[str, ...]
@@ -59,7 +59,7 @@ class Table:
 
 @dataclass(slots=True, kw_only=True)
 class Section:
-    """Filled while it runs."""
+    """One section; the functions that measure fill it."""
 
     name: str
     title: str
@@ -80,7 +80,7 @@ class Section:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """The section as a JSON object."""
         return {
             "name": self.name,
             "title": self.title,
@@ -93,7 +93,7 @@ class Section:
 
 
 def made_of(line: Measurement, plain: Measurement) -> str:
-    """Why drafting is as fast as it is: what a round yields and costs, in plain rounds."""
+    """What a round yields and costs, in units of a plain round, and its parts."""
     if not line.round_ms or not plain.round_ms or not line.target_passes or not plain.target_passes:
         return ""
     step = plain.round_ms["round"]
@@ -112,7 +112,7 @@ def made_of(line: Measurement, plain: Measurement) -> str:
 
 
 def step_of(line: Measurement) -> str:
-    """What a plain step is made of."""
+    """The parts of a plain round in milliseconds."""
     if not line.round_ms:
         return ""
     parts = [f"{name} {ms:.2f}" for name, ms in line.round_ms.items() if ms >= 0.005]

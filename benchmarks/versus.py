@@ -15,7 +15,7 @@ from pipelines.recipe import PLAIN, Recipe
 
 PLAIN_GOAL, ASSISTED_GOAL, TREE_GOAL = 1.7, 2.0, 1.4
 LOOKUP_GOAL, LOOKUP_PLAIN_GOAL = 1.5, 2.0
-COPIES = 12  # prompts of the copy-heavy text
+COPIES = 12  # prompts of the text with many copies
 LONGER = 3  # times as many tokens as of other prompts
 
 
@@ -45,8 +45,8 @@ def plain(work: Work) -> Section:
 
 
 def draft(work: Work) -> Section:
-    """The draft model, as a chain, as a tree, as the controller likes, and assisted generation."""
-    section = Section(name="draft", title="Drafting with a model")
+    """The draft model as a chain, as a tree and with automatic sizes, and assisted generation."""
+    section = Section(name="draft", title="Draft model")
     for setting in settings(work):
         peers = Transformers(work, setting.dtype)
         contestants = {name: ours(work, recipe, setting) for name, recipe in work.recipes().items()}
@@ -85,14 +85,14 @@ def _draft_goals(
 
 
 def lookup(work: Work) -> Section:
-    """Prompt lookup, where the text is a copy and where it is not."""
+    """Prompt lookup on text with many copies and on ordinary prompts."""
     section = Section(name="lookup", title="Prompt lookup")
     section.notes.append(
-        f"Copies are tokens in runs of {RUN} or more that stand earlier in the text. Records: the "
-        "first lines of tables with the same keys in every line. Functions: of the standard "
-        "library, twice, and their first two lines once more. Their completions are "
-        f"{LONGER} times as long as others: what copies much writes much, and reading the prompt, "
-        "which no draft makes faster, is a smaller part of it."
+        f"Copies are generated tokens in runs of {RUN} or more that occur earlier in the text. "
+        "Records are the first lines of tables with the same keys in every line. Functions are "
+        "taken from the standard library: each prompt holds one twice, and its first two lines a "
+        f"third time. These completions are {LONGER} times as long as the others, as is usual for "
+        "text with many copies, so prefill, which drafts do not speed up, is a smaller share."
     )
     copying = replace(work, max_tokens=LONGER * work.max_tokens)
     for text, make in (("records", record_prompts), ("functions", function_prompts)):
@@ -159,7 +159,7 @@ def settings(work: Work) -> list[Setting]:
 
 
 def measured(series: Mapping[str, Series], setting: Setting) -> dict[str, Measurement]:
-    """Lines of a table. Those of others can only have our tokens where nothing is sampled."""
+    """Lines of a table. Tokens of other software are compared at temperature 0 only."""
     plain = series["plain"]
     return {
         name: measurement(
