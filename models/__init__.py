@@ -1,1 +1,1 @@
-"""Models, and how a sequence is decoded: torch, no Ray."""
+"""Models and the decoding of sequences: torch, no Ray."""

@@ -1,4 +1,4 @@
-"""What an adapted model is asked to continue: rows of tokens, and its memory of some of them."""
+"""The cache of an adapted model: rows of tokens, and the transformers cache of each row."""
 
 import numpy as np
 from transformers import DynamicCache
@@ -7,9 +7,9 @@ from models.batch import Ints
 
 
 class Row:
-    """One sequence: its committed tokens, its scratch nodes, and the model's memory of some text.
+    """One sequence: its committed tokens, its scratch nodes, and the model's own cache.
 
-    `held` are the tokens whose entries `past` has; it may lag behind or run ahead of `committed`.
+    `held` are the tokens that `past` has entries for. They may be fewer or more than `committed`.
     """
 
     def __init__(self) -> None:
@@ -19,7 +19,7 @@ class Row:
         self.past = DynamicCache()
 
     def rewind(self, text: list[int], limit: int) -> int:
-        """Cut `past` back to what it shares with `text`, at most `limit` entries; how many."""
+        """Cut `past` to its common prefix with `text`, at most `limit` entries; its length."""
         pairs = zip(self.held, text[:limit], strict=False)
         shared = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(self.held), limit))
         if shared < len(self.held):
@@ -29,7 +29,7 @@ class Row:
 
 
 class AdaptedCache:
-    """Rows of tokens; what the model remembers of them is a matter of speed alone."""
+    """Rows of tokens. The entries that the model has cached affect the speed only."""
 
     def __init__(self, rows: int, capacity: int, bytes_per_entry: int) -> None:
         self.lengths: Ints = np.zeros(rows, dtype=np.int64)
@@ -49,16 +49,16 @@ class AdaptedCache:
         return self.rows * self.capacity * self._bytes_per_entry
 
     def commit(self, row: int, nodes: Ints) -> None:
-        """Keep the path `nodes` of a row's scratch, in order; drop the rest."""
+        """Keep the scratch nodes `nodes` (a path) of a row, in order; drop all others."""
         text = self.texts[row]
         self._set(row, text.committed + [text.scratch[node] for node in nodes.tolist()])
 
     def truncate(self, row: int, length: int) -> None:
-        """Forget the committed entries of a row beyond `length`."""
+        """Drop the committed entries of a row beyond `length`."""
         self._set(row, self.texts[row].committed[:length])
 
     def move(self, source: int, destination: int) -> None:
-        """Put a row's committed entries in another row's place and empty the source."""
+        """Move a row's committed entries to another row and empty the source."""
         if source != destination:
             self.texts[destination], self.texts[source] = self.texts[source], Row()
             self._set(destination, self.texts[destination].committed)

@@ -1,8 +1,9 @@
-"""Any causal language model that transformers loads, as a target: slower than our decoder.
+"""Any causal language model that transformers loads, as a target. Slower than our decoder.
 
-Asks of a model only that it continues a text from its own cache with the last entries cut off,
-and checks that on loading; a model that cannot is run over the whole text each time. A tree is
-scored path by path. Letters: T packed nodes, W wanted nodes, V vocabulary, D width.
+The adapter requires that a model can continue a text from its own cache after the last entries
+were cut off. It checks this at loading; a model that fails the check is run over the whole text
+each time. A tree is scored path by path.
+Letters: T packed nodes, W wanted nodes, V vocabulary, D width.
 """
 
 from collections.abc import Iterable
@@ -21,8 +22,8 @@ from models.errors import UnsupportedCheckpoint
 from models.schedule import RASTER, Schedule
 from models.target import Cache
 
-NO_LIMIT = 2**15  # context of a model that names none
-PROBE = (1, 2, 3, 4, 5, 6)
+NO_LIMIT = 2**15  # context length of a model whose configuration has none
+PROBE = (1, 2, 3, 4, 5, 6)  # tokens that check the model at loading
 
 
 class AdaptedTarget:
@@ -41,7 +42,7 @@ class AdaptedTarget:
         self._bytes_per_entry = self._probe(whole)
 
     def new_cache(self, rows: int, capacity: int) -> AdaptedCache:
-        """An empty cache; its size is what it will hold when full."""
+        """An empty cache; `num_bytes` is its size when full."""
         return AdaptedCache(rows, capacity, self._bytes_per_entry)
 
     def score(self, cache: Cache, batch: Batch, *, hidden: bool = False) -> Scores:
@@ -69,7 +70,7 @@ class AdaptedTarget:
     ) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
         """Logits [V] and hidden [D] of each of a row's new nodes, given the path to each."""
         found: dict[int, tuple[torch.Tensor, torch.Tensor | None]] = {}
-        for path in reversed(paths):  # a leaf before its ancestors, which it takes along
+        for path in reversed(paths):  # leaves first: a pass to a leaf also scores its ancestors
             if path[-1] in found:
                 continue
             fresh = next(i for i, node in enumerate(path) if node >= scratch and node not in found)
@@ -82,7 +83,7 @@ class AdaptedTarget:
     def _extend(
         self, text: Row, wanted: list[int], limit: int, hidden: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Run the model on `wanted` from where its memory agrees, before `limit`."""
+        """Run the model on `wanted`, from the end of the cached common prefix, at most `limit`."""
         if self._bytes_per_entry == 0:
             return self._run(wanted, None, hidden)
         shared = text.rewind(wanted, limit)
@@ -105,7 +106,7 @@ class AdaptedTarget:
         return output.logits[0].float(), output.hidden_states[-1][0] if hidden else None
 
     def _probe(self, whole: torch.Tensor) -> int:
-        """Bytes per token of the model's cache; 0 if it cannot be cut back and continued."""
+        """Bytes per token of the model's cache; 0 if the cache cannot be cut and continued."""
         if getattr(self.model, "_is_stateful", False):
             return 0
         past = DynamicCache()
@@ -155,10 +156,10 @@ def _context_length(config: Any) -> int:
 def load_adapted(
     path: Path, raw: Json, generation: Json, *, dtype: torch.dtype, device: torch.device
 ) -> AdaptedTarget:
-    """The transformers model of a checkpoint; runs no code from it and reads no pickles.
+    """Load a checkpoint with transformers, without running its code or reading pickles.
 
     Raises:
-        UnsupportedCheckpoint: it is no causal language model, or transformers cannot load it.
+        UnsupportedCheckpoint: it is not a causal language model, or transformers cannot load it.
     """
     _require_causal(path, raw)
     try:

@@ -1,4 +1,4 @@
-"""Whether a request can run on a target at all; asked before it waits for a row."""
+"""Checks whether a request can run on a target, before it waits for a cache row."""
 
 from models.errors import InvalidRequest
 from models.request import Request
@@ -6,9 +6,9 @@ from models.target import Target
 
 
 def check_request(request: Request, target: Target, max_length: int, *, texts: bool) -> None:
-    """Raise InvalidRequest, which names the field, if it can never run.
+    """Raise InvalidRequest, which names the field, if the request can never run.
 
-    `max_length`: of prompt and completion. `texts`: whether tokens can be turned into text.
+    `max_length`: tokens of prompt and completion together. `texts`: whether there is a tokenizer.
     """
     who = f"request {request.id!r}"
     if not 0 <= request.seed < 2**63:

@@ -1,4 +1,4 @@
-"""Attention of packed nodes over the cache, by our compiled kernel or by torch's operations.
+"""Attention of packed nodes over the cache, with our compiled kernel or with torch.
 
 Letters: T packed nodes, Hq query heads, Hkv key heads, D head width. Query heads are in the order
 [Hq / Hkv, Hkv].
@@ -21,11 +21,11 @@ class Attention(Protocol):
     """One pass of a batch over a cache, layer by layer."""
 
     def __call__(self, index: int, qkv: torch.Tensor, qk_norm: torch.Tensor | None) -> torch.Tensor:
-        """Write the nodes' keys and values and read all that each node sees.
+        """Write the nodes' keys and values to the cache and attend to all that each node sees.
 
         Args:
-            index: of the layer.
-            qkv: [T, (Hq + 2 Hkv) D], contiguous; it may be changed.
+            index: index of the layer.
+            qkv: [T, (Hq + 2 Hkv) D], contiguous; may be overwritten.
             qk_norm: [Hq + Hkv, D] float32 with the factor √D, for queries and keys; or None.
 
         Returns:
@@ -34,9 +34,9 @@ class Attention(Protocol):
 
 
 def open_attention(batch: Batch, cache: KVCache, heads: Heads, rotary: Rotary | None) -> Attention:
-    """The attention of one pass; `rotary` turns queries and keys by the nodes' positions.
+    """The attention of one pass; `rotary` rotates queries and keys by the nodes' positions.
 
-    By the compiled kernel, a node's result does not depend on what else is in the batch.
+    With the compiled kernel, a node's result does not depend on the rest of the batch.
     """
     if cache.kv.is_cpu and compiled():
         return CompiledAttention(batch, cache, heads, rotary)

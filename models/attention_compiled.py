@@ -1,4 +1,4 @@
-"""Attention by our compiled kernel (models/csrc/attention.c): what it must be told of a batch."""
+"""Attention with our compiled kernel (models/csrc/attention.c)."""
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ class CompiledAttention:
 
 
 def nodes_of(batch: Batch, cache: KVCache, heads: Heads, rotary: Rotary | None) -> Nodes:
-    """The batch as the kernels are told of it."""
+    """The batch in the form that the kernels take."""
     assert heads.queries <= heads.keys * MOST_QUERIES
     visible: tuple[Bools | None, ...] = batch.visible
     if heads.window is not None:

@@ -1,4 +1,4 @@
-"""Attention by torch's own operations, all query heads of a key head at a time.
+"""Attention with torch's operations, all query heads of a key head at a time.
 
 Letters as in layout.py, and S slots of a cache row, Hkv key heads, D width of a head. Query heads
 are in the order [G, Hkv], so that a node's queries and results need no reordering.
@@ -37,7 +37,7 @@ class TorchAttention:
         return attend(self._views, index, layout, qkv[:, : heads.queries])
 
     def _turn(self, qk: torch.Tensor, norm: torch.Tensor | None) -> None:
-        """Norm, if there is one, and turn queries and keys [T, Hq + Hkv, D] in place."""
+        """Normalise (if there is a norm) and rotate queries and keys [T, Hq + Hkv, D] in place."""
         wide = qk.float() if norm is None else rms_norm(qk, norm, self._heads.eps).float()
         if self._rotation is not None:
             torch.view_as_complex(wide.view(*wide.shape[:2], -1, 2)).mul_(self._rotation)
@@ -47,9 +47,10 @@ class TorchAttention:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Views:
-    """What all layers of a pass share: the queries' buffer and views of the cache, two per layer.
+    """What all layers of a pass share: the buffer for queries, and views of the cache.
 
-    `places` is where new entries go if one view covers them; `past` what is read if a view does.
+    `places`: where new entries go, if one view covers them. `past`: the entries that are read, if
+    one view covers them.
     """
 
     room: torch.Tensor  # [B, Hkv, M, D], zero beyond the queries
@@ -79,7 +80,7 @@ def open_views(kv: torch.Tensor, layout: Layout, num_heads: int) -> Views:
 
 
 def write(views: Views, index: int, layout: Layout, entries: torch.Tensor) -> None:
-    """Put the nodes' keys and values [T, 2 * Hkv, D] into the cache of layer `index`."""
+    """Write the nodes' keys and values [T, 2 * Hkv, D] to the cache of layer `index`."""
     num_nodes, twice, width = entries.shape
     if views.places is not None:
         each = entries.view(layout.num_rows, -1, 2, twice // 2, width)
@@ -91,7 +92,7 @@ def write(views: Views, index: int, layout: Layout, entries: torch.Tensor) -> No
 
 
 def attend(views: Views, index: int, layout: Layout, queries: torch.Tensor) -> torch.Tensor:
-    """What the queries [T, G * Hkv, D] read from layer `index`: [T, G * Hkv * D]."""
+    """Attention of the queries [T, G * Hkv, D] over layer `index`: [T, G * Hkv * D]."""
     if layout.spread is not None:
         queries = queries[layout.spread]
     views.lines.copy_(queries.view(views.lines.shape))

@@ -1,4 +1,4 @@
-"""The nodes of one forward pass: which tokens, where they stand, what they may attend to.
+"""The nodes of one forward pass: their tokens, positions and masks.
 
 Letters: B rows, T nodes of all rows packed one after the other, Q nodes of one row, W wanted nodes,
 C width of a vector.
@@ -24,12 +24,12 @@ class Batch:
     Row b contributes `counts[b]` consecutive nodes of `tokens`. A node's position is the row's
     committed length + its depth; its cache slot is the committed length + `scratch` + its index.
     `scratch` nodes of every row are already in the cache from earlier passes of the same round.
-    A node attends to all that is committed in its row and, among the scratch nodes, to those that
-    `visible[b]` says: [counts[b], scratch + counts[b]] bool, itself included. None: each node sees
-    the nodes before it (a chain); then `scratch` is 0.
-    `wanted` are the packed indices whose logits are needed; None: all. A node whose token is VECTOR
-    reads its row of `inputs`. `conditions` are input ids that all nodes of a row are conditioned
-    on, for targets that ask for it.
+    A node attends to all committed entries of its row and to the scratch nodes that are True in
+    `visible[b]`: [counts[b], scratch + counts[b]] bool, itself included. None means a chain: each
+    node sees all nodes before it, and `scratch` is 0.
+    `wanted` are the packed indices whose logits are needed; None: all. The input of a node whose
+    token is VECTOR is its row of `inputs`. `conditions` are input ids that all nodes of a row are
+    conditioned on, for targets that need them.
     """
 
     rows: Ints  # [B] distinct
@@ -45,14 +45,14 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """A target's word on a batch: logits [W, V] float32, hidden [T, D] (last layer) if asked."""
+    """The scores of a batch: logits [W, V] float32, and the last layer's hidden [T, D] if asked."""
 
     logits: torch.Tensor
     hidden: torch.Tensor | None = None
 
 
 def chain(row: int, tokens: Ints, *, wanted: Ints | None = None) -> Batch:
-    """A batch of one row whose nodes follow each other: a prompt's chunk, a draft chain."""
+    """A batch of one row whose nodes are a chain: a chunk of a prompt, or a draft."""
     return chains(np.array([row], dtype=np.int64), [tokens.tolist()], wanted=wanted)
 
 

@@ -1,4 +1,4 @@
-"""The decoder's key-value memory: one tensor, committed entries first, scratch behind them."""
+"""The decoder's KV cache: one tensor. In each row, committed entries come before scratch."""
 
 import numpy as np
 import torch
@@ -11,11 +11,11 @@ BLOCK = 64  # attention reads keys in whole blocks of this many entries
 
 
 def padded(entries: int) -> int:
-    """The number of keys that attention reads for so many entries.
+    """The number of keys that torch's attention reads for a number of entries.
 
-    Whole blocks; and never between 3 and 6 blocks of the 8 that the CPU kernel multiplies at once,
-    where the library splits the sum over keys at a place that depends on their number. So a
-    query's result does not depend on what else is in the batch.
+    It is a whole number of blocks, and never between 3 and 6 blocks of the 8 that torch's CPU
+    kernel multiplies at once. There the kernel splits the sum over keys at a point that depends on
+    their number, and a query's result would depend on the rest of the batch.
     """
     whole = -(-entries // BLOCK) * BLOCK
     rest = whole % (8 * BLOCK)
@@ -23,20 +23,20 @@ def padded(entries: int) -> int:
 
 
 def bytes_per_entry(config: DecoderConfig, dtype: torch.dtype) -> int:
-    """What one token of one row takes."""
+    """Bytes of one token of one row."""
     return 2 * config.num_layers * config.num_kv_heads * config.head_dim * dtype.itemsize
 
 
 def cache_bytes(config: DecoderConfig, dtype: torch.dtype, rows: int, capacity: int) -> int:
-    """What a cache will take, before it is made."""
+    """Bytes of a cache, before it is allocated."""
     return rows * padded(capacity) * bytes_per_entry(config, dtype)
 
 
 class KVCache:
     """Keys and values of `rows` sequences: kv [layers, 2, rows, Hkv, padded capacity, D].
 
-    A row's committed entries are 0..length-1, its scratch follows. All entries are finite from the
-    start, so that a masked one contributes exactly nothing.
+    A row's committed entries are 0..length-1, its scratch follows. All entries are initialised
+    with finite numbers, so a masked entry contributes exactly 0.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class KVCache:
         return self.kv.nbytes
 
     def commit(self, row: int, nodes: Ints) -> None:
-        """Keep the path `nodes` of a row's scratch (ascending), in order; drop the rest."""
+        """Keep the scratch nodes `nodes` (a path, ascending) of a row; drop all others."""
         start, count = int(self.lengths[row]), len(nodes)
         assert start + count <= self.capacity, (start, count, self.capacity)
         if count and int(nodes[-1]) != count - 1:
@@ -81,13 +81,13 @@ class KVCache:
             kernels.keep_entries(self.kv, row, start, nodes)
             return
         count = len(nodes)
-        first = int(np.argmax(nodes != np.arange(count)))  # all before it stand in their places
+        first = int(np.argmax(nodes != np.arange(count)))  # all before it need no move
         source = torch.from_numpy(nodes[first:] + start).to(self.kv.device)
         entries = self.kv[:, :, row].index_select(3, source)
         self.kv[:, :, row, :, start + first : start + count] = entries
 
     def truncate(self, row: int, length: int) -> None:
-        """Forget the committed entries of a row beyond `length`."""
+        """Drop the committed entries of a row beyond `length`."""
         assert 0 <= length <= self.lengths[row], (length, self.lengths[row])
         self.lengths[row] = length
 

@@ -15,11 +15,11 @@ UNDECIDED = -1
 
 
 class Canvas(Sequence):
-    """A request while it runs; `place` is the only way that tokens enter.
+    """A running request whose tokens are decided in groups. `place` is the only way to add tokens.
 
-    `values` [N] holds the tokens by output position, UNDECIDED where there is none yet; `groups`
-    what was decided by each pass so far. `tokens` is the prompt and what is decided, in the order
-    of output.
+    `values` [N] holds the tokens by output position, UNDECIDED where there is none yet. `groups`
+    holds the positions that each pass decided. `tokens` holds the prompt and the decided tokens in
+    output order.
     """
 
     def __init__(self, request: Request, num_positions: int) -> None:
@@ -30,11 +30,11 @@ class Canvas(Sequence):
 
     @property
     def undecided(self) -> Ints:
-        """The positions that are left, ascending."""
+        """The undecided positions, ascending."""
         return np.flatnonzero(self.values == UNDECIDED)
 
     def place(self, positions: Ints, tokens: Ints, said: Several[TokenLogprob] = ()) -> bool:
-        """Decide `positions` [n]; True if none is left. `said`: their logprobs, if asked for."""
+        """Decide `positions` [n]; True if none is left. `said`: their logprobs, if requested."""
         assert (self.values[positions] == UNDECIDED).all(), positions
         self.values[positions] = tokens
         self.groups.append(positions)

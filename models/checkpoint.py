@@ -27,7 +27,7 @@ def load_decoder(
     """Our decoder with the weights of a checkpoint; for `arithmetic` and `rows` see `load_target`.
 
     Raises:
-        UnsupportedCheckpoint: a file, field or tensor is missing or does not fit; it is named.
+        UnsupportedCheckpoint: a file, field or tensor is missing or wrong; the message names it.
     """
     config = parse_config(*read_configs(path))
     tensors = Tensors(path, config)
@@ -37,7 +37,7 @@ def load_decoder(
 
 
 def tensor_files(path: Path) -> dict[str, Path]:
-    """Which file of a checkpoint holds which tensor."""
+    """The file of each tensor of a checkpoint."""
     if (path / INDEX).exists():
         places = read_json(path / INDEX).get("weight_map")
         if not isinstance(places, dict):

@@ -1,4 +1,4 @@
-"""What a decoder checkpoint's config.json says, in our words: Llama, Mistral, Qwen, image grids."""
+"""The configuration of a decoder checkpoint: Llama, Mistral, Qwen, image grids."""
 
 import json
 from collections.abc import Mapping
@@ -16,10 +16,10 @@ Json = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RotaryConfig:
-    """Rotary positions: the base and how its frequencies are stretched for long contexts.
+    """Rotary embedding: the base, and how its frequencies are scaled for long contexts.
 
-    "grid": position 0 is a condition, the others are places of rows of `row_length`; half of a
-    head's dimensions turn with the row, half with the column.
+    Kind "grid": position 0 is the class; the other positions are places in rows of `row_length`.
+    Half of a head's dimensions rotate with the row, half with the column.
     """
 
     theta: float = 10_000.0
@@ -33,9 +33,9 @@ class RotaryConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GridInput:
-    """An image target's prompt is one class; its tokens are places of a grid.
+    """The input of an image target: the prompt is one class, its tokens fill a grid.
 
-    Input ids from the vocabulary's size on are classes, the last one stands for none of them.
+    Input ids from the vocabulary's size on are classes; the last one is the null class.
     `code_width`: a token's input is Linear(code of this width); None: a row of a stored table.
     """
 
@@ -47,7 +47,7 @@ class GridInput:
 class DecoderConfig:
     """The sizes and variants of one decoder.
 
-    `window` is how many entries a token sees at most, itself included; None: all.
+    `window`: the number of entries that a token sees at most, itself included; None: all.
     """
 
     architecture: str
@@ -72,12 +72,12 @@ class DecoderConfig:
 
     @property
     def input_size(self) -> int:
-        """Ids that can be read; the vocabulary is those that can be written."""
+        """Number of input ids: the vocabulary (ids that can be generated), and classes."""
         return self.vocab_size + (self.grid.num_classes + 1 if self.grid else 0)
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file of a checkpoint."""
+    """The object in a checkpoint's JSON file."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -98,7 +98,7 @@ def read_configs(path: Path) -> tuple[Json, Json]:
 
 
 def is_known(raw: Json) -> bool:
-    """Whether our decoder runs this configuration; otherwise it is transformers' to run."""
+    """Whether our decoder runs this configuration; otherwise transformers runs it."""
     architectures = raw.get("architectures") or ["ForCausalLM"]
     rotary = _rotary_fields(raw)
     return (
@@ -116,7 +116,7 @@ def parse_config(raw: Json, generation: Json) -> DecoderConfig:
     """Our configuration from config.json and generation_config.json (or {}).
 
     Raises:
-        UnsupportedCheckpoint: a field is missing or of the wrong kind; named in the message.
+        UnsupportedCheckpoint: a field is missing or of the wrong type; the message names it.
     """
     kind = str(raw["model_type"])
     heads = _integer(raw, "num_attention_heads")
@@ -181,7 +181,7 @@ def _num_kv_heads(raw: Json, heads: int) -> int:
 
 
 def _rotary_fields(raw: Json) -> Json:
-    """Both spellings in one: `rope_parameters`, or `rope_theta` beside `rope_scaling`."""
+    """The rotary fields of both formats: `rope_parameters`, or `rope_theta` and `rope_scaling`."""
     nested = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
     return {"rope_theta": raw.get("rope_theta") or 10_000.0, **nested}
 
@@ -213,7 +213,7 @@ def _rotary(raw: Json) -> RotaryConfig:
 
 
 def _layer_types(raw: Json) -> list[str]:
-    """Per-layer attention kinds, from the list or from Qwen's older switches."""
+    """The attention kind of each layer, from `layer_types` or from Qwen's older fields."""
     listed = raw.get("layer_types")
     if listed:
         return [str(kind) for kind in listed]
@@ -225,7 +225,7 @@ def _layer_types(raw: Json) -> list[str]:
 
 
 def _window(raw: Json) -> int | None:
-    """The attention window if every layer has one."""
+    """The sliding window, if every layer has one."""
     if raw["model_type"] == "mistral":
         window = raw.get("sliding_window", 4096)
     else:

@@ -1,4 +1,4 @@
-"""One decoder for the Llama family: packed nodes in, logits out, keys and values into a cache.
+"""The decoder for the Llama family: from packed nodes to logits; fills the KV cache.
 
 Letters: T packed nodes, W wanted nodes, V vocabulary, Hq query heads, Hkv key heads, D head width.
 """
@@ -23,10 +23,10 @@ from models.weights import Weights, assemble, random_tensor, shapes
 
 
 class Decoder:
-    """A target that runs here: see `Target` and `Batch` for what `score` does.
+    """A target that runs in this process; for `score` see `Target` and `Batch`.
 
-    Not for two threads at once. Another geometry of positions is another `rotary`; another input
-    comes as vectors, which `embed_vectors` reads.
+    Not thread-safe. Other position geometries use another `rotary`. Inputs that are not tokens are
+    vectors, read by `embed_vectors`.
     """
 
     adapted = False
@@ -83,7 +83,7 @@ class Decoder:
         return F.embedding(tokens, self._weights.embedding)
 
     def embed_vectors(self, vectors: torch.Tensor) -> torch.Tensor:
-        """The first layer's input [T, width] for vectors [T, C] of the codebook's space."""
+        """The first layer's input [T, width] for vectors [T, C] with the codebook's width."""
         if self._weights.project is None:
             raise UnsupportedCheckpoint(
                 f"{self.architecture} reads token ids only: its checkpoint has no codebook"
@@ -104,7 +104,7 @@ class Decoder:
     def score(self, cache: Cache, batch: Batch, *, hidden: bool = False) -> Scores:
         """Run the batch's nodes, leave their entries as scratch in the cache, return their logits.
 
-        `hidden` asks for the last layer's output after the final norm, of all nodes.
+        `hidden` also returns the last layer's output of all nodes, after the final norm.
         """
         assert isinstance(cache, KVCache)
         if self._stack is not None and not hidden:
@@ -122,17 +122,17 @@ class Decoder:
 
     @property
     def chooses(self) -> bool:
-        """Whether there is a `chooser` here."""
+        """Whether `chooser` is available."""
         return self._stack is not None and self._heads.window is None
 
     def chooser(self, cache: Cache, batch: Batch, draw: Draw, knobs: Knobs) -> Chooser:
-        """What drafts the model's own choices behind a batch of chains; see `ChoosingTarget`."""
+        """Drafts with this model after a batch of chains, in one call; see `ChoosingTarget`."""
         assert isinstance(cache, KVCache)
         assert self._stack is not None
         return self._stack.chooser(batch, cache, self.rotary, draw, knobs)
 
     def _run(self, x: torch.Tensor, batch: Batch, cache: KVCache) -> None:
-        """All layers by torch's operations, in place."""
+        """Run all layers with torch's operations, in place."""
         eps = self.config.norm_eps
         attention = TorchAttention(batch, cache, self._heads, self.rotary)
         for index, layer in enumerate(self._weights.layers):

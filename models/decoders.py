@@ -1,7 +1,7 @@
-"""The parallel decoders that need no draft model: names, the rule each goes with, their options.
+"""The parallel decoders that need no draft model: names, verification rules, options.
 
-They are drafters whose guesses are the target's own, from the pass before. Loads no torch: command
-lines read their choices and defaults here.
+They are drafters: their draft tokens come from the target's previous pass. Does not import torch,
+because the command line reads choices and defaults here.
 """
 
 from models.request import require
@@ -10,7 +10,7 @@ RULE_OF = {"jacobi": "match", "sjd": "rejection", "mc-sjd": "rejection"}
 COUPLINGS = ("maximal", "gumbel")  # of mc-sjd
 STARTS = ("uniform", "left", "above")  # see `Start`
 DEFAULT_COUPLING, DEFAULT_START = "maximal", "left"
-WINDOW = 16  # guesses ahead, where the user leaves them open
+WINDOW = 16  # draft tokens, unless the user sets a number
 
 
 def check_decoder(drafter: str, verify: str, coupling: str, start: str) -> None:
@@ -22,6 +22,6 @@ def check_decoder(drafter: str, verify: str, coupling: str, start: str) -> None:
     if start != DEFAULT_START:
         names = " or ".join(RULE_OF)
         require(drafter in RULE_OF, "start", start, f"left out: only with drafter {names}")
-    if drafter in RULE_OF:  # "match" is what an option left out holds, too
+    if drafter in RULE_OF:  # "match" is also the default, so it may mean "not set"
         rule = RULE_OF[drafter]
         require(verify in ("match", rule), "verify", verify, f"{rule}, as {drafter} needs it")

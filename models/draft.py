@@ -1,4 +1,4 @@
-"""A draft: a tree of guessed tokens, and the shape that was asked for.
+"""A draft: a tree of draft tokens, and the requested shape.
 
 Letters: N nodes, V vocabulary.
 """
@@ -12,13 +12,13 @@ import torch
 
 from models.batch import Bools, Ints
 
-KNOWN_SHAPES = 4096  # of one draft, whose depths and visibility are kept
-KNOWN_FORMS = 1024  # of a round's drafts
+KNOWN_SHAPES = 4096  # of drafts, whose depths and masks are cached
+KNOWN_FORMS = 1024  # of the drafts of a round, cached
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """How much to draft: `depth` tokens ahead, `width` guesses at each, at most `nodes` in all."""
+    """The size of a draft: `depth` tokens ahead, `width` nodes for each, at most `nodes` in all."""
 
     depth: int
     width: int = 1
@@ -31,7 +31,7 @@ class Shape:
 
     @property
     def fan(self) -> float:
-        """Guesses at each depth, on average: 1 in a chain."""
+        """Mean number of nodes for each depth: 1 in a chain."""
         return self.budget / self.depth if self.depth else 0.0
 
 
@@ -40,10 +40,10 @@ NOTHING = Shape(depth=0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """Guesses for one request; node i continues node parents[i] < i, or the root where that is -1.
+    """The draft tokens of one request. Node i continues node parents[i] < i; -1 is the root.
 
-    `probs` [N, V] float32 is the distribution that each token was really drawn from; None for
-    deterministic guesses.
+    `probs` [N, V] float32 are the distributions that the tokens were sampled from; None for
+    deterministic draft tokens.
     """
 
     tokens: Ints  # [N]
@@ -69,9 +69,9 @@ def chain_draft(tokens: Ints, probs: torch.Tensor | None = None) -> Draft:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
-    """How the drafts of B requests lie in one pass: T packed nodes, each request's root first.
+    """The layout of the drafts of B requests in one pass: T packed nodes, each root first.
 
-    Not to be written to.
+    Read-only.
     """
 
     counts: Ints  # [B] nodes of each request
@@ -79,11 +79,11 @@ class Form:
     owners: Ints  # [T] the request of each node
     levels: Ints  # [T] depth of each node, the root's is 0
     depths: tuple[int, ...]  # [B] of the drafts
-    visible: tuple[Bools | None, ...]  # [B] what the nodes see, None for chains
+    visible: tuple[Bools | None, ...]  # [B] masks of the nodes, None for chains
 
 
 def form_of(drafts: Several[Draft]) -> Form:
-    """The form of one round's drafts, made once for the same shapes."""
+    """The form of the drafts of one round; cached by their shapes."""
     return _form(tuple([draft.parents.tobytes() for draft in drafts]))
 
 
@@ -97,7 +97,7 @@ def visibility(parents: Ints) -> Bools:
     return _visibility(parents.tobytes())
 
 
-# The same few shapes come again and again, round after round.
+# The same few shapes occur in many rounds, so their tables are cached.
 
 
 @cache

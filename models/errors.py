@@ -1,4 +1,4 @@
-"""The one error tree: everything a user's input or environment can cause."""
+"""The error classes for everything that a user's input or environment can cause."""
 
 
 class PacelineError(Exception):
@@ -6,7 +6,7 @@ class PacelineError(Exception):
 
 
 class InvalidOption(PacelineError, ValueError):
-    """An option's value is not acceptable; the message names the field, the value and what is."""
+    """An option's value is not accepted. The message names field, value and accepted values."""
 
     def __init__(self, field: str, value: object, accepted: str) -> None:
         super().__init__(f"{field}={value!r} is not accepted: {accepted}")
@@ -17,8 +17,8 @@ class InvalidOption(PacelineError, ValueError):
 
 
 class UnsupportedCheckpoint(PacelineError, ValueError):
-    """A checkpoint cannot be loaded, or does not fit the others in use."""
+    """A checkpoint cannot be loaded, or does not match another model in use."""
 
 
 class InvalidRequest(PacelineError, ValueError):
-    """One request cannot be served; its neighbours are not disturbed."""
+    """One request cannot run. Other requests are not affected."""

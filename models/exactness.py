@@ -1,10 +1,10 @@
-"""How exactly a result follows the target: derived from what ran, never declared.
+"""The exactness label of a result, derived from the rule, the schedule and the arithmetic.
 
 identical                   the tokens of plain decoding with this seed
 identical up to rounding    the same rule, but sums may be rounded differently in another batch,
-                            draft or machine, so a near tie may fall differently
-distribution                tokens with the target's law, other ones than plain decoding's
-approximate                 another law
+                            draft or machine, and rounding may decide between near ties
+distribution                another sample from the target's distribution
+approximate                 a sample from another distribution
 """
 
 from collections.abc import Iterable
@@ -22,9 +22,9 @@ OF_RULE = {"match": IDENTICAL, "rejection": DISTRIBUTION, "block": DISTRIBUTION}
 
 
 def exactness(rule: str, schedule: "Schedule", *, steady: bool) -> str:
-    """The label of what `rule` decides.
+    """The label of tokens that `rule` decides.
 
-    A schedule that chooses positions by sampled values changes the law of what is written there.
+    A schedule that chooses positions by sampled values changes the distribution.
     `steady`: see `Target`.
     """
     label = APPROXIMATE if schedule.sample_dependent else OF_RULE[rule]
@@ -32,5 +32,5 @@ def exactness(rule: str, schedule: "Schedule", *, steady: bool) -> str:
 
 
 def weakest(labels: Iterable[str]) -> str:
-    """The label that holds for all of several results."""
+    """The strongest label that holds for all results."""
     return max(labels, key=LEVELS.index, default=IDENTICAL)

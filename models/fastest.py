@@ -1,7 +1,7 @@
-"""Which arithmetic is fastest on this CPU, by a trial of both: ours compiled, or torch's.
+"""Finds the faster arithmetic on this CPU by timing both: our compiled kernels, or torch.
 
-Ours reads weights at the speed of the memory, so it wins where few tokens are scored at once. Where
-the CPU multiplies half precision itself (AMX), torch may win with many.
+Our kernels read weights at the speed of the memory, so they are faster for small batches. On CPUs
+with half-precision arithmetic (AMX), torch may be faster for large batches.
 """
 
 import statistics
@@ -17,15 +17,15 @@ from models.config import DecoderConfig
 from models.decoder import Decoder
 from models.kernels import compiled
 
-VOCABULARY = 1024  # of the trial
-CACHED = 64  # tokens of each row before it
+VOCABULARY = 1024  # size in the trial
+CACHED = 64  # tokens in each row of the cache
 TURNS = 5
 
 
 def kernels_win(config: DecoderConfig, dtype: torch.dtype, rows: int) -> bool:
-    """Whether our kernels are the faster ones to score a token in each of `rows` rows.
+    """Whether our kernels are faster than torch at scoring one token in each of `rows` rows.
 
-    By one layer of this shape.
+    Times one layer of this shape.
     """
     if not compiled():
         return False

@@ -1,8 +1,9 @@
-"""What a target that decides positions in groups must be fed: the nodes of each request's pass.
+"""The nodes that a target scores to decide a group of positions.
 
-A model of diagonals feeds the tokens of the last group; one of random orders feeds them and a query
-for every planned position, of which it keeps the tokens; a next-scale model feeds vectors made of
-all tokens so far. Letters: B requests, m nodes of one, n planned positions, C width of a vector.
+A model that decodes along diagonals feeds the tokens of the last group. A model with random orders
+feeds these tokens, and one query for each planned position; its cache keeps the tokens only. A
+next-scale model feeds vectors computed from all tokens so far.
+Letters: B requests, m nodes of one, n planned positions, C width of a vector.
 """
 
 from collections.abc import Sequence as Several
@@ -23,8 +24,8 @@ from models.target import Target
 class Feed:
     """The nodes that one request contributes to a pass; see `Batch` for tokens, depths, visible.
 
-    `wanted` [n] are the nodes whose logits decide the plan's positions, in its order. `kept` are
-    those whose entries stay in the cache, ascending; the others are forgotten after the pass.
+    `wanted` [n] are the nodes whose logits decide the plan's positions, in the plan's order. `kept`
+    are the nodes whose cache entries stay, ascending; all others are dropped after the pass.
     """
 
     tokens: Ints  # [m], VECTOR where the node reads a vector
@@ -42,14 +43,14 @@ class GroupTarget(Target, Protocol):
     scratch: int  # cache entries that a pass may need beyond prompt and output positions
 
     def check(self, request: Request) -> None:
-        """Raise InvalidRequest if the prompt is not one that the target reads."""
+        """Raise InvalidRequest if the target cannot read the prompt."""
 
     def feed(self, canvases: Several[Canvas], plans: Several[Plan]) -> list[Feed]:
-        """The nodes that score each canvas's plan; all but the prompt's last token is cached."""
+        """The nodes that score each plan. The prompt, except its last token, is in the cache."""
 
 
 def pack(feeds: Several[Feed]) -> Batch:
-    """One pass over the cache's rows 0 to B - 1."""
+    """The batch of one pass over the cache rows 0 to B - 1."""
     counts = np.array([len(feed.tokens) for feed in feeds], dtype=np.int64)
     starts = np.cumsum(counts) - counts
     conditions = [feed.condition for feed in feeds]

@@ -1,4 +1,4 @@
-"""What a token loop counted and where its time went."""
+"""Counts and times of a token loop."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from typing import Any, Self
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """Sums over rounds; seconds are wall-clock of the loop's own thread."""
+    """Sums over rounds. Seconds are wall-clock time of the loop's thread."""
 
     rounds: int = 0
     round_rows: int = 0  # requests decoded, summed over rounds
@@ -41,7 +41,7 @@ class Figures:
 
     @property
     def acceptance_by_position(self) -> tuple[float, ...]:
-        """Of the requests that drafted this deep, the part that accepted this deep."""
+        """By depth: of the requests with a draft this deep, the share that accepted this depth."""
         pairs = zip(self.accepted_by_position, self.drafted_by_position, strict=True)
         return tuple(accepted / max(drafted, 1) for accepted, drafted in pairs)
 
@@ -55,14 +55,14 @@ class Figures:
 
 
 def _sum(a: Any, b: Any) -> Any:
-    """Numbers, or tuples of them place by place."""
+    """The sum of two numbers, or of two tuples element by element."""
     if isinstance(a, tuple):
         return tuple(x + y for x, y in zip_longest(a, b, fillvalue=0))
     return a + b
 
 
 class Sums:
-    """Figures while they are counted."""
+    """Counters that `figures` turns into Figures."""
 
     def __init__(self) -> None:
         self._sums: Counter[str] = Counter()
@@ -70,13 +70,13 @@ class Sums:
         self._accepted: list[int] = []
 
     def add(self, **values: int) -> None:
-        """Count by the figures' names."""
+        """Add to counters, by the names of Figures' fields."""
         sums = self._sums
         for name, value in values.items():
             sums[name] += value
 
     def add_draft(self, nodes: int, depth: int, accepted: int) -> None:
-        """A request had a draft; its first `accepted` levels were right."""
+        """Count a request's draft, of which the first `accepted` levels were accepted."""
         self.add(drafted=nodes, accepted=accepted)
         more = [0] * (depth - len(self._drafted))
         self._drafted += more
@@ -87,7 +87,7 @@ class Sums:
             self._accepted[level] += 1
 
     def figures(self, seconds: Mapping[str, float]) -> Figures:
-        """What was counted, and where the time went."""
+        """The counts so far, with `seconds` by field name."""
         return Figures(
             **self._sums,
             **seconds,  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Whether weights and scores are numbers: else a checkpoint is damaged, or a dtype overflows."""
+"""Checks that weights and scores are finite: if not, a file is damaged or a dtype overflows."""
 
 import math
 
@@ -12,7 +12,7 @@ def require_finite(tensor: torch.Tensor, name: str, where: object) -> None:
     """Raise UnsupportedCheckpoint if a weight is NaN or infinite."""
     if not tensor.is_floating_point() or tensor.element_size() == 1:
         return
-    if math.isfinite(tensor.sum(dtype=torch.float32).item()):  # a sum is faster than a look at each
+    if math.isfinite(tensor.sum(dtype=torch.float32).item()):  # faster than a test of each value
         return
     bad = int((~torch.isfinite(tensor)).sum())
     if bad:
@@ -23,7 +23,7 @@ def require_finite(tensor: torch.Tensor, name: str, where: object) -> None:
 
 
 def broken_rows(logits: torch.Tensor) -> Bools | None:
-    """[T] whether each row of logits [T, V] holds NaN or plus infinity; None: no row does."""
+    """[T] whether each row of logits [T, V] contains NaN or +infinity; None if no row does."""
     total = logits.sum().item()
     if not (math.isnan(total) or total == math.inf):
         return None
@@ -33,7 +33,7 @@ def broken_rows(logits: torch.Tensor) -> Bools | None:
 
 
 def told(checkpoint: str, dtype: torch.dtype) -> str:
-    """What a request is told that met broken scores."""
+    """The error message of a request whose scores are not finite."""
     name = str(dtype).removeprefix("torch.")
     advice = (
         " float16 overflows easily: try dtype bfloat16 or float32." if name == "float16" else ""

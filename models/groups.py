@@ -1,4 +1,4 @@
-"""Decoding by a schedule of groups: what a pass decides, what it is fed, what stands afterwards.
+"""Decoding in groups of positions: planning a pass, choosing its tokens, storing them.
 
 Letters: B requests, W planned positions of all requests, V vocabulary.
 """
@@ -25,7 +25,7 @@ from models.target import Cache
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Groups:
-    """One pass: what it decides of each request, and the nodes that are scored for it."""
+    """One pass: the positions that it decides for each request, and the nodes it scores."""
 
     canvases: list[Canvas]
     plans: list[Plan]
@@ -39,7 +39,7 @@ class Groups:
 
 
 def need_plain(drafter: str, verify: str) -> None:
-    """Raise InvalidOption for what has no meaning where positions are decided in groups."""
+    """Raise InvalidOption for a drafter or a rule, which targets that decide groups cannot use."""
     told = "this target decides its tokens in groups; there is nothing to"
     if drafter != "none":
         raise InvalidOption("drafter", drafter, f"none: {told} draft")
@@ -48,7 +48,7 @@ def need_plain(drafter: str, verify: str) -> None:
 
 
 def new_canvas(request: Request, target: GroupTarget) -> Canvas:
-    """A request's canvas. Raises InvalidRequest where it asks what groups cannot give."""
+    """A request's canvas. Raises InvalidRequest for options that such targets cannot honour."""
     target.check(request)
     size = target.schedule.num_positions or request.sampling.max_tokens
     if request.sampling.max_tokens != size:
@@ -66,7 +66,7 @@ def new_canvas(request: Request, target: GroupTarget) -> Canvas:
 
 
 def plan_groups(target: GroupTarget, sequences: Several[Sequence]) -> Groups:
-    """Ask the schedule and the target; the requests have the cache's first rows."""
+    """Ask the schedule for positions and the target for nodes. Request i has cache row i."""
     canvases = cast(list[Canvas], list(sequences))
     plans = [target.schedule.next(canvas) for canvas in canvases]
     feeds = target.feed(canvases, plans)
@@ -78,8 +78,8 @@ def choose(
 ) -> list[Ints]:
     """The tokens of each plan's positions, from logits [W, V].
 
-    A position's noise is that of its place in the output, whatever pass decides it. Penalties count
-    what was decided before the pass.
+    The noise of a position depends on its place in the output, not on the pass that decides it.
+    Penalties count the tokens that were decided before the pass.
     """
     owners = groups.owners
     decided = np.array([canvas.num_generated for canvas in groups.canvases], dtype=np.int64)
@@ -96,7 +96,7 @@ def choose(
 
 
 def settle(groups: Groups, tokens: list[Ints], logits: torch.Tensor, cache: Cache) -> None:
-    """Write the tokens, their logprobs where asked for, and what the cache keeps."""
+    """Store the tokens, their logprobs if requested, and the cache entries to keep."""
     start = 0
     for row, (canvas, plan, feed) in enumerate(
         zip(groups.canvases, groups.plans, groups.feeds, strict=True)

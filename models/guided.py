@@ -1,6 +1,6 @@
-"""Classifier-free guidance: a target that runs every request twice and blends the logits.
+"""Classifier-free guidance: a target that scores every request twice and combines the logits.
 
-A pair of rows, with the condition and without, shares its tokens and counts as one request:
+Two cache rows, with the condition and without, hold the same tokens and count as one request:
 logits = without + scale * (with - without). Source: Ho & Salimans 2022, arXiv 2207.12598, in the
 logit form used by autoregressive image models. Letters: B rows, T nodes, W wanted, V vocabulary.
 """
@@ -56,16 +56,16 @@ class PairedCache:
 
 
 class GuidedTarget:
-    """A target under guidance; everything else sees one target with one row per request."""
+    """A target with guidance. Its callers see one row for each request."""
 
     def __init__(self, inner: Target, *, scale: float, null_token: int) -> None:
-        """`null_token` stands for every condition (a prompt id >= the vocabulary) in the half
-        without one.
+        """`null_token` replaces every condition (a prompt id >= the vocabulary) in the half without
+        one.
         """
         self.inner, self.scale, self.null_token = inner, scale, null_token
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.inner, name)  # vocabulary, device, ...: the inner target's
+        return getattr(self.inner, name)  # vocabulary, device, ... are those of the inner target
 
     def new_cache(self, rows: int, capacity: int) -> PairedCache:
         """A cache of pairs."""
@@ -76,7 +76,7 @@ class GuidedTarget:
         assert isinstance(cache, PairedCache)
         first = np.cumsum(batch.counts) - batch.counts  # [B] each row's first node
         nodes = [np.arange(f, f + c) for f, c in zip(first, batch.counts, strict=True)]
-        both = np.concatenate([np.concatenate([n, n]) for n in nodes])  # [2T] whose copy
+        both = np.concatenate([np.concatenate([n, n]) for n in nodes])  # [2T] original node
         bare = np.concatenate([np.repeat([False, True], c) for c in batch.counts])  # [2T]
         tokens = np.where(
             bare & (batch.tokens[both] >= self.inner.vocab_size),
@@ -99,18 +99,18 @@ class GuidedTarget:
         scores = self.inner.score(cache.inner, pair, hidden=hidden)
         with_, without = scores.logits.view(2, len(wanted), -1).unbind(0)  # [W, V] each
         kept = None if scores.hidden is None else scores.hidden[torch.from_numpy(place[0])]
-        # Three operations, each rounded alone: a fused one differs between kinds of CPU.
+        # Three operations, each rounded separately: a fused one differs between kinds of CPU.
         return Scores(without + self.scale * (with_ - without), kept)
 
     def _paired(self, conditions: Ints | None) -> Ints | None:
-        """[2B] each row's condition, and none."""
+        """[2B] each row's condition, followed by the null token."""
         if conditions is None:
             return None
         return np.stack([conditions, np.full_like(conditions, self.null_token)], axis=1).reshape(-1)
 
 
 def guide(target: Target, scale: float) -> Target:
-    """The target under guidance; itself where the scale is 1, which is off.
+    """The target with guidance; the target itself if the scale is 1 (off).
 
     Raises:
         InvalidOption: the target reads no conditions.
@@ -120,5 +120,5 @@ def guide(target: Target, scale: float) -> Target:
     if target.input_size <= target.vocab_size:
         told = "1: this target reads no conditions that it could do without"
         raise InvalidOption("guidance", scale, told)
-    nothing = target.input_size - 1  # the last condition stands for none
+    nothing = target.input_size - 1  # the last condition is the null class
     return cast(Target, GuidedTarget(target, scale=scale, null_token=nothing))

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heads:
-    """`queries` heads read `keys` heads of `width` numbers, a whole number of them each.
+    """`queries` query heads share `keys` key heads of `width` numbers, the same number for each.
 
-    `window`: how many positions back a query sees, None if all. `eps` keeps the norm of queries and
-    keys from zero, where a layer has one.
+    `window`: the number of positions that a query sees, itself included; None: all. `eps` is that
+    of the norm of queries and keys, if a layer has one.
     """
 
     queries: int

@@ -1,7 +1,7 @@
-"""What a decoder reads: a checkpoint's tensors become a table with one row per input id.
+"""The input embeddings of a decoder: a table with one row for each input id.
 
-Text: a row per token. Images: ids 0 to V - 1 are image tokens, V + k is class k of K, V + K stands
-for no class; an image token's row is Linear(codebook[token]) or stored as it is.
+Text: one row for each token. Images: ids 0 to V - 1 are image tokens, V + k is class k of K, V + K
+is the null class; the row of an image token is Linear(codebook[token]), or stored as it is.
 Letters: V tokens, K classes, C width of a code, D width of the decoder, n vectors.
 """
 
@@ -18,7 +18,7 @@ PROJECT, OFFSET = "model.input_proj.weight", "model.input_proj.bias"
 
 
 def input_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
-    """The tensors of a checkpoint that its inputs are made of."""
+    """The tensors of a checkpoint that its input embeddings are computed from."""
     grid = config.grid
     if grid is None or grid.code_width is None:
         return {EMBEDDING: (config.input_size, config.width)}
@@ -33,9 +33,9 @@ def input_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
 def read_inputs(
     config: DecoderConfig, read: Callable[[str], torch.Tensor]
 ) -> tuple[torch.Tensor, Linear | None]:
-    """The table [V (+ K + 1), D].
+    """The table [V (+ K + 1), D], and the layer from vectors [n, C] to inputs [n, D], or None.
 
-    And what makes inputs [n, D] of vectors [n, C], both float32, if the checkpoint has it.
+    The layer computes in float32. Only checkpoints with a codebook have it.
     """
     if EMBEDDING in input_shapes(config):
         return read(EMBEDDING), None

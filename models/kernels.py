@@ -1,10 +1,10 @@
-"""The arithmetic of a pass on CPU by our compiled kernels, and by torch where there are none.
+"""Python's side of the compiled CPU kernels (models/csrc), with torch as the fallback.
 
-Compiled (models/csrc) where this installation could compile them and the CPU has AVX2. They use no
-newer instructions, so their results have the same bits on CPUs with AVX2, AVX-512 or AMX. They work
-in float32 whatever the dtype of their arguments, and give a row the same bits whatever other rows
-there are. Letters: T tokens, I input width, O
-output width, D width (of a head, in attention), S slots, Hq and Hkv query and key heads.
+The kernels are used if they were compiled at installation and the CPU has AVX2. They use no newer
+instructions, so their results have the same bits on CPUs with AVX2, AVX-512 or AMX. They compute in
+float32, whatever the dtype of their arguments. A row's result does not depend on other rows.
+Letters: T tokens, I input width, O output width, D width (of a head, in attention), S slots, Hq and
+Hkv query and key heads.
 """
 
 from dataclasses import dataclass
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from models.cache import KVCache
 
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
-BLOCK = 16  # outputs side by side in a packed matrix
-MOST_QUERIES = 192  # of one key head that attention has room for
+BLOCK = 16  # outputs in one block of a packed matrix
+MOST_QUERIES = 192  # query heads of one key head that the attention kernel supports
 
 
 def _load() -> Any:
-    """The compiled module; None where the CPU lacks AVX2 or the installation had no compiler."""
+    """The compiled module; None if the CPU lacks AVX2 or the module was not compiled."""
     if not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
         return None
     try:
@@ -46,9 +46,9 @@ def compiled() -> bool:
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-    """x [..., D] over its norm, times `weight` [D] or [H, D], which has the factor √D; in float32.
+    """RMS norm in float32: x [..., D] divided by its norm, times `weight` [D] or [H, D].
 
-    A token has the same bits whatever else is in the batch.
+    `weight` contains the factor √D. A token's result does not depend on the rest of the batch.
     """
     floor = eps * x.shape[-1]
     if x.is_cpu and weight.dim() == 1 and compiled() and x.is_contiguous():
@@ -57,7 +57,7 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
         addresses = x.data_ptr(), weight.data_ptr(), normed.data_ptr()
         _kernels.rms_norm(KINDS[x.dtype], rows, width, *addresses, floor)
         return normed
-    # A vector norm and exact operations: twice as fast on CPU as torch's own norm, and steady.
+    # A vector norm and elementwise operations: twice as fast on CPU as torch's own RMS norm.
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
     root = norm.hypot_(_root(floor, x.device))
     result: torch.Tensor = (x / root).mul_(weight).to(x.dtype)
@@ -65,7 +65,7 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
 
 
 def layer_norm(x: torch.Tensor, eps: float) -> torch.Tensor:
-    """x [T, D] with mean 0 and variance 1, in float32; steady where it is compiled."""
+    """x [T, D] normalised to mean 0 and variance 1, in float32; steady if compiled."""
     if not (x.is_cpu and compiled()):
         return F.layer_norm(x.float(), x.shape[-1:], eps=eps)
     x = x.contiguous()
@@ -76,7 +76,7 @@ def layer_norm(x: torch.Tensor, eps: float) -> torch.Tensor:
 
 
 def activate(x: torch.Tensor, function: str) -> torch.Tensor:
-    """ "silu" or "gelu" (in tanh's form) of x, of any shape; steady where it is compiled."""
+    """ "silu" or "gelu" (tanh approximation) of x, of any shape; steady if compiled."""
     if not (x.is_cpu and compiled()):
         return F.silu(x) if function == "silu" else F.gelu(x, approximate="tanh")
     x = x.contiguous()
@@ -88,15 +88,15 @@ def activate(x: torch.Tensor, function: str) -> torch.Tensor:
 
 @cache
 def _root(floor: float, device: torch.device) -> torch.Tensor:
-    """What keeps a norm from zero."""
+    """The term that keeps a norm above zero."""
     return torch.tensor(floor**0.5, device=device)
 
 
 class PackedMatrix:
-    """A matrix [O, I] in the order the compiled kernels read it.
+    """A matrix [O, I] in the memory order of the compiled kernels.
 
-    Stored in half precision where that holds its values exactly: a pass that reads half the memory
-    computes the same.
+    It is stored in half precision if this keeps its values exactly. A pass then reads half the
+    memory, with the same results.
     """
 
     def __init__(self, matrix: torch.Tensor, bias: torch.Tensor | None) -> None:
@@ -108,12 +108,12 @@ class PackedMatrix:
         assert self._packed.data_ptr() % 32 == 0
 
     def row(self) -> tuple[int, int, int, int]:
-        """The matrix as models/csrc/kernels.h has it; it lives as long as this object."""
+        """`Matrix` of models/csrc/kernels.h; valid as long as this object exists."""
         bias = 0 if self._bias is None else self._bias.data_ptr()
         return self._stored, self._outputs, self._packed.data_ptr(), bias
 
     def multiply(self, x: torch.Tensor, onto: torch.Tensor | None = None) -> torch.Tensor:
-        """x [T, I] times the matrix plus the bias: [T, O], added to `onto` if that is given."""
+        """x [T, I] times the matrix plus the bias: [T, O]; added to `onto` if given."""
         x = x.contiguous()
         result = x.new_empty(x.shape[0], self._outputs) if onto is None else onto
         _kernels.linear(
@@ -135,10 +135,10 @@ class PackedMatrix:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nodes:
-    """What is scored: a batch over a cache, and how its queries and keys turn.
+    """A batch over a cache, with its masks and rotations.
 
-    `visible` are contiguous; unless `shared`, they say of all keys what a node sees, else of those
-    behind the committed ones, as `Batch` does. `table` is [positions, D / 2] complex64.
+    `visible` are contiguous masks. With `shared` they cover the keys after the committed ones, as
+    in `Batch`; otherwise they cover all keys. `table` [positions, D / 2] complex64: the rotations.
     """
 
     batch: Batch
@@ -149,7 +149,7 @@ class Nodes:
     shared: bool
 
     def arguments(self) -> tuple[Any, ...]:
-        """The first of the kernels that work on batches."""
+        """The first arguments of all kernels that work on batches."""
         batch, cache, heads, kv = self.batch, self.cache, self.heads, self.cache.kv
         return (
             np.ascontiguousarray(batch.rows),
@@ -171,7 +171,7 @@ class Nodes:
         )
 
     def of_model(self, width: int, eps: float) -> tuple[Any, ...]:
-        """The next ones of those that run all layers: of a model of this width and its norms."""
+        """The next arguments of kernels that run all layers, for a model of this width."""
         kv, floor = self.cache.kv, self.heads.eps * self.heads.width
         return floor, eps * width, self.rotations(), kv.data_ptr(), kv.stride(0)
 
@@ -181,11 +181,11 @@ class Nodes:
 
 
 def attend(nodes: Nodes, index: int, qkv: torch.Tensor, norm: torch.Tensor | None) -> torch.Tensor:
-    """Attention of T nodes over layer `index` of a cache, which gets their keys and values.
+    """Attention of T nodes over layer `index` of a cache; writes their keys and values to it.
 
     Args:
-        nodes: what is scored.
-        index: of the layer.
+        nodes: the batch.
+        index: index of the layer.
         qkv: [T, (Hq + 2 Hkv) D], query heads in the order [Hq / Hkv, Hkv].
         norm: [Hq + Hkv, D] float32 with the factor √D, for queries and keys.
 
@@ -211,20 +211,19 @@ def attend(nodes: Nodes, index: int, qkv: torch.Tensor, norm: torch.Tensor | Non
 def score(
     nodes: Nodes, model: Ints, width: int, eps: float, x: torch.Tensor | None, logits: torch.Tensor
 ) -> None:
-    """A whole pass of T nodes.
+    """A whole forward pass of T nodes.
 
     Args:
-        nodes: what is scored.
-        model: as in models/csrc/kernels.h.
-        width: of the model.
-        eps: of its norms.
-        x: [T, width], the first layer's input, which becomes the last one's output; None: the
-            batch's tokens are read.
-        logits: [W, V] float32, filled for the nodes that the batch wants; if it is empty there is
-            nothing wanted.
+        nodes: the batch.
+        model: the weights, as in models/csrc/kernels.h.
+        width: width of the model.
+        eps: eps of its norms.
+        x: [T, width], the first layer's input; overwritten with the last layer's output. None: the
+            input is the embedding of the batch's tokens.
+        logits: [W, V] float32, filled for the wanted nodes; empty: no logits are computed.
 
     Raises:
-        IndexError: a token that the model does not have.
+        IndexError: a token is outside the embedding table.
     """
     kv, batch = nodes.cache.kv, nodes.batch
     assert x is None or (x.dtype == kv.dtype and x.is_contiguous())
@@ -240,12 +239,12 @@ def score(
 
 
 def keep_entries(kv: torch.Tensor, row: int, start: int, nodes: Ints) -> None:
-    """Entries start + i of a row become entries start + nodes[i].
+    """Copy the cache entries start + nodes[i] of a row to start + i.
 
     Args:
         kv: [L, 2, rows, H, S, D], contiguous.
-        row: one of its rows.
-        start: the first of these entries.
+        row: index of the row.
+        start: index of the first entry.
         nodes: ascending; nodes[i] >= i, and start + nodes[i] < S.
     """
     assert kv.is_contiguous()
@@ -263,20 +262,20 @@ def keep_entries(kv: torch.Tensor, row: int, start: int, nodes: Ints) -> None:
 
 
 class Draw(NamedTuple):
-    """Which random numbers, R rows of them for B requests; see models/csrc/kernels.h."""
+    """Which random numbers to draw: R rows for B requests; see models/csrc/kernels.h."""
 
     seeds: Ints  # [B]
     starts: Ints  # [B]
     owners: Ints  # [R]
     levels: Ints  # [R]
-    fresh: bool  # every round
+    fresh: bool  # whether the numbers change from round to round
     purpose: int
     vocab_size: int
-    words: int  # address of the tokens' hashes
+    words: int  # address of the hashes of all tokens
 
 
 class Knobs(NamedTuple):
-    """How B requests sample, each [B], or None where no request does so."""
+    """The sampling options of B requests, each [B]; None if no request uses the option."""
 
     noisy: Bools
     inverse: Floats | None = None  # 1 / temperature
@@ -293,9 +292,9 @@ def gumbel(draw: Draw) -> torch.Tensor:
 
 
 def choose(draw: Draw, knobs: Knobs, values: torch.Tensor) -> Ints:
-    """[R] the token of the greatest of `values` [R, V], with noise where its request is noisy.
+    """[R] argmax of `values` [R, V] among the tokens that the request's filters keep.
 
-    Among those that the request's filters keep; the first of equals, as torch's argmax.
+    Gumbel noise is added if the request is noisy. Of equal values the first wins, as in torch.
     """
     assert values.dtype == torch.float32
     assert values.shape == (len(draw.owners), draw.vocab_size)
@@ -305,7 +304,7 @@ def choose(draw: Draw, knobs: Knobs, values: torch.Tensor) -> Ints:
 
 
 class Trees(NamedTuple):
-    """Trees as they grew, and the likeliest nodes of each, in the same order."""
+    """All nodes of trees, and the most likely nodes of each tree, in the same order."""
 
     tokens: Ints  # [rows, N]
     parents: Ints  # [rows, N], -1 for the root
@@ -316,7 +315,7 @@ class Trees(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chooser:
-    """A draft model and how it chooses behind each row's end of a batch of chains."""
+    """Drafts with a model, in one call, after the last node of each row of a batch of chains."""
 
     nodes: Nodes
     model: Ints  # as in models/csrc/kernels.h
@@ -326,19 +325,19 @@ class Chooser:
     knobs: Knobs
 
     def arguments(self) -> tuple[Any, ...]:
-        """The first of the kernels that draft."""
+        """The first arguments of the kernels that draft."""
         of_model = self.nodes.of_model(self.width, self.eps)
         tokens = np.ascontiguousarray(self.nodes.batch.tokens)
         return *self.nodes.arguments(), *of_model, self.model, tokens, *self.draw, *self.knobs
 
     def chain(self, depth: int) -> Ints:
-        """[depth, rows] tokens that the model itself chooses, one after another."""
+        """[depth, rows] tokens that the model chooses, one level after the other."""
         chosen = np.empty((depth, len(self.nodes.batch.rows)), dtype=np.int64)
         _kernels.chain(*self.arguments(), chosen)
         return chosen
 
     def trees(self, width: int, depth: int, budget: int) -> Trees:
-        """Trees of `width` nodes a level and the likeliest `budget`: models/drafters/tree.py."""
+        """Trees with `width` nodes a level, and their `budget` best; see drafters/tree.py."""
         rows, size = len(self.nodes.batch.rows), width * depth
         counts = (size, size, *[min(budget, size)] * 3)
         made = Trees(*(np.empty((rows, count), dtype=np.int64) for count in counts))
@@ -347,7 +346,7 @@ class Chooser:
 
 
 def _narrowest(matrix: torch.Tensor) -> torch.Tensor:
-    """The matrix in half precision if that has the same values."""
+    """The matrix in half precision if this keeps its values, else unchanged."""
     if matrix.dtype == torch.float32:
         for dtype in (torch.bfloat16, torch.float16):
             narrow = matrix.to(dtype)
@@ -357,7 +356,7 @@ def _narrowest(matrix: torch.Tensor) -> torch.Tensor:
 
 
 def _filled(tensor: torch.Tensor) -> torch.Tensor:
-    """Rows of zeros added up to a whole number of blocks."""
+    """The tensor, padded with rows of zeros to a whole number of blocks."""
     missing = -tensor.shape[0] % BLOCK
     return torch.cat([tensor, tensor.new_zeros(missing, *tensor.shape[1:])])
 

@@ -1,4 +1,4 @@
-"""Where a batch's nodes stand in a cache and what they may see, as tensors for one forward pass.
+"""Positions, cache slots and masks of a batch, as tensors for one forward pass with torch.
 
 Letters: B rows, T packed nodes, Q nodes of the longest row, G query heads per key head, M query
 lines of one key head (Q * G, rounded up on CPU), N keys.
@@ -13,12 +13,12 @@ import torch
 from models.batch import Batch, Bools, Ints
 from models.cache import KVCache, padded
 
-LINES = 4  # the CPU kernel adds in another order below so many query lines
+LINES = 4  # with fewer query lines, torch's CPU kernel adds in another order
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """`spread` and `pack` are None where every row has Q nodes, so that a reshape does."""
+    """`spread` and `pack` are None if every row has Q nodes; then a reshape is enough."""
 
     positions: torch.Tensor  # [T]
     rows: slice | torch.Tensor  # [B] rows of the cache
@@ -34,19 +34,19 @@ class Layout:
 
 
 def positions_of(batch: Batch, lengths: Ints) -> Ints:
-    """[T] where the nodes stand, behind the committed `lengths` [B] of their rows."""
+    """[T] positions of the nodes, given the committed `lengths` [B] of their rows."""
     positions: Ints = np.repeat(lengths, batch.counts) + batch.depths
     return positions
 
 
 def note_positions(batch: Batch, cache: KVCache) -> None:
-    """Tell the cache where the nodes stand."""
+    """Store the positions of the nodes in the cache."""
     for row, slots, own in _by_row(batch, cache):
         cache.positions[row, slots] = cache.lengths[row] + batch.depths[own]
 
 
 def seen_by_rows(batch: Batch, cache: KVCache, window: int | None) -> Iterator[Bools]:
-    """Which keys each node of a row sees, row by row: [Q, N]; positions were noted."""
+    """Which keys each node of a row sees, [Q, N], row by row; needs `note_positions` before."""
     for (row, slots, own), visible in zip(_by_row(batch, cache), batch.visible, strict=True):
         length, count = int(cache.lengths[row]), own.stop - own.start
         seen = np.ones((count, slots.stop), dtype=np.bool_)
@@ -58,7 +58,7 @@ def seen_by_rows(batch: Batch, cache: KVCache, window: int | None) -> Iterator[B
 
 
 def _by_row(batch: Batch, cache: KVCache) -> Iterator[tuple[int, slice, slice]]:
-    """A row of the cache, the slots of its nodes, and their places among all."""
+    """By row: its index in the cache, the slots of its nodes, and their packed indices."""
     start = 0
     for row, count in zip(batch.rows.tolist(), batch.counts.tolist(), strict=True):
         slot = int(cache.lengths[row]) + batch.scratch
@@ -67,9 +67,9 @@ def _by_row(batch: Batch, cache: KVCache) -> Iterator[tuple[int, slice, slice]]:
 
 
 def lay_out(batch: Batch, cache: KVCache, *, group: int, window: int | None) -> Layout:
-    """The layout of `batch`; notes the nodes' positions in the cache.
+    """The layout of `batch`; stores the nodes' positions in the cache.
 
-    On CPU it is padded, so that fewer sums depend on what else is in the batch.
+    On CPU the layout is padded, so that fewer sums depend on the rest of the batch.
     """
     device = cache.kv.device
     steady = device.type == "cpu"
@@ -106,7 +106,7 @@ def lay_out(batch: Batch, cache: KVCache, *, group: int, window: int | None) -> 
 
 
 def _rows(rows: Ints, device: torch.device) -> slice | torch.Tensor:
-    """A slice where the rows follow each other: a view of the cache instead of a copy."""
+    """A slice if the rows are consecutive: a view of the cache instead of a copy."""
     first = int(rows[0])
     if np.array_equal(rows, np.arange(first, first + len(rows))):
         return slice(first, first + len(rows))
@@ -132,7 +132,7 @@ def _spread(flat: Ints, size: int, device: torch.device) -> torch.Tensor:
 def _seen(
     batch: Batch, cache: KVCache, num_queries: int, num_keys: int, window: int | None
 ) -> Bools:
-    """Which keys each query sees: [B, Q, N]; a padded query sees key 0, so that it is a number."""
+    """Which keys each query sees: [B, Q, N]. A padded query sees key 0, to avoid NaN."""
     lengths = cache.lengths[batch.rows]
     slots = np.arange(num_keys)
     if num_queries == 1 and batch.scratch == 0 and window is None:
@@ -149,7 +149,7 @@ def _seen(
 def _additive(
     seen: Bools, group: int, num_lines: int, dtype: torch.dtype, device: torch.device
 ) -> torch.Tensor:
-    """0 where a query line sees a key and -inf elsewhere: [B, 1, M or 1, N]."""
+    """The additive mask: 0 where a query line sees a key, else -inf: [B, 1, M or 1, N]."""
     num_rows, num_queries, num_keys = seen.shape
     hidden = torch.from_numpy(~seen).to(device)
     if num_queries == 1:

@@ -1,7 +1,7 @@
-"""Linear layers: by our compiled kernel on CPU, else by torch in the form that is fastest there.
+"""Linear layers: our compiled kernel on CPU, else the fastest form that torch offers.
 
-The compiled layer gives a token the same bits in every batch and on every CPU that can run it; the
-others promise nothing. Letters: T tokens, I input width, O output width.
+The compiled layer gives a token the same bits in every batch and on every CPU that can run it. The
+other layers do not guarantee this. Letters: T tokens, I input width, O output width.
 """
 
 import ctypes
@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from models.kernels import PackedMatrix, compiled
 
-PACK_HINT = 64  # rows a matrix is packed for; measured good from 1 to 256, and not 1: it differs
-BLOCK_ELEMENTS = 2**21  # a half-precision matrix is converted in blocks that stay in the cache
+PACK_HINT = 64  # rows that oneDNN packs for; fast from 1 to 256 rows. With 1, results differ
+BLOCK_ELEMENTS = 2**21  # half-precision matrices are converted in blocks that fit the cache
 
 
 def has_packed_kernels() -> bool:
@@ -24,7 +24,7 @@ def has_packed_kernels() -> bool:
 
 
 def has_native(dtype: torch.dtype) -> bool:
-    """Whether the CPU multiplies in this dtype itself."""
+    """Whether the CPU has arithmetic for this dtype."""
     if dtype == torch.bfloat16:
         return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     if dtype == torch.float16:
@@ -33,16 +33,16 @@ def has_native(dtype: torch.dtype) -> bool:
 
 
 class Scratch:
-    """Room to convert one half-precision block to float32, shared by all layers of a model.
+    """Buffers to convert half-precision blocks to float32, shared by all layers of a model.
 
-    One packed matrix per shape; so a model may not run in two threads at once.
+    There is one buffer for each shape, so a model must not run in two threads at once.
     """
 
     def __init__(self) -> None:
         self._rooms: dict[tuple[int, ...], tuple[torch.Tensor, torch.Tensor]] = {}
 
     def room(self, packed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """A packed matrix of this one's shape to compute with, and its memory as [elements]."""
+        """A packed matrix of the same shape to compute with, and its memory as [elements]."""
         shape = tuple(packed.shape)
         if shape not in self._rooms:
             self._rooms[shape] = (packed, _memory(packed))
@@ -65,7 +65,7 @@ def make_linear(
 ) -> Linear:
     """The layer x -> x weightᵀ + bias, weight [O, I], bias [O].
 
-    `kernels`: by our compiled kernel where there is one, else by the fastest that torch has.
+    `kernels`: use our compiled kernel if available; otherwise use torch's fastest form.
     """
     if weight.device.type != "cpu":
         return Plain(weight, bias)
@@ -77,7 +77,7 @@ def make_linear(
 
 
 class Compiled(Linear):
-    """Our own kernel, which reads half-precision values as such and computes in float32."""
+    """Our compiled kernel: reads half-precision weights directly and computes in float32."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         self.matrix = PackedMatrix(weight, bias)
@@ -86,7 +86,7 @@ class Compiled(Linear):
         return self.matrix.multiply(x)
 
     def add(self, x: torch.Tensor, onto: torch.Tensor) -> None:
-        """One rounding fewer than adding a rounded result."""
+        """Add the result to `onto`, with one rounding less than `onto.add_(self(x))`."""
         self.matrix.multiply(x, onto)
 
 
@@ -101,7 +101,7 @@ class Plain(Linear):
 
 
 class Packed(Linear):
-    """oneDNN's layer over a matrix stored in its own order; the given one can be freed."""
+    """oneDNN's layer over a matrix in oneDNN's order; the original matrix can be freed."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         self._packed, self._bias = _pack(weight), bias
@@ -113,10 +113,10 @@ class Packed(Linear):
 
 
 class Widened(Linear):
-    """A half-precision layer on a CPU that multiplies in float32 only.
+    """A half-precision layer on a CPU that computes in float32 only.
 
-    The matrix is stored at half precision in packed order; blocks of it are converted to float32
-    and multiplied there, and the result is rounded once.
+    The matrix is stored in half precision in packed order. Blocks of it are converted to float32
+    and multiplied. The result is rounded once.
     """
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, scratch: Scratch) -> None:
@@ -151,7 +151,7 @@ def _pack(weight: torch.Tensor) -> torch.Tensor:
 
 
 def _memory(packed: torch.Tensor) -> torch.Tensor:
-    """The elements of a packed float32 matrix in the order they are stored; not a copy."""
+    """A view of a packed float32 matrix's elements, in memory order."""
     address = torch.ops.mkldnn.data_ptr(packed)
     buffer = (ctypes.c_ubyte * torch.ops.mkldnn._nbytes(packed)).from_address(address)
     return torch.frombuffer(buffer, dtype=torch.float32)

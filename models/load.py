@@ -1,4 +1,4 @@
-"""A checkpoint's folder becomes a target: one of ours if it knows the family, else an adapter."""
+"""Loads a checkpoint folder as a target: one of ours if the family is supported, else adapted."""
 
 from pathlib import Path
 
@@ -23,12 +23,12 @@ def load_target(
 ) -> Target:
     """The model of the checkpoint at `path`, on `device` ("auto", "cpu" or "cuda").
 
-    `arithmetic`: "steady" sums in one order where it can (see `Target.steady`); "fast" takes what
-    is fastest on this device for passes over `rows` tokens.
+    `arithmetic`: "steady" uses the compiled kernels where available (see `Target.steady`); "fast"
+    uses what is fastest on this device for passes over `rows` tokens.
 
     Raises:
-        InvalidOption: the device is not there.
-        UnsupportedCheckpoint: the checkpoint cannot be loaded; the message says why.
+        InvalidOption: there is no such device.
+        UnsupportedCheckpoint: the checkpoint cannot be loaded; the message gives the reason.
     """
     folder, where = Path(path), pick_device(device)
     raw, generation = read_configs(folder)

@@ -18,8 +18,8 @@ def token_logprobs(round_: Round, b: int, commit: Commit) -> list[TokenLogprob]:
 
 
 def logprobs_of(logits: torch.Tensor, tokens: Several[int], count: int) -> list[TokenLogprob]:
-    """One entry per token, from the logits [R, V] that it was chosen by; `count` likeliest each."""
-    # In float64, rounded once: sums in float32 differ in the last bits between kinds of CPU.
+    """One entry per token, from its logits [R, V], each with the `count` most likely tokens."""
+    # In float64, rounded once: float32 sums differ in the last bits between kinds of CPU.
     logprobs = logits.double().log_softmax(-1).float().cpu()
     top = logprobs.topk(min(count, logprobs.shape[-1]), dim=-1)
     out = []

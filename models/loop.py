@@ -1,12 +1,12 @@
-"""The token loop: many requests, one target, one drafter, round after round.
+"""The token loop: runs many requests with one target and one drafter, round by round.
 
     plan how much to draft -> draft -> score with one forward pass -> verify -> commit
 
-Where the target's schedule decides positions in groups, nothing is drafted:
+If the target's schedule decides positions in groups, there are no drafts:
 
     plan a group -> score with one forward pass -> choose -> commit
 
-Requests join and leave at every step.
+Requests join and leave at any step.
 """
 
 from collections.abc import Iterable
@@ -53,10 +53,10 @@ class TokenLoop:
         decode: Decode | None = None,
         name: str = "",
     ) -> None:
-        """Allocate the cache: `rows` requests of at most `max_length` tokens, and `scratch` nodes.
+        """Allocate the cache for `rows` requests of `max_length` tokens and `scratch` nodes each.
 
-        `decode` turns token ids into text; only needed by requests with stop strings. `name`: the
-        target's checkpoint, for messages.
+        `decode` turns token ids into text; only requests with stop strings need it. `name`: the
+        target's checkpoint, for error messages.
         """
         self.target, self.drafter, self.sizing = target, drafter, sizing
         self.name, self.rule, self._verify = name, verify, RULES[verify]
@@ -91,7 +91,7 @@ class TokenLoop:
         return Sequence(request, eos=self.target.eos_token_ids, decode=self._decode)
 
     def cancel(self, request_id: str) -> bool:
-        """Drop a request and free its row; False if it is not here."""
+        """Drop a request and free its row; False if the loop does not have it."""
         for sequence in self._rows.waiting:
             if sequence.id == request_id:
                 self._rows.waiting.remove(sequence)
@@ -109,7 +109,7 @@ class TokenLoop:
 
     @property
     def num_rows(self) -> int:
-        """How many requests run at once."""
+        """The number of requests that can run at once."""
         return self._cache.rows
 
     @property
@@ -117,14 +117,14 @@ class TokenLoop:
         return self._cache.num_bytes
 
     def figures(self) -> Figures:
-        """What was counted since the last reset."""
+        """The counts and times since the last reset."""
         return self._sums.figures(self._marks.totals())
 
     def reset_figures(self) -> None:
         self._sums, self._marks = Sums(), Stopwatch()
 
     def describe(self) -> dict[str, object]:
-        """The target and how it runs, for summaries."""
+        """Facts about the target, the drafter and the arithmetic, for summaries."""
         return {
             "architecture": self.target.architecture,
             "adapted": self.target.adapted,
@@ -140,7 +140,7 @@ class TokenLoop:
         }
 
     def run(self, requests: Iterable[Request]) -> list[Result]:
-        """Submit all, step until all have ended; results in the order of ending."""
+        """Submit all requests and step until all have ended; results in the order they ended."""
         for request in requests:
             self.submit(request)
         results: list[Result] = []
@@ -151,7 +151,7 @@ class TokenLoop:
     # --- one step -----------------------------------------------------------------------------
 
     def step(self) -> list[Result]:
-        """Read one chunk of a waiting prompt, then decode one round; the requests that ended."""
+        """Prefill one chunk, then decode one round. Returns the results of requests that ended."""
         self._marks.start()
         self._rows.admit()
         self._read_prompts()
@@ -161,7 +161,7 @@ class TokenLoop:
         return results
 
     def _read_prompts(self) -> None:
-        """One chunk of prompts; more while nothing decodes that could be stalled."""
+        """Prefill one chunk of prompts; continue while no request is decoding."""
         while self._rows.reading:
             pieces = self._rows.next_pieces(self._chunk)
             if pieces:
@@ -222,15 +222,15 @@ class TokenLoop:
         return results
 
     def _fail(self, sequences: Iterable[Sequence]) -> None:
-        """End requests that were decided by scores that are not numbers."""
+        """End requests whose tokens were chosen from NaN or infinite scores."""
         for sequence in sequences:
             sequence.fail(told(self.name, self.target.dtype))
 
     def _half(self) -> tuple[int, list[Sequence]]:
-        """The rows of this round: first row and requests.
+        """The first row and the requests of this round.
 
-        With a drafter elsewhere the halves of the batch take turns, so that one is drafted for
-        while the other is verified.
+        With a remote drafter, the two halves of the batch take turns: the drafter drafts for one
+        half while the target verifies the other.
         """
         count = len(self._rows.running)
         if self.drafter is None or not self.drafter.remote or count == 1:
@@ -240,11 +240,11 @@ class TokenLoop:
         return (0, self._rows.running[:half]) if self._turn else (half, self._rows.running[half:])
 
     def _processor_of(self, first: int, running: list[Sequence]) -> Processor:
-        """Kept while the group has the same members in the same order."""
+        """The processor of these requests; kept while they are the same in the same order."""
         known = self._processors.get(first)
         if known is None or known[0] != running:
             made = Processor(running, self.target.vocab_size, self.target.device)
-            # Others that hold one of these requests would miss what it generates from now on.
+            # Drop other processors of these requests: they would miss tokens generated from now on.
             others = self._processors.items()
             self._processors = {row: o for row, o in others if not set(running) & set(o[0])}
             self._processors[first] = known = (list(running), made)
@@ -274,7 +274,7 @@ class TokenLoop:
     def _learn(
         self, round_: Round, commits: list[Commit], shape: Shape, drafting: list[int]
     ) -> None:
-        """Count, tell the sizing and the drafter, record logprobs."""
+        """Update counters, sizing and drafter; record logprobs."""
         asked, depths = set(drafting), round_.form.depths
         for b, (sequence, commit) in enumerate(zip(round_.sequences, commits, strict=True)):
             sequence.rounds += 1
@@ -292,7 +292,7 @@ class TokenLoop:
         self._sums.add(rounds=1, round_rows=len(commits), target_passes=1, tokens=tokens)
 
     def _book_transfer(self, part: str) -> None:
-        """Move what a remote drafter spent on messages out of `part`."""
+        """Book the time that a remote drafter spent on messages as transfer, not as `part`."""
         if self.drafter is not None and self.drafter.remote:
             total = self.drafter.transfer_s
             self._marks.shift(part, "transfer", total - self._transferred_s)

@@ -1,7 +1,8 @@
-"""Counter-based random numbers: a function of seed, position, purpose, round and token alone.
+"""Counter-based random numbers: a function of seed, position, purpose, round and token only.
 
-The random bits are integer arithmetic and the same on every device; the logarithms that turn them
-into Gumbel noise may differ in the last place between devices. Letters: R rows, V vocabulary.
+The random bits come from integer arithmetic and are the same on every device. The logarithms that
+turn them into Gumbel noise may differ in the last place between devices.
+Letters: R rows, V vocabulary.
 """
 
 from dataclasses import dataclass
@@ -20,15 +21,15 @@ MASK32 = np.uint64(0xFFFFFFFF)
 
 
 class Purpose(IntEnum):
-    """What a random number decides; two purposes never share a number."""
+    """What a random number is used for. Two purposes never share a number."""
 
     TOKEN = 0  # the target's own choice: plain decoding and `match`
     DRAFT = 1  # a drafter's choice under `rejection` and `block`
     ACCEPT = 2  # the accept decision of those rules
     RESIDUAL = 3  # their replacement and bonus tokens
-    START = 4  # a first guess of a position that nothing is known of
-    COUPLE = 5  # whether a guess is kept when its distribution changes
-    POSITION = 6  # a guess whose noise stays with its position from round to round
+    START = 4  # a random first draft token of a position
+    COUPLE = 5  # whether a draft token is kept when its distribution changes
+    POSITION = 6  # a draft token whose noise stays the same from round to round
 
 
 def _mix64(x: Words) -> Words:
@@ -49,7 +50,7 @@ def row_keys(
     Args:
         seeds: [R] requests' seeds, 0 <= seed < 2**63.
         positions: [R] absolute positions in the sequence.
-        rounds: [R] or a number: keeps numbers of repeated decisions about one position apart.
+        rounds: [R] or one number: separates repeated decisions about the same position.
     Returns:
         [R] uint64.
     """
@@ -86,7 +87,7 @@ def _mix32(x: torch.Tensor) -> torch.Tensor:
 
 @cache
 def _token_words(vocab_size: int, device: torch.device) -> torch.Tensor:
-    """[V] int32: one fixed hash per token, so that per-row work can stay short."""
+    """[V] int32: one fixed hash for each token, computed once to save work for each row."""
     tokens = torch.arange(1, vocab_size + 1, dtype=torch.int32, device=device)
     return _mix32(tokens * (0x9E3779B1 - (1 << 32)))
 
@@ -95,8 +96,8 @@ def gumbel(keys: Words, vocab_size: int, device: torch.device) -> torch.Tensor:
     """Standard Gumbel noise for every token of every row.
 
     Returns:
-        [R, V] float32, from 31 random bits a number: its upper end is 22.2, so that a token of
-        probability 1e-9 can still win.
+        [R, V] float32, from 31 random bits for each number. The largest value is 22.2, so a token
+        with probability 1e-9 can still win.
     """
     low = (keys & MASK32).astype(np.uint32).view(np.int32)
     high = ((keys >> np.uint64(32)) | np.uint64(1)).astype(np.uint32).view(np.int32)
@@ -110,27 +111,27 @@ def gumbel(keys: Words, vocab_size: int, device: torch.device) -> torch.Tensor:
 
 @dataclass(slots=True, kw_only=True)
 class Numbers:
-    """Which random numbers are meant: R rows, `levels` positions behind the ends of B requests.
+    """The keys of random numbers: R rows, each `levels` positions after the end of a request.
 
-    `TOKEN` and `POSITION` numbers depend on seed and position alone. The other purposes are keyed
-    by the request's end too: a position that is drafted and judged again gets fresh numbers, and a
-    guess that is carried over to a later round is independent of what judges it.
+    `TOKEN` and `POSITION` numbers depend on seed and position only. The keys of other purposes also
+    contain the request's length. So a position that is drafted and verified again gets new numbers,
+    and a draft token kept for a later round is independent of the numbers that verify it.
     """
 
     seeds: Ints  # [B]
-    starts: Ints  # [B] the requests' ends
+    starts: Ints  # [B] lengths of the requests
     owners: Ints  # [R] the request of each row
     levels: Ints  # [R]
     purpose: Purpose = Purpose.TOKEN
 
     @property
     def fresh(self) -> bool:
-        """Whether they change from round to round."""
+        """Whether the numbers change from round to round."""
         return self.purpose not in (Purpose.TOKEN, Purpose.POSITION)
 
     @property
     def positions(self) -> Ints:
-        """[R] absolute."""
+        """[R] absolute positions."""
         where: Ints = self.starts[self.owners] + self.levels
         return where
 
@@ -141,14 +142,14 @@ class Numbers:
 
 
 class NoiseStore:
-    """`TOKEN` noise drawn ahead: it depends on seed and position alone, so it can be kept.
+    """Draws noise. With torch and a small vocabulary, it draws `TOKEN` noise ahead and keeps it.
 
-    Drawing by torch costs a fixed time a call, so a request's next positions are drawn together
-    while the vocabulary is small. With a large one, or by the compiled kernel, every call draws
-    just what is asked for.
+    `TOKEN` noise depends on seed and position only, and each call of torch has a fixed cost, so the
+    next positions of a request are drawn together. With a large vocabulary or the compiled kernel,
+    each call draws only the requested rows.
     """
 
-    NUMBERS = 1 << 16  # kept per request
+    NUMBERS = 1 << 16  # kept for each request
 
     def __init__(self, vocab_size: int, device: torch.device) -> None:
         self.vocab_size, self.device = vocab_size, device
@@ -161,13 +162,13 @@ class NoiseStore:
         self._table = torch.zeros(0, vocab_size, device=device)  # [slots * window, V]
 
     def forget(self, seed: int) -> None:
-        """A request with this seed has ended."""
+        """Free the noise of a request that has ended."""
         slot = self._slots.pop(seed, None)
         if slot is not None:
             self._free.append(slot)
 
     def draw(self, numbers: Numbers) -> kernels.Draw | None:
-        """The numbers for the compiled kernels; None where there are none."""
+        """The numbers in the form of the compiled kernels; None without kernels."""
         if not self._direct:
             return None
         n, size = numbers, self.vocab_size
@@ -210,7 +211,7 @@ class NoiseStore:
         self._free += range(old, new)
 
     def _refill(self, seeds: Ints, positions: Ints, slots: Ints) -> bool:
-        """Draw windows from the first position asked for; False if some would not fit."""
+        """Draw noise from the first requested positions on; False if a window is too small."""
         low: dict[int, int] = {}
         high: dict[int, int] = {}
         seed_of = dict(zip(slots.tolist(), seeds.tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""The forward passes of the token loop: prompts' pieces, and roots with their drafts."""
+"""The batches of the token loop: chunks of prompts, and roots with their drafts."""
 
 from collections.abc import Sequence as Several
 
@@ -12,13 +12,13 @@ Piece = tuple[int, list[int]]  # a cache row and the next tokens of its prompt
 
 
 def prompt_batch(pieces: Several[Piece]) -> Batch:
-    """One pass over pieces of prompts; no logits are wanted."""
+    """One pass over pieces of prompts, without logits."""
     rows, texts = zip(*pieces, strict=True)
     return chains(np.array(rows, dtype=np.int64), texts, wanted=np.zeros(0, dtype=np.int64))
 
 
 def draft_batch(first: int, running: Several[Sequence], drafts: Several[Draft]) -> Batch:
-    """From cache row `first` on: each root (a last token, not in the cache yet) and its draft."""
+    """Each request's root (its last token, not cached yet) and draft, from cache row `first` on."""
     form = form_of(drafts)
     tokens = []
     for sequence, draft in zip(running, drafts, strict=True):

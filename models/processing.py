@@ -1,6 +1,6 @@
-"""The processed distribution: from a model's logits to what a token is drawn from.
+"""The processed distribution: from a model's logits to the distribution of the next token.
 
-One code path serves plain decoding, drafting and verification. The order is: logit bias,
+Plain decoding, drafting and verification share this code. The order is: logit bias,
 penalties, minimum length, temperature, top-k, top-p, min-p. Letters: B requests of the batch,
 R rows in one call (each belongs to a request), V vocabulary.
 """
@@ -19,11 +19,11 @@ from models.noise import NoiseStore, Numbers
 from models.sequence import Sequence
 
 MINUS_INF = float("-inf")
-ROUNDING = 1e-5  # more than float32 sums of probabilities differ by, in whatever order they run
+ROUNDING = 1e-5  # larger than the rounding error of float32 sums of probabilities
 
 
 class Processor:
-    """The sampling settings of a batch as tensors, and which tokens occurred in each request."""
+    """The sampling options of a batch as tensors, and the token counts of each request."""
 
     def __init__(self, sequences: Several[Sequence], vocab_size: int, device: torch.device) -> None:
         settings = [s.request.sampling for s in sequences]
@@ -58,7 +58,7 @@ class Processor:
         ).to(self.device)
 
     def _filter(self, values: list[float], *, off: float, dtype: type) -> torch.Tensor | None:
-        """[B], or None when no request uses this filter. Greedy requests ignore filters."""
+        """[B], or None if no request uses this filter. Greedy requests ignore filters."""
         array = np.where(self.stochastic, np.array(values, dtype=dtype), dtype(off))
         return self._tensor(array) if (array != off).any() else None
 
@@ -73,18 +73,18 @@ class Processor:
 
     @property
     def counts_tokens(self) -> bool:
-        """Whether a distribution depends on which tokens came before it."""
+        """Whether distributions depend on the counts of earlier tokens (penalties)."""
         return self._penalties is not None
 
     @property
     def elementwise(self) -> bool:
-        """Whether all nodes are processed at once as cheaply as those that are reached."""
+        """Whether processing all nodes at once costs no more than processing the reached ones."""
         dear = self._filters and not (self.device.type == "cpu" and compiled())
         return self._penalties is None and not self._any_minimum and not dear
 
     @property
     def simple(self) -> bool:
-        """Whether `knobs` are all that acts on logits."""
+        """Whether `knobs` hold all active options (no penalties, bias or minimum length)."""
         return self._penalties is None and not self._any_minimum and self._bias is None
 
     def observe(self, owners: Ints, tokens: Ints) -> None:
@@ -104,17 +104,17 @@ class Processor:
         generated: Ints,
         ahead: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Process rows of logits, all but the filters, which `choose` and `probabilities` apply.
+        """Process rows of logits, except for filters, which `choose` and `probabilities` apply.
 
         Args:
             logits: [R, V] float32; left unchanged.
             owners: [R] the request of each row, as an index into the batch.
             generated: [R] tokens that request has generated before this position.
-            ahead: [R, V] how often each token is taken to occur before this position besides those
-                observed; None: not at all.
+            ahead: [R, V] counts of tokens before this position that were not passed to `observe`,
+                such as draft tokens; None: there are none.
         Returns:
             [R, V] float32 unnormalised log-probabilities, -inf where excluded. Rows of greedy
-            requests are not scaled: their token is the argmax.
+            requests are not divided by a temperature: their token is the argmax.
         """
         if self._bias is not None:
             logits = logits + self._bias[self._index(owners)]
@@ -138,10 +138,10 @@ class Processor:
     def choose(
         self, values: torch.Tensor, noise: torch.Tensor | None, owners: Ints
     ) -> torch.Tensor:
-        """The token that each row's distribution and noise determine: argmax(log p + gumbel).
+        """The token of each row: argmax(log p + gumbel).
 
-        The filters need no sort here: where the argmax over all tokens passes them, it is the
-        argmax over those that pass.
+        In most rows the filters need no sort: if the argmax over all tokens passes the filters, it
+        is also the argmax over the tokens that pass.
 
         Args:
             values: [R, V] from this processor.
@@ -161,7 +161,7 @@ class Processor:
         return tokens
 
     def tokens(self, values: torch.Tensor, numbers: Numbers, store: NoiseStore) -> Ints:
-        """[R] `choose` from values [R, V] with this noise, compiled where it can be."""
+        """[R] the same as `choose`, with the noise of `numbers`; compiled where possible."""
         draw = store.draw(numbers)
         if draw is not None:
             return choose(draw, self.knobs, values)
@@ -171,13 +171,13 @@ class Processor:
 
     @cached_property
     def _log_min_p(self) -> torch.Tensor:
-        """[B]."""
+        """[B] logarithms of the min-p options."""
         assert self._min_p is not None
         return logarithms(self._min_p)
 
     @cached_property
     def knobs(self) -> Knobs:
-        """The settings as the compiled kernels read them."""
+        """The options in the form of the compiled kernels."""
         inverse = self._inverse.numpy() if self._scaled else None
         top_k = None if self._top_k is None else self._top_k.numpy()
         top_p = None if self._top_p is None else self._top_p.numpy()
@@ -187,7 +187,7 @@ class Processor:
     def _lost(
         self, values: torch.Tensor, tokens: torch.Tensor, owners: Ints
     ) -> torch.Tensor | None:
-        """[R] whose token the filters may exclude; None if no row's is."""
+        """[R] whether the filters may exclude a row's token; None if no row is affected."""
         if not self._filters:  # greedy requests have none
             return None
         lost = ~self._passes(values, tokens, self._index(owners))
@@ -204,13 +204,13 @@ class Processor:
         if self._top_p is not None:
             passes &= (values.softmax(-1) * above).sum(-1) < self._top_p[at] - ROUNDING
         if self._top_k is not None and self._top_p is not None:
-            passes &= (self._top_k[at] == 0) | (self._top_p[at] == 1)  # p counts within the top k
+            passes &= (self._top_k[at] == 0) | (self._top_p[at] == 1)  # p counts within top-k
         if self._min_p is not None:
             passes &= value[:, 0] >= values.amax(-1) + self._log_min_p[at]
         return passes
 
     def _filtered(self, values: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
-        """[R, V] with -inf where the filters exclude."""
+        """[R, V] with -inf for the tokens that the filters exclude."""
         if self._top_k is not None:
             values = keep_top_k(values, self._top_k[at])
         if self._top_p is not None:
@@ -253,7 +253,7 @@ class Penalties:
     def __call__(
         self, logits: torch.Tensor, at: torch.Tensor, ahead: torch.Tensor | None
     ) -> torch.Tensor:
-        """[R, V] -> [R, V]; `at` [R]: each row's request, `ahead` [R, V]: more than was counted."""
+        """[R, V] -> [R, V]. `at` [R]: each row's request. `ahead` [R, V]: additional counts."""
         counts = self._generated[at]  # [R, V]
         counts = counts if ahead is None else counts + ahead
         seen = counts > 0
@@ -264,7 +264,7 @@ class Penalties:
 
 
 def _counts(tokens: Several[Several[int]], vocab_size: int, device: torch.device) -> torch.Tensor:
-    """[B, V] float32 occurrences; conditions, ids behind the vocabulary, are not counted."""
+    """[B, V] float32 token counts; ids beyond the vocabulary (classes) are not counted."""
     rows = [np.bincount(np.asarray(t, dtype=np.int64), minlength=vocab_size) for t in tokens]
     return torch.from_numpy(np.stack([row[:vocab_size] for row in rows]).astype(np.float32)).to(
         device
@@ -272,7 +272,7 @@ def _counts(tokens: Several[Several[int]], vocab_size: int, device: torch.device
 
 
 def logarithms(p: torch.Tensor) -> torch.Tensor:
-    """ln p [R], of Python: torch's own differs in the last bit between kinds of CPU."""
+    """ln p [R], computed by Python: torch's log differs in the last bit between kinds of CPU."""
     logs = [math.log(value) if value > 0 else MINUS_INF for value in p.tolist()]
     return torch.tensor(logs, dtype=p.dtype, device=p.device)
 
@@ -289,11 +289,11 @@ def keep_top_k(logits: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
 def keep_top_p(logits: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
     """Keep the likeliest tokens that together reach probability p [R] (Holtzman et al. 2020).
 
-    The token that crosses p stays. Tokens exactly as likely as the last one kept stay too, so that
-    the result does not depend on how a sort orders equals.
+    The token that crosses p is kept. Tokens exactly as likely as the last kept one are kept too, so
+    the result does not depend on the order of equal values in a sort.
     """
     probs = logits.softmax(-1)  # [R, V]
-    for head in (128, logits.shape[-1]):  # most nuclei are small: sort all only where they are not
+    for head in (128, logits.shape[-1]):  # few tokens are enough in most cases; else sort all
         top = probs.topk(min(head, logits.shape[-1]), dim=-1).values  # [R, head] descending
         before = top.cumsum(-1) - top
         if head == logits.shape[-1] or bool((before[:, -1] + top[:, -1] >= p).all()):

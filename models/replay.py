@@ -1,8 +1,8 @@
-"""Whether two outputs of one request differ by no more than rounding.
+"""Finds out whether two outputs of one request differ because of rounding only.
 
-The chosen token is argmax(log p + noise). Two runs whose batches had other shapes compute p with
-other rounding errors; where the two best tokens are closer than those, either may win. Replaying
-the common prefix in one pass shows how close they were.
+The chosen token is argmax(log p + noise). Runs with batches of other shapes compute p with other
+rounding errors. If the two best tokens are closer than these errors, either may win. Scoring the
+common prefix again shows how close they were.
 """
 
 from dataclasses import dataclass
@@ -18,16 +18,16 @@ from models.sequence import Sequence
 from models.target import Target
 from models.verify.round import RoundNoise
 
-SLACK = 8.0  # rounding errors of a forward pass, in units of the largest logit's last place
+SLACK = 8.0  # rounding error of a forward pass, in units of the largest logit's last place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """The first place where two outputs part.
+    """The first position at which two outputs differ.
 
-    `gap`: by how much the better of the two tokens beats the other at that place; `shortfall`: by
-    how much the best of all tokens beats the better of the two (0 unless neither should have won).
-    Both in the units of log p + noise, and so is `tolerance`.
+    `gap`: the score difference of the two tokens. `shortfall`: the score difference of the best of
+    all tokens and the better one of the two; 0 unless neither should have won. `gap`, `shortfall`
+    and `tolerance` are in units of log p + noise.
     """
 
     index: int
@@ -38,7 +38,7 @@ class Difference:
 
     @property
     def is_tie(self) -> bool:
-        """Whether rounding may have decided."""
+        """Whether rounding explains the difference."""
         return self.gap + self.shortfall <= self.tolerance
 
 
@@ -48,7 +48,7 @@ def first_difference(
     """Compare two outputs of one request under `match`; None if they are equal.
 
     Raises:
-        ValueError: one output is a prefix of the other: they ended for different reasons.
+        ValueError: one output is a prefix of the other, so they ended for different reasons.
     """
     if first == second:
         return None

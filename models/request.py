@@ -1,6 +1,6 @@
-"""What is asked of a target and what comes back: one request, its sampling, its result.
+"""A request, its sampling options and its result.
 
-Knows nothing of models, batches or Ray; these objects cross process boundaries.
+These objects are sent between processes. They do not depend on models, batches or Ray.
 """
 
 import math
@@ -20,7 +20,7 @@ def require(ok: bool, field_name: str, value: object, accepted: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How the next token's distribution is processed, and when a request ends.
+    """How tokens are sampled, and when a request ends.
 
     Penalties follow the OpenAI convention (presence, frequency: generated tokens only) and CTRL's
     (repetition: prompt and generated tokens). `logprobs=k` reports the log-probability of each
@@ -71,7 +71,7 @@ class Sampling:
 
     @property
     def has_penalties(self) -> bool:
-        """Whether the distribution depends on which tokens occurred before."""
+        """Whether the distribution depends on the counts of earlier tokens."""
         return (
             self.presence_penalty != 0
             or self.frequency_penalty != 0
@@ -83,9 +83,9 @@ class Sampling:
 class Request:
     """One sequence to be generated.
 
-    `prompt` holds the token ids so far, at least one. `seed` (0 <= seed < 2**63) and the absolute
-    position in the sequence are all that randomness depends on, so a request may be continued
-    elsewhere by moving its generated tokens to the end of `prompt`.
+    `prompt` holds at least one token id. Random numbers depend only on `seed` (0 <= seed < 2**63)
+    and the absolute position in the sequence. So another process can continue a request if its
+    generated tokens are appended to `prompt`.
     """
 
     id: str
@@ -96,7 +96,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenLogprob:
-    """Log-probability (nats) of one emitted token and of the likeliest, most likely first."""
+    """Log-probability (nats) of a token, and of the most likely tokens, in descending order."""
 
     token: int
     logprob: float
@@ -105,12 +105,12 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What became of a request.
+    """The outcome of a request.
 
-    `tokens` holds every generated token, a stop token or EOS included. `stop_text` is the stop
-    string that ended it, if one did. `accepted_length` is tokens per target pass, the bonus token
-    included. `target_passes` counts rounds after the prompt was read. `retryable`: the error is not
-    the request's own fault for certain, so the same request may succeed when it is run again.
+    `tokens` holds all generated tokens, a stop token or EOS included. `stop_text` is the stop
+    string that ended the request, if any. `accepted_length` is tokens per target pass, the bonus
+    token included. `target_passes` counts passes after prefill. `retryable`: the request may not
+    have caused the error, so it may succeed when it runs again.
     """
 
     id: str

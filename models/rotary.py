@@ -1,4 +1,4 @@
-"""Rotary positions: a table of unit complex numbers, one row per position."""
+"""Rotary embedding: a table of unit complex numbers, one row for each position."""
 
 import math
 from dataclasses import replace
@@ -9,11 +9,11 @@ from models.config import RotaryConfig
 
 
 def frequencies(config: RotaryConfig, head_dim: int) -> torch.Tensor:
-    """Angle per position of each pair of dimensions: [head_dim / 2] float32; of a grid half."""
+    """Angle per position of each pair of dimensions, float32: [head_dim / 2]; half for grids."""
     if config.kind == "grid":
         return frequencies(replace(config, kind="default"), head_dim // 2)
     exponents = torch.arange(0, head_dim, 2, dtype=torch.int64).float() / head_dim
-    # Python's power, rounded once: torch's own differs in the last bit between kinds of CPU.
+    # Python's power, rounded once: torch's power differs in the last bit between kinds of CPU.
     powers = [config.theta**exponent for exponent in exponents.tolist()]
     plain = 1.0 / torch.tensor(powers, dtype=torch.float32)
     if config.kind == "linear":
@@ -24,7 +24,7 @@ def frequencies(config: RotaryConfig, head_dim: int) -> torch.Tensor:
 
 
 def _stretch(plain: torch.Tensor, config: RotaryConfig) -> torch.Tensor:
-    """Llama 3's rule: long waves are slowed by `factor`, short ones kept, blended in between."""
+    """Llama 3's rule: divide low frequencies by `factor`, keep high ones, interpolate between."""
     low, high = config.low_freq_factor, config.high_freq_factor
     waves = config.original_context_length * plain / (2 * math.pi)  # turns within the old context
     share = ((waves - low) / (high - low)).clamp(0, 1)
@@ -32,10 +32,10 @@ def _stretch(plain: torch.Tensor, config: RotaryConfig) -> torch.Tensor:
 
 
 class Rotary:
-    """The rotation at each position, tabled as far as it was needed.
+    """A table of the rotation at each position, extended on demand.
 
-    The rows do not depend on the table's length or the machine: the angle is rounded once, in
-    float32, as transformers does, its cosine and sine come from float64.
+    The rows do not depend on the table's length or the machine. The angle is rounded once, to
+    float32, as in transformers. Its cosine and sine are computed in float64.
     """
 
     def __init__(self, config: RotaryConfig, head_dim: int, device: torch.device) -> None:
@@ -57,7 +57,7 @@ class Rotary:
         return self.table[positions].unsqueeze(1)
 
 
-# Pi / 2 in three parts: a multiple below 2**20 of either of the first two is exact in float64.
+# Pi / 2 in three parts. Products of the first two with integers below 2**20 are exact in float64.
 QUARTERS = (float.fromhex("0x1.921fb544p+0"), float.fromhex("0x1.0b4611a6p-34"))
 REST = float.fromhex("0x1.3198a2e037073p-69")
 SINE = (-1 / 6, 1 / 120, -1 / 5040, 1 / 362880, -1 / 39916800, 1 / 6227020800, -1 / 1307674368000)
@@ -67,8 +67,8 @@ COSINE = (-1 / 2, 1 / 24, -1 / 720, 1 / 40320, -1 / 3628800, 1 / 479001600, -1 /
 def _unit(angles: torch.Tensor) -> torch.Tensor:
     """Unit complex numbers of float32 angles, |angle| < 2**20.
 
-    By sums and products only, each rounded as IEEE 754 says, so that every machine and device has
-    the same bits; torch's sine and cosine differ between them.
+    Uses sums and products only, which IEEE 754 rounds the same way on every machine and device.
+    torch's sine and cosine differ between machines.
     """
     wide = angles.double()
     turns = (wide * (2 / math.pi)).round()
@@ -87,7 +87,7 @@ def _unit(angles: torch.Tensor) -> torch.Tensor:
 
 
 def _series(coefficients: tuple[float, ...], x: torch.Tensor) -> torch.Tensor:
-    """The polynomial with these coefficients, the constant one first."""
+    """The polynomial with these coefficients, constant term first, at x."""
     total = torch.full_like(x, coefficients[-1])
     for coefficient in reversed(coefficients[:-1]):
         total = total * x + coefficient
@@ -95,10 +95,11 @@ def _series(coefficients: tuple[float, ...], x: torch.Tensor) -> torch.Tensor:
 
 
 def _grid(steps: torch.Tensor, row_length: int, turns: torch.Tensor) -> torch.Tensor:
-    """Rows turn the first half of the pairs, columns the second: [positions, head_dim / 2].
+    """The rotations of grid positions, [positions, head_dim / 2].
 
-    Position 0, the condition, is multiplied by 0, as LlamaGen's table does: its key and query are
-    null vectors, so every place gives it the score 0.
+    The first half of the pairs rotates with the row, the second with the column. Position 0, the
+    class, is multiplied by 0, as in LlamaGen's table: its key and query are zero vectors, so every
+    place gives it the attention score 0.
     """
     places = (steps - 1).clamp(min=0)
     rows = torch.div(places, row_length, rounding_mode="floor")

@@ -1,7 +1,7 @@
-"""Which request has which row of the cache.
+"""Assigns cache rows to requests.
 
-Rows 0..R-1 belong to the requests that decode, the rows behind them to those whose prompts are
-still being read; there are no gaps.
+Rows 0..R-1 belong to the requests that decode, the following rows to requests in prefill. There are
+no gaps.
 """
 
 from collections import deque
@@ -14,7 +14,7 @@ from models.target import Cache
 
 
 class Rows:
-    """The requests that wait, read and run."""
+    """The requests that wait, that are in prefill (`reading`), and that decode (`running`)."""
 
     def __init__(self, cache: Cache) -> None:
         self.cache = cache
@@ -26,14 +26,14 @@ class Rows:
         return len(self.waiting) + len(self.running) + len(self.reading)
 
     def admit(self) -> None:
-        """Give free rows to those who wait."""
+        """Give free rows to waiting requests."""
         while self.waiting and len(self.running) + len(self.reading) < self.cache.rows:
             self.reading.append(self.waiting.popleft())
 
     def next_pieces(self, limit: int) -> list[Piece]:
-        """Up to `limit` prompt tokens to read next, of one prompt or of several short ones.
+        """The next prompt tokens to prefill, at most `limit`, of one or several prompts.
 
-        All but a prompt's last token are read; that one is part of the first round.
+        Prefill leaves out the last token of a prompt, which is the root of the first round.
         """
         pieces = []
         for row, sequence in enumerate(self.reading, len(self.running)):
@@ -47,7 +47,7 @@ class Rows:
         return pieces
 
     def commit(self, pieces: list[Piece]) -> None:
-        """The pieces were read; those whose prompts are complete run from now on, in turn."""
+        """Commit pieces that were prefilled; requests with complete prompts start to decode."""
         for row, tokens in pieces:
             self.cache.commit(row, np.arange(len(tokens)))
         while self.reading:
@@ -57,7 +57,7 @@ class Rows:
             self.running.append(self.reading.pop(0))
 
     def release(self, sequence: Sequence) -> None:
-        """Free the row; the rows stay dense by moving the last ones into the gap."""
+        """Free the request's row, and move the last rows to fill the gap."""
         gap = self._gap(sequence)
         last = len(self.running) + len(self.reading)
         self.cache.truncate(gap, 0)
@@ -65,7 +65,7 @@ class Rows:
             self.cache.move(last, gap)
 
     def _gap(self, sequence: Sequence) -> int:
-        """Take the request off its list; the row that has become free."""
+        """Remove the request from its list; returns the row that became free."""
         if sequence in self.reading:
             place = self.reading.index(sequence)
             self.reading[place] = self.reading[-1]
@@ -77,6 +77,6 @@ class Rows:
         if row != last:
             self.cache.truncate(row, 0)
             self.cache.move(last, row)
-        if self.reading:  # their rows now begin at `last`: the last of them moves to the front
+        if self.reading:  # their rows now start at `last`, so the last request moves to the front
             self.reading.insert(0, self.reading.pop())
         return last

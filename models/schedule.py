@@ -1,5 +1,5 @@
-"""Which output positions the next pass decides together. What a model must be fed to decide them
-is its own affair: see models/feed.py.
+"""Schedules: which output positions the next pass decides. For the nodes that score these positions
+see models/feed.py.
 
 Letters: n positions of one pass.
 """
@@ -17,37 +17,37 @@ from models.canvas import Canvas
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The next pass decides `positions` [n], distinct and undecided, counted without the prompt.
+    """The `positions` [n] that the next pass decides: distinct and undecided, prompt not counted.
 
-    Each is drawn from its own distribution, given what was decided before the pass.
+    Each token is sampled from its own distribution, given the tokens decided before the pass.
     """
 
     positions: Ints
 
 
 class Schedule(Protocol):
-    """An order of the output positions, in groups; all plans of a request partition them."""
+    """An order of the output positions, in groups. A request's plans partition its positions."""
 
     name: str
-    in_order: bool  # one by one from the first on: tokens can be guessed ahead, `next` is not asked
-    sample_dependent: bool  # whether `next` looks at sampled values; then the law is another one
-    num_positions: int | None  # None: as many as a request asks for
+    in_order: bool  # one by one, from the first on: drafting is possible, `next` is not called
+    sample_dependent: bool  # whether `next` uses sampled values, which changes the distribution
+    num_positions: int | None  # None: as many as the request's max_tokens
 
     def next(self, canvas: Canvas) -> Plan:
-        """What to decide next of a request that has undecided positions.
+        """The positions to decide next; the request has undecided positions.
 
-        May use its prompt, its seed (by models/noise.py) and what was decided so far.
+        May use the prompt, the seed (with models/noise.py) and the tokens decided so far.
         """
 
 
 class Raster:
-    """One position after the other."""
+    """One position after the other, in output order."""
 
     name, in_order, sample_dependent = "raster", True, False
     num_positions: int | None = None
 
     def next(self, canvas: Canvas) -> Plan:
-        """The first that is undecided."""
+        """The first undecided position."""
         return Plan(canvas.undecided[:1])
 
 
@@ -62,7 +62,7 @@ class Scales:
         self.num_positions: int | None = self.ends[-1]
 
     def scale_of(self, canvas: Canvas) -> int:
-        """The map that is decided next."""
+        """Index of the map to decide next."""
         return self.ends.index(canvas.num_generated) + 1 if canvas.num_generated else 0
 
     def next(self, canvas: Canvas) -> Plan:

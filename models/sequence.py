@@ -1,6 +1,6 @@
-"""The truth about one running request: its tokens so far and whether it has ended.
+"""A running request: its tokens so far, and whether it has ended.
 
-Knows nothing of caches, drafts or batches.
+Does not depend on caches, drafts or batches.
 """
 
 from collections.abc import Callable, Iterable
@@ -11,7 +11,7 @@ Decode = Callable[[list[int]], str]
 
 
 class Sequence:
-    """A request while it runs. `append` is the only way that tokens enter."""
+    """A running request. `append` is the only way to add tokens."""
 
     def __init__(
         self, request: Request, *, eos: Iterable[int] = (), decode: Decode | None = None
@@ -47,9 +47,9 @@ class Sequence:
         return self.request.sampling.max_tokens - self.num_generated
 
     def append(self, token: int) -> bool:
-        """Take one more token; True if the request has ended with it."""
+        """Add a token; True if the request ends with it."""
         self.tokens.append(token)
-        if token in self.stop_tokens:  # min_tokens is kept by the processed distribution
+        if token in self.stop_tokens:  # the processed distribution enforces min_tokens
             self.finish_reason = "stop"
         elif self._stop is not None and self._stops(token):
             self.finish_reason = "stop"
@@ -58,7 +58,7 @@ class Sequence:
         return self.finish_reason is not None
 
     def fail(self, error: str) -> None:
-        """End the request without a result."""
+        """End the request with an error."""
         self.finish_reason, self.error = "error", error
 
     def _stops(self, token: int) -> bool:
@@ -70,7 +70,7 @@ class Sequence:
         return True
 
     def result(self, exactness: str) -> Result:
-        """What is reported of it, ended or cut short."""
+        """The result of the request, ended or cancelled."""
         return Result(
             id=self.id,
             tokens=() if self.error else tuple(self.generated),
@@ -88,8 +88,8 @@ class Sequence:
 class StopText:
     """Finds stop strings in the text of a growing token sequence.
 
-    Text is decoded a few tokens at a time: a token may hold part of a character, and some
-    tokenizers decode a token differently at the start of a text, so each new piece is the
+    Text is decoded a few tokens at a time. A token may hold part of a character, and some
+    tokenizers decode a token differently at the start of a text. So each new piece is the
     difference of two decodings that share their first tokens.
     """
 
@@ -97,11 +97,11 @@ class StopText:
         self._stops, self._decode = stops, decode
         self._longest = max(map(len, stops))
         self._tokens: list[int] = []
-        self._read = 0  # tokens whose text is in the tail
+        self._read = 0  # tokens whose text is in `_tail`
         self._tail = ""
 
     def push(self, token: int) -> str | None:
-        """The stop string that the token completed, if any; the one that begins first."""
+        """The stop string that the token completes, if any; of several, the first to begin."""
         self._tokens.append(token)
         before = self._decode(self._tokens[: self._read])
         text = self._decode(self._tokens)
@@ -109,7 +109,7 @@ class StopText:
             return None
         old, self._tail = len(self._tail), self._tail + text[len(before) :]
         self._tokens, self._read = self._tokens[self._read :], len(self._tokens) - self._read
-        # A stop string counts when its end is new; older ones were reported before.
+        # Only stop strings that end in the new text count; earlier ones were reported before.
         found = [(self._tail.find(s, max(0, old - len(s) + 1)), s) for s in self._stops]
         self._tail = self._tail[-self._longest :]
         return (

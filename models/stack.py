@@ -1,4 +1,4 @@
-"""A whole decoder as one compiled call a pass."""
+"""A decoder whose whole forward pass is one call of the compiled kernels."""
 
 import numpy as np
 import torch
@@ -29,10 +29,10 @@ class Stack:
         x: torch.Tensor | None,
         logits: torch.Tensor,
     ) -> None:
-        """Fill `logits` [W, V] float32; if it is empty there is nothing wanted.
+        """Fill `logits` [W, V] float32; empty: no logits are computed.
 
-        `x` [T, width]: the first layer's input, which becomes the last one's output; None: the
-        batch's tokens are read.
+        `x` [T, width]: the first layer's input; overwritten with the last layer's output. None: the
+        input is the embedding of the batch's tokens.
         """
         nodes = nodes_of(batch, cache, self._heads, rotary)
         score(nodes, self._model, self._width, self._eps, x, logits)
@@ -40,7 +40,7 @@ class Stack:
     def chooser(
         self, batch: Batch, cache: KVCache, rotary: Rotary, draw: Draw, knobs: Knobs
     ) -> Chooser:
-        """The model's own choices behind a batch of chains."""
+        """Drafts with this model after a batch of chains."""
         return Chooser(
             nodes=nodes_of(batch, cache, self._heads, rotary),
             model=self._model,
@@ -52,12 +52,12 @@ class Stack:
 
 
 def stack_of(weights: Weights, heads: Heads, eps: float, device: torch.device) -> Stack | None:
-    """None where there are no compiled kernels."""
+    """The stack of a decoder on CPU; None without compiled kernels."""
     return Stack(weights, heads, eps) if device.type == "cpu" and compiled() else None
 
 
 def _model(weights: Weights) -> np.ndarray:
-    """As models/csrc/kernels.h has it, int64."""
+    """`Model` of models/csrc/kernels.h as int64 values."""
     inputs, width = weights.embedding.shape
     assert weights.embedding.is_contiguous()
     values = [width, inputs, weights.embedding.data_ptr(), weights.norm.data_ptr()]

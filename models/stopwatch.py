@@ -1,21 +1,21 @@
-"""Where the time of steps went."""
+"""Measures the time of each part of a step."""
 
 import time
 
 
 class Stopwatch:
-    """Each `note` books the time since the last one under a part of the step."""
+    """Each `note` adds the time since the previous one to a part of the step."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = {}
         self._last = self._round = 0.0
 
     def start(self) -> None:
-        """A new step begins."""
+        """Start a new step."""
         self._last, self._round = time.perf_counter(), 0.0
 
     def note(self, part: str) -> None:
-        """Book the time since the last note."""
+        """Add the time since the previous note to `part`."""
         now = time.perf_counter()
         seconds, self._last = now - self._last, now
         self._seconds[part] = self._seconds.get(part, 0.0) + seconds
@@ -23,15 +23,15 @@ class Stopwatch:
             self._round += seconds
 
     def shift(self, source: str, destination: str, seconds: float) -> None:
-        """Book time noted under one part under another."""
+        """Move time from one part to another."""
         seconds = min(seconds, self._seconds.get(source, 0.0))
         self._seconds[source] -= seconds
         self._seconds[destination] = self._seconds.get(destination, 0.0) + seconds
 
     def round_s(self) -> float:
-        """Of the step so far, all but the reading of prompts."""
+        """Seconds of this step so far, without prefill."""
         return self._round
 
     def totals(self) -> dict[str, float]:
-        """Seconds of all steps, by the names that figures have."""
+        """Seconds of all steps, by the field names of Figures."""
         return {f"{part}_s": seconds for part, seconds in self._seconds.items()}

@@ -1,8 +1,8 @@
-"""A decoder's weights: their names and shapes in a checkpoint, and how ours are made of them.
+"""A decoder's weights: names and shapes in a checkpoint, and the conversion to our layout.
 
 Query, key and value matrices are stacked, and so are gate and up. The two halves of a head's
-rotated dimensions are interleaved, so that a rotation is one complex product, and the query heads
-of all groups take turns, as attention.py reads them. G is query heads per key head.
+rotated dimensions are interleaved, so a rotation is one complex product. Query heads are reordered
+from [Hkv, G] to [G, Hkv], as attention.py expects. G: query heads per key head.
 """
 
 import math
@@ -27,7 +27,7 @@ NORM, HEAD = "model.norm.weight", "lm_head.weight"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """One block; norms are float32 and hold the factor √D, `qk_norm` is [Hq + Hkv, head_dim]."""
+    """One block. Norms are float32 and contain the factor √D; `qk_norm` [Hq + Hkv, head_dim]."""
 
     attention_norm: torch.Tensor
     qkv: Linear
@@ -46,11 +46,11 @@ class Weights:
     layers: tuple[Layer, ...]
     norm: torch.Tensor
     head: Linear
-    project: Linear | None = None  # makes inputs of vectors
+    project: Linear | None = None  # from vectors to inputs
 
 
 def shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
-    """Every tensor a checkpoint of this configuration has, by Hugging Face's names."""
+    """The shapes of all tensors of such a checkpoint, by Hugging Face's names."""
     wanted = {**input_shapes(config), NORM: (config.width,)}
     if not config.tied:
         wanted[HEAD] = (config.vocab_size, config.width)
@@ -148,7 +148,7 @@ def _norm(weight: torch.Tensor) -> torch.Tensor:
 
 
 def _reordered(config: DecoderConfig, name: str, tensor: torch.Tensor) -> torch.Tensor:
-    """The rows of a matrix or bias in the order in which ours has them."""
+    """A matrix or bias with its rows in our order."""
     if name == QUERY:
         return _regroup(interleave(tensor, config.head_dim), config)
     return interleave(tensor, config.head_dim) if name == KEY else tensor
@@ -167,9 +167,9 @@ def interleave(tensor: torch.Tensor, head_dim: int) -> torch.Tensor:
 
 
 def random_tensor(name: str, shape: tuple[int, ...], seed: int) -> torch.Tensor:
-    """A weight drawn so that activations and logits are of order one; depends on name and seed.
+    """A random weight, from name and seed, scaled so that activations and logits are of order one.
 
-    By numpy: torch's normal numbers differ between kinds of CPU.
+    Uses numpy, because torch's normal numbers differ between kinds of CPU.
     """
     generator = np.random.default_rng(zlib.crc32(f"{seed} {name}".encode()))
     drawn = torch.from_numpy(generator.standard_normal(shape, dtype=np.float32))
