@@ -1,4 +1,4 @@
-"""Ways of guessing ahead. A drafter is one file here."""
+"""The drafters, one file each."""
 
 from models.drafters.base import DraftContext, Drafter
 from models.drafters.jacobi import JacobiDrafter

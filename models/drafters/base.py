@@ -1,4 +1,4 @@
-"""What a drafter is: something that guesses ahead and is told what came of it."""
+"""The protocol of a drafter: it proposes tokens, and learns which were accepted."""
 
 from collections.abc import Sequence as Several
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ from models.verify.round import Commit, Round, RoundNoise
 
 @dataclass(frozen=True, slots=True)
 class DraftContext:
-    """How the target will process and draw, so that a drafter in the same process can do the same.
+    """The target's processing and noise, which a drafter in the same process can use as well.
 
     `owners` [B] are the indices of the drafter's sequences in the processor and the noise.
-    `sampled`: the rule needs tokens drawn independently of the target's noise, and their q.
+    `sampled`: the rule needs tokens sampled independently of the target's noise, and their q.
     """
 
     processor: Processor
@@ -29,26 +29,26 @@ class DraftContext:
 
     @property
     def purpose(self) -> Purpose:
-        """Which random numbers the drafter draws with."""
+        """The purpose of the random numbers that the drafter samples with."""
         return Purpose.DRAFT if self.sampled else Purpose.TOKEN
 
 
 class Drafter(Protocol):
-    """Guesses; may be wrong, late or dead, never decides."""
+    """Proposes draft tokens. It may be wrong, late or dead, because verification decides."""
 
     name: str
-    max_width: int  # guesses it can give for one position; 1: chains only
+    max_width: int  # most nodes for one position; 1: chains only
     passes: int  # forward passes of its model so far
-    transfer_s: float  # seconds of the loop spent on messages so far; read where it is remote
+    transfer_s: float  # seconds of the loop spent on messages so far; read if it is remote
 
     @property
     def remote(self) -> bool:
-        """Whether it works in another process while the target scores; may change at any time."""
+        """Whether it drafts in another process while the target scores; may change at any time."""
 
     def propose(
         self, sequences: Several[Sequence], shape: Shape, context: DraftContext
     ) -> list[Draft]:
-        """One draft per sequence, `shape` at most, possibly empty."""
+        """One draft for each sequence, of at most `shape`; may be empty."""
 
     def observe(self, round_: Round, commits: Several[Commit]) -> None:
         """A round was committed: its sequences have grown by the tokens of their commits."""
@@ -58,12 +58,12 @@ class Drafter(Protocol):
 
 
 def useful_depth(sequence: Sequence, shape: Shape) -> int:
-    """Depth beyond which a guess could not be emitted any more."""
+    """The depth beyond which the request could not emit a draft token any more."""
     return max(0, min(shape.depth, sequence.num_left - 1))
 
 
 def clip(draft: Draft, depth: int, levels: Ints) -> Draft:
-    """The draft without nodes deeper than `depth`; levels [N] are the nodes' depths, ascending."""
+    """The draft without nodes deeper than `depth`; levels [N]: the nodes' depths, ascending."""
     kept = int(np.searchsorted(levels, depth, side="right"))
     if kept == len(draft):
         return draft

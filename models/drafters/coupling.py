@@ -1,6 +1,6 @@
-"""How the guesses behind a round's decided tokens are drawn anew, from what its pass said of them.
+"""New draft tokens for the undecided positions of a round, from the distributions of its pass.
 
-All requests at once. Letters: R undecided positions of all requests, V vocabulary.
+Handles all requests at once. Letters: R undecided positions of all requests, V vocabulary.
 """
 
 from collections.abc import Sequence as Several
@@ -19,9 +19,9 @@ COUPLINGS = ("shared", "fresh", "maximal", "gumbel")
 
 @dataclass(frozen=True, slots=True)
 class Undecided:
-    """Nodes of the round's chains whose next position was not decided: [R] each, by request.
+    """The nodes of the round's chains whose next position was not decided: [R] each, by request.
 
-    The guess that position had, if any, is the draft's token of the same index as the node.
+    The previous draft token of that position, if any, has the same index in the draft as the node.
     """
 
     owners: Ints
@@ -34,45 +34,45 @@ class Undecided:
 
     @property
     def held(self) -> Ints:
-        """The requests that have any."""
+        """The requests with undecided positions."""
         return np.flatnonzero(np.diff(self.bounds))
 
 
 def undecided(round_: Round, commits: Several[Commit]) -> Undecided:
-    """What is left of each chain that was drafted for a request that goes on."""
+    """The undecided nodes of the chains of requests that have not ended."""
     counts = [
         len(draft) + 1 - len(commit.tokens) if len(draft) and sequence.finish_reason is None else 0
         for sequence, draft, commit in zip(round_.sequences, round_.drafts, commits, strict=True)
     ]
     bounds = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    first = np.array([len(c.tokens) for c in commits], dtype=np.int64)  # the root's choice is one
+    first = np.array([len(c.tokens) for c in commits], dtype=np.int64)  # with the root's token
     owners = np.repeat(np.arange(len(counts)), counts)
     return Undecided(owners, first[owners] + np.arange(bounds[-1]) - bounds[owners], bounds)
 
 
 def processed(round_: Round, left: Undecided) -> torch.Tensor:
-    """[R, V] of the processor: given what was decided and then the drafted path to each node."""
+    """[R, V] processed logits, given the decided tokens and the draft tokens before each node."""
     logits = round_.gather(round_.starts[left.owners] + left.nodes)
-    ahead = np.arange(len(left.owners)) - left.bounds[left.owners]  # [R] nodes since the decided
+    ahead = np.arange(len(left.owners)) - left.bounds[left.owners]  # [R] undecided nodes before
     generated = round_.generated[left.owners] + ahead
     path = _counts(round_, left) if round_.processor.counts_tokens else None
     return round_.processor(logits, left.owners, generated, path)
 
 
 def _counts(round_: Round, left: Undecided) -> torch.Tensor:
-    """[R, V] occurrences of tokens between the first undecided node, excluded, and each node."""
+    """[R, V] token counts between the first undecided node (excluded) and each node."""
     rows = path_counts(round_)[torch.from_numpy(round_.starts[left.owners] + left.nodes)]
     return rows - rows[torch.from_numpy(left.bounds[left.owners])]
 
 
 def shared(round_: Round, left: Undecided) -> Ints:
-    """[R] the target's own choices, under the noise that will decide these positions."""
+    """[R] the target's choices, with the noise that will decide these positions."""
     values, where = processed(round_, left), (left.owners, left.nodes)
     return round_.noise.choose(round_.processor, values, Purpose.TOKEN, *where)
 
 
 def choices(round_: Round, commits: Several[Commit]) -> dict[str, Ints]:
-    """By request: the target's own choices for the positions it has not decided yet."""
+    """By request: the target's choices for the undecided positions."""
     left = undecided(round_, commits)
     if not len(left.owners):
         return {}
@@ -81,10 +81,10 @@ def choices(round_: Round, commits: Several[Commit]) -> dict[str, Ints]:
 
 
 def drawn(round_: Round, left: Undecided, coupling: str) -> tuple[Ints, torch.Tensor]:
-    """[R] tokens, each distributed as its row of the probabilities [R, V] that come with them.
+    """[R] tokens, and the probabilities [R, V] that they were sampled from.
 
-    Their randomness is never that of the coins that will judge them: those are keyed by a later
-    round's start.
+    Their random numbers are independent of those that will verify them, which are keyed by the
+    start of a later round.
     """
     probs = round_.processor.probabilities(processed(round_, left), left.owners)
     purpose = Purpose.POSITION if coupling == "gumbel" else Purpose.DRAFT
@@ -102,9 +102,9 @@ def _argmax(probs: torch.Tensor, noise: torch.Tensor) -> Ints:
 def _kept_or_drawn(
     round_: Round, left: Undecided, probs: torch.Tensor, noise: torch.Tensor
 ) -> Ints:
-    """[R] the old guesses where they can stay, else others: maximal coupling.
+    """[R] maximal coupling: the previous draft tokens where they are kept, else new ones.
 
-    The last node of a chain has no old guess.
+    The last node of a chain has no previous draft token.
     """
     first, held = left.nodes[left.bounds[:-1][left.held]], left.held.tolist()
     olds = [(round_.drafts[b], n) for b, n in zip(held, first.tolist(), strict=True)]

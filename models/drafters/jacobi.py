@@ -1,15 +1,15 @@
-"""Jacobi decoding: the target's own last pass guesses the next positions. No model, no training.
+"""Jacobi decoding: the target's previous pass provides the draft tokens, without a draft model.
 
-A window of guesses is scored in one pass; each position that the pass did not decide gets a new
-guess from the distribution it was given there. How that is drawn is the `coupling`:
+One pass scores a window of draft tokens. Each position that it does not decide gets a new draft
+token from its distribution in this pass. The `coupling` selects how:
 
-shared    the target's choice under the position's own noise: with `match`, the sequential output.
-fresh     a fresh draw: SJD (Teng et al. 2024, arXiv 2410.01699).
-maximal   the old guess where it can stay: MC-SJD (So et al. 2025, arXiv 2510.24211).
-gumbel    a draw by noise that stays with the position: MC-SJD's other coupling.
+shared    the target's choice with the position's own noise; with `match`, the sequential output.
+fresh     an independent sample: SJD (Teng et al. 2024, arXiv 2410.01699).
+maximal   the previous draft token, if it can be kept: MC-SJD (So et al. 2025, arXiv 2510.24211).
+gumbel    a sample with noise that belongs to the position: MC-SJD's other coupling.
 
-The last three are for `rejection`: each guess carries the distribution it was drawn from, always
-that of the pass that gave it, and is judged once, under numbers of its own.
+The last three are for `rejection`: each draft token carries the distribution of the pass that
+produced it, and is verified once, with separate random numbers.
 """
 
 from collections.abc import Sequence as Several
@@ -45,7 +45,7 @@ class JacobiDrafter:
     def propose(
         self, sequences: Several[Sequence], shape: Shape, context: DraftContext
     ) -> list[Draft]:
-        """Each request's window, filled up to the shape's depth."""
+        """Each request's window, filled up to the shape's depth by the start rule."""
         known = [self._windows.get(s.id, NONE) for s in sequences]
         vocab_size = context.processor.vocab_size
         filled = [
@@ -58,7 +58,7 @@ class JacobiDrafter:
         return [chain_draft(t, q) for t, q in zip(filled, probs, strict=True)]
 
     def observe(self, round_: Round, commits: Several[Commit]) -> None:
-        """Draw new guesses for the positions behind those that were decided."""
+        """Choose new draft tokens for the undecided positions."""
         for sequence in round_.sequences:
             self._windows.pop(sequence.id, None)
         if self._coupling == "shared":
@@ -73,7 +73,7 @@ class JacobiDrafter:
                 self._windows[round_.sequences[b].id] = Window(tokens[span], probs[span])
 
     def carry(self, request_id: str, tokens: Ints | None) -> None:
-        """Begin the request's next window with these guesses; None: there are none."""
+        """Start the request's next window with these draft tokens; None: start empty."""
         self._windows[request_id] = NONE if tokens is None else Window(tokens)
 
     def forget(self, request_id: str) -> None:
@@ -84,7 +84,7 @@ class JacobiDrafter:
 def _probs(
     known: list[Window], filled: list[Ints], vocab_size: int, device: torch.device
 ) -> tuple[torch.Tensor, ...]:
-    """[K, V] for each request: what was carried, and one-hot rows for first guesses."""
+    """[K, V] for each request: carried distributions, and one-hot rows for first draft tokens."""
     sizes = [len(tokens) for tokens in filled]
     first = [t[len(w.tokens) :] for w, t in zip(known, filled, strict=True)]
     new = torch.from_numpy(np.concatenate(first)).to(device)

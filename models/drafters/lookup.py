@@ -1,10 +1,10 @@
-"""Prompt lookup: the text will go on as it did after the longest earlier match of its end.
+"""Prompt lookup: copies the tokens that followed the longest earlier match of the text's end.
 
-The match is found by a suffix automaton over prompt and output, in constant time per token for any
-length. Where the copy reaches the end of the text it goes on with itself, as in LZ77 (Ziv and
-Lempel 1977): text that repeats with a short period is guessed as far as asked for. Sources:
-Aggressive Decoding's input copy (Sun et al. 2021, arXiv 2106.04970); prompt lookup decoding (Saxena
-2023); the automaton is Blumer et al. 1985.
+A suffix automaton over prompt and output finds the match, in constant time per token for any match
+length. If the copy reaches the end of the text, it continues with the copied tokens, as in LZ77
+(Ziv and Lempel 1977), so text with a short period gives drafts of any length.
+Sources: the input copy of Aggressive Decoding (Sun et al. 2021, arXiv 2106.04970), prompt lookup
+decoding (Saxena 2023), and the automaton of Blumer et al. 1985.
 """
 
 from collections.abc import Sequence as Several
@@ -18,10 +18,10 @@ from models.verify.round import Commit, Round
 
 
 class SuffixAutomaton:
-    """Every substring of a growing token sequence, with where each last ended.
+    """All substrings of a growing token sequence, each with the end of its latest occurrence.
 
-    State 0 is the empty string. `match` is (length, end): the longest suffix that also occurs
-    earlier, and the index just after that earlier occurrence.
+    State 0 is the empty string. `match` is (length, end): the length of the longest suffix that
+    also occurs earlier, and the index after this earlier occurrence.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class SuffixAutomaton:
         return len(self._next) - 1
 
     def _split(self, state: int, token: int) -> int:
-        """The state of the longest suffix seen before; cloned out of a longer one if need be."""
+        """The state of the longest suffix seen before; cloned from a longer one if necessary."""
         target = self._next[state][token]
         if self._length[target] == self._length[state] + 1:
             return target
@@ -63,14 +63,14 @@ class SuffixAutomaton:
         return clone
 
     def _note_match(self, state: int) -> None:
-        """Remember where the longest repeated suffix ended before; from now on it ends here."""
+        """Store where the longest repeated suffix ended before; its latest end is now here."""
         self.match = (self._length[state], self._end[state])
         if state:
             self._end[state] = self.size
 
 
 class LookupDrafter:
-    """Chains copied from the request's own prompt and output. Not trained, no model."""
+    """Drafts chains copied from the request's prompt and output. Needs no model."""
 
     name = "lookup"
     max_width = 1
@@ -84,7 +84,7 @@ class LookupDrafter:
     def propose(
         self, sequences: Several[Sequence], shape: Shape, context: DraftContext
     ) -> list[Draft]:
-        """The continuation of the latest match; longer the longer the match is."""
+        """The continuation of the longest match: at most 2n - 1 tokens for a match of n."""
         return [self._propose(sequence, shape) for sequence in sequences]
 
     def _propose(self, sequence: Sequence, shape: Shape) -> Draft:
@@ -99,7 +99,7 @@ class LookupDrafter:
         return chain_draft(np.resize(known, count))
 
     def observe(self, round_: Round, commits: Several[Commit]) -> None:
-        """Nothing to do: `propose` reads what is new."""
+        """Does nothing: `propose` reads the new tokens."""
 
     def forget(self, request_id: str) -> None:
         """Drop the request's automaton."""

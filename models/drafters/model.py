@@ -1,9 +1,9 @@
-"""Drafting by an independent model of the same vocabulary: chains and trees.
+"""Drafts chains and trees with a draft model of the same vocabulary.
 
-Letters: B sequences, W guesses a level, V vocabulary. A tree is grown level by level: of all
-continuations of the last level the W likeliest stay. How likely a guess is to be the target's
-choice is read off the shared noise: under `match` both models take argmax(log p + g) with the same
-g, so softmax(s (log q + g)) says which tokens the target may choose in the draft's stead.
+A tree grows level by level: of all continuations of the last level, the W most likely ones are
+kept. Under `match` both models take argmax(log p + g) with the same noise g. So the draft model
+estimates the probability that the target chooses a token by softmax(s (log q + g)).
+Letters: B sequences, K levels, W nodes a level, V vocabulary.
 """
 
 from collections.abc import Sequence as Several
@@ -24,11 +24,11 @@ from models.sequence import Sequence
 from models.target import ChoosingTarget, Target
 from models.verify.round import Commit, Round, children
 
-CHUNK = 256  # tokens of a long prompt read at once
+CHUNK = 256  # prompt tokens in one pass of prefill
 
 
 class ModelDrafter:
-    """A draft model, its cache, and which of its guesses the target kept."""
+    """A draft model with its cache."""
 
     max_width = MAX_WIDTH
     remote = False
@@ -51,12 +51,12 @@ class ModelDrafter:
             self._free.append(slot)
 
     def observe(self, round_: Round, commits: Several[Commit]) -> None:
-        """Nothing to do: `propose` compares what it fed with what the sequences have become."""
+        """Does nothing: `propose` compares the fed draft tokens with the sequences."""
 
     def propose(
         self, sequences: Several[Sequence], shape: Shape, context: DraftContext
     ) -> list[Draft]:
-        """Chains (width 1) or trees under the context's noise."""
+        """Chains (width 1) or trees, with the context's noise."""
         depth = max((useful_depth(s, shape) for s in sequences), default=0)
         if depth == 0:
             return [EMPTY] * len(sequences)
@@ -84,7 +84,7 @@ class ModelDrafter:
         return self._slots[sequence.id]
 
     def _catch_up(self, sequences: Several[Sequence], slots: Ints) -> Batch:
-        """Keep what the target kept; a pass over the tokens that are new, not yet run."""
+        """Commit accepted draft tokens; returns a batch of the new tokens, not yet run."""
         for sequence, slot in zip(sequences, slots.tolist(), strict=True):
             self._keep(sequence, slot)
             while len(sequence.tokens) - self._cache.lengths[slot] > CHUNK:
@@ -94,13 +94,13 @@ class ModelDrafter:
         return _pass([s.tokens[at:] for s, at in zip(sequences, begins, strict=True)], slots)
 
     def _keep(self, sequence: Sequence, slot: int) -> None:
-        """Commit the fed guesses that came true."""
+        """Commit the fed draft tokens that were accepted."""
         fed = self._fed.pop(sequence.id, None)
         if fed is None:
             return
         known, node, path = children(fed), 0, []
         for token in sequence.tokens[int(self._cache.lengths[slot]) : -1]:
-            found = known.get((node, token))  # the last one is read again for its logits
+            found = known.get((node, token))  # the last token is fed again for its logits
             if found is None:
                 break
             node = found
@@ -108,7 +108,7 @@ class ModelDrafter:
         self._cache.commit(slot, np.array(path, dtype=np.int64))
 
     def _read(self, batch: Batch) -> torch.Tensor:
-        """Feed committed tokens and keep them; logits [B, V] after each row's last."""
+        """Feed committed tokens and keep their entries; logits [B, V] after each row's last."""
         logits = self.model.score(self._cache, batch).logits
         self.passes += 1
         self._commit(batch)
@@ -119,7 +119,7 @@ class ModelDrafter:
             self._cache.commit(slot, np.arange(count))
 
     def _chooser(self, news: Batch, context: DraftContext) -> Chooser | None:
-        """What drafts in one call; None where the model or the sampling needs more."""
+        """Drafts in one call; None if the model or the sampling options do not allow it."""
         if not getattr(self.model, "chooses", False):
             return None
         if context.sampled or not context.processor.simple:
@@ -138,7 +138,7 @@ class ModelDrafter:
         depth: int,
         context: DraftContext,
     ) -> tuple[Ints, torch.Tensor | None]:
-        """Chains [B, K], and where a rule asks for it what they were drawn from, [B, K, V]."""
+        """Chains [B, K], and, if the rule needs them, the distributions of the tokens [B, K, V]."""
         processor, owners = context.processor, context.owners
         generated = np.array([s.num_generated for s in sequences])
         tokens = np.zeros((len(sequences), depth), dtype=np.int64)
@@ -157,7 +157,7 @@ class ModelDrafter:
         return tokens, torch.stack(probs, dim=1) if probs else None
 
     def _feed_chain(self, slots: Ints, tokens: Ints, scratch: int) -> torch.Tensor:
-        """Feed one token per row behind `scratch` others; logits [B, V]."""
+        """Feed one token for each row after `scratch` others; logits [B, V]."""
         row = np.ones((1, scratch + 1), dtype=np.bool_)
         batch = Batch(
             rows=slots,
@@ -178,7 +178,7 @@ class ModelDrafter:
         depth: int,
         shape: Shape,
     ) -> list[Draft]:
-        """Each request's draft from chains [B, K], and what of them is in the cache."""
+        """Each request's draft from chains [B, K]; notes which of its tokens are in the cache."""
         drafts = []
         for b, sequence in enumerate(sequences):
             self._fed[sequence.id] = chain_draft(tokens[b, : depth - 1])
@@ -214,7 +214,7 @@ class ModelDrafter:
     def _cut_trees(
         self, sequences: Several[Sequence], trees: Trees, depth: int, shape: Shape
     ) -> list[Draft]:
-        """Each request's draft from its tree, and what of that is in the cache."""
+        """Each request's draft from its tree; notes which of its nodes are in the cache."""
         drafts, fed = [], shape.width * (depth - 1)
         for sequence, tokens, parents, *kept in zip(sequences, *trees, strict=True):
             self._fed[sequence.id] = Draft(tokens=tokens[:fed], parents=parents[:fed])
@@ -238,13 +238,13 @@ class ModelDrafter:
 
 
 def _pass(news: list[list[int]], slots: Ints) -> Batch:
-    """One pass over new tokens of every row; logits after the last ones are wanted."""
+    """A batch of the new tokens of each row, with logits after the last ones."""
     ends = list(accumulate(map(len, news)))
     return chains(slots, news, wanted=np.array(ends, dtype=np.int64) - 1)
 
 
 def _noise(context: DraftContext, depth: int) -> Several[torch.Tensor] | Several[None]:
-    """By level, [B, V], nothing where a request is greedy; None if all are."""
+    """Noise by level, [B, V]; 0 for greedy requests. None for each level if all are greedy."""
     processor, owners = context.processor, context.owners
     if not processor.any_stochastic:
         return [None] * depth

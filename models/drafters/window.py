@@ -1,7 +1,7 @@
-"""The window of guesses that parallel decoding keeps ahead of a request, and how it is begun.
+"""The window of draft tokens of a parallel decoder, and the start rules that fill it.
 
-Sources of the start rules: Teng et al. 2024, arXiv 2410.01699 (any token; neighbours of the grid).
-Letters: W guesses, V vocabulary.
+Source of the start rules: Teng et al. 2024, arXiv 2410.01699 (any token; neighbours of the grid).
+Letters: W draft tokens, V vocabulary.
 """
 
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ def _nothing() -> Ints:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Guesses for a request's next positions; `probs` [W, V]: what each was drawn from, if told."""
+    """Draft tokens of a request's next positions; `probs` [W, V]: their distributions, if any."""
 
     tokens: Ints = field(default_factory=_nothing)  # [W]
     probs: torch.Tensor | None = None
@@ -28,18 +28,18 @@ class Window:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """How a position gets its first guess, of which nothing is known yet.
+    """The rule for the first draft token of a position.
 
-    "uniform": any token. "left": its left neighbour's. "above": that of the place above it in rows
-    of `row_length`; in the first row, its left neighbour's. Where no neighbour holds a token of the
-    vocabulary: any token.
+    "uniform": any token. "left": the token to the left. "above": the token above, in rows of
+    `row_length`; in the first row, the token to the left. Any token if the neighbour is not a token
+    of the vocabulary.
     """
 
     rule: str
     row_length: int = 1
 
     def fill(self, sequence: Sequence, tokens: Ints, depth: int, vocab_size: int) -> Ints:
-        """[depth]: the guesses `tokens` for the next positions, cut or filled up."""
+        """[depth]: the draft tokens `tokens`, cut or filled up to `depth`."""
         if len(tokens) >= depth:
             return tokens[:depth]
         begin = len(sequence.tokens)
@@ -51,7 +51,7 @@ class Start:
         return np.array(guesses, dtype=np.int64)
 
     def _neighbour(self, sequence: Sequence, guesses: list[int]) -> int:
-        """What stands there, maybe a condition, which is beyond the vocabulary; -1: nothing."""
+        """The neighbour's id, which may be a condition beyond the vocabulary; -1: there is none."""
         place = sequence.num_generated + len(guesses)
         back = {"uniform": 0, "left": 1, "above": self.row_length}[self.rule]
         if self.rule == "above" and place < self.row_length:
@@ -60,11 +60,11 @@ class Start:
             return -1
         if back <= len(guesses):
             return guesses[-back]
-        return sequence.tokens[len(guesses) - back]  # of the prompt at least: it is never empty
+        return sequence.tokens[len(guesses) - back]  # the prompt is never empty
 
 
 def _anything(sequence: Sequence, positions: Ints, vocab_size: int) -> Ints:
-    """A token for each position [W], all equally likely."""
+    """A uniformly random token for each position [W]."""
     seeds = np.full(len(positions), sequence.request.seed, dtype=np.int64)
     chance = uniform(row_keys(seeds, positions, Purpose.START))
     tokens: Ints = (chance * vocab_size).astype(np.int64)

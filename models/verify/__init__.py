@@ -1,4 +1,4 @@
-"""The rules that decide which drafted tokens stand. A rule is one function: Round -> commits."""
+"""The verification rules. A rule is one function from a Round to the commits of its requests."""
 
 from collections.abc import Callable
 

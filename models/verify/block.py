@@ -1,6 +1,6 @@
-"""`block`: one joint accept decision over the drafted chain instead of one per token.
+"""`block`: one joint accept decision for a draft chain, instead of one for each token.
 
-Exact in distribution; accepts at least as much as `rejection` in expectation. Source: Sun et al.
+Exact in distribution; accepts at least as many tokens as `rejection` on average. Source: Sun et al.
 2024, arXiv 2403.10444, algorithm 2. Letters: K drafted tokens, V vocabulary.
 """
 
@@ -15,7 +15,7 @@ from models.verify.round import Commit, Round, chain_probabilities, emit
 def joint_weights(p: torch.Tensor, q: torch.Tensor, tokens: list[int]) -> list[float]:
     """[K + 1] w_i = min(1, w_{i-1} p(x_i)/q(x_i)), w_0 = 1; p: [>= K, V], q: [K, V].
 
-    A token that q cannot have drawn (rounding at a filter's edge) does not stand: weight 0.
+    A token with q = 0 (rounding at the edge of a filter) has the weight 0 and is rejected.
     """
     weights = [1.0]
     for i, token in enumerate(tokens):
@@ -25,7 +25,7 @@ def joint_weights(p: torch.Tensor, q: torch.Tensor, tokens: list[int]) -> list[f
 
 
 def stop_chances(p: torch.Tensor, q: torch.Tensor, weights: list[float]) -> list[float]:
-    """[K] h_1..h_K: the chance that a prefix of that length stands when no longer one does."""
+    """[K] h_1..h_K: the probability to accept a prefix of this length if no longer one is."""
     chances = []
     for i, weight in enumerate(weights[1:-1], 1):
         left = float((weight * p[i] - q[i]).clamp(min=0.0).sum())
@@ -35,14 +35,14 @@ def stop_chances(p: torch.Tensor, q: torch.Tensor, weights: list[float]) -> list
 
 
 def num_accepted(chances: list[float], coins: list[float]) -> int:
-    """The longest prefix whose coin falls under its chance; 0 if none does."""
+    """The longest prefix whose random number is below its probability; 0 if none is."""
     return max(
         (i for i, (c, h) in enumerate(zip(coins, chances, strict=True), 1) if c < h), default=0
     )
 
 
 def after(p: torch.Tensor, q: torch.Tensor, weights: list[float], accepted: int) -> torch.Tensor:
-    """[V] the distribution of the token after `accepted` drafted ones; p: [K + 1, V]."""
+    """[V] the distribution of the token after `accepted` draft tokens; p: [K + 1, V]."""
     if accepted == len(q):
         return p[accepted]
     return residual(weights[accepted] * p[None, accepted], q[None, accepted])[0]

@@ -1,9 +1,9 @@
-"""`match`: the target's own token at each position, found along the draft as far as it guessed it.
+"""`match`: accepts draft tokens that equal the target's own token at their position.
 
-The token at a position is argmax(log p + gumbel(seed, position)), whoever guessed what: the output
-is a function of the target and the seed. Source: shared-noise coupling, Daliri et al. 2024
-(arXiv 2408.07978), here walked down a tree. At temperature 0 it is greedy verification
-(Stern et al. 2018, arXiv 1811.03115).
+The target's token is argmax(log p + gumbel(seed, position)), so the output is a function of the
+target and the seed, whatever the draft. Source: shared-noise coupling, Daliri et al. 2024
+(arXiv 2408.07978), applied to trees. At temperature 0 it is greedy verification (Stern et al.
+2018, arXiv 1811.03115).
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ from models.verify.round import Commit, Round, children
 
 
 def match(round_: Round) -> list[Commit]:
-    """From the root: compute the target's token; step to the child that carries it, else stop."""
+    """From the root on: compute the target's token; go to the child with this token, or stop."""
     if round_.processor.elementwise:
         return _walk_known(round_, _tokens_everywhere(round_))
     return _walk(round_)
@@ -48,12 +48,12 @@ def _walk_known(round_: Round, tokens: list[int]) -> list[Commit]:
 
 
 def _walk(round_: Round) -> list[Commit]:
-    """Depth by depth over the batch: what was chosen before a position shapes its distribution."""
+    """Depth by depth over the batch, because a position's distribution depends on the path."""
     commits = [Commit() for _ in round_.sequences]
     known = [children(draft) for draft in round_.drafts]
     generated = round_.generated
     active = np.arange(len(commits))
-    nodes = np.zeros(len(commits), dtype=np.int64)  # [B] where each request stands
+    nodes = np.zeros(len(commits), dtype=np.int64)  # [B] the current node of each request
     depth = 0
     while len(active):
         tokens = _choose(round_, active, nodes[active], generated[active] + depth, depth)

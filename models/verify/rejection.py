@@ -1,6 +1,6 @@
-"""`rejection`: accept a drafted token with probability min(1, p/q), else draw from the rest of p.
+"""`rejection`: accept a draft token with probability min(1, p/q), else sample from the residual.
 
-Exact in distribution for every q that the token was really drawn from. Source: Leviathan et al.
+Exact in distribution if the token was sampled from q. Source: Leviathan et al.
 2023, arXiv 2211.17192, algorithm 1. Chains only. Letters: R rows, V vocabulary.
 """
 
@@ -25,14 +25,14 @@ def acceptance(p: torch.Tensor, q: torch.Tensor, token: torch.Tensor) -> torch.T
 
 
 def residual(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
-    """norm(max(0, p - q)) [R, V]: what to draw from after a rejection. Where p = q: p itself."""
+    """norm(max(0, p - q)) [R, V]: the distribution after a rejection. Where p = q: p itself."""
     left = (p - q).clamp(min=0.0)
     total = left.sum(-1, keepdim=True)
     return torch.where(total > 0, left / total, p)
 
 
 def drawn_from(draft: Draft, like: torch.Tensor) -> torch.Tensor:
-    """[K, V] what a draft's tokens were drawn from; without it each is its own: one-hot."""
+    """[K, V] the distributions of a draft's tokens; one-hot if the draft has none."""
     if draft.probs is not None:
         return draft.probs
     hot = torch.zeros(len(draft), like.shape[-1], device=like.device)
@@ -40,22 +40,22 @@ def drawn_from(draft: Draft, like: torch.Tensor) -> torch.Tensor:
 
 
 def draw(round_: Round, probs: torch.Tensor, owners: Ints, levels: Ints) -> list[int]:
-    """[R] tokens from probs [R, V], by fresh noise of the positions `levels` [R] ahead."""
+    """[R] tokens sampled from probs [R, V], with new noise for the positions `levels` [R] ahead."""
     noise = round_.noise.rows(Purpose.RESIDUAL, owners, levels)
     out: list[int] = (probs.log() + noise).argmax(-1).tolist()
     return out
 
 
 def rejection(round_: Round) -> list[Commit]:
-    """Judge every drafted token at once, those never reached in vain; few operations at any depth.
+    """Evaluate all draft tokens at once, also those after a rejection, to use few operations.
 
-    Letters: T nodes and N drafted tokens of all B requests.
+    Letters: T nodes and N draft tokens of all B requests.
     """
     owners, levels = round_.nodes()
     p = chain_probabilities(round_)  # [T, V]
     sizes = np.array([len(draft) for draft in round_.drafts], dtype=np.int64)
-    firsts = np.cumsum(sizes) - sizes  # [B] of each request's drafted tokens
-    inner = levels < sizes[owners]  # [T] nodes with a drafted token behind them
+    firsts = np.cumsum(sizes) - sizes  # [B] index of each request's first draft token
+    inner = levels < sizes[owners]  # [T] nodes with a draft token after them
     q = torch.cat([drawn_from(draft, p) for draft in round_.drafts])  # [N, V]
     tokens = np.concatenate([draft.tokens for draft in round_.drafts])
     chance = acceptance(p[_index(inner, p)], q, torch.from_numpy(tokens).to(p.device))
@@ -76,7 +76,7 @@ def rejection(round_: Round) -> list[Commit]:
 def _last_tokens(
     round_: Round, p: torch.Tensor, q: torch.Tensor, accepted: Ints, firsts: Ints, refused: Bools
 ) -> list[int]:
-    """[B] the tokens after those accepted: of the residual where a guess was refused, else of p."""
+    """[B] the tokens after the accepted ones: from the residual after a rejection, else from p."""
     rows = p[torch.from_numpy(round_.starts + accepted).to(p.device)]  # [B, V]
     if refused.any():
         at = _index(refused, p)

@@ -1,4 +1,4 @@
-"""One round of a batch as the verification rules see it, and what they decide.
+"""The input and output of the verification rules: a round, and a commit for each request.
 
 Letters: B requests, T packed nodes (each request's root first, then its draft), V vocabulary.
 """
@@ -21,7 +21,7 @@ from models.sequence import Sequence
 class RoundNoise:
     """The random numbers of one round, for positions counted from each request's end.
 
-    What they depend on besides: see `Numbers`.
+    See `Numbers` for their keys.
     """
 
     def __init__(self, sequences: Several[Sequence], store: NoiseStore) -> None:
@@ -45,7 +45,7 @@ class RoundNoise:
         return processor.tokens(values, self._numbers(purpose, owners, levels), self._store)
 
     def draw(self, purpose: Purpose, owners: Ints, levels: Ints) -> Draw | None:
-        """The same numbers for compiled kernels; None where there are none."""
+        """The same numbers in the form of the compiled kernels; None without kernels."""
         return self._store.draw(self._numbers(purpose, owners, levels))
 
     def _numbers(self, purpose: Purpose, owners: Ints, levels: Ints) -> Numbers:
@@ -60,7 +60,7 @@ class RoundNoise:
 
 @dataclass(slots=True)
 class Round:
-    """What a rule needs: the target's logits at every node, and how to process and draw."""
+    """What a rule needs: the target's logits at every node, the processor and the noise."""
 
     sequences: Several[Sequence]
     drafts: Several[Draft]
@@ -94,9 +94,9 @@ class Round:
 
 
 def path_counts(round_: Round) -> torch.Tensor:
-    """[T, V] how often each token occurs on the way from a chain's root to a node, itself included.
+    """[T, V] counts of each token on the path from a chain's root to a node, the node included.
 
-    The root is not counted: it was observed when it was decided.
+    The root is not counted, because it was observed when it was decided.
     """
     owners, depths = round_.nodes()
     steps = np.flatnonzero(depths > 0)
@@ -118,11 +118,10 @@ def chain_probabilities(round_: Round) -> torch.Tensor:
 
 @dataclass(slots=True)
 class Commit:
-    """What stands of one request's round.
+    """The tokens that a request emits in one round, and the nodes where they were chosen.
 
-    `path` holds the scratch nodes (0 is the root, i + 1 the draft's node i) that the emitted tokens
-    were drawn at: tokens[j] is the target's choice at path[j]. So the tokens before the last are
-    the accepted draft nodes path[1:].
+    `path` holds scratch nodes: 0 is the root, i + 1 is the draft's node i. tokens[j] was chosen at
+    path[j]. So all tokens but the last are the accepted draft nodes path[1:].
     """
 
     tokens: list[int] = field(default_factory=list)
@@ -134,7 +133,7 @@ class Commit:
 
 
 def emit(round_: Round, b: int, tokens: list[int]) -> Commit:
-    """Append a chain's tokens, from its root on, to request b until it ends."""
+    """Append the tokens of a chain, from its root on, to request b until it ends."""
     commit = Commit()
     for depth, token in enumerate(tokens):
         commit.path.append(depth)
@@ -146,7 +145,7 @@ def emit(round_: Round, b: int, tokens: list[int]) -> Commit:
 
 
 def children(draft: Draft) -> dict[tuple[int, int], int]:
-    """(parent's scratch index, token) -> the child's scratch index; of equal twins the first."""
+    """(parent's scratch index, token) -> child's scratch index; of equal siblings the first."""
     out: dict[tuple[int, int], int] = {}
     if not len(draft):
         return out
