@@ -1,4 +1,4 @@
-"""What an image target's folder says of itself: classes, tokens, their order. Loads no tensor."""
+"""Facts about an image target (classes, tokens, order), without loading tensors."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,23 +13,23 @@ from models.images.store import model_type, read_config
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageTarget:
-    """Its prompt is one class, as the id `vocab_size` + class; its output is `num_tokens` tokens.
+    """The prompt is one class, as the id `vocab_size` + class; the output has `num_tokens` tokens.
 
-    `in_order`: they are written one after the other, so that they can be guessed ahead.
+    `in_order`: the tokens are decided one after the other, so drafting is possible.
     """
 
     vocab_size: int
     num_classes: int
     num_tokens: int
     in_order: bool
-    guidance: float = 1.0  # the scale that the checkpoint suggests
+    guidance: float = 1.0  # the default scale, from the checkpoint
 
 
 def image_target(checkpoint: str | Path) -> ImageTarget | None:
-    """What the folder says; None if its target is not one of images.
+    """The facts about the folder's target; None if it is not an image target.
 
     Raises:
-        UnsupportedCheckpoint: it has no config.json, or no tokenizer that fits the target.
+        UnsupportedCheckpoint: config.json is missing, or there is no matching tokenizer.
     """
     folder = Path(checkpoint)
     raw, generation = read_configs(folder)
@@ -73,7 +73,7 @@ def _whole(raw: Json, name: str, folder: Path) -> int:
 
 
 def _suggested(generation: Json, folder: Path) -> float:
-    """transformers' name for it."""
+    """The default guidance scale, by the name that transformers uses."""
     value = generation.get("guidance_scale")
     if value is None:
         return 1.0

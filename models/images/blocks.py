@@ -1,4 +1,4 @@
-"""The convolution blocks that the image tokenizers are built of.
+"""The convolution blocks of the image tokenizers.
 
 Letters: B images, D channels, h x w places.
 """
@@ -11,9 +11,10 @@ EPS = 1e-6
 
 
 class Conv(nn.Conv2d):
-    """A convolution that, without gradients, gives an image the same bits alone or among others.
+    """A convolution whose result for an image does not depend on the batch (without gradients).
 
-    On CPU torch picks the kernel by the number of images and threads; here it is always oneDNN's.
+    On CPU, torch chooses the kernel by the number of images and threads. This class always uses
+    oneDNN's kernel.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -22,7 +23,7 @@ class Conv(nn.Conv2d):
             return super().forward(x)
         padding, stride = self.padding, self.stride
         assert not isinstance(padding, str)
-        dense = x.contiguous()  # one image is not told from channels last
+        dense = x.contiguous()  # with one image, torch cannot tell it from channels-last
         return torch.mkldnn_convolution(dense, self.weight, self.bias, padding, stride, (1, 1), 1)
 
 
@@ -31,7 +32,7 @@ def _has_onednn() -> bool:
 
 
 class ResidualBlock(nn.Module):
-    """Two norm-SiLU-convolution steps beside a shortcut."""
+    """Two norm-SiLU-convolution steps with a residual connection."""
 
     def __init__(self, inputs: int, outputs: int, groups: int) -> None:
         super().__init__()
@@ -50,7 +51,7 @@ class ResidualBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """One head of attention of every place to every place."""
+    """Single-head attention over all places."""
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
@@ -68,7 +69,7 @@ class AttentionBlock(nn.Module):
 
 
 class Halve(Conv):
-    """Half the height and width; the border is padded on the right and at the bottom only."""
+    """Halves height and width; pads the right and bottom border only."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, channels, 3, stride=2)
@@ -79,7 +80,7 @@ class Halve(Conv):
 
 
 class Double(Conv):
-    """Twice the height and width: every place four times, then a convolution."""
+    """Doubles height and width by nearest-neighbour upsampling, followed by a convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, channels, 3, padding=1)

@@ -1,4 +1,4 @@
-"""The stacks of convolutions around an image tokenizer: pixels to latents and back.
+"""The convolutional encoder and decoder of an image tokenizer: pixels to latents and back.
 
 Letters: B images, P pixel channels, H x W pixels, Z latent channels, h x w places of the latents.
 """
@@ -24,7 +24,7 @@ class ConvConfig:
     image_channels: int = 3
     channels: int = 128
     multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
-    num_blocks: int = 2  # of a level on the way down; one more on the way up
+    num_blocks: int = 2  # in each level of the encoder; the decoder has one more
     latent_channels: int = 256
     num_groups: int = 32  # of the norms
 
@@ -46,12 +46,12 @@ class ConvConfig:
 
     @property
     def shrink(self) -> int:
-        """Pixels along one side of a place of the latents."""
+        """Pixels per latent place, along one side."""
         return 1 << (len(self.multipliers) - 1)
 
 
 class Level(nn.Module):
-    """The residual blocks of one size of image, with attention if it is the smallest."""
+    """The residual blocks of one resolution; the smallest one has attention."""
 
     def __init__(self, config: ConvConfig, inputs: int, outputs: int, blocks: int, smallest: bool):
         super().__init__()
@@ -63,7 +63,7 @@ class Level(nn.Module):
         self.resize: nn.Module = nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[B, inputs, h, w] -> [B, outputs, h, w], resized where this level does."""
+        """[B, inputs, h, w] -> [B, outputs, h, w], resized if the level resizes."""
         for index, block in enumerate(self.residual):
             x = block(x)
             if self.attention:

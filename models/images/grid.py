@@ -1,4 +1,4 @@
-"""A vector-quantised grid: one token per place, row by row; the layout of LlamaGen's VQ-16.
+"""A vector-quantised grid tokenizer: one token per place, row by row (LlamaGen's VQ-16).
 
 Letters: B images, P pixel channels, H x W pixels, L = h * w places, V codes of width C.
 """
@@ -15,7 +15,7 @@ from models.images.tokenizer import ImageTokenizer, nearest, places, vectors
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GridConfig:
-    """`background`: the pixel value of an empty image, which a preview shows where tokens lack."""
+    """`background`: the pixel value that a preview shows where tokens are missing."""
 
     conv: ConvConfig = field(default_factory=ConvConfig)
     image_size: int = 256
@@ -39,7 +39,7 @@ class GridConfig:
 
 
 class GridTokenizer(ImageTokenizer):
-    """Codes and what is quantised have length 1, so the nearest is the one of largest product."""
+    """Codes and quantised vectors have length 1, so the nearest code has the largest product."""
 
     model_type = "paceline_grid_tokenizer"
 
@@ -54,7 +54,7 @@ class GridTokenizer(ImageTokenizer):
         return F.normalize(self.codes, dim=-1)
 
     def directions(self, images: torch.Tensor) -> torch.Tensor:
-        """What is quantised, [B, L, C], each of length 1."""
+        """The vectors to quantise, [B, L, C], each of length 1."""
         return F.normalize(vectors(self.features(images)), dim=-1)
 
     def quantise(self, values: torch.Tensor) -> torch.Tensor:
@@ -75,12 +75,12 @@ class GridTokenizer(ImageTokenizer):
 
     @torch.no_grad()
     def decode_values(self, values: torch.Tensor) -> torch.Tensor:
-        """Vectors [B, L, C], which need not be codes -> [B, P, H, W] in -1 to 1."""
+        """Any vectors [B, L, C] (codes or not) -> [B, P, H, W] in -1 to 1."""
         return self.pixels(places(values)).clamp(-1, 1)
 
     @torch.no_grad()
     def decode_prefix(self, tokens: torch.Tensor) -> torch.Tensor:
-        """A preview from the first tokens [B, n], n in 0 to L; the others are of an empty image."""
+        """A preview from the first tokens [B, n], n in 0 to L, completed with an empty image."""
         known = self.checked(tokens)
         rest = self.empty().to(tokens.device)[known.shape[1] :].expand(len(known), -1)
         return self.decode(torch.cat([known, rest], dim=1))
@@ -95,6 +95,6 @@ class GridTokenizer(ImageTokenizer):
         return self._empty
 
     def train(self, mode: bool = True) -> "GridTokenizer":
-        """Forgets what was derived from weights that may now change."""
+        """Also clears the cached tokens of an empty image, because weights may change."""
         self._empty = None
         return super().train(mode)

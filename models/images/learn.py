@@ -1,4 +1,4 @@
-"""One leg of training: AdamW under a progress bar, with a state that a second run takes up."""
+"""A training stage: AdamW with a progress bar, and a saved state to continue from."""
 
 import time
 import zlib
@@ -19,7 +19,7 @@ Loss = Callable[[int, torch.Generator], tuple[torch.Tensor, str]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """`rate`: the learning rate's peak. `state`: a file that exists while training goes on."""
+    """`rate`: the peak learning rate. `state`: the file of the saved state, or None."""
 
     name: str
     steps: int
@@ -29,12 +29,12 @@ class Stage:
     state: Path | None = None
 
     def rate_at(self, step: int) -> float:
-        """Rises over a twentieth of the steps, then falls to zero along a line."""
+        """The learning rate: linear warm-up over 5 % of the steps, then linear decay to zero."""
         rise, fall = 20 * (step + 1) / self.steps, (self.steps - step) / (0.95 * self.steps)
         return self.rate * min(1.0, rise, fall)
 
     def random(self, step: int) -> torch.Generator:
-        """Random numbers of a step: the same whether the run was cut off before it or not."""
+        """The random numbers of a step, which do not depend on interruptions."""
         return torch.Generator().manual_seed(
             zlib.crc32(repr((self.seed, self.name, step)).encode())
         )
@@ -43,9 +43,9 @@ class Stage:
 def learn(
     stage: Stage, model: nn.Module, loss: Loss, more: Mapping[str, torch.Tensor] | None = None
 ) -> dict[str, float]:
-    """Train to the stage's end, from its saved state where there is one; returns what it took.
+    """Train to the end of the stage, from its saved state if there is one; returns steps and times.
 
-    `more`: tensors beside the model that the loss changes in place, kept in the state.
+    `more`: tensors besides the model that the loss changes in place; they are part of the state.
     """
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=stage.rate, betas=(0.9, 0.98), weight_decay=stage.decay
@@ -72,13 +72,13 @@ def learn(
 
 
 def _sum(spent: tuple[float, float], started: tuple[float, float]) -> tuple[float, float]:
-    """Wall and CPU seconds of all runs together."""
+    """Wall-clock and CPU seconds of all runs together."""
     now = time.monotonic(), time.process_time()
     return spent[0] + now[0] - started[0], spent[1] + now[1] - started[1]
 
 
 class _State:
-    """Weights, the optimiser's moments and `more` as safetensors; counters in the header."""
+    """The saved state: weights, moments and `more` as safetensors, counters in the header."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class _State:
         new.replace(self._stage.state)
 
     def load(self) -> tuple[int, tuple[float, float]]:
-        """Take up a state of the same run: the steps done and what they took; zeros if none."""
+        """Load a state of the same run: its steps and seconds; zeros if there is none."""
         file = self._stage.state
         if file is None or not file.exists():
             return 0, (0.0, 0.0)

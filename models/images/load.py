@@ -1,4 +1,4 @@
-"""A folder becomes the image tokenizer that it holds."""
+"""Loads the image tokenizer of a folder."""
 
 from pathlib import Path
 
@@ -12,10 +12,10 @@ Tokenizer = GridTokenizer | ScaleTokenizer
 
 
 def load_tokenizer(folder: str | Path) -> Tokenizer:
-    """The tokenizer in `folder`, or in its subfolder `tokenizer`; in float32, ready to use.
+    """The tokenizer in `folder` or in its subfolder `tokenizer`, in float32.
 
     Raises:
-        UnsupportedCheckpoint: the folder does not hold one; the message says why.
+        UnsupportedCheckpoint: there is no tokenizer; the message gives the reason.
     """
     path = Path(folder)
     path = path / TOKENIZER_FOLDER if (path / TOKENIZER_FOLDER).is_dir() else path

@@ -1,8 +1,8 @@
-"""A next-scale target for training: a module whose state is its checkpoint; the layout is VAR's.
+"""A next-scale target for training (VAR's layout); its state is the checkpoint.
 
-All places of a map are decided in one pass. Their inputs are the features that the maps before it
-add up to, brought to its size; those of the first map are the class. A place sees its own map and
-all before it. The class also scales and shifts what every layer reads and adds.
+One pass decides all places of a map. The inputs of the first map are the class. The inputs of other
+maps are the sum of the features of all earlier maps, resized to the map's size. A place attends to
+its own map and all earlier maps. The class also modulates the inputs and outputs of every layer.
 Source: Tian et al. 2024, arXiv 2404.02905.
 Letters: B images, L tokens of an image in all maps, S maps, V vocabulary, K classes, C width of a
 code, D width, H heads, d width of a head.
@@ -20,17 +20,17 @@ from models.errors import UnsupportedCheckpoint
 from models.images.store import write_folder
 
 MODEL_TYPE = "paceline_scales"
-MAX_LOG_SCALE = math.log(100)  # of queries brought to length 1
-PLAIN_SCALE = 0.25  # of the others, beside 1 / √d
+MAX_LOG_SCALE = math.log(100)  # of queries with length 1
+PLAIN_SCALE = 0.25  # of other queries, in addition to 1 / √d
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NextScaleConfig:
-    """The sizes of a target over square maps of the sides `scales`.
+    """The sizes of a target over square maps with the sides `scales`.
 
-    `shared_modulation`: one projection of the class serves all layers, each of which adds its own
-    offsets; else every layer has a projection. `unit_qk`: queries and keys are brought to length 1,
-    and a scale per head is learned.
+    `shared_modulation`: all layers share one projection of the class, and each layer adds its own
+    offsets; otherwise each layer has a projection. `unit_qk`: queries and keys are normalised to
+    length 1, with a learned scale for each head.
     """
 
     vocab_size: int
@@ -63,12 +63,12 @@ class NextScaleConfig:
         return sum(side**2 for side in self.scales)
 
     def levels(self) -> torch.Tensor:
-        """[L] the map of every place."""
+        """[L] the index of the map of each place."""
         return torch.repeat_interleave(torch.tensor([side**2 for side in self.scales]))
 
 
 class Attention(nn.Module):
-    """Attention under the mask of maps; keys have no bias."""
+    """Attention with the mask of maps; keys have no bias."""
 
     def __init__(self, config: NextScaleConfig) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class Attention(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention and feed-forward; what they read is scaled and shifted, what they add weighed."""
+    """Attention and feed-forward, with modulated inputs (scale, shift) and outputs (factor)."""
 
     def __init__(self, config: NextScaleConfig, dropout: float) -> None:
         super().__init__()
@@ -112,11 +112,11 @@ class Layer(nn.Module):
         self._dropout = nn.Dropout(dropout)
 
     def constants(self) -> torch.Tensor:
-        """[6, D] the part of the modulation that is the same for all classes."""
+        """[6, D] the part of the modulation that does not depend on the class."""
         return self.offsets if self._shared else self.modulation.bias.view(6, -1)
 
     def forward(self, x: torch.Tensor, told: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """x [B, L, D]; told [B, 6, D], or the class [B, D] for the layer's own projection."""
+        """x [B, L, D]; told: modulation [B, 6, D], or class [B, D] for the layer to project."""
         six = told + self.offsets if self._shared else self.modulation(told).view(len(x), 6, -1)
         weigh1, weigh2, scale1, scale2, shift1, shift2 = six.unsqueeze(2).unbind(1)  # [B, 1, D]
         read = self.attention(normed(x, scale1, shift1, self._eps), mask)
@@ -127,13 +127,13 @@ class Layer(nn.Module):
 
 
 def normed(x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor, eps: float) -> torch.Tensor:
-    """x [..., D] with mean 0 and variance 1, in float32, times 1 + scale, plus shift."""
+    """x [..., D] normalised in float32 to mean 0 and variance 1, times 1 + scale, plus shift."""
     plain = F.layer_norm(x.float(), x.shape[-1:], eps=eps)
     return plain.mul(scale + 1).add(shift).to(x.dtype)
 
 
 class NextScaleModel(nn.Module):
-    """Logits of every place from a class and the inputs of all maps."""
+    """Computes the logits of all places from a class and the inputs of all maps."""
 
     def __init__(self, config: NextScaleConfig, *, dropout: float = 0.1) -> None:
         super().__init__()
@@ -152,9 +152,9 @@ class NextScaleModel(nn.Module):
         self._start(layers)
 
     def forward(self, classes: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
-        """classes [B] in 0 to K (K: none), inputs [B, L, C] -> logits [B, L, V].
+        """classes [B] in 0 to K (K: null class), inputs [B, L, C] -> logits [B, L, V].
 
-        The first map's inputs are not read: the class stands there.
+        The inputs of the first map are ignored, because the class replaces them.
         """
         config, first = self.config, self.config.scales[0] ** 2
         levels = config.levels().to(inputs.device)
@@ -174,16 +174,16 @@ class NextScaleModel(nn.Module):
     def loss(
         self, classes: torch.Tensor, tokens: torch.Tensor, inputs: torch.Tensor
     ) -> torch.Tensor:
-        """Mean cross-entropy in nats per token of images [B, L] whose maps read `inputs`."""
+        """Mean cross-entropy in nats per token of images [B, L] with the given `inputs`."""
         return F.cross_entropy(self(classes, inputs).flatten(0, 1), tokens.flatten())
 
     def save(self, folder: Path, dtype: torch.dtype) -> None:
-        """Write a checkpoint; its tokenizer belongs into the subfolder `tokenizer`."""
+        """Write a checkpoint. Its tokenizer has to be in the subfolder `tokenizer`."""
         state = {name: tensor.to(dtype) for name, tensor in self.state_dict().items()}
         write_folder(folder, MODEL_TYPE, asdict(self.config), state)
 
     def _start(self, layers: list[Layer]) -> None:
-        """Small weights; what a layer adds counts in full."""
+        """Initialise with small weights and output factors of 1."""
         for parameter in self.parameters():
             if parameter.ndim == 2:
                 nn.init.normal_(parameter, std=0.02)

@@ -1,7 +1,7 @@
-"""Published image checkpoints' tensor names, and how ours are made of them.
+"""Converts the tensors of published image checkpoints to our layouts.
 
-Sizes are read off the shapes; what shapes do not tell is asked for (`Told`) or fixed by the layout.
-docs/checkpoint-layouts.md lists both sides. Works on any tensors, on those of device "meta" too.
+Sizes come from the shapes. What the shapes do not show comes from options (`Told`) or is fixed by
+the layout. docs/checkpoint-layouts.md lists the names. Also works with tensors on device "meta".
 """
 
 import re
@@ -24,7 +24,7 @@ Rules = Sequence[tuple[str, str]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
-    """What the tensors do not say; None or (): the published value."""
+    """Options for what the shapes do not show; None or (): the published value."""
 
     image_size: int | None = None
     heads: int | None = None
@@ -103,7 +103,7 @@ def scale_tokenizer(tensors: Tensors, told: Told) -> Converted:
 
 
 def raster_target(tensors: Tensors, told: Told) -> Converted:
-    """LlamaGen's class-conditional GPT; its inputs are a stored table."""
+    """LlamaGen's class-conditional GPT, with a stored embedding table."""
     if any("cap_proj" in name for name in tensors):
         raise UnsupportedCheckpoint("the file holds a text-conditional GPT; class-conditional only")
     vocab_size, width = shape_of(tensors, "tok_embeddings.weight")
@@ -171,7 +171,7 @@ LAYER = {
 
 
 def _split(qkv: torch.Tensor, heads: int) -> dict[str, torch.Tensor]:
-    """Query, key and value of the stacked matrix; turned pairs stand side by side there."""
+    """Query, key and value from the stacked matrix, where rotated pairs are adjacent."""
     width = qkv.shape[1]
     rest = (qkv.shape[0] - width) // 2
     query, key, value = qkv.split([width, rest, rest])
@@ -197,7 +197,7 @@ def _renamed(tensors: Tensors, rules: Rules, unused: tuple[str, ...]) -> dict[st
 
 
 def _stacked(tensors: Tensors) -> dict[str, torch.Tensor]:
-    """The separate q, k and v convolutions of attention as one."""
+    """The tensors, with separate q, k and v convolutions of attention stacked."""
     made: dict[str, torch.Tensor] = {}
     for name, tensor in tensors.items():
         found = re.fullmatch(r"(.*)\.([qkv])\.(weight|bias)", name)
@@ -212,7 +212,7 @@ def _stacked(tensors: Tensors) -> dict[str, torch.Tensor]:
 
 
 def _turned(name: str, last: int) -> str:
-    """VAR counts the decoder's levels from the largest size, we from the smallest."""
+    """Our name: VAR counts the decoder's levels from the largest size, we from the smallest."""
     found = re.match(r"decoder\.levels\.(\d+)\.", name)
     return name if found is None else f"decoder.levels.{last - int(found[1])}.{name[found.end() :]}"
 
@@ -238,6 +238,6 @@ def shape_of(tensors: Tensors, name: str) -> tuple[int, ...]:
 
 
 def count_of(tensors: Tensors, pattern: str) -> int:
-    """One more than the largest number that the pattern finds at the start of a name."""
+    """The largest number that the pattern finds at the start of a name, plus 1."""
     found = (re.match(pattern, name) for name in tensors)
     return 1 + max((int(match[1]) for match in found if match), default=-1)

@@ -1,6 +1,6 @@
-"""The published VAR transformer's tensor names, and how a next-scale target is made of them.
+"""Converts the tensors of the published VAR transformer to a next-scale target.
 
-Sizes are read off the shapes. Works on any tensors, on those of device "meta" too.
+Sizes come from the shapes. Also works with tensors on device "meta".
 """
 
 from dataclasses import asdict
@@ -13,7 +13,7 @@ from models.images.published import Converted, Tensors, Told, count_of, shape_of
 from models.images.scales import PUBLISHED_SCALES
 from models.images.store import check_shapes
 
-UNUSED = ("lvl_1L", "attn_bias_for_masking")  # made of the scales
+UNUSED = ("lvl_1L", "attn_bias_for_masking")  # follow from the scales
 SCALE, GIVEN = "attn.scale_mul_1H11", "ada_gss"
 LAYER = {
     "attention.qkv.weight": "attn.mat_qkv.weight",
@@ -39,12 +39,12 @@ REST = {
 
 
 def next_scale_target(tensors: Tensors, told: Told) -> Converted:
-    """VAR's class-conditional transformer, with layers that share a modulation or not."""
+    """VAR's class-conditional transformer, with shared or separate modulations."""
     config = _config(tensors, told)
     left = {n: t for n, t in tensors.items() if n not in UNUSED and not n.endswith("zero_k_bias")}
     made = _renamed(left, REST, "", "")
     places, first = _take(left, "pos_1LC")[0].clone(), _take(left, "pos_start")[0]
-    places[: len(first)] += first  # both are added where the class stands
+    places[: len(first)] += first  # both are added to the places of the class
     made["place_embed"] = places
     if config.shared_modulation:
         made |= _renamed(left, _modulation("shared_ada_lin"), "", "")
@@ -94,7 +94,7 @@ def _modulation(name: str) -> dict[str, str]:
 def _renamed(
     left: dict[str, torch.Tensor], names: dict[str, str], theirs: str, ours: str
 ) -> dict[str, torch.Tensor]:
-    """Take the tensors out of `left` by the published names behind a prefix."""
+    """Take tensors out of `left`, by their published names after a prefix."""
     return {f"{ours}{own}": _take(left, f"{theirs}{name}") for own, name in names.items()}
 
 

@@ -1,7 +1,7 @@
-"""A raster target for training: a module whose state is a checkpoint of our decoder.
+"""A raster target for training (LlamaGen's layout); its state is a checkpoint of our decoder.
 
-The layout is LlamaGen's: a class, then the codes of a grid of places, row by row, 2-D rotary
-positions. `Decoder` computes the same logits from the saved state.
+A sequence is a class, then the codes of a grid, row by row, with 2-D rotary embedding. `Decoder`
+computes the same logits from the saved state.
 Letters: B images, n tokens, V vocabulary, C width of a code, D width, H heads.
 """
 
@@ -39,7 +39,7 @@ class RasterConfig:
         return self.grid_width * self.grid_height
 
     def as_json(self) -> dict[str, Any]:
-        """What config.json says, by Hugging Face's names where there are any."""
+        """The content of config.json, with Hugging Face's names where they exist."""
         return {
             "model_type": RASTER,
             "architectures": ["PacelineRasterForCausalLM"],
@@ -57,12 +57,12 @@ class RasterConfig:
         }
 
     def decoder(self) -> DecoderConfig:
-        """What our decoder makes of it."""
+        """The configuration for our decoder."""
         return parse_config(self.as_json(), {})
 
 
 class Attention(nn.Module):
-    """Causal attention, its heads turned by the places' rotations."""
+    """Causal attention with rotary embedding by place."""
 
     def __init__(self, config: RasterConfig) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class Attention(nn.Module):
 
 
 def turned(x: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
-    """x [B, n, H, d], first halves of the heads real, second imaginary, times rotation."""
+    """x [B, n, H, d] times rotation; the halves of a head are real and imaginary parts."""
     pairs = torch.view_as_complex(torch.stack(x.float().chunk(2, dim=-1), dim=-1))
     product = pairs * rotation
     return torch.cat([product.real, product.imag], dim=-1).to(x.dtype)
@@ -106,7 +106,7 @@ class FeedForward(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention and feed-forward, each behind a norm and beside a shortcut."""
+    """Attention and feed-forward, each with a norm before it and a residual connection."""
 
     def __init__(self, config: RasterConfig) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class Layer(nn.Module):
 
 
 class Trunk(nn.Module):
-    """All but the head."""
+    """The model without the output head."""
 
     codebook: torch.Tensor
 
@@ -138,10 +138,10 @@ class Trunk(nn.Module):
 
 
 class RasterModel(nn.Module):
-    """Logits of every place from a class and the vectors of the places before it."""
+    """Computes the logits of each place from the class and the codes of earlier places."""
 
     def __init__(self, config: RasterConfig, codebook: torch.Tensor) -> None:
-        """`codebook` [V, C] is the tokenizer's; it is stored with the target and not trained."""
+        """`codebook` [V, C]: the tokenizer's codes, stored with the target and not trained."""
         super().__init__()
         self.config = config
         self.model = Trunk(config, codebook)
@@ -153,7 +153,7 @@ class RasterModel(nn.Module):
         self.apply(_start)
 
     def forward(self, classes: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        """classes [B] in 0 to K (K: none), tokens [B, n] -> logits [B, n + 1, V]."""
+        """classes [B] in 0 to K (K: null class), tokens [B, n] -> logits [B, n + 1, V]."""
         return self.of_vectors(classes, self.model.codebook[tokens])
 
     def of_vectors(self, classes: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
@@ -173,7 +173,7 @@ class RasterModel(nn.Module):
         return F.cross_entropy(logits, tokens.flatten())
 
     def save(self, folder: Path, dtype: torch.dtype) -> None:
-        """Write a checkpoint for our decoder; the codebook stays exact in float32."""
+        """Write a checkpoint for our decoder, with the codebook in float32."""
         raw = self.config.as_json()
         kind = raw.pop("model_type")
         state = {name: tensor.to(dtype) for name, tensor in self.state_dict().items()}

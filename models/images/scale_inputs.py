@@ -1,8 +1,8 @@
-"""What a next-scale target reads: the maps before a scale, summed up and brought to its size.
+"""The inputs of a next-scale target: the sum of earlier maps, resized to the next map's size.
 
-The same function as `ScaleTokenizer.next_input`, written as matrix products, so that the compiled
-kernels give an image the same bits in every batch and on every machine. Letters: B images, C width
-of a code, n places of a map, P places of the features, S maps.
+This is the function `ScaleTokenizer.next_input`, written as matrix products. So the compiled
+kernels give an image the same bits in every batch and on every machine.
+Letters: B images, C width of a code, n places of a map, P places of the features, S maps.
 """
 
 import torch
@@ -12,11 +12,11 @@ from torch.nn import functional as F
 from models.images.scales import Residual, ScaleTokenizer
 from models.linear import Linear, Scratch, make_linear
 
-PRECISION = 2.0**20  # resampling weights are multiples of 1 / this, so that all machines agree
+PRECISION = 2.0**20  # resampling weights are rounded to multiples of 1 / PRECISION
 
 
 class ScaleInputs:
-    """Sums of maps; the tokenizer's codes, resampling and convolutions."""
+    """Computes the inputs, with the tokenizer's codes, resampling and convolutions."""
 
     def __init__(self, tokenizer: ScaleTokenizer) -> None:
         self._tokenizer, side, scratch = tokenizer, tokenizer.side, Scratch()
@@ -33,7 +33,7 @@ class ScaleInputs:
         self._smooth = [Smooth(residual, scratch) for residual in tokenizer.residuals]
 
     def __call__(self, tokens: torch.Tensor, scale: int) -> torch.Tensor:
-        """[B, n, C] what is read at `scale`, from the tokens [B, at least those before] of it."""
+        """[B, n, C] the inputs of map `scale`, from tokens [B, m] of at least all earlier maps."""
         features = self._tokenizer.nothing(len(tokens)).float()  # [B, C, h, w]
         for before in range(scale):
             part = tokens[:, self._tokenizer.start(before) : self._tokenizer.ends[before]]
@@ -54,7 +54,7 @@ class ScaleInputs:
 
 
 class Smooth:
-    """`Residual` as a matrix product over the neighbourhoods of all places."""
+    """`Residual` as a matrix product over the 3 x 3 neighbourhoods of all places."""
 
     def __init__(self, residual: nn.Module, scratch: Scratch) -> None:
         assert isinstance(residual, Residual)
@@ -72,7 +72,7 @@ class Smooth:
 
 
 def resampling(source: int, destination: int, mode: str) -> torch.Tensor:
-    """[destination², source²] what each place of one square takes from those of another."""
+    """[destination², source²] the weights that resample one square map to another."""
     each = torch.eye(source**2).view(-1, 1, source, source)
     matrix = F.interpolate(each, size=(destination, destination), mode=mode).flatten(1).t()
     return (matrix * PRECISION).round().div(PRECISION).contiguous()

@@ -1,7 +1,7 @@
-"""The next-scale target as the token loop runs it: maps' inputs, packed nodes, one cache.
+"""The next-scale target for the token loop.
 
-Attention, cache, layout and matrices are the decoder's. Letters: B requests, T packed nodes, n
-places of a map, D width, H heads, V vocabulary, K classes.
+It shares attention, cache, layout and linear layers with the decoder. Letters: B requests, T packed
+nodes, n places of a map, D width, H heads, V vocabulary, K classes.
 """
 
 from collections.abc import Mapping
@@ -31,11 +31,11 @@ from models.request import Request
 from models.schedule import Plan, Scales, Schedule
 from models.target import Cache
 
-UNIT_EPS = 1e-12  # beside squared lengths of queries and keys
+UNIT_EPS = 1e-12  # added to squared lengths of queries and keys
 
 
 class NextScaleTarget:
-    """A target that decides one map a pass; see `GroupTarget`. Not for two threads at once."""
+    """A target that decides one map in each pass; see `GroupTarget`. Not thread-safe."""
 
     adapted = False
     scratch = 0
@@ -75,7 +75,7 @@ class NextScaleTarget:
         return KVCache(_sizes(self.config), rows, capacity, dtype=self.dtype, device=self.device)
 
     def check(self, request: Request) -> None:
-        """The prompt is one class, or none of them."""
+        """Raise InvalidRequest unless the prompt is one class, or the null class."""
         first, last = self.vocab_size, self.input_size - 1
         if len(request.prompt) != 1 or not first <= request.prompt[0] <= last:
             raise InvalidRequest(
@@ -84,7 +84,7 @@ class NextScaleTarget:
             )
 
     def feed(self, canvases: Several[Canvas], plans: Several[Plan]) -> list[Feed]:
-        """For the first map the class, for others the vectors that the maps before add up to."""
+        """The nodes: the class for the first map, the sum of the earlier maps for all others."""
         scales = np.array([self._scales.scale_of(canvas) for canvas in canvases])
         known: dict[int, torch.Tensor] = {}
         for scale in np.unique(scales[scales > 0]).tolist():
@@ -101,7 +101,7 @@ class NextScaleTarget:
     def score(self, cache: Cache, batch: Batch, *, hidden: bool = False) -> Scores:
         """Run the batch's nodes, leave their entries as scratch in the cache, return their logits.
 
-        `hidden` asks for the normed output of all nodes.
+        `hidden` also returns the normalised output of all nodes.
         """
         assert isinstance(cache, KVCache)
         attention = open_attention(batch, cache, self._heads, None)
@@ -119,12 +119,12 @@ class NextScaleTarget:
         return Scores(weights.head(wanted).float(), x if hidden else None)
 
     def _told(self, batch: Batch) -> torch.Tensor:
-        """[B, D] what the rows' classes say to every layer."""
+        """[B, D] the class vectors that modulate every layer."""
         assert batch.conditions is not None
         return kernels.activate(self._weights.classes[batch.conditions - self.vocab_size], "silu")
 
     def _read(self, batch: Batch) -> torch.Tensor:
-        """[T, D] classes and projected vectors."""
+        """[T, D] the first layer's inputs: classes and projected vectors."""
         x = self._weights.classes[np.maximum(batch.tokens - self.vocab_size, 0)]
         at = np.flatnonzero(batch.tokens == VECTOR)
         if len(at):
@@ -133,7 +133,7 @@ class NextScaleTarget:
         return x
 
     def _normed(self, x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-        """x [T, D] with mean 0 and variance 1, times 1 + scale, plus shift."""
+        """x [T, D] normalised to mean 0 and variance 1, times 1 + scale, plus shift."""
         plain = kernels.layer_norm(x, self.config.norm_eps)
         return plain.mul(scale + 1).add(shift).to(x.dtype)
 
@@ -158,7 +158,7 @@ class NextScaleTarget:
 
 
 def _six(block: Block, base: torch.Tensor) -> torch.Tensor:
-    """[B, 6, D]: how much a layer's halves add, their scales, their shifts."""
+    """[B, 6, D]: output factors, input scales and input shifts of attention and feed-forward."""
     if block.modulation is not None:
         return block.modulation(base).view(len(base), 6, -1)
     assert block.offsets is not None
@@ -166,7 +166,7 @@ def _six(block: Block, base: torch.Tensor) -> torch.Tensor:
 
 
 def _feed(condition: int, count: int, vectors: torch.Tensor | None) -> Feed:
-    """A whole map [n]: every place sees all of it; the class stands in the first map."""
+    """The nodes of a whole map [n]. Each place sees all of them. The first map is the class."""
     return Feed(
         tokens=np.full(count, condition if vectors is None else VECTOR, dtype=np.int64),
         depths=np.arange(count),
@@ -179,7 +179,7 @@ def _feed(condition: int, count: int, vectors: torch.Tensor | None) -> Feed:
 
 
 def _sizes(config: NextScaleConfig) -> DecoderConfig:
-    """What a cache must know."""
+    """The sizes for the KV cache."""
     return DecoderConfig(
         architecture=NextScaleTarget.architecture,
         vocab_size=config.vocab_size,
@@ -197,7 +197,7 @@ def load_next_scale(folder: Path, *, dtype: torch.dtype, device: torch.device) -
     """The target in `folder`, with the tokenizer in its subfolder.
 
     Raises:
-        UnsupportedCheckpoint: a file, field or tensor is missing or does not fit; it is named.
+        UnsupportedCheckpoint: a file, field or tensor is missing or wrong; the message names it.
     """
     config = read_config(folder, NextScaleConfig)
     tensors = read_tensors(folder / TENSORS)

@@ -18,12 +18,12 @@ Get = Callable[[str], torch.Tensor]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """One layer. `offsets` are added to what all layers share; else `modulation` is its own."""
+    """One layer. `offsets` are added to a shared modulation; otherwise it has `modulation`."""
 
     offsets: torch.Tensor | None  # [6, D]
     modulation: Linear | None
     qkv: Linear
-    qk_norm: torch.Tensor | None  # [2 H, d] what queries and keys of length 1 are multiplied by
+    qk_norm: torch.Tensor | None  # [2 H, d] factors of queries and keys with length 1
     out: Linear
     up: Linear
     down: Linear
@@ -31,7 +31,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScaleWeights:
-    """All parameters."""
+    """All parameters of the target."""
 
     classes: torch.Tensor  # [K + 1, D]
     places: torch.Tensor  # [L, D]
@@ -49,7 +49,7 @@ def assemble(
     dtype: torch.dtype,
     device: torch.device,
 ) -> ScaleWeights:
-    """From the state of a `NextScaleModel`."""
+    """The weights from the state of a `NextScaleModel`."""
     make = partial(make_linear, scratch=Scratch())
 
     def get(name: str) -> torch.Tensor:
@@ -87,7 +87,7 @@ def assemble(
 
 
 def _qkv(config: NextScaleConfig, get: Get, name: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Stacked matrix and bias; attention itself divides by √d, the rest of the scale is here."""
+    """Stacked matrix and bias. Attention divides by √d; other scales are included here."""
     weight = get(f"{name}.qkv.weight")
     query, value = get(f"{name}.q_bias"), get(f"{name}.v_bias")
     bias = torch.cat([query, torch.zeros_like(query), value])
@@ -99,9 +99,9 @@ def _qkv(config: NextScaleConfig, get: Get, name: str) -> tuple[torch.Tensor, to
 
 
 def _qk_norm(config: NextScaleConfig, log_scale: torch.Tensor) -> torch.Tensor:
-    """A query's factor is its head's scale, times the √d that attention divides by."""
+    """The factors: the head's scale times √d (attention divides by it) for queries, 1 for keys."""
     head_dim = config.width // config.num_heads
-    # Python's exponential: torch's own differs in the last bit between kinds of CPU.
+    # Python's exponential: torch's exp differs in the last bit between kinds of CPU.
     scales = [math.exp(min(value, MAX_LOG_SCALE)) for value in log_scale.float().tolist()]
     queries = torch.tensor(scales, device=log_scale.device) * math.sqrt(head_dim)
     return torch.cat([queries, torch.ones_like(queries)])[:, None].repeat(1, head_dim)

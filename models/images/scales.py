@@ -1,7 +1,7 @@
-"""A multi-scale residual tokenizer: coarse maps of tokens first, each adding detail; VAR's layout.
+"""A multi-scale residual tokenizer (VAR's layout): maps of tokens, from coarse to fine.
 
-The features are the sum over scales of phi(upsampled codes); each scale quantises what the ones
-before it left over. Letters: B images, P pixel channels, H x W pixels, L tokens of an image in all
+The features are the sum over scales of phi(upsampled codes). Each scale quantises the residual of
+the earlier scales. Letters: B images, P pixel channels, H x W pixels, L tokens of an image in all
 scales, S scales, n tokens of one scale, V codes of width C, h x w places of the features.
 """
 
@@ -22,10 +22,10 @@ PUBLISHED_SCALES = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScalesConfig:
-    """`scales`: the side of each map, rising, the last as large as the features.
+    """`scales`: the side of each map, increasing; the last map is as large as the features.
 
-    `num_residuals` convolutions phi are shared by the scales, evenly; `residual_share` is how much
-    of phi's output comes from its convolution instead of its input.
+    The scales share `num_residuals` convolutions phi. `residual_share`: the share of phi's output
+    that comes from the convolution; the rest is its input.
     """
 
     conv: ConvConfig = field(default_factory=lambda: ConvConfig(channels=160, latent_channels=32))
@@ -51,12 +51,12 @@ class ScalesConfig:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens of an image, those of all scales."""
+        """Tokens of an image in all scales."""
         return sum(side**2 for side in self.scales)
 
 
 class Residual(Conv):
-    """phi: the codes of one scale, smoothed by a convolution to what they add to the features."""
+    """phi: a convolution that smooths the upsampled codes of a scale."""
 
     def __init__(self, width: int, share: float) -> None:
         super().__init__(width, width, 3, padding=1)
@@ -68,7 +68,7 @@ class Residual(Conv):
 
 
 class ScaleTokenizer(ImageTokenizer):
-    """Tokens are all maps one after the other, each row by row."""
+    """The tokens are those of all maps one after the other, each map row by row."""
 
     model_type = "paceline_scale_tokenizer"
 
@@ -94,7 +94,7 @@ class ScaleTokenizer(ImageTokenizer):
         return self.codes.new_zeros(images, self.code_width, self.side, self.side)
 
     def detail(self, values: torch.Tensor, scale: int) -> torch.Tensor:
-        """What codes [B, n, C] of a scale add to the features [B, C, h, w]."""
+        """The contribution [B, C, h, w] of a scale's codes [B, n, C] to the features."""
         wide = places(values)
         if self.scales[scale] != self.side:
             wide = F.interpolate(wide, size=(self.side, self.side), mode="bicubic")
@@ -128,7 +128,7 @@ class ScaleTokenizer(ImageTokenizer):
 
     @torch.no_grad()
     def decode_prefix(self, tokens: torch.Tensor) -> torch.Tensor:
-        """A preview from the tokens [B, n] of the first scales; raises if a scale is not whole."""
+        """A preview from the tokens [B, n] of the first scales; raises if a scale is incomplete."""
         known = self.checked(tokens)
         if known.shape[1] not in (0, *self.ends):
             told = ", ".join(map(str, (0, *self.ends)))
@@ -137,7 +137,7 @@ class ScaleTokenizer(ImageTokenizer):
         return self.pixels(self.sum_up(known, num_scales)).clamp(-1, 1)
 
     def sum_up(self, tokens: torch.Tensor, num_scales: int) -> torch.Tensor:
-        """The features [B, C, h, w] that the first scales of `tokens` [B, n] add up to."""
+        """The sum [B, C, h, w] of the features of the first scales of `tokens` [B, n]."""
         features = self.nothing(len(tokens))
         for scale in range(num_scales):
             part = tokens[:, self.start(scale) : self.ends[scale]]
@@ -146,9 +146,9 @@ class ScaleTokenizer(ImageTokenizer):
 
     @torch.no_grad()
     def next_input(self, tokens: torch.Tensor, scale: int) -> torch.Tensor:
-        """What a target reads at `scale`: the sum of the scales before it at its size, [B, n, C].
+        """A target's inputs of `scale`: the sum of earlier scales, resized to its size, [B, n, C].
 
-        `tokens` [B, m]: at least those of the scales before it. Zeros for scale 0.
+        `tokens` [B, m]: those of all earlier scales, at least. Scale 0 gets zeros.
         """
         known = self.checked(tokens)
         if not 0 <= scale < len(self.scales):
@@ -161,7 +161,7 @@ class ScaleTokenizer(ImageTokenizer):
 
     @torch.no_grad()
     def inputs(self, tokens: torch.Tensor) -> torch.Tensor:
-        """What a target reads at all scales of whole images [B, L]: [B, L, C]."""
+        """A target's inputs of all scales of whole images [B, L]: [B, L, C]."""
         features, parts = self.nothing(len(tokens)), []
         self.need_all(tokens)
         for scale, end in enumerate(self.ends):
@@ -172,10 +172,10 @@ class ScaleTokenizer(ImageTokenizer):
 
 
 def residual_of_scale(scales: int, residuals: int) -> tuple[int, ...]:
-    """Which phi each scale uses: the one whose mark on 0 to 1 is nearest to the scale's.
+    """The phi of each scale: the one with the nearest position on 0 to 1.
 
-    Scales stand at i / (S - 1). The marks are the middles of equal parts, except that four of them
-    stand a third of a part from the ends, as published.
+    Scale i is at i / (S - 1). The phi are at the centres of equal parts; four phi start a third of
+    a part from the ends, as published.
     """
     edge = 1 / 3 / residuals if residuals == 4 else 1 / 2 / residuals
     step = (1 - 2 * edge) / max(1, residuals - 1)

@@ -1,4 +1,4 @@
-"""A tokenizer's folder: config.json and model.safetensors, read and written; never a pickle."""
+"""Reads and writes folders with config.json and model.safetensors. Never loads pickles."""
 
 import json
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ def write_folder(
 
 
 def model_type(folder: Path) -> str:
-    """What config.json says that the folder holds."""
+    """The `model_type` in config.json."""
     return str(read_json(folder / CONFIG).get("model_type"))
 
 
@@ -41,14 +41,14 @@ def read_config(folder: Path, cls: type[T]) -> T:
     """The configuration in config.json.
 
     Raises:
-        UnsupportedCheckpoint: a field is missing, unknown or of the wrong kind; named.
+        UnsupportedCheckpoint: a field is missing, unknown or of the wrong type.
     """
     raw = {k: v for k, v in read_json(folder / CONFIG).items() if k != "model_type"}
     return from_json(cls, raw, str(folder / CONFIG))
 
 
 def from_json(cls: type[T], raw: Json, where: str) -> T:
-    """A dataclass from its JSON object, strictly."""
+    """A dataclass from a JSON object; unknown and missing fields are errors."""
     hints = get_type_hints(cls)
     known = {found.name: found for found in fields(cls)}  # type: ignore[arg-type]
     for name in raw:
@@ -74,10 +74,10 @@ def _shaped(value: Any, hint: Any, where: str) -> Any:
 
 
 def load_weights(folder: Path, model: nn.Module) -> None:
-    """Fill `model` with the folder's tensors, in the dtype the model has.
+    """Load the folder's tensors into `model`, in the dtype of the model.
 
     Raises:
-        UnsupportedCheckpoint: a tensor is missing, left over or of another shape; named.
+        UnsupportedCheckpoint: a tensor is missing, unknown or of another shape.
     """
     tensors = read_tensors(folder / TENSORS)
     check_shapes(tensors, model, str(folder))
@@ -85,7 +85,7 @@ def load_weights(folder: Path, model: nn.Module) -> None:
 
 
 def read_tensors(file: Path) -> dict[str, torch.Tensor]:
-    """Every tensor of a safetensors file; raises UnsupportedCheckpoint if it is none."""
+    """All tensors of a safetensors file; raises UnsupportedCheckpoint if it cannot be read."""
     try:
         tensors: dict[str, torch.Tensor] = load_file(file)
     except (OSError, SafetensorError) as error:
@@ -96,7 +96,7 @@ def read_tensors(file: Path) -> dict[str, torch.Tensor]:
 
 
 def check_shapes(tensors: Mapping[str, torch.Tensor], model: nn.Module, where: str) -> None:
-    """Raise UnsupportedCheckpoint unless the tensors are those of the model's state."""
+    """Raise UnsupportedCheckpoint unless names and shapes match the model's state."""
     wanted = model.state_dict()
     for name, tensor in wanted.items():
         if name not in tensors:

@@ -1,4 +1,4 @@
-"""What every image tokenizer has: a codebook, pixels to tokens and back, a folder.
+"""The base of the image tokenizers: a codebook, encoding, decoding, saving.
 
 Letters: B images, P pixel channels, H x W pixels, L tokens of an image, n of them, V codes of
 width C, Z latent channels, h x w places.
@@ -16,11 +16,11 @@ from models.images.blocks import Conv
 from models.images.conv import ConvConfig, Decoder, Encoder
 from models.images.store import write_folder
 
-BLOCK = 2**24  # elements of the similarity matrix of vectors and codes that are held at once
+BLOCK = 2**24  # elements of the similarity matrix in memory at once
 
 
 class Sizes(Protocol):
-    """What a tokenizer's configuration must say."""
+    """The fields that every tokenizer's configuration has."""
 
     @property
     def conv(self) -> ConvConfig: ...
@@ -33,13 +33,13 @@ class Sizes(Protocol):
 
 
 class ImageTokenizer(nn.Module, ABC):
-    """Pixels are float in -1 to 1; tokens are int64 in 0 to V - 1."""
+    """Base class. Pixels are float in -1 to 1; tokens are int64 in 0 to V - 1."""
 
     model_type: str
     num_tokens: int  # L
 
     def __init__(self, config: Sizes, kernel: int) -> None:
-        """`kernel`: of the convolutions between latents and code space."""
+        """`kernel`: kernel size of the convolutions between latents and codes."""
         super().__init__()
         conv, width, border = config.conv, config.code_width, kernel // 2
         self.config = config
@@ -71,7 +71,7 @@ class ImageTokenizer(nn.Module, ABC):
         """The vectors [V, C] that tokens stand for."""
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """[B, P, H, W] -> what is quantised, [B, C, h, w]."""
+        """[B, P, H, W] -> the features to quantise, [B, C, h, w]."""
         wanted = (self.config.conv.image_channels, self.image_size, self.image_size)
         if images.ndim != 4 or tuple(images.shape[1:]) != wanted:
             raise InvalidRequest(
@@ -87,7 +87,7 @@ class ImageTokenizer(nn.Module, ABC):
         return out
 
     def checked(self, tokens: torch.Tensor) -> torch.Tensor:
-        """The tokens [B, n], n at most L; raises InvalidRequest if they are not that."""
+        """The tokens [B, n], n at most L; raises InvalidRequest if they are invalid."""
         if tokens.ndim != 2 or tokens.shape[1] > self.num_tokens or tokens.dtype != torch.int64:
             raise InvalidRequest(
                 f"tokens of shape {tuple(tokens.shape)}, {tokens.dtype}; (number of images, at most"
@@ -99,7 +99,7 @@ class ImageTokenizer(nn.Module, ABC):
         return tokens
 
     def need_all(self, tokens: torch.Tensor) -> torch.Tensor:
-        """The tokens [B, L]; raises InvalidRequest if they are fewer or otherwise wrong."""
+        """The tokens [B, L]; raises InvalidRequest if some are missing or invalid."""
         if self.checked(tokens).shape[1] < self.num_tokens:
             raise InvalidRequest(
                 f"{tokens.shape[1]} tokens an image; {self.num_tokens} are needed, or decode_prefix"
@@ -107,7 +107,7 @@ class ImageTokenizer(nn.Module, ABC):
         return tokens
 
     def save(self, folder: Path, *, dtype: torch.dtype | None = None) -> None:
-        """Write the folder, its floating-point tensors in `dtype` (None: as they are)."""
+        """Write the folder, with the tensors in `dtype` (None: unchanged)."""
         tensors = {name: tensor.to(dtype) for name, tensor in self.state_dict().items()}
         write_folder(folder, self.model_type, self.config, tensors)
 
@@ -121,7 +121,7 @@ def nearest(vectors: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
 
 
 def places(values: torch.Tensor) -> torch.Tensor:
-    """[B, n, C] of a square of places, row by row -> [B, C, h, w]."""
+    """Vectors of a square of places, row by row, [B, n, C] -> [B, C, h, w]."""
     side = round(values.shape[1] ** 0.5)
     return values.transpose(1, 2).reshape(len(values), -1, side, side)
 

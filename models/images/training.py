@@ -1,4 +1,4 @@
-"""What trains an image tokenizer: its loss on a batch of images, and a second life for dead codes.
+"""Training of an image tokenizer: its loss, and the replacement of unused codes.
 
 Letters: B images, P pixel channels, L tokens of an image, M vectors, V codes of width C.
 """
@@ -12,17 +12,17 @@ from models.images.grid import GridTokenizer
 from models.images.scales import ScaleTokenizer
 from models.images.tokenizer import places
 
-COMMITMENT = 0.25  # how much the encoder is drawn to the codes, against the codes to it
+COMMITMENT = 0.25  # weight of the encoder's commitment loss relative to the codebook loss
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """What a batch says: the loss to lower, its pixel part, which codes were near what."""
+    """The loss of a batch, its pixel part, and the quantised vectors with their tokens."""
 
     loss: torch.Tensor
     pixel_error: torch.Tensor  # mean square
     tokens: torch.Tensor  # [M]
-    vectors: torch.Tensor  # [M, C] that were quantised to them
+    vectors: torch.Tensor  # [M, C] the vectors that were quantised
 
 
 def tokenizer_step(tokenizer: GridTokenizer | ScaleTokenizer, images: torch.Tensor) -> Step:
@@ -68,20 +68,20 @@ def _step(
 
 
 def _pulled(codes: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
-    """Mean square distance; moves the codes, and by COMMITMENT the encoder."""
+    """Codebook loss plus COMMITMENT times commitment loss (mean squared distances)."""
     return F.mse_loss(codes, encoded.detach()) + COMMITMENT * F.mse_loss(encoded, codes.detach())
 
 
 def _straight(codes: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
-    """The codes; gradients pass to the encoder as if there had been no rounding."""
+    """The codes, with straight-through gradients to the encoder."""
     return encoded + (codes - encoded).detach()
 
 
 class CodeUse:
-    """`shares` [V]: how often each code is near a vector; rare ones get a new place."""
+    """`shares` [V]: how often each code is used; rarely used codes are replaced."""
 
     def __init__(self, codes: int, *, decay: float = 0.98, least: float = 0.05) -> None:
-        """`least`: of the use that all codes would have if they were used alike."""
+        """`least`: the minimum share, relative to uniform use of all codes."""
         self.shares = torch.zeros(codes)
         self._decay, self._least = decay, least
 
@@ -91,7 +91,7 @@ class CodeUse:
         self.shares.lerp_(counts / counts.sum(), 1 - self._decay)
 
     def revive(self, codes: torch.Tensor, step: Step, generator: torch.Generator) -> int:
-        """Put the dead ones of `codes` [V, C], in place, on random vectors; returns how many."""
+        """Replace unused `codes` [V, C] in place with random vectors; returns how many."""
         dead = (self.shares < self._least * self.shares.sum() / len(self.shares)).nonzero()[:, 0]
         if len(dead) == 0 or self.shares.sum() == 0:
             return 0
@@ -102,6 +102,6 @@ class CodeUse:
 
 
 def start_codes(codes: torch.Tensor, step: Step, generator: torch.Generator) -> None:
-    """Put all `codes` [V, C], in place, on random vectors of a batch."""
+    """Replace all `codes` [V, C] in place with random vectors of a batch."""
     chosen = torch.randperm(len(step.vectors), generator=generator)[: len(codes)]
     codes.data[: len(chosen)] = step.vectors[chosen.to(codes.device)]
