@@ -1,1 +1,1 @@
-"""How far two sets of samples are from each other: figures, floors, intervals. No Ray, no files."""
+"""Metrics that compare two sets of samples, with noise floors and intervals. No Ray, no files."""

@@ -1,4 +1,4 @@
-"""Which figures there are, what each says, and what a row must hold to have it. Computes none."""
+"""The list of metrics: what each measures, and what rows must hold. Computes nothing."""
 
 import math
 from dataclasses import dataclass
@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class About:
-    """One figure.
+    """One metric.
 
-    A `distance` counts as beyond its floor when it is larger; any other figure when it differs.
-    `needs`: images, labels (of images), tokens, grids (tokens, the same number in every row) or
+    A `distance` is beyond its floor if it is larger; any other metric, if it is different.
+    `needs`: images, labels (of images), tokens, grids (the same number of tokens in every row) or
     teacher (tokens, and a checkpoint that scores them).
     """
 

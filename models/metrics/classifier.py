@@ -1,4 +1,4 @@
-"""A small convolutional classifier: its features tell images apart, its classes check labels.
+"""A small convolutional classifier, for features of images and predictions of their labels.
 
 Letters: N images, C channels, H and W pixels, F features, K classes.
 """
@@ -15,7 +15,7 @@ class Classifier(nn.Module):
     """Two convolutions, one hidden layer (the features), one layer of classes."""
 
     def __init__(self, size: tuple[int, int, int], labels: tuple[str, ...]) -> None:
-        """`size` is (channels, height, width), what images are brought to."""
+        """`size` is (channels, height, width); images are resized to it."""
         super().__init__()
         self.size, self.labels = size, labels
         self.first = nn.Conv2d(size[0], CHANNELS[0], 3, padding=1)
@@ -24,7 +24,7 @@ class Classifier(nn.Module):
         self.classes = nn.Linear(FEATURES, len(labels))
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """[N, F] of images [N, C, H, W] in 0 to 1, of any size; about 1 on training images."""
+        """[N, F] of images [N, C, H, W] in 0 to 1, any size. Mean square 1 on training images."""
         x = F.relu(self.first(resized(images, self.size)))
         x = F.relu(self.second(x))
         return F.relu(self.hidden(F.adaptive_avg_pool2d(x, 4).flatten(1)))
@@ -43,7 +43,7 @@ class Classifier(nn.Module):
 
 
 def resized(images: torch.Tensor, size: tuple[int, int, int]) -> torch.Tensor:
-    """Images of another size by averaging areas, of another number of channels by their mean."""
+    """Images resized by area averaging; another number of channels is replaced by their mean."""
     if images.shape[1] != size[0]:
         images = images.mean(1, keepdim=True).expand(-1, size[0], -1, -1)
     same = tuple(images.shape[2:]) == size[1:]
@@ -55,7 +55,7 @@ def train(
 ) -> Classifier:
     """A classifier of images [N, C, H, W] with classes [N], each an index into `labels`.
 
-    The same one again from the same seed, on the same machine with as many threads.
+    Deterministic for a seed, on the same machine with the same number of threads.
     """
     random = torch.Generator().manual_seed(seed)
     channels, height, width = images.shape[1:]
@@ -86,13 +86,13 @@ def _scale_features(model: Classifier, images: torch.Tensor) -> None:
 
 @torch.inference_mode()
 def accuracy(model: Classifier, images: torch.Tensor, classes: torch.Tensor) -> float:
-    """Share of images [N, C, H, W] whose class [N] is the likeliest."""
+    """Share of images [N, C, H, W] whose class [N] is the predicted one."""
     _, found = model.seen(images)
     return float((found == classes).double().mean())
 
 
 def _initialize(model: Classifier, random: torch.Generator) -> None:
-    """Weights that depend on the seed alone, not on what else drew random numbers."""
+    """Initialise the weights from `random` only, not from torch's global generator."""
     for module in model.children():
         assert isinstance(module, nn.Conv2d | nn.Linear)
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=random)

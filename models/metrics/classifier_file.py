@@ -1,4 +1,4 @@
-"""Classifiers in folders: config.json and model.safetensors, told apart by the weights' hash."""
+"""Reads and writes classifier folders (config.json, model.safetensors), with a weights hash."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ def weights_hash(model: Classifier) -> str:
 
 
 def classifier_bytes(model: Classifier, facts: dict[str, Any]) -> dict[str, bytes]:
-    """The folder's files; `facts` are kept beside the sizes (accuracy, data, seed)."""
+    """The content of the folder's files. `facts` (accuracy, data, seed) go to config.json."""
     config = {
         "model_type": MODEL_TYPE,
         "size": list(model.size),
@@ -43,7 +43,7 @@ def load_classifier(folder: Path) -> tuple[Classifier, dict[str, Any]]:
     """A classifier and its config.
 
     Raises:
-        UnsupportedCheckpoint: a file is missing, damaged or of something else.
+        UnsupportedCheckpoint: a file is missing, damaged or not a classifier.
     """
     config = read_json(folder / CONFIG)
     if config.get("model_type") != MODEL_TYPE:

@@ -1,7 +1,7 @@
-"""Figures of samples beside those of a floor: each with an interval, and whether they differ.
+"""Compares metrics of samples with those of a noise floor: intervals and p-values.
 
-The floor is a second set that the teacher made, as large as the samples; both are held against
-the same reference. Letters: R subsets, n samples and n floor rows (the pool), m reference rows.
+The floor is a second set from the teacher, as large as the samples. Both are compared with the same
+reference. Letters: R subsets, n samples and n floor rows (the pool), m reference rows.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ from models.metrics.resample import (
     subsets,
 )
 
-# A figure of subsets of the pool (the samples, then the floor) against subsets of the reference:
+# A metric of subsets of the pool (the samples, then the floor) and subsets of the reference:
 # (rows [R, 2n], reference [R, m]) -> [R].
 Measure = Callable[[Bools, Bools], Floats]
 CHUNK = 64  # subsets at once
@@ -28,9 +28,9 @@ CHUNK = 64  # subsets at once
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """One figure. `score`: samples less floor in standard deviations of a shuffled difference.
+    """One metric. `score`: samples minus floor, in standard deviations of shuffled differences.
 
-    `p_value` is adjusted for the number of figures: see `adjusted_p_values`.
+    `p_value` is adjusted for the number of metrics: see `adjusted_p_values`.
     """
 
     name: str
@@ -44,11 +44,11 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Design:
-    """Which rows there are, and which may stand for each other.
+    """The rows, and the strata within which they are exchanged.
 
-    `pool` [2n]: the strata of the samples and of as many floor rows; `reference` [m]: of its rows.
-    All 0 where labels fell at random; the labels where both sets were made for the same ones, so
-    that no shuffling mixes them up.
+    `pool` [2n]: the strata of the samples and of as many floor rows. `reference` [m]: the strata of
+    its rows. If both sets were generated for the same labels, the strata are the labels, so
+    shuffling keeps their shares. Otherwise all strata are 0.
     """
 
     pool: Ints
@@ -56,7 +56,7 @@ class Design:
 
     @property
     def num_samples(self) -> int:
-        """n"""
+        """n: the number of samples."""
         return len(self.pool) // 2
 
 
@@ -68,7 +68,7 @@ def compare(
     seed: int,
     done: Callable[[str], None] = lambda name: None,
 ) -> list[Outcome]:
-    """All figures, on the same subsets; `done` is told of each that is ready."""
+    """Measure all metrics on the same subsets; `done` is called with each name that is ready."""
     subsets_ = _Subsets(design, resamples, seed)
     tables = {}
     for name, measure in measures.items():
@@ -90,7 +90,7 @@ def compare(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Table:
-    """A figure's values: of both sets, of parts of them [R], and after shuffling [R]."""
+    """A metric's values: of both sets, of subsets of them [R], and after shuffling [R]."""
 
     value: float
     floor: float
@@ -100,7 +100,7 @@ class _Table:
 
 
 class _Subsets:
-    """The subsets that every figure is measured on."""
+    """The subsets on which every metric is measured."""
 
     def __init__(self, design: Design, count: int, seed: int) -> None:
         random = np.random.default_rng(seed)

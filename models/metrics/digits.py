@@ -1,4 +1,4 @@
-"""Handwritten digits: 1,797 grey images of 8 x 8 pixels that scikit-learn carries, split once."""
+"""scikit-learn's handwritten digits: 1,797 grey images of 8 x 8 pixels, with a fixed split."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""The Fréchet distance between two Gaussians with the moments of two sets of features.
+"""The Fréchet distance of two sets of features, from their means and covariances.
 
 Letters: R subsets, N rows, D features.
 """
@@ -27,7 +27,7 @@ class Moments:
 
 
 def moments(features: Floats) -> Moments:
-    """Of features [N, D], N at least 2; the covariance is the unbiased one."""
+    """The moments of features [N, D], N at least 2, with the unbiased covariance."""
     mean = features.mean(axis=0)
     centred = features - mean
     return Moments(mean, centred.T @ centred / (len(features) - 1))
@@ -45,7 +45,7 @@ def frechet(a: Moments, b: Moments) -> float:
 
 
 class FrechetDistance:
-    """Between subsets of a pool's features and of a reference's. It falls with their size."""
+    """Distances between subsets of a pool and of a reference. Larger subsets have less bias."""
 
     def __init__(self, pool: Floats, reference: Floats) -> None:
         """Features [2n, D] and [m, D]."""

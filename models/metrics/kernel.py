@@ -1,6 +1,6 @@
 """The kernel distance: an unbiased estimate of the squared maximum mean discrepancy.
 
-Its expectation is 0 for sets of one law whatever their size, so it may be a little under 0.
+Its expected value is 0 for two sets from one distribution, so values may be slightly negative.
 Letters: R subsets, n rows, D features.
 """
 
@@ -12,7 +12,7 @@ DEGREE = 3
 
 
 class KernelDistance:
-    """Between subsets of a pool's features and of a reference's, kernel (x·y / D + 1)³.
+    """Distances between subsets of a pool and of a reference, with the kernel (x·y / D + 1)³.
 
     Source: Binkowski et al. 2018, arXiv 1801.01401, section 4 and equation (4) of Gretton et al.
     2012, JMLR 13, for the estimate.

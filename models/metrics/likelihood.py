@@ -1,4 +1,4 @@
-"""What a teacher says of sequences: the price of each token, and what it expected to pay.
+"""The likelihood of sequences under a teacher: -log p of their tokens, and expected values.
 
 Letters: B sequences scored at once, T tokens of a sequence, V vocabulary.
 """
@@ -13,15 +13,15 @@ from models.batch import Batch, Ints
 from models.metrics.resample import Floats
 from models.target import Target
 
-# (what stands before each sequence, the sequences) -> the logits [T, V] of each one's tokens.
+# (prefixes, sequences) -> the logits [T, V] of the tokens of each sequence.
 Score = Callable[[Sequence[Ints], Sequence[Ints]], list[torch.Tensor]]
-MAX_LOGITS = 2**24  # values held at once
+MAX_LOGITS = 2**24  # values in memory at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Likelihood:
-    """Of each sequence [N], in nats: -log p of its tokens, and the entropies of the teacher's
-    distributions that they were held against; and how many tokens it has."""
+    """By sequence [N], in nats: `nll`, the sum of -log p of its tokens, and `expected`, the sum of
+    the entropies of the teacher's distributions; `counts`, its number of tokens."""
 
     nll: Floats
     expected: Floats
@@ -31,7 +31,7 @@ class Likelihood:
 def likelihood(
     score: Score, prefixes: Sequence[Ints], sequences: Sequence[Ints], *, vocab_size: int
 ) -> Likelihood:
-    """Score sequences, those of like length together.
+    """Score sequences, in batches of similar length.
 
     Raises:
         ValueError: a token is outside the vocabulary.
@@ -51,7 +51,7 @@ def likelihood(
 
 
 def teacher_forced(target: Target) -> Score:
-    """The logits of a target in one pass over prefixes (one token at least) and sequences."""
+    """Scores with a target, in one pass over prefixes (at least one token) and sequences."""
 
     def score(prefixes: Sequence[Ints], sequences: Sequence[Ints]) -> list[torch.Tensor]:
         inputs = [np.concatenate([a, b[:-1]]) for a, b in zip(prefixes, sequences, strict=True)]
@@ -77,10 +77,10 @@ def teacher_forced(target: Target) -> Score:
 
 
 def guided(score: Score, scale: float, nothing: Ints) -> Score:
-    """The logits under guidance: without + scale * (with - without the condition).
+    """Scores with guidance: logits without + scale * (with - without) the condition.
 
-    `nothing` stands before every sequence in the half without one.
-    Source: Ho and Salimans 2022, arXiv 2207.12598, on logits as image decoders do.
+    `nothing` is the prefix in the half without the condition.
+    Source: Ho and Salimans 2022, arXiv 2207.12598, applied to logits.
     """
 
     def blended(prefixes: Sequence[Ints], sequences: Sequence[Ints]) -> list[torch.Tensor]:

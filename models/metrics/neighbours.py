@@ -1,4 +1,4 @@
-"""Precision and recall by nearest neighbours: who lies in whose region.
+"""Precision and recall with nearest neighbours.
 
 A set's region is the union of balls around its rows, each as large as the distance to the row's
 k-th neighbour in the set. Letters: R subsets, 2n pool rows, m reference rows, L listed neighbours.
@@ -10,11 +10,11 @@ from scipy.spatial.distance import cdist
 
 from models.metrics.resample import Bools, Floats
 
-LISTED = 64  # neighbours kept per row: nearly always enough to find k of a subset among them
+LISTED = 64  # neighbours stored for each row; nearly always enough to find k in a subset
 
 
 class Distances:
-    """All distances that both figures need, in float32 as they are many.
+    """All distances for precision and recall, in float32 to save memory.
 
     Source: Kynkäänniemi et al. 2019, arXiv 1904.06991, equations (1) and (2).
     """
@@ -55,7 +55,7 @@ class Radii:
         self._whole: NDArray[np.float32] | None = None
 
     def __call__(self, rows: Bools) -> NDArray[np.float32]:
-        """[N] of each row of the subset [N]; -1 for the others."""
+        """[N] the radius of each row in the subset `rows` [N]; -1 for other rows."""
         if not rows.all():
             return self._of(rows)
         if self._whole is None:

@@ -1,7 +1,7 @@
-"""Subsets of rows and what they say of a figure: intervals and p-values. Knows no figure.
+"""Random subsets of rows; intervals and p-values of metrics. Does not depend on the metrics.
 
-No row is drawn twice: copies would shrink neighbours' distances and inflate Fréchet ones.
-Letters: R subsets, N rows, M figures.
+Subsets hold no row twice: copies would shrink neighbours' distances and increase Fréchet distances.
+Letters: R subsets, N rows, M metrics.
 """
 
 import numpy as np
@@ -14,10 +14,10 @@ LEVEL = 0.95
 
 
 def subsets(strata: Ints, size: int, count: int, random: np.random.Generator) -> Bools:
-    """`count` random subsets of `size` rows, with the strata's shares in each (± a row): [R, N].
+    """`count` random subsets of `size` rows, each with the shares of the strata (± 1 row): [R, N].
 
     Args:
-        strata: [N] which one each row belongs to; one stratum makes all subsets equally likely.
+        strata: [N] the stratum of each row; with one stratum all subsets are equally likely.
     """
     order = _orders(strata, count, random)
     masks = np.zeros(order.shape, dtype=np.bool_)
@@ -26,13 +26,13 @@ def subsets(strata: Ints, size: int, count: int, random: np.random.Generator) ->
 
 
 def proportional_order(strata: Ints, random: np.random.Generator) -> Ints:
-    """[N] a random order in which any first rows have the strata's shares (± a row)."""
+    """[N] a random order in which any first rows have the strata's shares (± 1 row)."""
     order: Ints = _orders(strata, 1, random)[0]
     return order
 
 
 def _orders(strata: Ints, count: int, random: np.random.Generator) -> Ints:
-    """[R, N] orders: a stratum's rows, shuffled, stand at even distances."""
+    """[R, N] orders in which the shuffled rows of a stratum are evenly spaced."""
     keys = np.empty((count, len(strata)))
     for stratum in np.unique(strata):
         rows = np.flatnonzero(strata == stratum)
@@ -44,14 +44,14 @@ def _orders(strata: Ints, count: int, random: np.random.Generator) -> Ints:
 def interval(
     value: float, parts: Floats, *, share: float, bounds: tuple[float, float]
 ) -> tuple[float, float]:
-    """Where the figure's expectation lies, with 95 % confidence.
+    """The 95 % confidence interval of the metric's expected value.
 
-    The value on a part of the rows scatters around its mean as the value on all rows does around
-    its expectation, times sqrt((1 - share) / share): the same for halves.
+    The value on a share of the rows varies around its mean as the value on all rows varies around
+    its expected value, times sqrt((1 - share) / share), which is 1 for halves.
 
     Args:
-        value: the figure on all rows; parts: [R] on subsets with this `share` of the rows.
-        bounds: what the figure cannot leave.
+        value: the metric on all rows; parts: [R] on subsets with this `share` of the rows.
+        bounds: the range of the metric.
     Source: Politis, Romano and Wolf, Subsampling (1999), chapter 2; the finite-population factor.
     """
     deviations = (parts - parts.mean()) * np.sqrt(share / (1 - share))
@@ -61,12 +61,12 @@ def interval(
 
 
 def standardized(observed: Floats, permuted: Floats, one_sided: Bools) -> tuple[Floats, Floats]:
-    """Differences in units of their standard deviation over permutations; 0 where there is none.
+    """Differences divided by their standard deviation over permutations; 0 if that is 0.
 
     Args:
-        observed: [M] figure on the samples less figure on the floor; permuted: [R, M] the same
-            after the two sets' rows were shuffled.
-        one_sided: [M] whether only larger ones count; others lose their sign.
+        observed: [M] metric of the samples minus metric of the floor; permuted: [R, M] the same
+            after shuffling the rows of both sets.
+        one_sided: [M] whether only larger values count; others lose their sign.
     Returns:
         [M] and [R, M].
     """
@@ -78,10 +78,10 @@ def standardized(observed: Floats, permuted: Floats, one_sided: Bools) -> tuple[
 
 
 def adjusted_p_values(observed: Floats, permuted: Floats) -> Floats:
-    """How often the largest of all figures' permuted scores reaches each observed one: [M].
+    """How often the largest permuted score of all metrics reaches each observed score: [M].
 
-    If samples and floor have one law, some figure has a p-value of at most p with probability at
-    most p, however many figures there are and however they hang together.
+    If samples and floor have the same distribution, the probability that any metric has a p-value
+    of at most p is at most p, whatever the number of metrics and their dependence.
 
     Args:
         observed: [M], permuted: [R, M], both `standardized`.

@@ -1,4 +1,4 @@
-"""Figures that are sums over rows: a mean per row or per token, the entropy of the rows' classes.
+"""Metrics that are sums over rows: means per row or token, and the entropy of classes.
 
 Letters: R subsets, N rows, K classes.
 """
@@ -10,10 +10,10 @@ from models.metrics.tables import entropy
 
 
 class Mean:
-    """The sum of values over the sum of weights, of subsets of rows."""
+    """The sum of values divided by the sum of weights, for subsets of rows."""
 
     def __init__(self, values: Floats, weights: Floats | None = None) -> None:
-        """Both [N]; without weights each row weighs 1."""
+        """Values and weights [N]; without weights each row has the weight 1."""
         self._values = values.astype(np.float64)
         self._weights = np.ones(len(values)) if weights is None else weights.astype(np.float64)
 
@@ -24,10 +24,10 @@ class Mean:
 
 
 class ClassEntropy:
-    """Entropy of the classes of subsets of rows, nats."""
+    """Entropy of the classes of subsets of rows, in nats."""
 
     def __init__(self, classes: Ints) -> None:
-        """[N]"""
+        """The classes [N] of the rows."""
         self._members = np.eye(int(classes.max()) + 1)[classes]  # [N, K]
 
     def __call__(self, rows: Bools, reference: Bools) -> Floats:

@@ -1,4 +1,4 @@
-"""How often each token stands at each place: distances between such tables, and their entropy.
+"""Frequencies of tokens by position: distances between such tables, and their entropy.
 
 Letters: R subsets, N rows, C cells of a table.
 """
@@ -10,18 +10,18 @@ from scipy.sparse import csr_array
 
 from models.metrics.resample import Bools, Floats, Ints
 
-MAX_VALUES = 2**23  # counts held at once
+MAX_VALUES = 2**23  # counts in memory at once
 
 
 def positions(rows: Sequence[Ints]) -> tuple[Ints, Ints]:
-    """(row, cell) of every token, a cell for each position and token; rows are equally long."""
+    """(row, cell) of every token, with a cell for each position and token. Rows have one length."""
     grid = np.stack(rows)  # [N, L]
     cells = np.arange(grid.shape[1]) * (int(grid.max()) + 1) + grid
     return np.repeat(np.arange(len(grid)), grid.shape[1]), cells.ravel()
 
 
 def bigrams(rows: Sequence[Ints]) -> tuple[Ints, Ints]:
-    """(row, cell) of every token that has one before it, a cell for each pair."""
+    """(row, cell) of every token with a predecessor, with a cell for each pair."""
     owner = np.repeat(np.arange(len(rows)), [max(0, len(row) - 1) for row in rows])
     size = max((int(row.max()) for row in rows if len(row)), default=0) + 1
     pairs = [row[:-1] * size + row[1:] for row in rows]
@@ -38,7 +38,7 @@ class Table:
         self.num_cells = len(kinds)
 
     def parts(self, num_subsets: int) -> list[slice]:
-        """So many subsets at a time as counts are held of at once."""
+        """Slices of subsets whose counts fit MAX_VALUES."""
         step = max(1, MAX_VALUES // self.num_cells)
         return [slice(i, i + step) for i in range(0, num_subsets, step)]
 
@@ -48,17 +48,17 @@ class Table:
         return counts
 
     def shares(self, rows: Bools) -> Floats:
-        """[R, C], 1 in sum."""
+        """[R, C] frequencies; rows sum to 1."""
         counts = self.counts(rows)
         shares: Floats = counts / counts.sum(axis=1, keepdims=True)
         return shares
 
 
 class TableDistance:
-    """Total variation between the tables of subsets of a pool's rows and of a reference's."""
+    """Total variation between the tables of subsets of a pool and of a reference."""
 
     def __init__(self, owner: Ints, cells: Ints, *, num_pool: int, num_reference: int) -> None:
-        """The cells of the pool's rows, which come first, and of the reference's."""
+        """The cells of the pool's rows, followed by those of the reference."""
         self._table = Table(owner, cells, num_pool + num_reference)
         self._num_pool, self._num_reference = num_pool, num_reference
 
@@ -74,7 +74,7 @@ class TableDistance:
 
 
 class PositionEntropy:
-    """Entropy of a position's tokens, mean over positions, of subsets of rows."""
+    """Entropy of the tokens at a position, mean over positions, for subsets of rows."""
 
     def __init__(self, rows: Sequence[Ints]) -> None:
         self._table = Table(*positions(rows), len(rows))
