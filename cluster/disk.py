@@ -35,23 +35,40 @@ def create(path: Path, data: bytes) -> None:
 def swap(path: Path, old: bytes | None, new: bytes | None) -> bool:
     """Give a file the content `new` (None: delete it) if it has the content `old` (None: no file).
 
-    False if it has another content by now. All callers exclude each other by a lock of the folder.
+    False if it has another content by now. All callers exclude each other by a lock of the folder,
+    which is held as briefly as can be: a process that is suspended meanwhile keeps it.
     """
+    if _content(path) != old:
+        return False
+    temporary = None if new is None else _write_temporary(path, new)
     with _locked(path.parent):
-        found = path.read_bytes() if path.exists() else None
-        if found != old:
-            return False
-        if new is None:
+        same = _content(path) == old
+        if same and temporary is None:
             path.unlink(missing_ok=True)
-        else:
-            publish(path, new)
-        return True
+        elif same and temporary is not None:
+            try:
+                temporary.replace(path)
+            except FileNotFoundError:  # another run took it for a leftover
+                return False
+    if same:
+        _sync_folder(path.parent)
+    elif temporary is not None:
+        temporary.unlink(missing_ok=True)
+    return same
 
 
 def remove_leftovers(folder: Path) -> None:
     """Delete the temporary files that killed writers left behind."""
     for path in folder.glob(f".*{TEMPORARY}"):
         path.unlink(missing_ok=True)
+
+
+def _content(path: Path) -> bytes | None:
+    """A file's content; None if there is none."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
 
 
 def _write_temporary(path: Path, data: bytes) -> Path:
@@ -102,7 +119,7 @@ def _lock(descriptor: int) -> None:
             return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() > until:
-                raise
+                raise OSError("another process, maybe a suspended one, keeps it locked") from None
             time.sleep(0.01)
         except OSError:
             return None
