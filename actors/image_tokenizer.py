@@ -42,8 +42,10 @@ class ImageTokenizerActor:
         """Loaded when it is first needed: classes are encoded without."""
         return load_tokenizer(self.checkpoint)
 
-    def encode_batch(self, texts: Several[str]) -> list[list[int]]:
-        """The token id of each class, which is given by its number."""
+    def encode_batch(
+        self, texts: Several[str], *, add_special_tokens: bool = True
+    ) -> list[list[int]]:
+        """The token id of each class, which is given by its number; there are no special tokens."""
         return [[self._about.vocab_size + int(text)] for text in texts]
 
     def decode_batch(self, tokens: Several[Several[int]]) -> list[bytes]:

@@ -1,7 +1,8 @@
 """Texts to token ids and back, as a checkpoint's own tokenizer does it; beside the data, on CPU.
 
 Special tokens are those that the checkpoint's tokenizer adds by default (often a BOS, often none);
-decoding leaves special tokens out.
+to the text of a chat template, which holds its own, none are added. Decoding leaves special tokens
+out.
 """
 
 import os
@@ -48,9 +49,11 @@ class TokenizerActor:
         """Answers while the process lives."""
         return self.checkpoint
 
-    def encode_batch(self, texts: Several[str]) -> list[list[int]]:
+    def encode_batch(
+        self, texts: Several[str], *, add_special_tokens: bool = True
+    ) -> list[list[int]]:
         """Token ids of each text."""
-        return self._codec.encode(list(texts)) if len(texts) else []
+        return self._codec.encode(list(texts), add_special_tokens) if len(texts) else []
 
     def decode_batch(self, tokens: Several[Several[int]]) -> list[str]:
         """The text of each list of token ids."""
@@ -69,8 +72,9 @@ class Fast:
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
 
-    def encode(self, texts: list[str]) -> list[list[int]]:
-        return [encoding.ids for encoding in self._tokenizer.encode_batch(texts)]
+    def encode(self, texts: list[str], special: bool = True) -> list[list[int]]:
+        found = self._tokenizer.encode_batch(texts, add_special_tokens=special)
+        return [encoding.ids for encoding in found]
 
     def decode(self, tokens: list[list[int]]) -> list[str]:
         return list(self._tokenizer.decode_batch(tokens))
@@ -90,8 +94,8 @@ class Slow:
         except (OSError, ValueError, KeyError, ImportError) as error:
             raise UnsupportedCheckpoint(f"{checkpoint!r} has no tokenizer: {error}") from error
 
-    def encode(self, texts: list[str]) -> list[list[int]]:
-        ids: list[list[int]] = self._tokenizer(texts)["input_ids"]
+    def encode(self, texts: list[str], special: bool = True) -> list[list[int]]:
+        ids: list[list[int]] = self._tokenizer(texts, add_special_tokens=special)["input_ids"]
         return ids
 
     def decode(self, tokens: list[list[int]]) -> list[str]:

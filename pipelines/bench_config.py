@@ -66,8 +66,12 @@ class BenchConfig:
         group=DRAFTING,
     )
 
-    prompt_field: str = option(
-        "input column with the prompt", default="prompt", metavar="NAME", group=ROWS
+    prompt_field: str | None = option(
+        "input column with the prompt, a text or a list of chat messages; default: prompt, or "
+        "messages if there is no column prompt",
+        default=None,
+        metavar="NAME",
+        group=ROWS,
     )
     id_field: str = option(
         "input column that identifies a row", default="id", metavar="NAME", group=ROWS

@@ -72,9 +72,10 @@ class GenerateConfig:
         group=MAIN,
     )
 
-    prompt_field: str = option(
-        "input column with the prompt: a text, or the class of an image",
-        default="prompt",
+    prompt_field: str | None = option(
+        "input column with the prompt: a text, a list of chat messages, or the class of an image; "
+        "default: prompt, or messages if there is no column prompt",
+        default=None,
         decides=True,
         metavar="NAME",
         group=ROWS,
@@ -309,7 +310,7 @@ class GenerateConfig:
     def __post_init__(self) -> None:
         check_types(self)
         for name in ("target", "input", "output", "prompt_field", "id_field", "drafter"):
-            require(bool(getattr(self, name)), name, getattr(self, name), "a text, not empty")
+            require(getattr(self, name) != "", name, getattr(self, name), "a text, not empty")
         for name in ("n", "target_actors", "batch_size", "prefill_chunk", "shard_rows"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         require(self.draft_actors >= 0, "draft_actors", self.draft_actors, "0 or more")

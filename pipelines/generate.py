@@ -148,7 +148,7 @@ def _tables(job: Prepared) -> Iterator[pa.Table]:
         job.todo,
         job.plan.schema,
         job.layout.modality,
-        prompt_field=job.config.prompt_field,
+        prompt_field=job.prompt_field,
         id_field=job.config.id_field,
         beside_driver=storage.is_local(storage.normalize(job.config.input)),
     )

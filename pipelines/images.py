@@ -13,11 +13,12 @@ from models.errors import InvalidOption
 from models.images.about import ImageTarget
 from models.limits import Limits, read_limits
 from models.request import Result, require
+from pipelines.chat import prompt_column
 from pipelines.config import AUTO, DECODERS, SEQUENTIAL, GenerateConfig
 from pipelines.contact_sheet import first_pictures, sheet
 from pipelines.modality import Codec, Contents, refuse_column
 from pipelines.picture_files import picture_file, refuse_twins
-from pipelines.rows import ID
+from pipelines.rows import ID, PromptText
 from pipelines.shards import Plan
 
 SHEET = "_contact-sheet.png"  # Parquet readers of the folder skip names that begin with _
@@ -92,9 +93,10 @@ class Images:
 
     def check_plan(self, plan: Plan, config: GenerateConfig) -> None:
         """Refuse a column that holds no classes. Files are named by ids, which must then differ."""
-        refuse_column(plan.schema, config.prompt_field, self.prompts, "classes")
+        column = prompt_column(config.prompt_field, plan.schema.names)
+        refuse_column(plan.schema, column, self.prompts, "classes")
         if self.as_files:
-            refuse_twins(plan, id_field=config.id_field, prompt_field=config.prompt_field)
+            refuse_twins(plan, id_field=config.id_field, prompt_field=column)
 
     @staticmethod
     def prompts(kind: pa.DataType) -> bool:
@@ -107,7 +109,7 @@ class Images:
         )
         return any(test(kind) for test in tests)
 
-    def prompt(self, value: object, field: str) -> str:
+    def prompt(self, value: object, field: str) -> PromptText:
         """A class as its number's digits; raises ValueError if it is none of the target's."""
         if value is None:
             raise ValueError(f"field {field!r} is missing")
@@ -119,7 +121,7 @@ class Images:
             raise ValueError(f"field {field!r} is {kind} {value!r:.80}, {told}")
         if not 0 <= number <= most:
             raise ValueError(f"field {field!r} is class {number}, not in 0 to {most}")
-        return str(number)
+        return PromptText(text=str(number))
 
     def codec(self) -> ImageTokenizerActor:
         """The checkpoint's image tokenizer."""

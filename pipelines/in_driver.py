@@ -29,11 +29,10 @@ def is_small(job: Prepared) -> bool:
 
 def tables(job: Prepared, codec: Codec) -> Iterator[pa.Table]:
     """The rows of the shards to be run, encoded; see pipelines/rows.py."""
-    config, modality = job.config, job.layout.modality
-    fields = {"prompt_field": config.prompt_field, "id_field": config.id_field}
+    field, modality = job.prompt_field, job.layout.modality
+    fields = {"prompt_field": field, "id_field": job.config.id_field}
     for shard in job.todo:
         rows = read_shard(shard, job.plan.schema, **fields)
-        field = config.prompt_field
         read = prompt_rows(rows, shard=shard.index, prompt_field=field, read=modality.prompt)
         yield encoded(read, codec)
 

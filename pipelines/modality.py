@@ -17,13 +17,16 @@ from models.limits import Limits
 from models.request import Result
 from pipelines.config import GenerateConfig
 from pipelines.errors import InvalidInput
+from pipelines.rows import PromptText
 from pipelines.shards import Plan
 
 
 class Codec(Protocol):
     """Prompts to token ids, token ids to what they stand for; see actors/."""
 
-    def encode_batch(self, texts: list[str]) -> list[list[int]]: ...
+    def encode_batch(
+        self, texts: list[str], *, add_special_tokens: bool = True
+    ) -> list[list[int]]: ...
     def decode_batch(self, tokens: list[list[int]]) -> Sequence[Any]: ...
 
 
@@ -58,9 +61,9 @@ class Modality(Protocol):
         """
 
     def check_plan(self, plan: Plan, config: GenerateConfig) -> None:
-        """Raise InvalidInput if no row of the input can be run, or their outputs would clash."""
+        """Raise an error if no row of the input can be run, or their outputs would clash."""
 
-    def prompt(self, value: object, field: str) -> str:
+    def prompt(self, value: object, field: str) -> PromptText:
         """A field's value as the codec encodes it; raises ValueError if it is no prompt."""
 
     def codec(self) -> Codec:

@@ -4,12 +4,13 @@ Needs neither Ray nor a model. All that can be checked is checked before the out
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cluster import storage
 from cluster.lease import Ticket
 from models.errors import InvalidOption
 from pipelines.bounds import check_bounds, check_drafter
+from pipelines.chat import PROMPT, prompt_column
 from pipelines.config import GenerateConfig
 from pipelines.drive import Job
 from pipelines.errors import InvalidInput
@@ -39,6 +40,11 @@ class Prepared:
         """Shards that are not committed, or that hold rows to be tried again."""
         settled = {entry.shard for entry in self.manifest.settled}
         return [shard for shard in self.plan.shards if shard.index not in settled]
+
+    @property
+    def prompt_field(self) -> str:
+        """The column that is read."""
+        return prompt_column(self.config.prompt_field, self.plan.schema.names)
 
     @property
     def job(self) -> Job:
@@ -72,6 +78,7 @@ def prepare(config: GenerateConfig, *, claim: Callable[[str], Ticket] | None = N
     if summary and storage.is_folder(summary):
         raise InvalidOption("summary", config.summary, "a file's name is needed, not a folder's")
     plan = _plan(config, source)
+    config = replace(config, prompt_field=prompt_column(config.prompt_field, plan.schema.names))
     modality.check_plan(plan, config)
     schema = output_schema(
         plan.schema,
@@ -103,12 +110,11 @@ def prepare(config: GenerateConfig, *, claim: Callable[[str], Ticket] | None = N
 
 
 def _plan(config: GenerateConfig, source: str) -> Plan:
-    fields = {"prompt_field": config.prompt_field, "id_field": config.id_field}
+    fields = {"prompt_field": config.prompt_field or PROMPT, "id_field": config.id_field}
     surveys = [survey(file, **fields) for file in find_inputs(source)]
     plan = make_plan(surveys, shard_rows=config.shard_rows, id_field=config.id_field)
     if not plan.num_rows:
         raise InvalidInput(f"input {config.input!r} has no rows")
-    _require_column("prompt_field", config.prompt_field, plan.schema.names)
     if config.id_field != "id":
         _require_column("id_field", config.id_field, plan.schema.names)
     return plan

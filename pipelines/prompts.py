@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from cluster import storage
 from models.request import Request, Sampling
+from pipelines.chat import PROMPT, prompt_column
 from pipelines.errors import InvalidInput
 from pipelines.inputs import find_inputs
 from pipelines.modality import modality
@@ -27,7 +28,12 @@ class Prompt:
 
 
 def read_prompts(
-    url: str, *, checkpoint: str, count: int, prompt_field: str = "prompt", id_field: str = "id"
+    url: str,
+    *,
+    checkpoint: str,
+    count: int,
+    prompt_field: str | None = None,
+    id_field: str = "id",
 ) -> list[Prompt]:
     """At most `count` prompts from the input's start, as the checkpoint's token ids.
 
@@ -35,13 +41,15 @@ def read_prompts(
         InvalidInput: none of those rows can be run; the first one's reason is told.
     """
     files = find_inputs(url)
-    surveys = [survey(file, prompt_field=prompt_field, id_field=id_field) for file in files]
+    fields = {"prompt_field": prompt_field or PROMPT, "id_field": id_field}
+    surveys = [survey(file, **fields) for file in files]
     plan = make_plan(surveys, shard_rows=count, id_field=id_field)
     if not plan.shards:
         raise InvalidInput(f"input {storage.normalize(url)!r} has no rows")
-    rows = read_shard(plan.shards[0], plan.schema, prompt_field=prompt_field, id_field=id_field)
+    column = prompt_column(prompt_field, plan.schema.names)
+    rows = read_shard(plan.shards[0], plan.schema, prompt_field=column, id_field=id_field)
     made = modality(checkpoint)
-    asked = prompt_rows(rows, shard=0, prompt_field=prompt_field, read=made.prompt)
+    asked = prompt_rows(rows, shard=0, prompt_field=column, read=made.prompt)
     table = encoded(asked, made.codec()).select([ID, PROBLEM, TOKENS])
     good = [row for row in table.to_pylist() if row[PROBLEM] is None and row[TOKENS]]
     if not good:

@@ -1,18 +1,21 @@
-"""Texts on their way through a generate job: prompts are texts, results completions."""
+"""Texts on their way through a generate job: prompts are texts or chats, results completions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from actors.chat_template import ChatTemplate
 from actors.tokenizer import TokenizerActor
 from models.errors import InvalidOption
 from models.limits import Limits, read_limits
 from models.request import Result
+from pipelines.chat import MESSAGES, holds_chats, may_hold_chats, messages_of, prompt_column
 from pipelines.config import GenerateConfig
 from pipelines.modality import Codec, Contents, refuse_column
-from pipelines.rows import TOKENS
+from pipelines.rows import TOKENS, PromptText
 from pipelines.shards import Plan
 
 OF_IMAGES = ("decoder", "window", "coupling", "start", "guidance", "images_as")
@@ -48,24 +51,32 @@ class Texts:
         return replace(config, max_tokens=config.sampling().max_tokens)
 
     def check_plan(self, plan: Plan, config: GenerateConfig) -> None:
-        """Refuse a column that holds no texts."""
-        refuse_column(plan.schema, config.prompt_field, self.prompts, "text")
+        """Refuse a column that holds neither texts nor chats, and chats without a template."""
+        column = prompt_column(config.prompt_field, plan.schema.names)
+        refuse_column(plan.schema, column, self.prompts, "text")
+        if holds_chats(plan.schema, column):
+            chat_template(self.checkpoint)
 
     @staticmethod
     def prompts(kind: pa.DataType) -> bool:
         """Whether a column of this type may hold prompts."""
-        return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+        text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+        return bool(text) or may_hold_chats(kind)
 
-    def prompt(self, value: object, field: str) -> str:
-        """The text itself; raises ValueError if it is none."""
+    def prompt(self, value: object, field: str) -> PromptText:
+        """A text as it stands, a chat as the template writes it; raises ValueError for others."""
         if value is None:
             raise ValueError(f"field {field!r} is missing")
+        if isinstance(value, list) or field == MESSAGES:
+            messages = messages_of(value, field)
+            text = chat_template(self.checkpoint).render(messages)
+            return PromptText(text=text, rendered=True)
         if not isinstance(value, str):
             kind = type(value).__name__
             raise ValueError(f"field {field!r} is {kind} {value!r:.80}, not text")
         if not value:
             raise ValueError(f"field {field!r} is empty")
-        return value
+        return PromptText(text=value)
 
     def codec(self) -> TokenizerActor:
         """The checkpoint's tokenizer."""
@@ -80,6 +91,12 @@ class Texts:
     def beside(self, url: str, parts: Sequence[str]) -> Mapping[str, bytes]:
         """Nothing."""
         return {}
+
+
+@cache
+def chat_template(checkpoint: str) -> ChatTemplate:
+    """The checkpoint's, loaded once per process."""
+    return ChatTemplate(checkpoint)
 
 
 def completions(

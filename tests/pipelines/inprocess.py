@@ -36,7 +36,7 @@ MAX_PROMPT = 200
 class ByteTokenizer:
     """A token is a byte of UTF-8."""
 
-    def encode_batch(self, texts: list[str]) -> list[list[int]]:
+    def encode_batch(self, texts: list[str], *, add_special_tokens: bool = True) -> list[list[int]]:
         return [list(text.encode()) for text in texts]
 
     def decode_batch(self, tokens: list[list[int]]) -> list[str]:

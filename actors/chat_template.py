@@ -1,0 +1,100 @@
+"""A checkpoint's chat template: a list of messages as the text that the model continues.
+
+The template is the one that transformers' `apply_chat_template` uses, rendered by its own sandbox:
+chat_template.jinja, else `chat_template` in tokenizer_config.json.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from models.config import read_json
+from models.errors import UnsupportedCheckpoint
+
+FILE, SETTINGS, SPECIAL = "chat_template.jinja", "tokenizer_config.json", "special_tokens_map.json"
+NAME = "default"  # of several templates
+Message = Mapping[str, Any]  # role, content
+
+
+class ChatTemplate:
+    """Renders chats. Loading it imports no torch."""
+
+    def __init__(self, checkpoint: str) -> None:
+        """Raises UnsupportedCheckpoint if the folder has no template, or a malformed one."""
+        self.checkpoint = checkpoint
+        self._source = _source(Path(checkpoint))
+        self._special = _special_tokens(Path(checkpoint), self._source)
+        self._check()
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """The chat, and the beginning of the assistant's answer.
+
+        The text holds its special tokens: encode it without adding any.
+
+        Raises:
+            ValueError: the template refuses the messages.
+        """
+        try:
+            return self._render(messages)
+        except Exception as error:  # a template is a program: it may fail in any way
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ValueError(f"the target's chat template refuses the messages: {reason}") from None
+
+    def _render(self, messages: Sequence[Message]) -> str:
+        from transformers.utils.chat_template_utils import render_jinja_template  # takes a second
+
+        chats, _ = render_jinja_template(
+            [messages],
+            chat_template=self._source,
+            add_generation_prompt=True,
+            **self._special,
+        )
+        return str(chats[0])
+
+    def _check(self) -> None:
+        from jinja2 import TemplateSyntaxError
+
+        try:
+            self._render([{"role": "user", "content": "Hello"}])
+        except TemplateSyntaxError as error:
+            told = f"{self.checkpoint!r}: the chat template is malformed: {error}"
+            raise UnsupportedCheckpoint(told) from error
+        except Exception:  # it wants other messages
+            return
+
+
+def _source(folder: Path) -> str:
+    """The template's text."""
+    file = folder / FILE
+    if file.exists():
+        return file.read_text(encoding="utf-8")
+    found = _settings(folder, SETTINGS).get("chat_template")
+    if isinstance(found, list):  # several, by name
+        found = {entry["name"]: entry["template"] for entry in found}.get(NAME)
+    if not isinstance(found, str):
+        raise UnsupportedCheckpoint(
+            f"{str(folder)!r} has no chat template, so it cannot read chats ({FILE}, or "
+            f"chat_template in {SETTINGS}): use a checkpoint tuned for chat, or give texts"
+        )
+    return found
+
+
+def _special_tokens(folder: Path, template: str) -> dict[str, str]:
+    """The special tokens by their names, such as bos_token, as templates use them."""
+    found: dict[str, str] = {}
+    for name, value in (_settings(folder, SPECIAL) | _settings(folder, SETTINGS)).items():
+        text = value.get("content") if isinstance(value, dict) else value
+        if name.endswith("_token") and isinstance(text, str):
+            found[name] = text
+    if set(re.findall(r"\b[a-z]+_token\b", template)) <= found.keys():
+        return found
+    from transformers import AutoTokenizer  # knows the defaults of tokenizer classes; slow to load
+
+    tokens: dict[str, str] = AutoTokenizer.from_pretrained(folder).special_tokens_map
+    return tokens
+
+
+def _settings(folder: Path, name: str) -> dict[str, Any]:
+    file = folder / name
+    return read_json(file) if file.exists() else {}
