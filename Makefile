@@ -12,7 +12,7 @@ INSTALLED := $(VENV)/.installed
 COMPILED := torch ray numpy pyarrow
 
 .DEFAULT_GOAL := help
-.PHONY: help install check lint types test demo demo-images demo-models bench bench-images
+.PHONY: help install check lint types test demo demo-images demo-models real-model bench bench-images
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -48,6 +48,9 @@ demo-images: $(INSTALLED) ## decode the same images each way, and compare
 demo-models: $(INSTALLED) ## train the models in examples/models anew (80 minutes on two cores)
 	$(BIN)/python examples/train_demo_models.py
 	$(BIN)/python examples/train_digits.py
+
+real-model: $(INSTALLED) ## fetch SmolLM2-135M-Instruct into examples/models (93 MB; 270 MB on disk)
+	$(BIN)/python examples/real_model.py
 
 bench: $(INSTALLED) ## measure against transformers and against plain decoding
 	$(BIN)/python -m benchmarks.text

@@ -42,15 +42,13 @@ class ChatTemplate:
             raise ValueError(f"the target's chat template refuses the messages: {reason}") from None
 
     def _render(self, messages: Sequence[Message]) -> str:
-        from transformers.utils.chat_template_utils import render_jinja_template  # takes a second
+        from transformers.utils import chat_template_utils  # takes a second to import
 
-        chats, _ = render_jinja_template(
-            [messages],
-            chat_template=self._source,
-            add_generation_prompt=True,
-            **self._special,
+        render: Any = chat_template_utils.render_jinja_template
+        ((text,), _) = render(
+            [messages], chat_template=self._source, add_generation_prompt=True, **self._special
         )
-        return str(chats[0])
+        return str(text)
 
     def _check(self) -> None:
         from jinja2 import TemplateSyntaxError
