@@ -22,13 +22,13 @@ LOOKUP_TOKENS = 10  # prompt_lookup_num_tokens has no default; transformers' doc
 
 
 class Transformers:
-    """The pair of models, loaded once for all ways of decoding."""
+    """The target, loaded once for all ways of decoding."""
 
     def __init__(self, work: Work, dtype: str) -> None:
         transformers.logging.set_verbosity_error()
         self._work = work
         self._target = _load(work.target, dtype)
-        self._draft = _load(work.draft, dtype)
+        self._dtype = dtype
 
     def generate(self, setting: Setting) -> Contestant:
         """Plain decoding."""
@@ -36,7 +36,7 @@ class Transformers:
 
     def assisted(self, setting: Setting) -> Contestant:
         """A draft model, with the default schedule."""
-        return self._contestant(setting, assistant_model=self._draft)
+        return self._contestant(setting, assistant_model=_load(self._work.draft, self._dtype))
 
     def lookup(self, setting: Setting) -> Contestant:
         """Prompt lookup."""

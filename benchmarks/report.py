@@ -10,7 +10,7 @@ from benchmarks.section import GOAL_HEADS, Section
 from pipelines.machine import Machine, this_machine
 from pipelines.table import markdown
 
-ORDER = ("plain", "draft", "lookup", "batch", "useless", "overhead", "ablation", "pipeline")
+ORDER = ("plain", "draft", "lookup", "batch", "useless", "overhead", "ablation", "pipeline", "real")
 HEAD = """\
 # Benchmarks: text
 

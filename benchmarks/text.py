@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import ablation, alone, ray_job, report, versus
+from benchmarks import ablation, alone, ray_job, real, report, versus
 from benchmarks.section import Section
 from benchmarks.work import Work
 from pipelines.prompts import Prompt, read_prompts
@@ -26,11 +26,18 @@ SECTIONS: dict[str, Callable[[Work], Section]] = {
     "overhead": alone.overhead,
     "ablation": ablation.ablation,
     "pipeline": ray_job.pipeline,
+    "real": real.real,
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
+    reason = real.missing()
+    if reason is not None and "real" in options.only:
+        print(f"SKIPPED section real: {reason}", file=sys.stderr)
+        options.only = [name for name in options.only if name != "real"]
+        if not options.only:
+            return 2
     work, output = work_of(options), Path(options.output)
     torch.set_num_threads(work.threads)
     given = sys.argv[1:] if arguments is None else arguments
@@ -63,6 +70,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--threads", type=int, default=torch.get_num_threads())
     add("--job-seconds", type=float, help="of the Ray job (default: 60, quick 10)")
     add("--openvino", nargs=2, metavar=("TARGET", "DRAFT"), help="in openvino's own format")
+    add("--real-openvino", metavar="FOLDER", help="the real model in openvino's own format")
     add("--output", help="folder for benchmarks.md and its data (default: docs, quick out)")
     options = parser.parse_args(arguments)
     defaults = QUICK if options.quick else FULL
@@ -106,6 +114,7 @@ def work_of(options: argparse.Namespace) -> Work:
         chain=options.chain,
         tree=tuple(options.tree),
         openvino=None if options.openvino is None else tuple(options.openvino),
+        real_openvino=options.real_openvino and (options.real_openvino,) * 2,
     )
 
 

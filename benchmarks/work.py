@@ -40,6 +40,7 @@ class Work:
     chain: int = 4
     tree: tuple[int, int, int] = (4, 2, 5)  # tokens, width, likeliest nodes
     openvino: tuple[str, str] | None = None  # folders of the same two models
+    real_openvino: tuple[str, str] | None = None  # of the real model, twice
 
     def sampling(self, temperature: float) -> Sampling:
         """All contestants write max_tokens: none ends early."""

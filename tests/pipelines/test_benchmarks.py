@@ -4,12 +4,17 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
-from benchmarks import report
+from benchmarks import real, report
 from benchmarks.copying import copied_share, function_prompts, record_prompts
+from benchmarks.gguf_file import _interleaved
 from benchmarks.section import Goal, Section, made_of
+from benchmarks.text import main
+from benchmarks.work import Work
 from pipelines.machine import this_machine
 from pipelines.measurement import Measurement
+from pipelines.prompts import read_prompts
 from tests.pipelines.inprocess import write_prompts
 
 OWN = ("plain", "draft", "batch", "useless", "overhead")  # lookup wants a longer context
@@ -104,3 +109,42 @@ def test_every_section_runs(name: str, checkpoints: dict[str, str], tmp_path: Pa
     for measured in found["measurements"]:
         assert measured["same"] == measured["compared"] > 0, measured["name"]
     assert found["title"] in (tmp_path / "benchmarks.md").read_text()
+
+
+def test_the_real_model_is_skipped_loudly_where_it_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(real, "MODEL", str(tmp_path / "none"))
+    assert main(["--only", "real", "--output", str(tmp_path)]) == 2
+    assert "SKIPPED section real: no" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_gguf_wants_the_two_halves_of_a_rotation_in_turn() -> None:
+    rows = torch.arange(16.0)[:, None]  # two heads of eight
+    assert _interleaved(rows, 2)[:, 0].tolist() == [
+        *(0, 4, 1, 5, 2, 6, 3, 7),
+        *(8, 12, 9, 13, 10, 14, 11, 15),
+    ]
+
+
+def test_the_section_on_a_real_model_runs(
+    checkpoints: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(real, "MODEL", checkpoints["target"])
+    monkeypatch.setattr(real, "PROMPTS", str(write_prompts(tmp_path / "p.jsonl", 2)))
+    prompts = read_prompts(real.PROMPTS, checkpoint=real.MODEL, count=2)
+    work = Work(
+        target=checkpoints["target"],
+        draft=checkpoints["draft"],
+        slices=(prompts[:1], prompts[1:]),
+        max_tokens=4,
+        threads=1,
+        job_s=0.0,
+        dtypes=("float32",),
+    )
+    section = real.real(work)
+    compared, parts = section.tables[:2]
+    assert {row[0] for row in compared.rows} >= {"plain", "lookup, auto", "transformers generate"}
+    assert {row[0] for row in parts.rows} >= {"plain", "transformers generate"}
+    assert all(line.same == line.compared for line in section.measurements)
