@@ -8,6 +8,7 @@ RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token.
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from cluster.processes import leaving
 
 OBJECT_STORE_BYTES = 500 * 2**20
 STARTS = 3  # tries to start a private cluster
+KNOCK_S = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -105,10 +107,24 @@ def _connect(address: str | None, num_cpus: int) -> None:
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address is None:
         options |= {"num_cpus": num_cpus, "object_store_memory": OBJECT_STORE_BYTES}
+    else:
+        _knock(address)
     _init(address, options)
     if address is None and not os.environ.get("RAY_AUTH_MODE"):
         ray.shutdown()
         raise CannotConnect("Ray started a cluster that asks for no token: set RAY_AUTH_MODE=token")
+
+
+def _knock(address: str) -> None:
+    """Raise CannotConnect if nothing listens there: Ray would try for many minutes."""
+    host, separator, port = address.removeprefix("ray://").rpartition(":")
+    if separator and port.isdecimal():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
+        except OSError as error:
+            reason = error.strerror or error
+            told = f"cannot reach the Ray cluster at {address!r}: {reason}"
+            raise CannotConnect(f"{told}; give HOST:PORT of its head node, or auto") from error
 
 
 def _init(address: str | None, options: dict[str, Any]) -> None:
