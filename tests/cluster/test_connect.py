@@ -1,5 +1,7 @@
+import signal
 import socket
 
+import psutil
 import pytest
 
 from cluster.connect import connected
@@ -15,3 +17,17 @@ def test_an_address_where_nothing_listens_is_refused_at_once() -> None:
             connected(address),
         ):
             pass
+
+
+@pytest.mark.ray
+def test_a_private_cluster_starts_only_what_a_job_needs(ray_cluster: None) -> None:
+    commands = [" ".join(p.cmdline()) for p in psutil.Process().children(recursive=True)]
+    assert any("gcs_server" in command for command in commands)
+    assert any("raylet" in command for command in commands)
+    for name in ("monitor.py", "log_monitor.py", "dashboard.py"):
+        assert not any(f"/{name}" in command for command in commands)
+
+
+@pytest.mark.ray
+def test_ray_leaves_the_handler_of_sigterm_alone(ray_cluster: None) -> None:
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
