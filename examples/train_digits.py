@@ -20,10 +20,11 @@ import torch
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from models.images import TOKENIZER_FOLDER
 from models.images.conv import ConvConfig
 from models.images.grid import GridConfig, GridTokenizer
 from models.images.learn import Stage, learn
-from models.images.load import FOLDER, Tokenizer, load_tokenizer
+from models.images.load import Tokenizer, load_tokenizer
 from models.images.next_scale import NextScaleConfig, NextScaleModel
 from models.images.raster import RasterConfig, RasterModel
 from models.images.scales import ScalesConfig, ScaleTokenizer
@@ -124,9 +125,9 @@ def train_tokenizer(
         return made.loss, f"error {made.pixel_error:.4f}"
 
     spent = learn(stage, tokenizer, loss, {"use": use.shares})
-    tokenizer.save(folder / FOLDER, dtype=torch.bfloat16)
+    tokenizer.save(folder / TOKENIZER_FOLDER, dtype=torch.bfloat16)
     stored = load_tokenizer(folder)
-    return stored, {**spent, **judge_tokenizer(stored, held), **sizes(folder / FOLDER)}
+    return stored, {**spent, **judge_tokenizer(stored, held), **sizes(folder / TOKENIZER_FOLDER)}
 
 
 def judge_tokenizer(tokenizer: Tokenizer, held: Digits) -> dict[str, float]:

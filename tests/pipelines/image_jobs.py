@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from models.engine import build_loop
-from models.images.load import FOLDER
+from models.images import TOKENIZER_FOLDER
 from models.images.next_scale import NextScaleConfig, NextScaleModel
 from models.images.raster import RasterConfig, RasterModel
 from models.request import Request, Result
@@ -42,7 +42,7 @@ def save_raster(folder: Path) -> str:
         for parameter in model.parameters():
             parameter *= 6.0 if parameter.dim() > 1 else 1.0
     model.save(folder, torch.float32)
-    tokenizer.save(folder / FOLDER)
+    tokenizer.save(folder / TOKENIZER_FOLDER)
     return str(folder)
 
 
@@ -60,7 +60,7 @@ def save_scale(folder: Path) -> str:
         num_heads=2,
     )
     NextScaleModel(config).save(folder, torch.float32)
-    scales().save(folder / FOLDER)
+    scales().save(folder / TOKENIZER_FOLDER)
     return str(folder)
 
 
