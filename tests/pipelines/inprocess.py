@@ -99,11 +99,12 @@ def _error(request: Request, told: str) -> Result:
 
 
 def make_config(folder: Path, **values: Any) -> GenerateConfig:
-    """A configuration with a checkpoint folder whose files say nothing."""
+    """A configuration with a checkpoint folder; the files that it lacks say nothing."""
     target = folder / "target"
     target.mkdir(exist_ok=True)
     for name in ("config.json", "tokenizer.json"):
-        (target / name).write_text("{}")
+        if not (target / name).exists():
+            (target / name).write_text("{}")
     given = {"target": str(target), "max_tokens": 8, "seed": 5, "progress": False, **values}
     return from_mapping(GenerateConfig, given)
 
