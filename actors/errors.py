@@ -8,4 +8,4 @@ class PoolFailed(PacelineError, RuntimeError):
 
 
 class LoopFailed(PacelineError, RuntimeError):
-    """A target actor's token loop broke; its requests are run again elsewhere."""
+    """A target actor's token loop failed; its requests are run again elsewhere."""

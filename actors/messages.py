@@ -39,7 +39,7 @@ class Ended:
 class Taken:
     """What a target actor hands over: requests that ended, and all it has counted so far.
 
-    `failure`: the token loop broke after these; the actor is of no use any more.
+    `failure`: the token loop failed after these; the actor is of no use any more.
     """
 
     ended: tuple[Ended, ...] = ()

@@ -153,7 +153,7 @@ class TargetActor:
                 self._changed.notify_all()
 
     def _fail(self, error: BaseException) -> None:
-        told = f"{self.name}: the token loop broke: {type(error).__name__}: {error}"
+        told = f"{self.name}: the token loop failed: {type(error).__name__}: {error}"
         failure: Exception = LoopFailed(told)
         if isinstance(error, UnsupportedCheckpoint):
             failure = error  # a checkpoint that turns out to be broken is so for all requests

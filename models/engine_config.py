@@ -71,7 +71,7 @@ class EngineConfig:
 
     def _check_nodes(self, nodes: int) -> None:
         """Of trees of a fixed size only: others have no guesses to leave out."""
-        told = "only with numbers for draft_tokens and draft_width, a width above 1"
+        told = "set only with a number for draft_tokens and a number above 1 for draft_width"
         tokens, width = self.draft_tokens, self.draft_width
         ok = isinstance(tokens, int) and isinstance(width, int) and width > 1
         require(ok, "draft_nodes", nodes, told)

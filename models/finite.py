@@ -39,6 +39,6 @@ def told(checkpoint: str, dtype: torch.dtype) -> str:
         " float16 overflows easily: try dtype bfloat16 or float32." if name == "float16" else ""
     )
     return (
-        f"the scores of target {checkpoint!r} are not numbers (NaN or infinity) in {name}: "
-        f"its weights are damaged, or it overflows on this input.{advice}"
+        f"target {checkpoint!r} produced NaN or infinite logits in {name}: its weights are "
+        f"damaged, or activations overflow on this input.{advice}"
     )

@@ -118,7 +118,7 @@ def guide(target: Target, scale: float) -> Target:
     if scale == 1.0:
         return target
     if target.input_size <= target.vocab_size:
-        told = "1: this target reads no conditions that it could do without"
+        told = "1: this target has no null class, so guidance is not available"
         raise InvalidOption("guidance", scale, told)
     nothing = target.input_size - 1  # the last condition is the null class
     return cast(Target, GuidedTarget(target, scale=scale, null_token=nothing))

@@ -18,7 +18,7 @@ def same_vocabulary(target: str, draft: str) -> None:
     if first != second:
         token = next(t for t in {**first, **second} if first.get(t) != second.get(t))
         raise UnsupportedCheckpoint(
-            f"draft {draft!r} has another tokenizer than target {target!r}: token {token!r} is "
-            f"{second.get(token)} there and {first.get(token)} here. Use a draft of the same "
-            "vocabulary; drafting across vocabularies is not supported yet"
+            f"the tokenizers of draft {draft!r} and target {target!r} differ: token {token!r} has "
+            f"id {second.get(token)} in the draft and {first.get(token)} in the target. Use a "
+            "draft model with the target's vocabulary"
         )

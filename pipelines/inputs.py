@@ -49,7 +49,7 @@ def find_inputs(url: str) -> list[InputFile]:
 def _kind(name: str, url: str) -> str:
     kind = KINDS.get(PurePosixPath(name).suffix.lower())
     if kind is None:
-        raise InvalidInput(f"cannot tell what {name!r} in input {url!r} holds: accepted {ACCEPTED}")
+        raise InvalidInput(f"unknown file type {name!r} in input {url!r}: accepted {ACCEPTED}")
     return kind
 
 

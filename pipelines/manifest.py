@@ -140,7 +140,8 @@ def refuse_foreign(url: str) -> None:
     visible = sorted(name for name in names if not name.startswith(("_", ".")))
     if JOB not in names and visible:
         raise OutputRefused(
-            f"output {url!r} is not empty ({visible[0]!r}) and no job of ours: give another"
+            f"output {url!r} already contains {visible[0]!r}, which paceline did not write; "
+            "choose an empty folder"
         )
 
 

@@ -22,6 +22,13 @@ def pytest_configure(config: pytest.Config) -> None:
         kernels._kernels = None  # before the tests that need them are collected
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without the kernels, leave out the tests that run on torch's path anyway."""
+    if config.getoption("kernels") == "off":
+        both = {"arithmetic", "arithmetic_of_module"}
+        items[:] = [item for item in items if not both & set(getattr(item, "fixturenames", ()))]
+
+
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """A private Ray cluster of four logical CPUs, shared by all tests that need it."""

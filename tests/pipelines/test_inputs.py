@@ -226,7 +226,7 @@ def test_hidden_files_are_no_input(tmp_path: Path) -> None:
 
 def test_unknown_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("x\n")
-    with pytest.raises(InvalidInput, match=r"cannot tell what 'a.csv' .* accepted Parquet"):
+    with pytest.raises(InvalidInput, match=r"unknown file type 'a.csv' .* accepted Parquet"):
         find_inputs(str(tmp_path))
     with pytest.raises(InvalidInput, match="is no file, and no folder with files"):
         find_inputs(str(tmp_path / "nowhere"))

@@ -92,7 +92,9 @@ def test_a_folder_of_someone_else_is_never_touched(config: GenerateConfig, resum
     folder = Path(config.output)
     folder.mkdir()
     (folder / "thesis.txt").write_text("ten years of work")
-    with pytest.raises(OutputRefused, match=r"not empty \('thesis.txt'\) and no job of ours"):
+    with pytest.raises(
+        OutputRefused, match=r"already contains 'thesis\.txt', which paceline did not write"
+    ):
         prepare(replace(config, resume=resume))
     assert [path.name for path in folder.iterdir()] == ["thesis.txt"]
 
