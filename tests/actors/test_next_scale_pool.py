@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from actors.members import Pool
+from actors.messages import Ended
 from actors.pool import TargetPool
 from actors.role import Role
 from actors.target import TargetActor
 from models.engine import EngineConfig, build_loop
-from models.loop import TokenLoop
 from models.request import Result
 from tests.actors.test_pool import CPUS
 from tests.models.images import tiny_images
@@ -36,8 +36,9 @@ class Pausing(TargetActor):
         self._told = told
         return super().start(config)
 
-    def _publish(self, results: list[Result], loop: TokenLoop) -> None:
-        super()._publish(results, loop)
+    def _publish(self, ended: list[Ended]) -> None:
+        super()._publish(ended)
+        loop = self._ready()
         if self.name == "target-0" and loop.figures().rounds == PAUSE_AT:
             running = {s.id: len(s.generated) for s in loop._rows.running}
             half = self._told.with_suffix(".half")

@@ -156,9 +156,9 @@ def test_a_tree_needs_a_draft_model_and_match(options):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({}, "draft_nodes=9.*numbers for draft_tokens"),
-        ({"draft_tokens": 4, "draft_width": 1}, "draft_nodes=9.*numbers for draft_tokens"),
-        ({"draft_width": 4}, "draft_nodes=9.*numbers for draft_tokens"),
+        ({}, "draft_nodes=9.*number for draft_tokens"),
+        ({"draft_tokens": 4, "draft_width": 1}, "draft_nodes=9.*number for draft_tokens"),
+        ({"draft_width": 4}, "draft_nodes=9.*number for draft_tokens"),
         ({"draft_tokens": 4, "draft_width": 2}, "draft_nodes=9.*1 to 8"),
     ],
 )

@@ -75,5 +75,7 @@ def test_a_scale_of_one_is_off_and_texts_have_no_condition_to_do_without():
     assert guide(TARGET, 1.0) is TARGET
     guided = guide(TARGET, 2.5)
     assert (guided.scale, guided.null_token) == (2.5, NULL)
-    with pytest.raises(InvalidOption, match=r"guidance=2.0 is not accepted: 1: this target reads"):
+    with pytest.raises(
+        InvalidOption, match=r"guidance=2.0 is not accepted: 1: this target has no null class"
+    ):
         guide(TableTarget(5, 0), 2.0)
