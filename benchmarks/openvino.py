@@ -30,7 +30,8 @@ def missing(work: Work) -> str | None:
         return "openvino-genai: not installed (pip install 'paceline[peers]')"
     if work.openvino is None:
         return (
-            "openvino-genai: not measured; give --openvino TARGET DRAFT, two folders in its format"
+            "openvino-genai: not measured; give --openvino TARGET DRAFT, two folders in its format "
+            "(the real model: --real-openvino FOLDER)"
         )
     return None
 
