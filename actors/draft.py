@@ -12,7 +12,6 @@ import torch
 
 from actors.messages import DraftAsk, DraftReply, Growth, Guess, SparseRows
 from actors.mirrors import Mirrors
-from models.costs import SIZES, measure
 from models.draft import Draft
 from models.drafters import DraftContext, Drafter, JacobiDrafter, ModelDrafter
 from models.engine import build_drafter
@@ -32,7 +31,6 @@ class DraftActor:
     def __init__(self, name: str = "draft") -> None:
         self.name = name
         self._drafter: Drafter | None = None
-        self._measured = False
 
     def start(self, config: EngineConfig, rows: int) -> dict[str, object]:
         """Load the drafter; it remembers `rows` requests of at most `config.max_length` tokens.
@@ -43,7 +41,6 @@ class DraftActor:
             torch.set_num_threads(config.threads)
         drafter = build_drafter(config, None, config.max_length, rows=rows)
         assert drafter is not None, "a draft actor needs a drafter"
-        self._measured = config.draft_tokens == "auto"
         self.serve(drafter, rows=rows, max_length=config.max_length)
         return self.describe()
 
@@ -63,11 +60,9 @@ class DraftActor:
         return UNLIMITED if self._model is None else self._model.model.context_length
 
     def describe(self) -> dict[str, object]:
-        """The drafter, and what a pass of its model costs here."""
+        """What the drafter is."""
         assert self._drafter is not None, "start() comes first"
         model = self._model.model if self._model else None
-        cost = measure(model) if model and self._measured else None
-        sizes = SIZES if cost else ()
         return {
             "name": self._drafter.name,
             "pid": os.getpid(),
@@ -76,8 +71,6 @@ class DraftActor:
             "max_length": self._max_length,
             "vocabulary": model and model.vocab_size,
             "parameters": model and model.num_parameters,
-            "pass_sizes": sizes,
-            "pass_seconds": tuple(cost(n) for n in sizes) if cost else (),
         }
 
     def ping(self) -> str:

@@ -125,8 +125,7 @@ class DraftTeam:
 
     `deterministic`: their guesses are not drawn from a distribution. `by_choices`: they are made
     from the target's own, which must be told. `patience`: how long a late draft is waited for, in
-    rounds of the target. `pass_sizes` and `pass_seconds` are the measured cost of a pass over so
-    many nodes; empty where drafting runs no model.
+    rounds of the target.
     """
 
     name: str
@@ -134,5 +133,3 @@ class DraftTeam:
     deterministic: bool = False
     by_choices: bool = False
     patience: float = 1.0
-    pass_sizes: tuple[int, ...] = ()
-    pass_seconds: tuple[float, ...] = ()

@@ -17,7 +17,6 @@ from actors.guesses import BadGuess, Wanted, to_draft
 from actors.line import Flight, Line, Send
 from actors.messages import DraftAsk, DraftReply, DraftTeam, Growth, Opening
 from models.batch import Ints
-from models.costs import PassCost
 from models.draft import EMPTY, NOTHING, Draft, Shape
 from models.drafters.base import DraftContext, useful_depth
 from models.drafters.coupling import choices
@@ -41,7 +40,6 @@ class RemoteDrafter:
 
     def __init__(self, team: DraftTeam, *, client: str) -> None:
         self.name, self.max_width = team.name, team.max_width
-        self.cost = PassCost(team.pass_sizes, team.pass_seconds) if team.pass_sizes else None
         self.passes = 0
         self.transfer_s = 0.0  # of the loop's time, spent on messages
         self._team, self._client = team, client

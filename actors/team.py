@@ -45,8 +45,6 @@ def team_of(drafts: Pool, *, patience: float) -> DraftTeam:
         deterministic=told["parameters"] is None,
         by_choices=told["by_choices"],
         patience=patience,
-        pass_sizes=told["pass_sizes"],
-        pass_seconds=told["pass_seconds"],
     )
 
 

@@ -1,92 +1,53 @@
-"""What comes of drafts: how often guesses are right, how many come, how many tokens to expect.
+"""How often each level of a draft is right, and how many tokens to expect of a round."""
 
-Expected tokens of a draft of depth d whose next level holds the target's choice with chance a:
-(1 - a^(d+1)) / (1 - a) (Leviathan et al. 2023, section 3).
-"""
-
-from dataclasses import dataclass
+from collections.abc import Iterable
 from math import log2
-from typing import TypeVar
 
-from models.batch import Floats
-from models.costs import Ratio
-
-PRIOR_TRIALS = 6.0  # weight of what all requests together have shown
-MOST_SURE = 0.999  # chance of a right guess
-
-Rate = TypeVar("Rate", float, Floats)
+MEMORY = 0.99  # weight of a level's past at each new trial: about the last 100 count
+FADES = 0.9  # weight of what was seen at each choice while other shapes are played
+PRIOR_RATE = 0.6  # of a level before anything was seen
+PRIOR_TRIALS = 5.0  # what a prior rate counts for
 
 
-@dataclass(slots=True)
 class Acceptance:
-    """Decayed counts of positions drafted and positions right."""
+    """Decayed counts by level: where all levels before it were right, how often was this one?
 
-    trials: float = 0.0
-    hits: float = 0.0
-
-    def observe(self, trials: float, hits: float, decay: float) -> None:
-        self.forget(decay)
-        self.trials, self.hits = self.trials + trials, self.hits + hits
-
-    def forget(self, decay: float) -> None:
-        """Let what was seen count less."""
-        self.trials, self.hits = decay * self.trials, decay * self.hits
-
-    def rate(self, prior: float) -> float:
-        """Chance that the next position is right, shrunk towards `prior`."""
-        return (self.hits + PRIOR_TRIALS * prior) / (self.trials + PRIOR_TRIALS)
-
-
-class Supply:
-    """How much of what is asked for comes: a drafter may have no guess, or a short one."""
-
-    def __init__(self) -> None:
-        self._comes = Ratio(1.0, window=256)  # share of requests that get any draft
-        self._depths: dict[int, Ratio] = {}  # by depth asked for: that of the drafts that came
-
-    def observe(self, asked: int, given: int) -> None:
-        """A draft of `asked` levels was wanted, `given` came."""
-        self._comes.observe(float(given > 0))
-        if given:
-            seen = self._depths.setdefault(asked, Ratio(float(asked), prior=0, window=256))
-            seen.observe(given)
-
-    @property
-    def comes(self) -> float:
-        return self._comes.value
-
-    def depth(self, asked: int) -> float:
-        """Of the drafts that come where `asked` levels are wanted."""
-        if asked in self._depths:
-            return self._depths[asked].value
-        deeper = [d for d in self._depths if d > asked]
-        if deeper:
-            return min(asked, self._depths[min(deeper)].value)
-        most = max(self._depths, default=0)
-        cut_short = most and self._depths[most].value < 0.9 * most
-        return self._depths[most].value if cut_short else asked
-
-
-def expected_tokens(rate: Rate, depth: Rate) -> Rate:
-    """Tokens a round yields, the bonus token included, of a rate under 1; arrays or numbers."""
-    expected: Rate = (1 - rate ** (depth + 1)) / (1 - rate)
-    return expected
-
-
-def spread(fan: float) -> float:
-    """How many independent guesses a level of `fan` guesses is worth, roughly.
-
-    Later ones hold less; that a tree spends them where it is in doubt is worth a tenth. Fitted to
-    trees of 5 to 16 nodes, 3 to 6 deep.
+    A draft that was right as far as it was asked for says nothing of deeper levels.
     """
-    return 1.0 if fan <= 1 else 1.1 + 0.28 * log2(fan)
+
+    def __init__(self, depth: int) -> None:
+        self._trials, self._hits = [0.0] * depth, [0.0] * depth
+
+    def observe(self, right: int, tried: int) -> None:
+        """The first `right` levels were right; `tried` is one more if the next was not."""
+        trials, hits = self._trials, self._hits
+        for level in range(tried):
+            trials[level] = MEMORY * trials[level] + 1
+            hits[level] = MEMORY * hits[level] + (level < right)
+
+    def fade(self) -> None:
+        """Forget a little: a shape that had bad luck and is not played gets another chance."""
+        self._trials = [FADES * count for count in self._trials]
+        self._hits = [FADES * count for count in self._hits]
+
+    def rates(self, priors: Iterable[float] = ()) -> list[float]:
+        """By level, shrunk towards `priors`; without them, towards the level before."""
+        rate, expected, found = PRIOR_RATE, iter(priors), []
+        for hits, trials in zip(self._hits, self._trials, strict=True):
+            rate = (hits + PRIOR_TRIALS * next(expected, rate)) / (trials + PRIOR_TRIALS)
+            found.append(rate)
+        return found
 
 
 def widen(rate: float, fan: float) -> float:
-    """The chance of a level of `fan` guesses, from that of a chain."""
-    return float(1 - (1 - rate) ** spread(fan))
+    """The rate of a tree's level with `fan` guesses, from a chain's: fitted to the demo pair."""
+    return float(1 - (1 - rate) ** (1.1 + 0.28 * log2(fan)))
 
 
-def narrow(rate: float, fan: float) -> float:
-    """The chance of a chain, from that of a level of `fan` guesses."""
-    return float(1 - (1 - rate) ** (1 / spread(fan)))
+def expected_tokens(rates: Iterable[float]) -> float:
+    """Of a round, its bonus token included: a level counts if all before it were right."""
+    tokens = alive = 1.0
+    for rate in rates:
+        alive *= rate
+        tokens += alive
+    return tokens

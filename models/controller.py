@@ -1,240 +1,134 @@
-"""How much to draft: chosen each round from measured costs and tracked acceptance.
+"""How much to draft: the shape that is measured to bring the most tokens per second.
 
-The size with the most expected tokens per second wins; drafting nothing is one of the sizes.
+A bandit over the shapes of `menu`. A shape's speed is the tokens to expect of its rounds
+(`Acceptance`) over what they cost here (`Costs`, by size of the batch). The fastest is played; now
+and then another gets a look of a few rounds: first those not tried yet that may be faster, from
+small to large, then the others in turn, ever more rarely.
 """
 
-from collections.abc import Sequence as Several
-from math import inf
-from typing import cast
-
-import numpy as np
-
-from models.acceptance import MOST_SURE, Acceptance, Supply, expected_tokens, narrow, widen
-from models.costs import PassCost, Ratio, RoundCost
+from models.acceptance import Acceptance, expected_tokens, widen
+from models.costs import Costs
 from models.draft import NOTHING, Shape
 from models.menu import menu
-from models.sequence import Sequence
 
-DECAY = 0.97  # of a request's acceptance counts, per round
-FIRST_GUESS, FIRST_GUESS_TRIALS = 0.6, 2.0  # a chain's rate before anything was seen
-FIRST_TRIALS = 8  # guesses judged before a size is chosen
-FIRST_REPLAN, LAST_REPLAN = 4, 64  # rounds between two looks at all sizes
-PLAIN_ROUNDS = 2  # seen before any drafting: what it is compared with
-FIRST_COMPARE, LAST_COMPARE = 4, 64  # drafting rounds until a plain one: is it still as slow?
-MIN_GAIN = 1.05  # drafting must promise this much: what it costs is known no better
-STICKS = 1.03  # another size must promise this much more than the present one
-FIRST_PROBE, LAST_PROBE = 32, 1024  # rounds without drafting before it is tried again
-SEEN_IDLE = 4  # of so many rounds without drafting one is timed
-PROBED = 4  # of so many requests then one has a draft
+MIN_GAIN = 1.05  # drafting must promise so much over not drafting, for what is not measured
+LOOK = 2  # timed rounds of a look
+FIRST, LAST = 3, 256  # rounds between two looks: at first; at most, a quarter of it if it drafts
+DECIDE = 16  # rounds after which the choice is made anew from what is known
+FAR = 0.9  # of plain decoding's speed: if drafting is slower, its looks are cheap probes
+PROBED = 8  # one of so many requests drafts in a probe
+
+
+class Batch:
+    """What is known about rounds with about the same number of requests."""
+
+    def __init__(self) -> None:
+        self.costs = Costs()
+        self.patience = self.wait = FIRST  # rounds between two looks; left until the next
+        self.played = {NOTHING: 0}  # the last round of each shape
+
+    def end_look(self, *, won: bool) -> None:
+        """Look again sooner if the other shape was faster, later if not."""
+        plain = self.costs.chosen == NOTHING
+        longer = min(2 * self.patience, LAST) if plain else min(self.patience * 3 // 2, LAST // 4)
+        self.patience = max(self.patience // 2, FIRST) if won else longer
 
 
 class Controller:
-    """Picks the size that is fastest here and now."""
+    """Implements models.sizing.Sizing."""
 
-    def __init__(self, score: PassCost, draft: PassCost | None, *, max_width: int) -> None:
-        """`draft` is the cost of one pass of the draft model; None where drafting runs no model."""
-        self._cost = RoundCost(score, draft)
-        self._shapes = menu(max_width, deep=draft is None)
-        self._fans = [shape.fan for shape in self._shapes]
-        self._all: dict[float, Acceptance] = {}  # by fan
-        self._each: dict[str, dict[float, Acceptance]] = {}
-        self._supply = Supply()
-        # Drafts that no model makes end where they are no use: asking for much costs nothing.
-        self._first = Shape(depth=8 if draft is None else 2)
-        self._chosen, self._rows = NOTHING, 0
-        self._age = self._patience = FIRST_REPLAN
-        self._idle, self._probe = 0, FIRST_PROBE
-        self._yields: dict[Shape, Ratio] = {}  # tokens of a round, seen over expected
-        self._expected = 1.0  # tokens of the round that is under way
-        self._drafted, self._compare = 0, FIRST_COMPARE  # rounds since a plain one, until the next
-        self._probing = self._resting = False
-        self._asked = 0  # requests in probes so far
-        self._tried = False
+    def __init__(self, *, max_width: int, free: bool, lag: int = 0) -> None:
+        """`free`: guesses cost nothing. `lag`: rounds until drafts follow a change of shape."""
+        self._shapes, self._lag = menu(max_width, free=free), lag
+        self._chains = Acceptance(max(shape.depth for shape in self._shapes))
+        self._seen = {s: Acceptance(s.depth) if s.width > 1 else self._chains for s in self._shapes}
+        self._batches: dict[int, Batch] = {}  # by bits of the number of requests
+        self._batch, self._scale, self._round = Batch(), 0, 0
+        self._shape, self._left, self._unsettled = NOTHING, 0, 0
+        self._probing = False  # few requests draft: acceptance is measured, costs are not
 
-    def plan(self, sequences: Several[Sequence]) -> tuple[Shape, list[int]]:
-        """The shape of this round and which sequences (indices) draft."""
-        rows = len(sequences)
-        self._resting = self._rests(rows)
-        if self._resting:
-            return NOTHING, []
-        if self._cost.count(NOTHING, rows) < PLAIN_ROUNDS:
-            self._drafted = 0
-            return NOTHING, []
-        if self._drafted >= self._compare:  # soon at first: a job's first rounds are its slowest
-            self._drafted, self._compare = 0, min(2 * self._compare, LAST_COMPARE)
-            return NOTHING, []
-        self._age += 1
-        if self._age >= self._patience or rows != self._rows:
-            self._choose(sequences)
-        shape = self._chosen
-        self._probing = self._untried
-        if shape.depth == 0:
-            shape = self._maybe_probe(rows)
-        else:
-            self._idle, self._probe = 0, FIRST_PROBE
-        if shape.depth == 0:
-            return shape, []
-        self._drafted += 1
-        return shape, self._worth(sequences, shape)
+    def plan(self, rows: int) -> tuple[Shape, list[int]]:
+        """The shape of this round and which requests (indices) draft."""
+        self._round += 1
+        if rows.bit_length() != self._scale:
+            self._enter(rows.bit_length())
+        elif self._left <= 0:
+            self._turn()
+        self._left -= 1
+        every = min(rows, PROBED) if self._probing else 1
+        drafting = range(self._round % every, rows, every) if self._shape.depth else ()
+        return self._shape, list(drafting)
 
-    def _rests(self, rows: int) -> bool:
-        """Whether nothing was chosen for so many rows, and it is not yet time to look again."""
-        look = self._age + 1 >= self._patience or self._idle + 1 >= self._probe
-        if look or self._chosen.depth or rows != self._rows:
-            return False
-        self._age, self._idle = self._age + 1, self._idle + 1
-        return True
+    def observe(self, given: int, right: int, *, ended: bool) -> None:
+        """A request's draft had `given` levels, of which the first `right` were right."""
+        if self._unsettled and self._lag:
+            return  # it is of the shape before
+        cut = right == given and (ended or given == self._shape.depth)
+        self._seen[self._shape].observe(right, right if cut else right + 1)
 
-    def _choose(self, sequences: Several[Sequence]) -> None:
-        """Weigh all sizes; ever more rarely while the same one stays the best."""
-        best, rows = self._best(sequences), len(sequences)
-        same = best == self._chosen and rows == self._rows
-        longer, shorter = 2 * self._patience, self._patience // 2
-        self._patience = min(longer, LAST_REPLAN) if same else max(shorter, FIRST_REPLAN)
-        self._chosen, self._age, self._rows = best, 0, rows
+    def observe_round(self, seconds: float) -> None:
+        """The round took so long; one in which a draft model had to catch up is not counted."""
+        if self._unsettled:
+            self._unsettled -= 1
+        elif not self._probing:
+            self._batch.costs.observe(self._shape, seconds)
 
-    def _maybe_probe(self, rows: int) -> Shape:
-        """Now and then, ever more rarely, try the smallest draft: the text may have changed."""
-        self._idle += 1
-        if self._idle < self._probe:
-            return NOTHING
-        self._idle, self._probe = 0, min(2 * self._probe, LAST_PROBE)
-        if not self._could_pay(rows):
-            return NOTHING
-        self._age, self._probing = LAST_REPLAN, True  # decide anew after it
-        return self._first
+    def _enter(self, scale: int) -> None:
+        """Go on with what is known of batches of this size."""
+        if self._shape != self._batch.costs.chosen:
+            self._batch.end_look(won=False)
+        self._batch, self._scale = self._batches.setdefault(scale, Batch()), scale
+        self._batch.wait = self._batch.patience
+        self._play(self._batch.costs.chosen, FIRST)
 
-    def _could_pay(self, rows: int) -> bool:
-        """Whether any size would, were all its guesses right."""
-        plain = self._cost(NOTHING, rows, rows)
-        return any(
-            (1 + shape.depth) * plain > MIN_GAIN * self._seconds(shape, rows, plain)
-            for shape in self._shapes
-        )
-
-    @property
-    def _untried(self) -> bool:
-        """Whether too little was seen to choose by."""
-        if not self._tried:
-            self._tried = sum(seen.trials for seen in self._all.values()) >= FIRST_TRIALS
-        return not self._tried
-
-    def _best(self, sequences: Several[Sequence]) -> Shape:
-        rows = len(sequences)
-        if self._untried:
-            return self._first
-        plain = self._cost(NOTHING, rows, rows)
-        best, speed, least = NOTHING, 0.0, rows / plain * MIN_GAIN
-        for shape, gain in zip(self._shapes, self._all_gains(sequences), strict=True):
-            now = (rows + gain) / self._seconds(shape, rows, plain) * self._yield(shape)
-            kept = STICKS if shape == self._chosen else 1.0
-            if now >= least and now * kept > speed:
-                best, speed = shape, now * kept
-        return best
-
-    def _yield(self, shape: Shape) -> float:
-        known = self._yields.get(shape)
-        return 1.0 if known is None else known.value
-
-    def _all_gains(self, sequences: Several[Sequence]) -> list[float]:
-        """[S] tokens that a draft of each shape brings all requests, beside their bonus tokens."""
-        chain = self._chain_rate()
-        by_fan = {fan: self._rates(sequences, fan, chain) for fan in dict.fromkeys(self._fans)}
-        rates = np.array([by_fan[fan] for fan in self._fans])  # [S, B]
-        depths = np.array([[self._supply.depth(shape.depth)] for shape in self._shapes])
-        gains = self._supply.comes * (expected_tokens(rates, depths) - 1)
-        return cast(list[float], gains.sum(1).tolist())
-
-    def _seconds(self, shape: Shape, rows: int, plain: float) -> float:
-        """Of a round in which all rows ask for this shape: in some of them no draft comes."""
-        comes, depth = self._supply.comes, self._supply.depth(shape.depth)
-        nodes = rows * (1 + shape.budget * depth / shape.depth)
-        drafted = self._cost.beside(plain, shape, rows, nodes)
-        if comes == 1:
-            return drafted
-        return comes * drafted + (1 - comes) * self._cost.beside(plain, shape, rows, rows)
-
-    def _worth(self, sequences: Several[Sequence], shape: Shape) -> list[int]:
-        """Leave out requests whose guesses cost the batch more than they bring it."""
-        rows, least = len(sequences), -inf
-        depth, comes = self._supply.depth(shape.depth), self._supply.comes
-        rates = self._rates(sequences, shape.fan, self._chain_rate())
-        gains = [comes * (expected_tokens(rate, depth) - 1) for rate in rates]
-        if rows > 1 and not self._probing:
-            plain = self._cost(NOTHING, rows, rows)
-            seconds = self._seconds(shape, rows, plain)
-            dearer = seconds - plain
-            least = 0.5 * (sum(gains) + rows) / seconds * dearer / rows
-        worth = [b for b, gain in enumerate(gains) if gain >= least]
-        for b in set(range(rows)).difference(worth):
-            # What they showed is slowly forgotten, so that they get another chance.
-            for seen in self._each.get(sequences[b].id, {}).values():
-                seen.forget(DECAY)
-        if self._probing:
-            worth = self._some(worth)
-        self._expected = rows + sum(gains[b] for b in worth)
-        return worth
-
-    def _some(self, worth: list[int]) -> list[int]:
-        """As many as will give drafts to one in PROBED: they tell as much, and cost less.
-
-        In turn: guesses may be right for one request and for no other.
-        """
-        count = max(1, round(len(worth) / PROBED / max(self._supply.comes, 1 / PROBED)))
-        first = self._asked % len(worth)
-        self._asked += count
-        return sorted((worth[first:] + worth[:first])[:count])
-
-    def _rates(self, sequences: Several[Sequence], fan: float, chain: float) -> list[float]:
-        """[B] chance that a level with so many guesses holds each request's next token.
-
-        What the request has shown, shrunk towards what all have with this fan, and that towards
-        what is inferred from a chain's rate.
-        """
-        common, tried = widen(chain, fan), self._all.get(fan)
-        if tried is not None:
-            common = tried.rate(common)
-        mine = [self._each.get(s.id, {}).get(fan) for s in sequences]
-        rates = (common if a is None else a.rate(common) for a in mine)
-        return [min(rate, MOST_SURE) for rate in rates]
-
-    def _chain_rate(self) -> float:
-        """A chain's chance of a right guess, as all fans together show it."""
-        hits, trials = FIRST_GUESS_TRIALS * FIRST_GUESS, FIRST_GUESS_TRIALS
-        for fan, seen in self._all.items():
-            if seen.trials:
-                hits += seen.trials * narrow(seen.hits / seen.trials, fan)
-                trials += seen.trials
-        return hits / trials
-
-    def observe(self, sequence: Sequence, shape: Shape, depth: int, accepted: int) -> None:
-        """A draft of `depth` levels, maybe none, had its first `accepted` right.
-
-        A tree that is not as deep as was asked chose so: the levels that it lacks count as tried,
-        unless the request has ended, which is told before.
-        """
-        if depth and shape.width > 1 and sequence.finish_reason is None:
-            depth = shape.depth
-        self._supply.observe(shape.depth, depth)
-        if depth == 0:
+    def _turn(self) -> None:
+        """Choose; then look at another shape if it is time."""
+        batch, costs = self._batch, self._batch.costs
+        if self._shape.depth:
+            for seen in {*self._seen.values()} - {self._seen[self._shape]}:
+                seen.fade()
+        speeds, before = self._speeds(), costs.chosen
+        costs.chosen = max(costs.known, key=speeds.__getitem__)
+        if self._shape != before:
+            batch.end_look(won=costs.chosen != before)
+            if self._untried(speeds) is not None:
+                batch.patience = FIRST
+            batch.wait = batch.patience
+        elif batch.wait <= 0:
+            other = self._untried(speeds) or self._rival(speeds)
+            slow = costs.chosen == NOTHING and speeds[other] < FAR * speeds[NOTHING]
+            self._play(other, LOOK, probing=slow and self._round % PROBED > 0)
             return
-        trials, fan = float(min(accepted + 1, depth)), shape.fan
-        common = self._all.setdefault(fan, Acceptance())
-        common.observe(trials, accepted, 0.995)
-        mine = self._each.setdefault(sequence.id, {}).setdefault(fan, Acceptance())
-        mine.observe(trials, accepted, DECAY)
+        rounds = min(batch.wait, DECIDE)
+        batch.wait -= rounds
+        self._play(costs.chosen, rounds)
 
-    def observe_round(
-        self, shape: Shape, rows: int, nodes: int, tokens: int, seconds: float
-    ) -> None:
-        """A round of `rows` requests and `nodes` scored nodes gave `tokens` in `seconds`."""
-        if self._resting and self._idle % SEEN_IDLE:
-            return
-        self._cost.observe(shape, rows, nodes, seconds)
-        if shape.depth:
-            seen = self._yields.setdefault(shape, Ratio(1.0, prior=16, window=128))
-            seen.observe(tokens / self._expected)
+    def _play(self, shape: Shape, rounds: int, *, probing: bool = False) -> None:
+        if shape != self._shape:
+            self._unsettled = max(self._lag, self._shape == NOTHING)
+        self._shape, self._left, self._probing = shape, rounds + self._unsettled, probing
+        self._batch.played[shape] = self._round
 
-    def forget(self, request_id: str) -> None:
-        """The request has ended."""
-        self._each.pop(request_id, None)
+    def _speeds(self) -> dict[Shape, float]:
+        """Tokens of a request per unit of cost; of shapes not tried yet, at most."""
+        costs, chain = self._batch.costs, self._chains.rates()
+        speeds = {NOTHING: MIN_GAIN / costs.known[NOTHING]}
+        for shape in self._shapes:
+            rates = chain[: shape.depth]
+            if shape.width > 1:
+                rates = self._seen[shape].rates([widen(rate, shape.fan) for rate in rates])
+            speeds[shape] = expected_tokens(rates) / costs.least(shape)
+        return speeds
+
+    def _untried(self, speeds: dict[Shape, float]) -> Shape | None:
+        """The most promising new shape, at most twice as large as the largest one tried."""
+        known, best = self._batch.costs.known, speeds[self._batch.costs.chosen]
+        most = 2 * max(shape.budget for shape in known) + 1
+        new = [s for s in self._shapes if s not in known and s.budget <= most and speeds[s] > best]
+        return max(new, key=speeds.__getitem__, default=None)
+
+    def _rival(self, speeds: dict[Shape, float]) -> Shape:
+        """Each known shape in its turn, the slower the more rarely."""
+        batch = self._batch
+        rivals = [shape for shape in batch.costs.known if shape != batch.costs.chosen]
+        return max(rivals, key=lambda s: speeds[s] ** 2 * (self._round - batch.played[s]))

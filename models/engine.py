@@ -8,12 +8,12 @@ from tokenizers import Tokenizer
 
 from models.config import is_known, parse_config, read_configs
 from models.controller import Controller
-from models.costs import PassCost, measure
 from models.decoders import RULE_OF, WINDOW
 from models.draft import NOTHING, Shape
 from models.drafters import Drafter, LookupDrafter, ModelDrafter
 from models.drafters.jacobi import JacobiDrafter
 from models.drafters.window import Start
+from models.engine_config import CHAINS
 from models.engine_config import EngineConfig as EngineConfig
 from models.errors import InvalidOption, UnsupportedCheckpoint
 from models.feed import GroupTarget
@@ -28,6 +28,7 @@ from models.vocabulary import same_vocabulary
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MAX_SCRATCH = 72  # nodes of one request's round, root included, that `auto` may use
+LAG = 2  # rounds, one of each half of the batch, until drafts from elsewhere have a new shape
 
 
 def build_loop(
@@ -51,7 +52,7 @@ def build_loop(
     return TokenLoop(
         target,
         made,
-        _sizing(config, target, made),
+        _sizing(config, made, lag=0 if drafter is None else LAG),
         rows=config.batch_size,
         max_length=max_length,
         scratch=_scratch(config) + _group_scratch(target),
@@ -163,18 +164,15 @@ def _group_scratch(target: Target) -> int:
     return 0 if target.schedule.in_order else cast(GroupTarget, target).scratch
 
 
-def _sizing(config: EngineConfig, target: Target, drafter: Drafter | None) -> Sizing:
+def _sizing(config: EngineConfig, drafter: Drafter | None, *, lag: int) -> Sizing:
     if drafter is None:
         return FixedSize(NOTHING)
     shape = _fixed_shape(config)
     if shape is not None:
         return FixedSize(shape)
-    cost: PassCost | None
-    if isinstance(drafter, ModelDrafter):
-        cost = measure(drafter.model)
-    else:
-        cost = getattr(drafter, "cost", None)  # a remote one was told
-    return Controller(measure(target), cost, max_width=min(config.max_width, drafter.max_width))
+    return Controller(
+        max_width=min(config.max_width, drafter.max_width), free=config.drafter in CHAINS, lag=lag
+    )
 
 
 def text_decoder(folder: str) -> Decode | None:

@@ -194,7 +194,7 @@ class TokenLoop:
 
     def _round(self) -> list[Result]:
         first, running = self._half()
-        shape, drafting = (NOTHING, []) if self.drafter is None else self.sizing.plan(running)
+        shape, drafting = (NOTHING, []) if self.drafter is None else self.sizing.plan(len(running))
         processor = self._processor_of(first, running)
         noise = RoundNoise(running, self._noise)
         self._marks.note("other")
@@ -213,12 +213,11 @@ class TokenLoop:
         self._marks.note("verify")
         for row, commit in enumerate(commits, first):
             self._cache.commit(row, np.array(commit.path, dtype=np.int64))
-        self._learn(round_, commits, shape, drafting)
+        self._learn(round_, commits, drafting)
         results = self._finish()
         self._marks.note("other")
         self._book_transfer("other")
-        nodes, tokens = len(batch.tokens), sum(len(c.tokens) for c in commits)
-        self.sizing.observe_round(shape, len(running), nodes, tokens, self._marks.round_s())
+        self.sizing.observe_round(self._marks.round_s())
         return results
 
     def _fail(self, sequences: Iterable[Sequence]) -> None:
@@ -271,15 +270,14 @@ class TokenLoop:
         self._sums.add(draft_passes=self.drafter.passes - passes)
         return drafts
 
-    def _learn(
-        self, round_: Round, commits: list[Commit], shape: Shape, drafting: list[int]
-    ) -> None:
+    def _learn(self, round_: Round, commits: list[Commit], drafting: list[int]) -> None:
         """Update counters, sizing and drafter; record logprobs."""
         asked, depths = set(drafting), round_.form.depths
         for b, (sequence, commit) in enumerate(zip(round_.sequences, commits, strict=True)):
             sequence.rounds += 1
             if b in asked:
-                self.sizing.observe(sequence, shape, depths[b], commit.num_accepted)
+                ended = sequence.finish_reason is not None
+                self.sizing.observe(depths[b], commit.num_accepted, ended=ended)
             if depths[b]:
                 nodes = len(round_.drafts[b])
                 sequence.drafted += nodes
@@ -309,6 +307,5 @@ class TokenLoop:
         self._rows.release(sequence)
         if self.drafter is not None:
             self.drafter.forget(sequence.id)
-        self.sizing.forget(sequence.id)
         self._ids.discard(sequence.id)
         self._noise.forget(sequence.request.seed)

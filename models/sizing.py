@@ -1,21 +1,24 @@
 """Who chooses how much to draft: the user, once (FixedSize), or a Controller, every round."""
 
-from collections.abc import Sequence as Several
 from typing import Protocol
 
 from models.draft import Shape
-from models.sequence import Sequence
 
 
 class Sizing(Protocol):
-    """Plans each round's draft and learns from what came of it."""
+    """Plans each round's drafts and learns from what came of them."""
 
-    def plan(self, sequences: Several[Sequence]) -> tuple[Shape, list[int]]: ...
-    def observe(self, sequence: Sequence, shape: Shape, depth: int, accepted: int) -> None: ...
-    def observe_round(
-        self, shape: Shape, rows: int, nodes: int, tokens: int, seconds: float
-    ) -> None: ...
-    def forget(self, request_id: str) -> None: ...
+    def plan(self, rows: int) -> tuple[Shape, list[int]]:
+        """The shape of this round of `rows` requests, and which of them (indices) draft."""
+
+    def observe(self, given: int, right: int, *, ended: bool) -> None:
+        """One request's draft: `given` levels came, maybe none, and the first `right` were right.
+
+        `ended`: the request has; it had no room for more levels.
+        """
+
+    def observe_round(self, seconds: float) -> None:
+        """The whole round took so long, drafting, waiting and bookkeeping included."""
 
 
 class FixedSize:
@@ -24,17 +27,12 @@ class FixedSize:
     def __init__(self, shape: Shape) -> None:
         self._shape = shape
 
-    def plan(self, sequences: Several[Sequence]) -> tuple[Shape, list[int]]:
-        """The shape of this round and which sequences (indices) draft."""
-        return self._shape, list(range(len(sequences))) if self._shape.depth else []
+    def plan(self, rows: int) -> tuple[Shape, list[int]]:
+        """All requests draft, unless the shape is nothing."""
+        return self._shape, list(range(rows)) if self._shape.depth else []
 
-    def observe(self, sequence: Sequence, shape: Shape, depth: int, accepted: int) -> None:
+    def observe(self, given: int, right: int, *, ended: bool) -> None:
         """Nothing to learn."""
 
-    def observe_round(
-        self, shape: Shape, rows: int, nodes: int, tokens: int, seconds: float
-    ) -> None:
+    def observe_round(self, seconds: float) -> None:
         """Nothing to learn."""
-
-    def forget(self, request_id: str) -> None:
-        """Nothing to forget."""

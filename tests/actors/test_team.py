@@ -13,15 +13,12 @@ def test_a_draft_that_fits(config, checkpoints):
     told = DraftActor().start(config(drafter=checkpoints["draft"], draft_tokens="auto"), 2)
     check_fit(TARGET, told)
     assert told["max_width"] == 8
-    assert len(told["pass_sizes"]) == len(told["pass_seconds"]) > 3
-    assert all(seconds > 0 for seconds in told["pass_seconds"])
 
 
 def test_lookup_fits_everything(config):
     told = DraftActor().start(config(drafter="lookup"), 2)
     check_fit(TARGET, told)
     assert told["max_width"] == 1
-    assert told["pass_sizes"] == ()
 
 
 @pytest.mark.parametrize(

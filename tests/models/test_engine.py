@@ -191,7 +191,7 @@ def test_the_rule_follows_the_decoder(pair):
     for drafter, rule in rules.items():
         assert EngineConfig(target="somewhere", drafter=drafter).rule == rule
     fixed = sizing_of(pair, drafter="sjd")
-    assert fixed.plan([])[0] == Shape(depth=16)
+    assert fixed.plan(0)[0] == Shape(depth=16)
 
 
 def test_text_has_no_rows_to_copy_from(pair):
@@ -233,10 +233,10 @@ def sizing_of(pair, **options):
 
 
 def test_the_size_is_the_user_s_or_the_controller_s(pair):
-    assert sizing_of(pair).plan([]) == (NOTHING, [])
+    assert sizing_of(pair).plan(0) == (NOTHING, [])
     fixed = sizing_of(pair, drafter="lookup", draft_tokens=5)
     assert isinstance(fixed, FixedSize)
-    assert fixed.plan([])[0] == Shape(depth=5)
+    assert fixed.plan(0)[0] == Shape(depth=5)
     assert isinstance(sizing_of(pair, drafter=pair[1]), Controller)
     assert isinstance(sizing_of(pair, drafter="lookup"), Controller)
 
