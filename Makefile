@@ -19,7 +19,7 @@ help: ## list these commands
 
 install: $(INSTALLED) ## create .venv and install Paceline into it
 
-$(INSTALLED): pyproject.toml setup.py constraints-cpu.txt $(wildcard models/csrc/*)
+$(INSTALLED): pyproject.toml setup.py constraints-cpu.txt $(wildcard models/compute/x86/csrc/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-compile $(CONSTRAINTS) --editable '.[dev]'
 	@$(BIN)/python -m compileall -q -j 0 $(COMPILED:%=$(VENV)/lib/python*/site-packages/%) || true

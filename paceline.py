@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.errors import CannotConnect, ClusterError, StorageError
 from models.errors import InvalidOption, InvalidRequest, PacelineError, UnsupportedCheckpoint
-from models.request import Request, Result, Sampling, TokenLogprob
-from pipelines.config import GenerateConfig
+from models.requests.request import Request, Result, Sampling, TokenLogprob
 from pipelines.errors import InvalidInput, JobFailed, OutputRefused
-from pipelines.evaluation.config import EvaluateConfig
+from pipelines.evaluate.config import EvaluateConfig
+from pipelines.generate.config import GenerateConfig
 from pipelines.options import from_mapping
 
 if TYPE_CHECKING:
     from actors.pool import TargetPool as TargetPool
     from models.engine import build_loop as build_loop
     from models.engine_config import EngineConfig as EngineConfig
-    from pipelines.evaluation.report import Report
-    from pipelines.summary import Summary
+    from pipelines.evaluate.report import Report
+    from pipelines.generate.summary import Summary
 
 __all__ = [
     "CannotConnect",
@@ -59,7 +59,7 @@ def generate(**options: Any) -> "Summary":
     drafter="lookup", max_tokens=64)`. Returns the run's figures; the rows are in `output`.
     """
     config = from_mapping(GenerateConfig, options)
-    from pipelines.generate import generate as run
+    from pipelines.generate.job import generate as run
 
     return run(config)
 
@@ -71,7 +71,7 @@ def evaluate(**options: Any) -> "Report":
     the figures that tell the samples from the reference's law, `report.lines()` is its table.
     """
     config = from_mapping(EvaluateConfig, options)
-    from pipelines.evaluate import evaluate as run
+    from pipelines.evaluate.run import evaluate as run
 
     return run(config)
 

@@ -4,12 +4,12 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 
-SOURCES = Path("models/csrc")
+SOURCES = Path("models/compute/x86/csrc")
 
 setup(
     ext_modules=[
         Extension(
-            "models._kernels",
+            "models.compute.x86._kernels",
             sources=sorted(map(str, SOURCES.glob("*.c"))),
             depends=sorted(map(str, SOURCES.glob("*.h"))),
             # No compiler may fuse a product and a sum by itself: the same bits from every one.

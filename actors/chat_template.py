@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from models.config import read_json
 from models.errors import UnsupportedCheckpoint
+from models.targets.decoder.config import read_json
 
 FILE, SETTINGS, SPECIAL = "chat_template.jinja", "tokenizer_config.json", "special_tokens_map.json"
 NAME = "default"  # of several templates

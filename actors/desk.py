@@ -9,8 +9,8 @@ from collections import OrderedDict
 from collections.abc import Iterable
 
 from actors.messages import Ended, Submission
-from models.loop import TokenLoop
-from models.request import Result
+from models.loop.token_loop import TokenLoop
+from models.requests.request import Result
 
 MAX_EARLY = 10_000  # cancels that are remembered because their submission has not arrived
 

@@ -12,14 +12,16 @@ import torch
 
 from actors.messages import DraftAsk, DraftReply, Growth, Guess, SparseRows
 from actors.mirrors import Mirrors
-from models.draft import Draft
-from models.drafters import DraftContext, Drafter, JacobiDrafter, ModelDrafter
+from models.drafting.draft import Draft
+from models.drafting.draft_models.draft_model import ModelDrafter
+from models.drafting.drafter import DraftContext, Drafter
+from models.drafting.parallel.jacobi import JacobiDrafter
 from models.engine import build_drafter
 from models.engine_config import EngineConfig
-from models.noise import NoiseStore
-from models.processing import Processor
-from models.sequence import Sequence
-from models.verify import RoundNoise
+from models.requests.sequence import Sequence
+from models.sampling.noise import NoiseStore
+from models.sampling.processing import Processor
+from models.verify.round import RoundNoise
 
 UNLIMITED = 1 << 40
 CPU = torch.device("cpu")

@@ -11,7 +11,7 @@ import torch
 
 from actors.messages import Guess, SparseRows
 from models.batch import Ints
-from models.draft import Draft, Shape, depths
+from models.drafting.draft import Draft, Shape, depths
 
 TOLERANCE = 1e-3  # of a distribution's sum
 

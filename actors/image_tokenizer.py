@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from models.errors import UnsupportedCheckpoint
-from models.images.about import image_target
-from models.images.load import Tokenizer, load_tokenizer
+from models.tokenizers.about import image_target
+from models.tokenizers.load import Tokenizer, load_tokenizer
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 

@@ -20,7 +20,7 @@ from actors.death import Death, Evidence
 from actors.messages import Ended, Submission
 from actors.suspects import Suspects
 from models.errors import InvalidRequest
-from models.request import Request, Result
+from models.requests.request import Request, Result
 
 SUSPECT_AFTER = 2  # evidence: two deaths of processes, or one exception
 BLAME_AFTER = 2  # failures of actors that a suspect had to itself

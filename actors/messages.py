@@ -1,7 +1,7 @@
 """Everything that actors say to each other: small frozen objects, numbers as numpy arrays.
 
-Requests and results themselves are models/request.py's. Letters: N nodes of a draft, M tokens with
-mass, summed over its nodes.
+Requests and results themselves are in models/requests/request.py. Letters: N nodes of a draft, M
+tokens with mass, summed over its nodes.
 """
 
 from dataclasses import dataclass, field
@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from models.figures import Figures
-from models.request import Request, Result, Sampling
+from models.loop.figures import Figures
+from models.requests.request import Request, Result, Sampling
 
 if TYPE_CHECKING:  # drivers, which read what targets hand over, do without torch
-    from models.draft import Shape
+    from models.drafting.draft import Shape
 
 Ints = NDArray[np.int64]
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from actors.messages import DraftAsk, Growth, Opening
-from models.request import Request, Sampling
-from models.sequence import Sequence
+from models.requests.request import Request, Sampling
+from models.requests.sequence import Sequence
 
 SAMPLED_TOP_K = 256  # tokens a draft is drawn from, at most, where its distribution must be told
 

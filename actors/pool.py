@@ -25,8 +25,8 @@ from actors.target import TargetActor
 from actors.team import check_fit, describe, draft_pool, team_of
 from models.engine_config import EngineConfig
 from models.errors import UnsupportedCheckpoint
-from models.figures import Figures
-from models.request import Request, Result, require
+from models.loop.figures import Figures
+from models.requests.request import Request, Result, require
 
 __all__ = ["Pool", "TargetPool"]
 

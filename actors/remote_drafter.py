@@ -17,11 +17,11 @@ from actors.guesses import BadGuess, Wanted, to_draft
 from actors.line import Flight, Line, Send
 from actors.messages import DraftAsk, DraftReply, DraftTeam, Growth, Opening
 from models.batch import Ints
-from models.draft import EMPTY, NOTHING, Draft, Shape
-from models.drafters.base import DraftContext, useful_depth
-from models.drafters.coupling import choices
-from models.sequence import Sequence
-from models.verify import Commit, Round
+from models.drafting.draft import EMPTY, NOTHING, Draft, Shape
+from models.drafting.drafter import DraftContext, useful_depth
+from models.drafting.parallel.coupling import choices
+from models.requests.sequence import Sequence
+from models.verify.round import Commit, Round
 
 IDLE_ROUNDS = 4  # without a draft: the controller has decided against drafting for now
 MIN_PATIENCE_S, MAX_PATIENCE_S = 0.002, 1.0
@@ -36,7 +36,7 @@ class Home:
 
 
 class RemoteDrafter:
-    """Implements models.drafters.Drafter over lines to draft actors."""
+    """Implements models.drafting.drafter.Drafter over lines to draft actors."""
 
     def __init__(self, team: DraftTeam, *, client: str) -> None:
         self.name, self.max_width = team.name, team.max_width

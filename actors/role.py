@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cluster.placement import Demand
-from models.request import require
+from models.requests.request import require
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

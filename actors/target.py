@@ -14,14 +14,14 @@ from actors.errors import LoopFailed
 from actors.messages import DraftTeam, Ended, Submission, Taken
 from models.engine_config import EngineConfig
 from models.errors import UnsupportedCheckpoint
-from models.figures import Figures
-from models.memory import memory_explained
+from models.loop.figures import Figures
+from models.targets.out_of_memory import memory_explained
 
 if TYPE_CHECKING:  # loaded where models are: a driver, which only names this class, needs no torch
     from actors.desk import Desk
     from actors.line import Send
     from actors.remote_drafter import RemoteDrafter
-    from models.loop import TokenLoop
+    from models.loop.token_loop import TokenLoop
 
 PLENTY = 1.5  # requests for each row of the batch, those that run included
 

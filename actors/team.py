@@ -6,10 +6,10 @@ from typing import Any
 from actors.members import Pool
 from actors.messages import DraftTeam
 from actors.role import Role
-from models.decoders import RULE_OF
+from models.drafting.parallel.decoders import RULE_OF
 from models.engine_config import EngineConfig
 from models.errors import UnsupportedCheckpoint
-from models.request import require
+from models.requests.request import require
 
 Description = Mapping[str, Any]
 

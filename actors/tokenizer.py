@@ -12,8 +12,8 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from models.config import read_json
 from models.errors import UnsupportedCheckpoint
+from models.targets.decoder.config import read_json
 
 # What a folder with a tokenizer has, one of them at least.
 FILES = (

@@ -8,10 +8,14 @@ from unittest.mock import patch
 
 from benchmarks.section import Section
 from benchmarks.work import Contestant, Setting, Work, compete, contestant, make_loop, target_of
-from models import cache, decoder, kernels, linear, noise, processing
-from models.attention_compiled import CompiledAttention
-from pipelines.interleave import Series
-from pipelines.recipe import PLAIN, Recipe
+from models.compute import linear
+from models.compute.x86 import kernels
+from models.compute.x86.attention_compiled import CompiledAttention
+from models.memory import cache
+from models.sampling import noise, processing
+from models.targets.decoder import decoder
+from pipelines.bench.interleave import Series
+from pipelines.bench.recipe import PLAIN, Recipe
 
 BATCHES = (1, 8)
 TURNS = 2  # of every slice

@@ -10,11 +10,11 @@ from benchmarks.timed_model import TimedModel
 from benchmarks.useless import UniformGuesser, save_random_draft
 from benchmarks.versus import measured
 from benchmarks.work import Setting, Work, compete, contestant, make_loop, ours
-from models.drafters import ModelDrafter
-from models.loop import TokenLoop
-from models.target import Target
-from pipelines.measurement import Measurement
-from pipelines.recipe import PLAIN, Recipe
+from models.drafting.draft_models.draft_model import ModelDrafter
+from models.loop.token_loop import TokenLoop
+from models.targets.target import Target
+from pipelines.bench.measurement import Measurement
+from pipelines.bench.recipe import PLAIN, Recipe
 
 BATCH_GOAL, USELESS_GOAL, OVERHEAD_GOAL = 1.2, 0.97, 0.10
 BATCHES = (8, 16)

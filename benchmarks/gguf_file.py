@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from models.config import read_json
+from models.targets.decoder.config import read_json
 
 NAMES = {
     "self_attn.q_proj": "attn_q",

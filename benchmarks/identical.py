@@ -4,7 +4,7 @@
 
 Every recipe decodes the same prompts with the same seeds; the first (no drafter, batch 1) is the
 reference. In bf16 batches of other shapes round differently: there the rate of differing requests
-is told, and each first difference is replayed (models/replay.py) to see whether it is a tie.
+is told, and each first difference is replayed (models/loop/replay.py) to see whether it is a tie.
 """
 
 import argparse
@@ -21,9 +21,9 @@ from tqdm import tqdm
 from actors.pool import TargetPool
 from cluster.connect import connected
 from models.engine import DTYPES, EngineConfig, build_loop
-from models.load import load_target
-from models.replay import first_difference
-from models.request import Request, Sampling
+from models.loop.replay import first_difference
+from models.requests.request import Request, Sampling
+from models.targets.load import load_target
 
 Outputs = dict[str, tuple[int, ...]]
 SAMPLINGS = {

@@ -17,11 +17,11 @@ from benchmarks.image_work import (
 from benchmarks.section import Goal, Section, made_of
 from benchmarks.work import compete
 from models.engine import build_loop
-from pipelines.evaluation.report import is_beyond
-from pipelines.interleave import Series, run_loop
-from pipelines.measurement import PARTS, Measurement, measurement
-from pipelines.quality import Quality, qualities
-from pipelines.table import UNKNOWN, same_tokens
+from pipelines.bench.interleave import Series, run_loop
+from pipelines.bench.measurement import PARTS, Measurement, measurement
+from pipelines.bench.table import UNKNOWN, same_tokens
+from pipelines.evaluate.quality import Quality, qualities
+from pipelines.evaluate.report import is_beyond
 
 PASSES_GOAL = 2.0
 REFERENCE_SEED = 1_000_003

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from models.engine import EngineConfig, build_loop
-from models.images.about import ImageTarget, image_target
-from models.images.load import load_tokenizer
-from models.request import Request, Sampling
-from pipelines.interleave import Run, run_loop
-from pipelines.seeds import row_seed
+from models.requests.request import Request, Sampling
+from models.tokenizers.about import ImageTarget, image_target
+from models.tokenizers.load import load_tokenizer
+from pipelines.bench.interleave import Run, run_loop
+from pipelines.generate.seeds import row_seed
 
 SEQUENTIAL = "sequential"
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from benchmarks.peers import timed
 from benchmarks.work import Contestant, Setting, Work
-from models.request import Request
-from pipelines.prompts import shortened
+from models.requests.request import Request
+from pipelines.inputs.prompts import shortened
 
 NEEDED = {"llama_cpp": "llama-cpp-python", "gguf": "gguf"}
 

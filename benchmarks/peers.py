@@ -14,9 +14,9 @@ from transformers import AutoModelForCausalLM
 
 from benchmarks.work import Contestant, Setting, Work
 from models.engine import DTYPES
-from models.request import Request
-from pipelines.interleave import Run
-from pipelines.prompts import shortened
+from models.requests.request import Request
+from pipelines.bench.interleave import Run
+from pipelines.inputs.prompts import shortened
 
 LOOKUP_TOKENS = 10  # prompt_lookup_num_tokens has no default; transformers' documentation uses 10
 

@@ -18,13 +18,13 @@ from actors.tokenizer import TokenizerActor
 from benchmarks.processes import Watch
 from benchmarks.section import Goal, Section
 from benchmarks.work import Setting, Work, make_loop
-from models.loop import TokenLoop
-from pipelines.config import GenerateConfig
-from pipelines.generate import generate
-from pipelines.interleave import Outputs, Run, run_loop, verdicts
-from pipelines.prompts import Prompt, read_prompts, requests, shortened
-from pipelines.recipe import Recipe
-from pipelines.summary import Summary
+from models.loop.token_loop import TokenLoop
+from pipelines.bench.interleave import Outputs, Run, run_loop, verdicts
+from pipelines.bench.recipe import Recipe
+from pipelines.generate.config import GenerateConfig
+from pipelines.generate.job import generate
+from pipelines.generate.summary import Summary
+from pipelines.inputs.prompts import Prompt, read_prompts, requests, shortened
 
 GOAL, BATCH, SEED, TURNS = 0.05, 8, 7, 2
 OURS = ("driver", "ray::WriterActor", "ray::TokenizerActor")  # titles of processes

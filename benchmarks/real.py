@@ -14,10 +14,10 @@ from benchmarks.peers import Transformers
 from benchmarks.section import Goal, Section, made_of, step_of
 from benchmarks.versus import PLAIN_GOAL, measured
 from benchmarks.work import Contestant, Setting, Work, compete, make_loop, ours
-from pipelines.interleave import Series
-from pipelines.measurement import Measurement
-from pipelines.prompts import Prompt, read_prompts, requests
-from pipelines.recipe import PLAIN, Recipe
+from pipelines.bench.interleave import Series
+from pipelines.bench.measurement import Measurement
+from pipelines.bench.recipe import PLAIN, Recipe
+from pipelines.inputs.prompts import Prompt, read_prompts, requests
 
 PROMPTS = "examples/chat.jsonl"
 MODEL = "examples/models/smollm2-135m-instruct"

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.section import GOAL_HEADS, Section
-from pipelines.machine import Machine, this_machine
-from pipelines.table import markdown
+from pipelines.bench.machine import Machine, this_machine
+from pipelines.bench.table import markdown
 
 ORDER = ("plain", "draft", "lookup", "batch", "useless", "overhead", "ablation", "pipeline", "real")
 HEAD = """\

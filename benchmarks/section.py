@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from pipelines.measurement import Measurement
-from pipelines.table import HEADS, cells
+from pipelines.bench.measurement import Measurement
+from pipelines.bench.table import HEADS, cells
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,8 +4,8 @@ import time
 from typing import Any
 
 from models.batch import Batch, Ints, Scores
-from models.kernels import Chooser, Trees
-from models.target import Cache, Target
+from models.compute.x86.kernels import Chooser, Trees
+from models.targets.target import Cache, Target
 
 
 class TimedModel:

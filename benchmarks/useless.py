@@ -9,10 +9,10 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from models.batch import Ints
-from models.draft import Draft, Shape, chain_draft
-from models.drafters.base import DraftContext, useful_depth
-from models.sequence import Sequence
-from models.verify import Commit, Round
+from models.drafting.draft import Draft, Shape, chain_draft
+from models.drafting.drafter import DraftContext, useful_depth
+from models.requests.sequence import Sequence
+from models.verify.round import Commit, Round
 
 
 class UniformGuesser:

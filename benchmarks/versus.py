@@ -9,9 +9,9 @@ from benchmarks.copying import RUN, copied_share, function_prompts, record_promp
 from benchmarks.peers import Transformers
 from benchmarks.section import Goal, Section, made_of, step_of
 from benchmarks.work import Setting, Slices, Work, compete, ours
-from pipelines.interleave import Series
-from pipelines.measurement import Measurement, measurement
-from pipelines.recipe import PLAIN, Recipe
+from pipelines.bench.interleave import Series
+from pipelines.bench.measurement import Measurement, measurement
+from pipelines.bench.recipe import PLAIN, Recipe
 
 PLAIN_GOAL, ASSISTED_GOAL, TREE_GOAL = 1.7, 2.0, 1.4
 LOOKUP_GOAL, LOOKUP_PLAIN_GOAL = 1.5, 2.0

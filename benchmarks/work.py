@@ -11,15 +11,15 @@ from functools import lru_cache
 import torch
 from tqdm import tqdm
 
-from models.drafters import Drafter
+from models.drafting.drafter import Drafter
 from models.engine import DTYPES, EngineConfig, build_loop
-from models.load import load_target
-from models.loop import TokenLoop
-from models.request import Request, Sampling
-from models.target import Target
-from pipelines.interleave import Run, Series, collect, run_loop
-from pipelines.prompts import Prompt, requests, shortened
-from pipelines.recipe import PLAIN, Recipe
+from models.loop.token_loop import TokenLoop
+from models.requests.request import Request, Sampling
+from models.targets.load import load_target
+from models.targets.target import Target
+from pipelines.bench.interleave import Run, Series, collect, run_loop
+from pipelines.bench.recipe import PLAIN, Recipe
+from pipelines.inputs.prompts import Prompt, requests, shortened
 
 Contestant = Callable[[int], Run]
 Slices = Sequence[Sequence[Prompt]]

@@ -17,13 +17,13 @@ import pyarrow.parquet as pq
 from cluster.connect import connected
 from cluster.errors import ClusterError
 from models.errors import PacelineError
-from pipelines.config import GenerateConfig
-from pipelines.generate import generate
-from pipelines.interleave import Run, Series, collect, verdicts
+from pipelines.bench.interleave import Run, Series, collect, verdicts
+from pipelines.bench.machine import this_machine
+from pipelines.bench.table import markdown
+from pipelines.generate.config import GenerateConfig
+from pipelines.generate.job import generate
+from pipelines.generate.summary import Summary
 from pipelines.interruption import leave_if_interrupted, obey_signals
-from pipelines.machine import this_machine
-from pipelines.summary import Summary
-from pipelines.table import markdown
 
 HERE = Path(__file__).resolve().parent
 LOGICAL_CPUS = 4  # of the private cluster: a target, and what reads and writes

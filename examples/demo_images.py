@@ -23,17 +23,17 @@ from cluster.errors import ClusterError
 from examples.demo import contestants, same, say, spread
 from models.errors import PacelineError
 from models.metrics.digits import load_digits
-from pipelines.config import GenerateConfig
-from pipelines.contact_sheet import first_pictures, sheet
-from pipelines.evaluation.report import number
-from pipelines.generate import generate
-from pipelines.interleave import Series, collect
+from pipelines.bench.interleave import Series, collect
+from pipelines.bench.machine import this_machine
+from pipelines.bench.table import markdown
+from pipelines.evaluate.quality import Quality, qualities
+from pipelines.evaluate.report import number
+from pipelines.generate.config import GenerateConfig
+from pipelines.generate.job import generate
+from pipelines.generate.summary import Summary
 from pipelines.interruption import leave_if_interrupted, obey_signals
-from pipelines.machine import this_machine
 from pipelines.options import from_mapping
-from pipelines.quality import Quality, qualities
-from pipelines.summary import Summary
-from pipelines.table import markdown
+from pipelines.output.contact_sheet import first_pictures, sheet
 
 HERE = Path(__file__).resolve().parent
 LOGICAL_CPUS = 4  # of the private cluster: a target, and what reads and writes

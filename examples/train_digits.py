@@ -20,16 +20,16 @@ import torch
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from models.images import TOKENIZER_FOLDER
-from models.images.conv import ConvConfig
-from models.images.grid import GridConfig, GridTokenizer
-from models.images.learn import Stage, learn
-from models.images.load import Tokenizer, load_tokenizer
-from models.images.next_scale import NextScaleConfig, NextScaleModel
-from models.images.raster import RasterConfig, RasterModel
-from models.images.scales import ScalesConfig, ScaleTokenizer
-from models.images.training import CodeUse, start_codes, tokenizer_step
 from models.metrics import digits
+from models.targets.next_scale.model import NextScaleConfig, NextScaleModel
+from models.tokenizers import TOKENIZER_FOLDER
+from models.tokenizers.conv import ConvConfig
+from models.tokenizers.grid import GridConfig, GridTokenizer
+from models.tokenizers.load import Tokenizer, load_tokenizer
+from models.tokenizers.scales import ScalesConfig, ScaleTokenizer
+from models.training.image_tokenizer import CodeUse, start_codes, tokenizer_step
+from models.training.learn import Stage, learn
+from models.training.raster import RasterConfig, RasterModel
 
 SIZE, CLASSES, CODES, SCALES = 16, 10, 128, (1, 2, 3, 4, 6, 8)
 BATCH, REVIVE_EVERY, COPIES = 64, 10, 24

@@ -6,25 +6,27 @@ from typing import cast
 import torch
 from tokenizers import Tokenizer
 
-from models.config import is_known, parse_config, read_configs
-from models.controller import Controller
-from models.decoders import RULE_OF, WINDOW
-from models.draft import NOTHING, Shape
-from models.drafters import Drafter, LookupDrafter, ModelDrafter
-from models.drafters.jacobi import JacobiDrafter
-from models.drafters.window import Start
+from models.drafting.copies.lookup import LookupDrafter
+from models.drafting.draft import NOTHING, Shape
+from models.drafting.draft_models.draft_model import ModelDrafter
+from models.drafting.drafter import Drafter
+from models.drafting.parallel.decoders import RULE_OF, WINDOW
+from models.drafting.parallel.jacobi import JacobiDrafter
+from models.drafting.parallel.window import Start
+from models.drafting.sizing.controller import Controller
+from models.drafting.sizing.sizing import FixedSize, Sizing
 from models.engine_config import CHAINS
 from models.engine_config import EngineConfig as EngineConfig
 from models.errors import InvalidOption, UnsupportedCheckpoint
-from models.feed import GroupTarget
-from models.groups import need_plain
-from models.guided import guide
-from models.load import load_target
-from models.loop import TokenLoop
-from models.sequence import Decode
-from models.sizing import FixedSize, Sizing
-from models.target import Target
-from models.vocabulary import same_vocabulary
+from models.loop.groups import need_plain
+from models.loop.token_loop import TokenLoop
+from models.requests.sequence import Decode
+from models.schedules.feed import GroupTarget
+from models.targets.decoder.config import is_known, parse_config, read_configs
+from models.targets.guided import guide
+from models.targets.load import load_target
+from models.targets.target import Target
+from models.targets.vocabulary import same_vocabulary
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MAX_SCRATCH = 72  # nodes of one request's round, root included, that `auto` may use

@@ -2,13 +2,18 @@
 
 from dataclasses import dataclass
 
-from models.decoders import DEFAULT_COUPLING, DEFAULT_START, RULE_OF, check_decoder
+from models.drafting.parallel.decoders import (
+    DEFAULT_COUPLING,
+    DEFAULT_START,
+    RULE_OF,
+    check_decoder,
+)
 from models.exactness import ARITHMETICS, STEADY
-from models.request import VERIFY_RULES, require
+from models.requests.request import VERIFY_RULES, require
 
 DTYPE_NAMES = ("float32", "bfloat16", "float16")
 CHAINS = ("none", "lookup", *RULE_OF)  # all other drafters are folders of models
-MAX_WIDTH = 8  # of a draft model's tree, as models/csrc/kernels.h has it
+MAX_WIDTH = 8  # of a draft model's tree, as models/compute/x86/csrc/kernels.h has it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from models.schedule import Schedule
+    from models.schedules.schedule import Schedule
 
 IDENTICAL, ROUNDED = "identical", "identical up to rounding"
 DISTRIBUTION, APPROXIMATE = "distribution", "approximate"

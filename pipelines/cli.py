@@ -23,9 +23,9 @@ from pipelines.interruption import leave_if_interrupted, obey_signals
 # Modules with `register(subparsers)`: each adds its subcommand and sets `run`, a function of the
 # parsed options that returns the exit code. They import what is heavy only when run.
 COMMANDS = (
-    "pipelines.generate_command",
-    "pipelines.bench_command",
-    "pipelines.evaluate_command",
+    "pipelines.generate.command",
+    "pipelines.bench.command",
+    "pipelines.evaluate.command",
     "pipelines.convert",
 )
 

@@ -110,8 +110,9 @@ def convert(config: ConvertConfig) -> str:
     source, folder = Path(config.input), Path(config.output)
     if (folder / "config.json").exists():
         raise OutputRefused(f"{folder} holds a checkpoint already; give another --output")
-    from models.images import published, published_var
-    from models.images.store import read_tensors, write_folder
+    from models.published import image_layouts as published
+    from models.published import var as published_var
+    from models.store import read_tensors, write_folder
 
     _refuse_pickle(source, config.layout)
     module = published_var if config.layout == "var" else published

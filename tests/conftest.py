@@ -17,7 +17,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("kernels") == "off":
-        from models import kernels
+        from models.compute.x86 import kernels
 
         kernels._kernels = None  # before the tests that need them are collected
 

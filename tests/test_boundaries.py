@@ -97,10 +97,10 @@ def test_nothing_is_left_open() -> None:
         ("cluster.storage", "torch"),
         ("paceline", "torch"),
         ("pipelines.cli", "torch"),
-        ("pipelines.dataset", "torch"),
-        ("pipelines.remote_writer", "torch"),
-        ("pipelines.generate", "torch"),
-        ("pipelines.generate", "ray.data"),
+        ("pipelines.inputs.dataset", "torch"),
+        ("pipelines.output.remote_writer", "torch"),
+        ("pipelines.generate.job", "torch"),
+        ("pipelines.generate.job", "ray.data"),
     ],
 )
 def test_importing_one_does_not_import_the_other(module: str, absent: str) -> None:

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from examples import train_digits as demo
-from models.images.load import load_tokenizer
-from models.load import load_target
+from models.targets.load import load_target
+from models.tokenizers.load import load_tokenizer
 
 
 @pytest.mark.slow

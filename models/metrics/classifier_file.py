@@ -9,9 +9,9 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from models.config import read_json
 from models.errors import UnsupportedCheckpoint
 from models.metrics.classifier import Classifier
+from models.targets.decoder.config import read_json
 
 MODEL_TYPE = "paceline_classifier"
 WEIGHTS, CONFIG = "model.safetensors", "config.json"

@@ -11,7 +11,7 @@ import torch
 
 from models.batch import Batch, Ints
 from models.metrics.resample import Floats
-from models.target import Target
+from models.targets.target import Target
 
 # (prefixes, sequences) -> the logits [T, V] of the tokens of each sequence.
 Score = Callable[[Sequence[Ints], Sequence[Ints]], list[torch.Tensor]]

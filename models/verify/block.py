@@ -7,7 +7,7 @@ Exact in distribution; accepts at least as many tokens as `rejection` on average
 import numpy as np
 import torch
 
-from models.noise import Purpose
+from models.sampling.noise import Purpose
 from models.verify.rejection import draw, drawn_from, residual
 from models.verify.round import Commit, Round, chain_probabilities, emit
 

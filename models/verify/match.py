@@ -9,7 +9,7 @@ target and the seed, whatever the draft. Source: shared-noise coupling, Daliri e
 import numpy as np
 
 from models.batch import Ints
-from models.noise import Purpose
+from models.sampling.noise import Purpose
 from models.verify.round import Commit, Round, children
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from models.batch import Bools, Ints
-from models.draft import Draft
-from models.noise import Purpose
+from models.drafting.draft import Draft
+from models.sampling.noise import Purpose
 from models.verify.round import Commit, Round, chain_probabilities, emit
 
 

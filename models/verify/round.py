@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from models.batch import Ints
-from models.draft import Draft, Form, form_of
-from models.kernels import Draw
-from models.noise import NoiseStore, Numbers, Purpose, uniform
-from models.processing import Processor
-from models.sequence import Sequence
+from models.compute.x86.kernels import Draw
+from models.drafting.draft import Draft, Form, form_of
+from models.requests.sequence import Sequence
+from models.sampling.noise import NoiseStore, Numbers, Purpose, uniform
+from models.sampling.processing import Processor
 
 
 class RoundNoise:

@@ -7,7 +7,7 @@ import torch
 
 from actors.messages import Submission
 from models.engine import EngineConfig, build_loop
-from models.request import Request, Sampling
+from models.requests.request import Request, Sampling
 
 VOCAB = 64
 SAMPLINGS = [

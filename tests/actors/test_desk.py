@@ -4,7 +4,7 @@ import pytest
 
 from actors.desk import MAX_EARLY, Desk
 from actors.messages import Submission
-from models.request import Request
+from models.requests.request import Request
 from tests.models.looping import alone, loop_of, request_of, tokens_of
 
 

@@ -9,7 +9,7 @@ import torch
 from actors.draft import sparse
 from actors.guesses import BadGuess, Wanted, to_draft
 from actors.messages import Guess, SparseRows
-from models.draft import Shape
+from models.drafting.draft import Shape
 
 V = 8
 WANTED = Wanted(

@@ -9,8 +9,8 @@ from PIL import Image
 
 from actors.image_tokenizer import ImageTokenizerActor, png
 from models.errors import UnsupportedCheckpoint
-from models.images.raster import RasterConfig, RasterModel
-from tests.models.images.tiny_images import VOCABULARY, grid
+from models.training.raster import RasterConfig, RasterModel
+from tests.models.tokenizers.tiny_images import VOCABULARY, grid
 
 
 @pytest.fixture(scope="module")

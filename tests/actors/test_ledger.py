@@ -9,7 +9,7 @@ from actors.death import Death, Evidence
 from actors.ledger import Ledger
 from actors.messages import Ended
 from models.errors import InvalidRequest
-from models.request import Request, Result
+from models.requests.request import Request, Result
 
 KILLED = Death("killed", Evidence.DEATH)
 RAISED = Death("ValueError: no", Evidence.ERROR)

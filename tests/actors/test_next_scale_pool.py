@@ -18,10 +18,10 @@ from actors.pool import TargetPool
 from actors.role import Role
 from actors.target import TargetActor
 from models.engine import EngineConfig, build_loop
-from models.request import Result
+from models.requests.request import Result
 from tests.actors.test_pool import CPUS
-from tests.models.images import tiny_images
-from tests.models.images.test_next_scale import CLASSES, LENGTH, model_of, request_of
+from tests.models.targets.next_scale.test_next_scale import CLASSES, LENGTH, model_of, request_of
+from tests.models.tokenizers import tiny_images
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 BATCH, COUNT = 4, 40

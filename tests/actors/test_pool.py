@@ -16,7 +16,7 @@ from actors.role import Role
 from actors.target import TargetActor
 from actors.team import draft_pool
 from models.errors import InvalidOption, InvalidRequest, UnsupportedCheckpoint
-from models.request import Request
+from models.requests.request import Request
 from tests.actors.conftest import make_requests
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]

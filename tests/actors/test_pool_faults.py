@@ -10,7 +10,7 @@ from actors.members import Pool
 from actors.pool import TargetPool
 from actors.role import Role
 from models.errors import UnsupportedCheckpoint
-from models.request import Request, Result, Sampling
+from models.requests.request import Request, Result, Sampling
 from tests.actors.conftest import make_requests
 from tests.actors.faulty import Broken, Poisoned, Sick, Slow
 

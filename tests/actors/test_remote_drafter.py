@@ -17,11 +17,12 @@ from actors.draft import DraftActor
 from actors.line import Send
 from actors.messages import DraftAsk, DraftReply, DraftTeam, Guess
 from actors.remote_drafter import RemoteDrafter
-from models.draft import Shape
-from models.drafters import LookupDrafter, ModelDrafter
-from models.loop import TokenLoop
-from models.request import Request, Result, Sampling
-from models.sizing import FixedSize
+from models.drafting.copies.lookup import LookupDrafter
+from models.drafting.draft import Shape
+from models.drafting.draft_models.draft_model import ModelDrafter
+from models.drafting.sizing.sizing import FixedSize
+from models.loop.token_loop import TokenLoop
+from models.requests.request import Request, Result, Sampling
 from tests.models.tiny import TableTarget
 
 V, CHAIN, TREE = 12, Shape(depth=4), Shape(depth=3, width=4)

@@ -9,9 +9,9 @@ import torch
 from actors.draft import DraftActor, sparse
 from actors.messages import DraftAsk, DraftReply, DraftTeam
 from actors.remote_drafter import RemoteDrafter
-from models.draft import Shape
-from models.drafters import ModelDrafter
-from models.request import Sampling
+from models.drafting.draft import Shape
+from models.drafting.draft_models.draft_model import ModelDrafter
+from models.requests.request import Sampling
 from tests.models.test_law import DRAFT_MODEL, PROMPT, TARGET, decode, fit, reference
 from tests.models.tiny import exact_law
 

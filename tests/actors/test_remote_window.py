@@ -10,12 +10,12 @@ from torch.nn import functional as F
 
 from actors.draft import DraftActor
 from actors.pool import TargetPool
-from models.drafters.jacobi import JacobiDrafter
-from models.drafters.window import Start
+from models.drafting.parallel.jacobi import JacobiDrafter
+from models.drafting.parallel.window import Start
 from models.engine import EngineConfig, build_loop
 from models.errors import InvalidOption
-from models.images.raster import RasterConfig, RasterModel
-from models.request import Request, Sampling
+from models.requests.request import Request, Sampling
+from models.training.raster import RasterConfig, RasterModel
 from tests.actors.test_pool import CPUS, awaited, killer, run
 from tests.actors.test_remote_drafter import TEAM, actor, carried, direct, remote
 from tests.actors.test_remote_drafter import run as run_table

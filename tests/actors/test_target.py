@@ -10,7 +10,7 @@ from actors.errors import LoopFailed
 from actors.messages import Taken
 from actors.target import TargetActor
 from models.errors import UnsupportedCheckpoint
-from models.request import Request, Sampling
+from models.requests.request import Request, Sampling
 from tests.actors.conftest import make_requests, submissions
 
 

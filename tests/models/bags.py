@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from models.batch import Scores
-from models.feed import Feed
-from models.noise import Purpose, row_keys, uniform
-from models.schedule import RASTER, Plan
+from models.sampling.noise import Purpose, row_keys, uniform
+from models.schedules.feed import Feed
+from models.schedules.schedule import RASTER, Plan
 from tests.models.tiny import TokenCache
 
 SIDE, VOCAB = 2, 3

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from models import kernels
-from models.noise import NoiseStore
+from models.compute.x86 import kernels
+from models.sampling.noise import NoiseStore
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,6 +1,6 @@
 """A small decoder's configuration, for tests that need any."""
 
-from models.config import DecoderConfig
+from models.targets.decoder.config import DecoderConfig
 
 CONFIG = DecoderConfig(
     architecture="LlamaForCausalLM",

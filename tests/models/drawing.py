@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from models import kernels
-from models.noise import NoiseStore, Numbers, Purpose, gumbel
+from models.compute.x86 import kernels
+from models.sampling.noise import NoiseStore, Numbers, Purpose, gumbel
 
 CPU = torch.device("cpu")
 

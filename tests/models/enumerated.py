@@ -11,10 +11,10 @@ import torch
 from scipy.stats import chi2
 
 from models.batch import Scores
-from models.draft import Shape
-from models.loop import TokenLoop
-from models.request import Request, Sampling
-from models.sizing import FixedSize
+from models.drafting.draft import Shape
+from models.drafting.sizing.sizing import FixedSize
+from models.loop.token_loop import TokenLoop
+from models.requests.request import Request, Sampling
 from tests.models.tiny import TableTarget, all_sequences
 
 VOCAB, LENGTH, CONDITION = 4, 4, 4  # the prompt is one condition, an id behind the vocabulary

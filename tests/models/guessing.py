@@ -6,7 +6,7 @@ accepted drafts, on their edges and behind them.
 
 import numpy as np
 
-from models.draft import EMPTY, Draft
+from models.drafting.draft import EMPTY, Draft
 
 RIGHT = 1.0  # chance of a right guess that makes all right
 

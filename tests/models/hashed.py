@@ -6,7 +6,7 @@ import zlib
 import numpy as np
 import torch
 
-from models.noise import Purpose, row_keys, uniform
+from models.sampling.noise import Purpose, row_keys, uniform
 
 
 def hashed(name, shape, gain=5.0):

@@ -1,10 +1,11 @@
 """Token loops over table targets, for several tests."""
 
-from models.draft import NOTHING, Shape
-from models.drafters import LookupDrafter, ModelDrafter
-from models.loop import TokenLoop
-from models.request import Request, Sampling
-from models.sizing import FixedSize
+from models.drafting.copies.lookup import LookupDrafter
+from models.drafting.draft import NOTHING, Shape
+from models.drafting.draft_models.draft_model import ModelDrafter
+from models.drafting.sizing.sizing import FixedSize
+from models.loop.token_loop import TokenLoop
+from models.requests.request import Request, Sampling
 from tests.models.tiny import TableTarget
 
 VOCAB = 5

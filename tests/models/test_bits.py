@@ -14,13 +14,14 @@ import pytest
 import torch
 
 from models.batch import chain, chains
-from models.config import DecoderConfig
-from models.decoder import Decoder
-from models.draft import NOTHING, Shape
-from models.drafters import LookupDrafter, ModelDrafter
-from models.kernels import compiled
-from models.request import Request, Sampling
-from models.weights import assemble, shapes
+from models.compute.x86.kernels import compiled
+from models.drafting.copies.lookup import LookupDrafter
+from models.drafting.draft import NOTHING, Shape
+from models.drafting.draft_models.draft_model import ModelDrafter
+from models.requests.request import Request, Sampling
+from models.targets.decoder.config import DecoderConfig
+from models.targets.decoder.decoder import Decoder
+from models.targets.decoder.weights import assemble, shapes
 from tests.models.guessing import Prophet
 from tests.models.hashed import hashed
 from tests.models.looping import loop_of, run_alone

@@ -8,14 +8,14 @@ import torch
 from tokenizers import Tokenizer, decoders
 from tokenizers import models as token_models
 
-from models.controller import Controller
-from models.draft import NOTHING, Shape
+from models.drafting.draft import NOTHING, Shape
+from models.drafting.sizing.controller import Controller
+from models.drafting.sizing.sizing import FixedSize
 from models.engine import EngineConfig, build_loop
 from models.errors import InvalidOption, UnsupportedCheckpoint
-from models.load import load_target
-from models.request import Request, Sampling
-from models.sizing import FixedSize
-from models.vocabulary import same_vocabulary
+from models.requests.request import Request, Sampling
+from models.targets.load import load_target
+from models.targets.vocabulary import same_vocabulary
 from tests.models import checkpoints
 
 REFUSED = {

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from models.decoder import Decoder
-from models.draft import Shape
-from models.drafters import LookupDrafter
+from models.drafting.copies.lookup import LookupDrafter
+from models.drafting.draft import Shape
+from models.drafting.sizing.sizing import FixedSize
 from models.exactness import LEVELS, exactness, weakest
-from models.loop import TokenLoop
-from models.request import Request, Sampling
-from models.schedule import RASTER
-from models.sizing import FixedSize
+from models.loop.token_loop import TokenLoop
+from models.requests.request import Request, Sampling
+from models.schedules.schedule import RASTER
+from models.targets.decoder.decoder import Decoder
 from tests.models.decoders import CONFIG
 
 

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from models import checkpoint, fastest
 from models.batch import chain
+from models.compute.x86.kernels import compiled
 from models.engine import EngineConfig
 from models.errors import InvalidOption
-from models.fastest import kernels_win
-from models.kernels import compiled
-from models.load import load_target
+from models.targets.decoder import checkpoint, fastest
+from models.targets.decoder.fastest import kernels_win
+from models.targets.load import load_target
 from tests.models.checkpoints import save
 from tests.models.decoders import CONFIG
 

@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from models.draft import Draft, Shape, chain_draft
-from models.drafters import LookupDrafter, ModelDrafter
-from models.drafters.coupling import drawn, undecided
-from models.noise import NoiseStore
-from models.processing import Processor
-from models.request import Request, Sampling
-from models.sequence import Sequence
-from models.verify import RULES, Commit, Round, RoundNoise
+from models.drafting.copies.lookup import LookupDrafter
+from models.drafting.draft import Draft, Shape, chain_draft
+from models.drafting.draft_models.draft_model import ModelDrafter
+from models.drafting.parallel.coupling import drawn, undecided
+from models.requests.request import Request, Sampling
+from models.requests.sequence import Sequence
+from models.sampling.noise import NoiseStore
+from models.sampling.processing import Processor
+from models.verify.round import Commit, Round, RoundNoise
+from models.verify.rules import RULES
 from tests.models.guessing import Prophet
 from tests.models.looping import loop_of, run_alone, tokens_of
 from tests.models.tiny import TableTarget

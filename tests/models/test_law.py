@@ -11,13 +11,14 @@ import pytest
 import torch
 from scipy.stats import chi2
 
-from models.draft import NOTHING, Draft, Shape
-from models.drafters import LookupDrafter, ModelDrafter
-from models.drafters.base import useful_depth
-from models.loop import TokenLoop
-from models.request import Request, Sampling
-from models.sizing import FixedSize
-from models.verify import rejection as rejection_rule
+from models.drafting.copies.lookup import LookupDrafter
+from models.drafting.draft import NOTHING, Draft, Shape
+from models.drafting.draft_models.draft_model import ModelDrafter
+from models.drafting.drafter import useful_depth
+from models.drafting.sizing.sizing import FixedSize
+from models.loop.token_loop import TokenLoop
+from models.requests.request import Request, Sampling
+from models.verify.rejection import rejection as rejection_rule
 from tests.models.tiny import TableTarget, exact_law
 
 VOCAB, LENGTH, PROMPT, SEEDS = 4, 3, (1, 2, 1), 1000
@@ -201,7 +202,7 @@ def test_lookup_under_sampled_rules(rule):
 def test_penalties_count_what_earlier_rounds_gave(monkeypatch, rule, forgotten):
     """One request at a time: a changed batch would count anew. Forgotten is the biased control."""
     if forgotten:
-        monkeypatch.setattr("models.processing.Processor.observe", lambda self, o, t: None)
+        monkeypatch.setattr("models.sampling.processing.Processor.observe", lambda self, o, t: None)
     sampling = sampling_of("penalties")
     out, figures = decode(TARGET, GuessDrafter(Q), Shape(depth=1), sampling, rule, rows=1)
     law = exact_law(TARGET, PROMPT, LENGTH, reference(sampling))

@@ -14,20 +14,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.config import DecoderConfig, RotaryConfig
-from models.decoder import Decoder
-from models.draft import NOTHING
-from models.guided import guide
-from models.images.conv import ConvConfig
-from models.images.next_scale import NextScaleConfig, NextScaleModel
-from models.images.raster import RasterConfig
-from models.images.scale_target import NextScaleTarget
-from models.images.scales import ScalesConfig, ScaleTokenizer
-from models.kernels import compiled
-from models.loop import TokenLoop
-from models.request import Request, Sampling
-from models.sizing import FixedSize
-from models.weights import assemble, shapes
+from models.compute.x86.kernels import compiled
+from models.drafting.draft import NOTHING
+from models.drafting.sizing.sizing import FixedSize
+from models.loop.token_loop import TokenLoop
+from models.requests.request import Request, Sampling
+from models.targets.decoder.config import DecoderConfig, RotaryConfig
+from models.targets.decoder.decoder import Decoder
+from models.targets.decoder.weights import assemble, shapes
+from models.targets.guided import guide
+from models.targets.next_scale.model import NextScaleConfig, NextScaleModel
+from models.targets.next_scale.scale_target import NextScaleTarget
+from models.tokenizers.conv import ConvConfig
+from models.tokenizers.scales import ScalesConfig, ScaleTokenizer
+from models.training.raster import RasterConfig
 from tests.models.hashed import hashed
 
 pytestmark = pytest.mark.skipif(not compiled(), reason="no compiled kernels here")

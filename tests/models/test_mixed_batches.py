@@ -8,10 +8,12 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from models.draft import NOTHING, Shape
-from models.drafters import JacobiDrafter, LookupDrafter, ModelDrafter
-from models.drafters.window import Start
-from models.request import Request, Sampling
+from models.drafting.copies.lookup import LookupDrafter
+from models.drafting.draft import NOTHING, Shape
+from models.drafting.draft_models.draft_model import ModelDrafter
+from models.drafting.parallel.jacobi import JacobiDrafter
+from models.drafting.parallel.window import Start
+from models.requests.request import Request, Sampling
 from tests.models.guessing import Prophet
 from tests.models.looping import DRAFT_MODEL, TARGET, VOCAB, loop_of, run_alone
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from models.drafters.jacobi import JacobiDrafter
-from models.drafters.window import Start, Window
-from models.noise import Purpose, gumbel, row_keys, uniform
-from models.verify import RULES, Commit
+from models.drafting.parallel.jacobi import JacobiDrafter
+from models.drafting.parallel.window import Start, Window
+from models.sampling.noise import Purpose, gumbel, row_keys, uniform
+from models.verify.round import Commit
+from models.verify.rules import RULES
 from tests.models import test_law
 from tests.models.enumerated import LENGTH, VOCAB, HistoryTarget, decode, fit, joint
 from tests.models.tiny import exact_law
@@ -198,7 +199,7 @@ def break_one_thing(monkeypatch, name):
     elif name == "the coupling's coins":
         monkeypatch.setattr("models.verify.round.RoundNoise.uniform", same_coins)
     elif name == "no residual behind a coupling":  # not kept: drawn from all of p
-        monkeypatch.setattr("models.drafters.coupling.residual", lambda p, q: p)
+        monkeypatch.setattr("models.drafting.parallel.coupling.residual", lambda p, q: p)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torch
 import transformers as tf
 
 from models.engine import EngineConfig, build_loop
-from models.request import Request, Sampling
+from models.requests.request import Request, Sampling
 from tests.models.checkpoints import FAMILIES, VOCABULARY, save
 
 DEMO = Path(__file__).parents[2] / "examples" / "models" / "text-target"

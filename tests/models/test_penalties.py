@@ -10,16 +10,19 @@ import numpy as np
 import pytest
 import torch
 
-from models.draft import Shape, chain_draft
-from models.drafters import DraftContext, JacobiDrafter, LookupDrafter, ModelDrafter
-from models.drafters.coupling import processed, undecided
-from models.drafters.window import Start
-from models.noise import NoiseStore
-from models.processing import Processor
-from models.request import Request, Sampling
-from models.sequence import Sequence
-from models.verify import RULES, Commit, Round, RoundNoise
-from models.verify.round import chain_probabilities
+from models.drafting.copies.lookup import LookupDrafter
+from models.drafting.draft import Shape, chain_draft
+from models.drafting.draft_models.draft_model import ModelDrafter
+from models.drafting.drafter import DraftContext
+from models.drafting.parallel.coupling import processed, undecided
+from models.drafting.parallel.jacobi import JacobiDrafter
+from models.drafting.parallel.window import Start
+from models.requests.request import Request, Sampling
+from models.requests.sequence import Sequence
+from models.sampling.noise import NoiseStore
+from models.sampling.processing import Processor
+from models.verify.round import Commit, Round, RoundNoise, chain_probabilities
+from models.verify.rules import RULES
 from tests.models.guessing import Prophet
 from tests.models.looping import loop_of, run_alone, tokens_of
 from tests.models.tiny import TableTarget

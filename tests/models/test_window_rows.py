@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from models.batch import chain
-from models.config import DecoderConfig
-from models.decoder import Decoder
-from models.draft import NOTHING, Shape
-from models.drafters import LookupDrafter, ModelDrafter
-from models.kernels import compiled
-from models.request import Request, Sampling
+from models.compute.x86.kernels import compiled
+from models.drafting.copies.lookup import LookupDrafter
+from models.drafting.draft import NOTHING, Shape
+from models.drafting.draft_models.draft_model import ModelDrafter
+from models.requests.request import Request, Sampling
+from models.targets.decoder.config import DecoderConfig
+from models.targets.decoder.decoder import Decoder
 from tests.models.guessing import Prophet
 from tests.models.looping import loop_of, run_alone, tokens_of
 

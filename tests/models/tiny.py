@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from models.batch import Batch, Scores
-from models.schedule import RASTER
+from models.schedules.schedule import RASTER
 
 
 class TokenCache:

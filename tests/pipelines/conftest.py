@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.pipelines.inprocess import write_prompts
+from tests.pipelines.generate.inprocess import write_prompts
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from cluster import storage
-from tests.pipelines.inprocess import outcome, write_prompts
+from tests.pipelines.generate.inprocess import outcome, write_prompts
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 GOOD = 40  # rows of the whole job's input; one more is broken

@@ -11,19 +11,19 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from models.batch import chain
-from models.checkpoint import load_decoder
 from models.errors import InvalidOption, UnsupportedCheckpoint
-from models.images import published
-from models.images.grid import GridTokenizer
-from models.images.load import load_tokenizer
-from models.images.scale_target import NextScaleTarget
-from models.images.scales import ScaleTokenizer
-from models.load import load_target
+from models.published import image_layouts as published
+from models.targets.decoder.checkpoint import load_decoder
+from models.targets.load import load_target
+from models.targets.next_scale.scale_target import NextScaleTarget
+from models.tokenizers.grid import GridTokenizer
+from models.tokenizers.load import load_tokenizer
+from models.tokenizers.scales import ScaleTokenizer
 from pipelines.cli import main
 from pipelines.convert import ConvertConfig, convert
 from pipelines.errors import OutputRefused
-from tests.models.images import published_models as theirs
-from tests.models.images import test_published_var as var
+from tests.models.published import published_models as theirs
+from tests.models.published import test_published_var as var
 
 SCALES = (1, 2, 3, 4)
 OPTIONS = {

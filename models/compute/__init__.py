@@ -1,0 +1,1 @@
+"""Attention and linear layers."""

@@ -1,0 +1,1 @@
+"""The compiled kernels for x86 CPUs."""

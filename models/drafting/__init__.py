@@ -1,0 +1,1 @@
+"""Drafters: they propose tokens that the target verifies."""

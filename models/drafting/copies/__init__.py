@@ -1,0 +1,1 @@
+"""Drafters that copy from text that is already there."""

@@ -1,0 +1,257 @@
+"""Drafts chains and trees with a draft model of the same vocabulary.
+
+A tree grows level by level: of all continuations of the last level, the W most likely ones are
+kept. Under `match` both models take argmax(log p + g) with the same noise g. So the draft model
+estimates the probability that the target chooses a token by softmax(s (log q + g)).
+Letters: B sequences, K levels, W nodes a level, V vocabulary.
+"""
+
+from collections.abc import Sequence as Several
+from itertools import accumulate
+from typing import cast
+
+import numpy as np
+import torch
+
+from models.batch import Batch, Ints, chains
+from models.compute.x86.kernels import Chooser, Trees
+from models.drafting.draft import EMPTY, Draft, Shape, chain_draft
+from models.drafting.draft_models.tree import SHARPNESS, Tree
+from models.drafting.drafter import DraftContext, clip, useful_depth
+from models.engine_config import MAX_WIDTH
+from models.requests.sequence import Sequence
+from models.sampling.noise import Purpose
+from models.targets.target import ChoosingTarget, Target
+from models.verify.round import Commit, Round, children
+
+CHUNK = 256  # prompt tokens in one pass of prefill
+
+
+class ModelDrafter:
+    """A draft model with its cache."""
+
+    max_width = MAX_WIDTH
+    remote = False
+    transfer_s = 0.0
+
+    def __init__(self, model: Target, *, rows: int, capacity: int, name: str = "model") -> None:
+        self.name, self.model = name, model
+        self.passes = 0
+        self._cache = model.new_cache(rows, capacity)
+        self._free = list(range(rows))
+        self._slots: dict[str, int] = {}
+        self._fed: dict[str, Draft] = {}  # scratch nodes in the cache since the last commit
+
+    def forget(self, request_id: str) -> None:
+        """Free the request's row."""
+        slot = self._slots.pop(request_id, None)
+        self._fed.pop(request_id, None)
+        if slot is not None:
+            self._cache.truncate(slot, 0)
+            self._free.append(slot)
+
+    def observe(self, round_: Round, commits: Several[Commit]) -> None:
+        """Does nothing: `propose` compares the fed draft tokens with the sequences."""
+
+    def propose(
+        self, sequences: Several[Sequence], shape: Shape, context: DraftContext
+    ) -> list[Draft]:
+        """Chains (width 1) or trees, with the context's noise."""
+        depth = max((useful_depth(s, shape) for s in sequences), default=0)
+        if depth == 0:
+            return [EMPTY] * len(sequences)
+        slots = np.array([self._slot(s) for s in sequences], dtype=np.int64)
+        news = self._catch_up(sequences, slots)
+        chooser = self._chooser(news, context)
+        if chooser is None:
+            given = sequences, slots, self._read(news), depth
+            if shape.width == 1:
+                return self._cut_chains(sequences, *self._choose(*given, context), depth, shape)
+            trees = self._grow(*given, shape, context).best(shape.budget)
+            return self._cut_trees(sequences, trees, depth, shape)
+        if shape.width == 1:
+            drafts = self._cut_chains(sequences, chooser.chain(depth).T, None, depth, shape)
+        else:
+            trees = chooser.trees(shape.width, depth, shape.budget)
+            drafts = self._cut_trees(sequences, trees, depth, shape)
+        self.passes += depth
+        self._commit(news)
+        return drafts
+
+    def _slot(self, sequence: Sequence) -> int:
+        if sequence.id not in self._slots:
+            self._slots[sequence.id] = self._free.pop()
+        return self._slots[sequence.id]
+
+    def _catch_up(self, sequences: Several[Sequence], slots: Ints) -> Batch:
+        """Commit accepted draft tokens; returns a batch of the new tokens, not yet run."""
+        for sequence, slot in zip(sequences, slots.tolist(), strict=True):
+            self._keep(sequence, slot)
+            while len(sequence.tokens) - self._cache.lengths[slot] > CHUNK:
+                begin = int(self._cache.lengths[slot])
+                self._read(_pass([sequence.tokens[begin : begin + CHUNK]], np.array([slot])))
+        begins = self._cache.lengths[slots].tolist()
+        return _pass([s.tokens[at:] for s, at in zip(sequences, begins, strict=True)], slots)
+
+    def _keep(self, sequence: Sequence, slot: int) -> None:
+        """Commit the fed draft tokens that were accepted."""
+        fed = self._fed.pop(sequence.id, None)
+        if fed is None:
+            return
+        known, node, path = children(fed), 0, []
+        for token in sequence.tokens[int(self._cache.lengths[slot]) : -1]:
+            found = known.get((node, token))  # the last token is fed again for its logits
+            if found is None:
+                break
+            node = found
+            path.append(node - 1)  # the fed nodes have no root among them
+        self._cache.commit(slot, np.array(path, dtype=np.int64))
+
+    def _read(self, batch: Batch) -> torch.Tensor:
+        """Feed committed tokens and keep their entries; logits [B, V] after each row's last."""
+        logits = self.model.score(self._cache, batch).logits
+        self.passes += 1
+        self._commit(batch)
+        return logits
+
+    def _commit(self, batch: Batch) -> None:
+        for slot, count in zip(batch.rows.tolist(), batch.counts.tolist(), strict=True):
+            self._cache.commit(slot, np.arange(count))
+
+    def _chooser(self, news: Batch, context: DraftContext) -> Chooser | None:
+        """Drafts in one call; None if the model or the sampling options do not allow it."""
+        if not getattr(self.model, "chooses", False):
+            return None
+        if context.sampled or not context.processor.simple:
+            return None
+        levels = np.zeros(len(context.owners), dtype=np.int64)
+        draw = context.noise.draw(context.purpose, context.owners, levels)
+        assert draw is not None  # where the model has compiled kernels, the noise has them too
+        model = cast(ChoosingTarget, self.model)
+        return model.chooser(self._cache, news, draw, context.processor.knobs)
+
+    def _choose(
+        self,
+        sequences: Several[Sequence],
+        slots: Ints,
+        logits: torch.Tensor,
+        depth: int,
+        context: DraftContext,
+    ) -> tuple[Ints, torch.Tensor | None]:
+        """Chains [B, K], and, if the rule needs them, the distributions of the tokens [B, K, V]."""
+        processor, owners = context.processor, context.owners
+        generated = np.array([s.num_generated for s in sequences])
+        tokens = np.zeros((len(sequences), depth), dtype=np.int64)
+        probs: list[torch.Tensor] = []
+        for level in range(depth):
+            processed = processor(logits, owners, generated + level)  # [B, V]
+            if context.sampled:
+                probs.append(processor.probabilities(processed, owners))
+            levels, purpose = np.full(len(owners), level), context.purpose
+            tokens[:, level] = context.noise.choose(processor, processed, purpose, owners, levels)
+            processor.observe(owners, tokens[:, level])
+            if level + 1 < depth:
+                logits = self._feed_chain(slots, tokens[:, level], level)
+        for level in range(depth):
+            processor.retract(owners, tokens[:, level])
+        return tokens, torch.stack(probs, dim=1) if probs else None
+
+    def _feed_chain(self, slots: Ints, tokens: Ints, scratch: int) -> torch.Tensor:
+        """Feed one token for each row after `scratch` others; logits [B, V]."""
+        row = np.ones((1, scratch + 1), dtype=np.bool_)
+        batch = Batch(
+            rows=slots,
+            counts=np.ones(len(slots), dtype=np.int64),
+            tokens=tokens,
+            depths=np.full(len(slots), scratch),
+            visible=(row,) * len(slots),
+            scratch=scratch,
+        )
+        self.passes += 1
+        return self.model.score(self._cache, batch).logits
+
+    def _cut_chains(
+        self,
+        sequences: Several[Sequence],
+        tokens: Ints,
+        q: torch.Tensor | None,
+        depth: int,
+        shape: Shape,
+    ) -> list[Draft]:
+        """Each request's draft from chains [B, K]; notes which of its tokens are in the cache."""
+        drafts = []
+        for b, sequence in enumerate(sequences):
+            self._fed[sequence.id] = chain_draft(tokens[b, : depth - 1])
+            count = useful_depth(sequence, shape)
+            row = None if q is None else q[b, :count]
+            drafts.append(chain_draft(tokens[b, :count], row))
+        return drafts
+
+    def _grow(
+        self,
+        sequences: Several[Sequence],
+        slots: Ints,
+        logits: torch.Tensor,
+        depth: int,
+        shape: Shape,
+        context: DraftContext,
+    ) -> Tree:
+        tree = Tree(len(sequences), shape.width, depth)
+        noise = _noise(context, depth)
+        generated = np.array([s.num_generated for s in sequences])
+        for level in range(depth):
+            width = len(logits) // len(sequences)  # 1 at the root
+            owners = np.repeat(context.owners, width)
+            values = context.processor(logits, owners, np.repeat(generated, width) + level)
+            added = noise[level]
+            if added is not None:
+                values = (values.view(len(added), width, -1) + added[:, None]).flatten(0, 1)
+            tree.grow((SHARPNESS * values).log_softmax(-1))
+            if level + 1 < depth:
+                logits = self._feed_level(slots, tree)
+        return tree
+
+    def _cut_trees(
+        self, sequences: Several[Sequence], trees: Trees, depth: int, shape: Shape
+    ) -> list[Draft]:
+        """Each request's draft from its tree; notes which of its nodes are in the cache."""
+        drafts, fed = [], shape.width * (depth - 1)
+        for sequence, tokens, parents, *kept in zip(sequences, *trees, strict=True):
+            self._fed[sequence.id] = Draft(tokens=tokens[:fed], parents=parents[:fed])
+            draft = Draft(tokens=kept[0], parents=kept[1])
+            drafts.append(clip(draft, useful_depth(sequence, shape), kept[2]))
+        return drafts
+
+    def _feed_level(self, slots: Ints, tree: Tree) -> torch.Tensor:
+        """Feed the tree's last level; logits [B * W, V]."""
+        width, size = tree.width, tree.size
+        batch = Batch(
+            rows=slots,
+            counts=np.full(len(slots), width),
+            tokens=tree.tokens[:, size - width : size].reshape(-1),
+            depths=np.full(len(slots) * width, size // width - 1),
+            visible=tuple(tree.visible[:, size - width : size, :size]),
+            scratch=size - width,
+        )
+        self.passes += 1
+        return self.model.score(self._cache, batch).logits
+
+
+def _pass(news: list[list[int]], slots: Ints) -> Batch:
+    """A batch of the new tokens of each row, with logits after the last ones."""
+    ends = list(accumulate(map(len, news)))
+    return chains(slots, news, wanted=np.array(ends, dtype=np.int64) - 1)
+
+
+def _noise(context: DraftContext, depth: int) -> Several[torch.Tensor] | Several[None]:
+    """Noise by level, [B, V]; 0 for greedy requests. None for each level if all are greedy."""
+    processor, owners = context.processor, context.owners
+    if not processor.any_stochastic:
+        return [None] * depth
+    levels = np.tile(np.arange(depth), len(owners))
+    rows = context.noise.rows(Purpose.TOKEN, np.repeat(owners, depth), levels)
+    rows = rows.view(len(owners), depth, -1)  # [B, K, V]
+    if not processor.all_stochastic:
+        greedy = torch.from_numpy(~processor.stochastic[owners]).to(rows.device)  # [B]
+        rows = rows.masked_fill(greedy[:, None, None], 0.0)
+    return rows.unbind(1)

@@ -1,0 +1,1 @@
+"""Parallel decoders: the target's own passes provide the draft tokens."""

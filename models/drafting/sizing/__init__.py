@@ -1,0 +1,1 @@
+"""How much to draft: fixed by the user, or chosen by measurement."""

@@ -1,4 +1,0 @@
-"""Image models: image tokenizers, and targets over their tokens."""
-
-TOKENIZER_FOLDER = "tokenizer"  # of an image target's checkpoint: its image tokenizer
-OURS = "paceline_"  # prefix of `model_type` in our own layouts, which are all of image targets

@@ -1,0 +1,1 @@
+"""The token loop: one step for all running requests."""

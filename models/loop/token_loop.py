@@ -1,0 +1,312 @@
+"""The token loop: runs many requests with one target and one drafter, round by round.
+
+    plan how much to draft -> draft -> score with one forward pass -> verify -> commit
+
+If the target's schedule decides positions in groups, there are no drafts:
+
+    plan a group -> score with one forward pass -> choose -> commit
+
+Requests join and leave at any step.
+"""
+
+from collections.abc import Iterable
+from typing import cast
+
+import numpy as np
+
+from models.drafting.draft import EMPTY, NOTHING, Draft, Shape
+from models.drafting.drafter import DraftContext, Drafter
+from models.drafting.sizing.sizing import Sizing
+from models.errors import InvalidRequest
+from models.exactness import exactness
+from models.loop.cache_rows import Rows
+from models.loop.figures import Figures, Sums
+from models.loop.groups import choose, need_plain, new_canvas, plan_groups, settle
+from models.loop.logprobs import token_logprobs
+from models.loop.packing import draft_batch, prompt_batch
+from models.loop.stopwatch import Stopwatch
+from models.requests.admission import check_request
+from models.requests.request import Request, Result
+from models.requests.sequence import Decode, Sequence
+from models.sampling.noise import NoiseStore
+from models.sampling.processing import Processor
+from models.schedules.feed import GroupTarget
+from models.targets.finite import broken_rows, told
+from models.targets.target import Target
+from models.verify.round import Commit, Round, RoundNoise
+from models.verify.rules import RULES
+
+
+class TokenLoop:
+    """Runs requests to their end. Not thread-safe: one thread calls `step`."""
+
+    def __init__(
+        self,
+        target: Target,
+        drafter: Drafter | None,
+        sizing: Sizing,
+        *,
+        rows: int,
+        max_length: int,
+        scratch: int,
+        verify: str = "match",
+        prefill_chunk: int = 256,
+        decode: Decode | None = None,
+        name: str = "",
+    ) -> None:
+        """Allocate the cache for `rows` requests of `max_length` tokens and `scratch` nodes each.
+
+        `decode` turns token ids into text; only requests with stop strings need it. `name`: the
+        target's checkpoint, for error messages.
+        """
+        self.target, self.drafter, self.sizing = target, drafter, sizing
+        self.name, self.rule, self._verify = name, verify, RULES[verify]
+        self.max_length, self._chunk, self._decode = max_length, prefill_chunk, decode
+        self._cache = target.new_cache(rows, max_length + scratch)
+        self._rows = Rows(self._cache)
+        self._groups = None if target.schedule.in_order else cast(GroupTarget, target)
+        if self._groups is not None:
+            need_plain(drafter.name if drafter else "none", verify)
+        self._sums = Sums()
+        self._ids: set[str] = set()  # of requests that have not ended
+        self._processors: dict[int, tuple[list[Sequence], Processor]] = {}  # by first row
+        self._turn = 0
+        self._noise = NoiseStore(target.vocab_size, target.device)
+        self._transferred_s = 0.0
+        self._marks = Stopwatch()
+
+    # --- requests -----------------------------------------------------------------------------
+
+    def submit(self, request: Request) -> None:
+        """Queue a request. Raises InvalidRequest if it can never run here."""
+        if request.id in self._ids:
+            raise InvalidRequest(f"request {request.id!r} is already running: ids must differ")
+        check_request(request, self.target, self.max_length, texts=self._decode is not None)
+        made = self._sequence(request)
+        self._ids.add(request.id)
+        self._rows.waiting.append(made)
+
+    def _sequence(self, request: Request) -> Sequence:
+        if self._groups is not None:
+            return new_canvas(request, self._groups)
+        return Sequence(request, eos=self.target.eos_token_ids, decode=self._decode)
+
+    def cancel(self, request_id: str) -> bool:
+        """Drop a request and free its row; False if the loop does not have it."""
+        for sequence in self._rows.waiting:
+            if sequence.id == request_id:
+                self._rows.waiting.remove(sequence)
+                self._ids.discard(request_id)
+                return True
+        for sequence in [*self._rows.running, *self._rows.reading]:
+            if sequence.id == request_id:
+                self._release(sequence)
+                return True
+        return False
+
+    @property
+    def num_unfinished(self) -> int:
+        return len(self._rows)
+
+    @property
+    def num_rows(self) -> int:
+        """The number of requests that can run at once."""
+        return self._cache.rows
+
+    @property
+    def cache_bytes(self) -> int:
+        return self._cache.num_bytes
+
+    def figures(self) -> Figures:
+        """The counts and times since the last reset."""
+        return self._sums.figures(self._marks.totals())
+
+    def reset_figures(self) -> None:
+        self._sums, self._marks = Sums(), Stopwatch()
+
+    def describe(self) -> dict[str, object]:
+        """Facts about the target, the drafter and the arithmetic, for summaries."""
+        return {
+            "architecture": self.target.architecture,
+            "adapted": self.target.adapted,
+            "arithmetic": "steady" if self.target.steady else "torch",
+            "parameters": self.target.num_parameters,
+            "vocabulary": self.target.vocab_size,
+            "context_length": self.target.context_length,
+            "schedule": self.target.schedule.name,
+            "drafter": self.drafter.name if self.drafter else "none",
+            "verify": self.rule,
+            "noise": "gumbel",
+            "cache_bytes": self.cache_bytes,
+        }
+
+    def run(self, requests: Iterable[Request]) -> list[Result]:
+        """Submit all requests and step until all have ended; results in the order they ended."""
+        for request in requests:
+            self.submit(request)
+        results: list[Result] = []
+        while self.num_unfinished:
+            results += self.step()
+        return results
+
+    # --- one step -----------------------------------------------------------------------------
+
+    def step(self) -> list[Result]:
+        """Prefill one chunk, then decode one round. Returns the results of requests that ended."""
+        self._marks.start()
+        self._rows.admit()
+        self._read_prompts()
+        results: list[Result] = []
+        if self._rows.running:
+            results = self._round() if self._groups is None else self._group_round(self._groups)
+        return results
+
+    def _read_prompts(self) -> None:
+        """Prefill one chunk of prompts; continue while no request is decoding."""
+        while self._rows.reading:
+            pieces = self._rows.next_pieces(self._chunk)
+            if pieces:
+                self.target.score(self._cache, prompt_batch(pieces))
+                read = sum(len(tokens) for _, tokens in pieces)
+                self._sums.add(prefill_passes=1, prompt_tokens=read)
+            self._rows.commit(pieces)
+            if self._rows.running:
+                break
+        self._marks.note("prefill")
+
+    def _group_round(self, target: GroupTarget) -> list[Result]:
+        running = list(self._rows.running)
+        groups = plan_groups(target, running)
+        processor = self._processor_of(0, running)
+        self._marks.note("other")
+        logits = self.target.score(self._cache, groups.batch).logits  # [W, V]
+        self._marks.note("score")
+        broken = broken_rows(logits)
+        tokens = choose(groups, logits, processor, self._noise)
+        self._marks.note("verify")
+        settle(groups, tokens, logits, self._cache)
+        if broken is not None:
+            self._fail(running[b] for b in set(groups.owners[broken].tolist()))
+        rows, written = len(running), sum(map(len, tokens))
+        self._sums.add(rounds=1, round_rows=rows, target_passes=1, tokens=written)
+        results = self._finish()
+        self._marks.note("other")
+        return results
+
+    def _round(self) -> list[Result]:
+        first, running = self._half()
+        shape, drafting = (NOTHING, []) if self.drafter is None else self.sizing.plan(len(running))
+        processor = self._processor_of(first, running)
+        noise = RoundNoise(running, self._noise)
+        self._marks.note("other")
+        drafts = self._draft(running, shape, drafting, processor, noise)
+        batch = draft_batch(first, running, drafts)
+        self._marks.note("other")
+        logits = self.target.score(self._cache, batch).logits  # [T, V]
+        self._marks.note("score")
+        broken = broken_rows(logits)
+        round_ = Round(running, drafts, logits, processor, noise)
+        commits = self._verify(round_)
+        if broken is not None:
+            at = zip(round_.starts.tolist(), commits, strict=True)
+            bad = [broken[start + np.array(commit.path)].any() for start, commit in at]
+            self._fail(sequence for sequence, b in zip(running, bad, strict=True) if b)
+        self._marks.note("verify")
+        for row, commit in enumerate(commits, first):
+            self._cache.commit(row, np.array(commit.path, dtype=np.int64))
+        self._learn(round_, commits, drafting)
+        results = self._finish()
+        self._marks.note("other")
+        self._book_transfer("other")
+        self.sizing.observe_round(self._marks.round_s())
+        return results
+
+    def _fail(self, sequences: Iterable[Sequence]) -> None:
+        """End requests whose tokens were chosen from NaN or infinite scores."""
+        for sequence in sequences:
+            sequence.fail(told(self.name, self.target.dtype))
+
+    def _half(self) -> tuple[int, list[Sequence]]:
+        """The first row and the requests of this round.
+
+        With a remote drafter, the two halves of the batch take turns: the drafter drafts for one
+        half while the target verifies the other.
+        """
+        count = len(self._rows.running)
+        if self.drafter is None or not self.drafter.remote or count == 1:
+            return 0, list(self._rows.running)
+        half = (count + 1) // 2
+        self._turn = 1 - self._turn
+        return (0, self._rows.running[:half]) if self._turn else (half, self._rows.running[half:])
+
+    def _processor_of(self, first: int, running: list[Sequence]) -> Processor:
+        """The processor of these requests; kept while they are the same in the same order."""
+        known = self._processors.get(first)
+        if known is None or known[0] != running:
+            made = Processor(running, self.target.vocab_size, self.target.device)
+            # Drop other processors of these requests: they would miss tokens generated from now on.
+            others = self._processors.items()
+            self._processors = {row: o for row, o in others if not set(running) & set(o[0])}
+            self._processors[first] = known = (list(running), made)
+        return known[1]
+
+    def _draft(
+        self,
+        running: list[Sequence],
+        shape: Shape,
+        drafting: list[int],
+        processor: Processor,
+        noise: RoundNoise,
+    ) -> list[Draft]:
+        drafts = [EMPTY] * len(running)
+        if not drafting or self.drafter is None:
+            return drafts
+        context = DraftContext(processor, noise, np.array(drafting), sampled=self.rule != "match")
+        passes = self.drafter.passes
+        made = self.drafter.propose([running[b] for b in drafting], shape, context)
+        for b, draft in zip(drafting, made, strict=True):
+            drafts[b] = draft
+        self._marks.note("draft")
+        self._book_transfer("draft")
+        self._sums.add(draft_passes=self.drafter.passes - passes)
+        return drafts
+
+    def _learn(self, round_: Round, commits: list[Commit], drafting: list[int]) -> None:
+        """Update counters, sizing and drafter; record logprobs."""
+        asked, depths = set(drafting), round_.form.depths
+        for b, (sequence, commit) in enumerate(zip(round_.sequences, commits, strict=True)):
+            sequence.rounds += 1
+            if b in asked:
+                ended = sequence.finish_reason is not None
+                self.sizing.observe(depths[b], commit.num_accepted, ended=ended)
+            if depths[b]:
+                nodes = len(round_.drafts[b])
+                sequence.drafted += nodes
+                self._sums.add_draft(nodes, depths[b], commit.num_accepted)
+            if sequence.request.sampling.logprobs is not None:
+                sequence.logprobs += token_logprobs(round_, b, commit)
+        if self.drafter is not None:
+            self.drafter.observe(round_, commits)
+        tokens = sum([len(commit.tokens) for commit in commits])
+        self._sums.add(rounds=1, round_rows=len(commits), target_passes=1, tokens=tokens)
+
+    def _book_transfer(self, part: str) -> None:
+        """Book the time that a remote drafter spent on messages as transfer, not as `part`."""
+        if self.drafter is not None and self.drafter.remote:
+            total = self.drafter.transfer_s
+            self._marks.shift(part, "transfer", total - self._transferred_s)
+            self._transferred_s = total
+
+    def _finish(self) -> list[Result]:
+        ended = [s for s in self._rows.running if s.finish_reason is not None]
+        for sequence in ended:
+            self._release(sequence)
+        exact = exactness(self.rule, self.target.schedule, steady=self.target.steady)
+        return [s.result(exact) for s in ended]
+
+    def _release(self, sequence: Sequence) -> None:
+        self._rows.release(sequence)
+        if self.drafter is not None:
+            self.drafter.forget(sequence.id)
+        self._ids.discard(sequence.id)
+        self._noise.forget(sequence.request.seed)

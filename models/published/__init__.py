@@ -1,0 +1,1 @@
+"""Converts published image checkpoints to our layouts."""

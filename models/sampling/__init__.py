@@ -1,0 +1,1 @@
+"""The seeded noise, and the processed distribution that tokens are drawn from."""

@@ -1,0 +1,1 @@
+"""Schedules: which output positions the next pass decides."""

@@ -1,0 +1,1 @@
+"""Target models: they score nodes. One protocol, several implementations."""

@@ -1,0 +1,190 @@
+"""Any causal language model that transformers loads, as a target. Slower than our decoder.
+
+The adapter requires that a model can continue a text from its own cache after the last entries
+were cut off. It checks this at loading; a model that fails the check is run over the whole text
+each time. A tree is scored path by path.
+Letters: T packed nodes, W wanted nodes, V vocabulary, D width.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, DynamicCache
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from models.batch import Batch, Scores
+from models.errors import UnsupportedCheckpoint
+from models.schedules.schedule import RASTER, Schedule
+from models.targets.adapted.cache import AdaptedCache, Row
+from models.targets.decoder.config import Json, eos_token_ids
+from models.targets.target import Cache
+
+NO_LIMIT = 2**15  # context length of a model whose configuration has none
+PROBE = (1, 2, 3, 4, 5, 6)  # tokens that check the model at loading
+
+
+class AdaptedTarget:
+    """A transformers model behind the `Target` protocol."""
+
+    adapted, steady = True, False
+    schedule: Schedule = RASTER
+
+    def __init__(self, model: Any, *, eos_token_ids: tuple[int, ...]) -> None:
+        self.model, self.device, self.dtype = model, model.device, model.dtype
+        self.eos_token_ids, self.architecture = eos_token_ids, type(model).__name__
+        self.num_parameters = int(model.num_parameters())
+        self.context_length = _context_length(model.config)
+        whole = self._run(PROBE, None, False)[0]
+        self.vocab_size = self.input_size = whole.shape[1]
+        self._bytes_per_entry = self._probe(whole)
+
+    def new_cache(self, rows: int, capacity: int) -> AdaptedCache:
+        """An empty cache; `num_bytes` is its size when full."""
+        return AdaptedCache(rows, capacity, self._bytes_per_entry)
+
+    def score(self, cache: Cache, batch: Batch, *, hidden: bool = False) -> Scores:
+        """Run the batch's nodes row by row and path by path, return the wanted nodes' logits.
+
+        `hidden` asks for the last layer's output, of all nodes.
+        """
+        assert isinstance(cache, AdaptedCache)
+        if batch.inputs is not None:
+            raise UnsupportedCheckpoint(f"{self.architecture} reads token ids, no vectors")
+        results: list[tuple[torch.Tensor, torch.Tensor | None]] = []
+        start = 0
+        for index, (row, count) in enumerate(zip(batch.rows, batch.counts, strict=True)):
+            text = cache.texts[int(row)]
+            assert len(text.scratch) >= batch.scratch, (len(text.scratch), batch.scratch)
+            tokens = batch.tokens[start : start + count].tolist()
+            text.scratch[batch.scratch :] = tokens
+            assert len(text.committed) + len(text.scratch) <= cache.capacity
+            results += self._nodes(text, _paths(batch, index), batch.scratch, hidden)
+            start += int(count)
+        return self._gather(results, batch, hidden)
+
+    def _nodes(
+        self, text: Row, paths: list[list[int]], scratch: int, hidden: bool
+    ) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
+        """Logits [V] and hidden [D] of each of a row's new nodes, given the path to each."""
+        found: dict[int, tuple[torch.Tensor, torch.Tensor | None]] = {}
+        for path in reversed(paths):  # leaves first: a pass to a leaf also scores its ancestors
+            if path[-1] in found:
+                continue
+            fresh = next(i for i, node in enumerate(path) if node >= scratch and node not in found)
+            wanted = text.committed + [text.scratch[node] for node in path]
+            logits, states = self._extend(text, wanted, len(text.committed) + fresh, hidden)
+            for back, node in enumerate(reversed(path[fresh:]), start=1):
+                found[node] = (logits[-back], None if states is None else states[-back])
+        return [found[path[-1]] for path in paths]
+
+    def _extend(
+        self, text: Row, wanted: list[int], limit: int, hidden: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Run the model on `wanted`, from the end of the cached common prefix, at most `limit`."""
+        if self._bytes_per_entry == 0:
+            return self._run(wanted, None, hidden)
+        shared = text.rewind(wanted, limit)
+        result = self._run(wanted[shared:], text.past, hidden)
+        text.held = wanted
+        return result
+
+    @torch.inference_mode()
+    def _run(
+        self, tokens: Iterable[int], past: DynamicCache | None, hidden: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Logits [n, V] float32 of `tokens` after `past`, which grows; hidden [n, D] if asked."""
+        output = self.model(
+            input_ids=torch.tensor([list(tokens)], device=self.device),
+            past_key_values=past,
+            use_cache=past is not None,
+            output_hidden_states=hidden,
+            return_dict=True,
+        )
+        return output.logits[0].float(), output.hidden_states[-1][0] if hidden else None
+
+    def _probe(self, whole: torch.Tensor) -> int:
+        """Bytes per token of the model's cache; 0 if the cache cannot be cut and continued."""
+        if getattr(self.model, "_is_stateful", False):
+            return 0
+        past = DynamicCache()
+        try:
+            self._run(PROBE, past, False)
+            past.crop(-3)
+            again = self._run(PROBE[3:], past, False)[0]
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
+            return 0
+        if (again - whole[3:]).abs().max() > 0.05 * whole.abs().max():
+            return 0
+        tensors: list[Any] = [part for layer in past for part in layer[:2]]
+        return sum(int(tensor.nbytes) for tensor in tensors) // len(PROBE)
+
+    def _gather(
+        self,
+        results: list[tuple[torch.Tensor, torch.Tensor | None]],
+        batch: Batch,
+        hidden: bool,
+    ) -> Scores:
+        wanted = range(len(results)) if batch.wanted is None else batch.wanted.tolist()
+        logits = [results[node][0] for node in wanted]
+        states = [state for _, state in results if state is not None]
+        return Scores(
+            torch.stack(logits) if logits else torch.empty(0, self.vocab_size, device=self.device),
+            torch.stack(states) if hidden else None,
+        )
+
+
+def _paths(batch: Batch, index: int) -> list[list[int]]:
+    """The scratch nodes from the root to each new node of a row of the batch, itself included."""
+    visible, count = batch.visible[index], int(batch.counts[index])
+    if visible is None:
+        return [list(range(node + 1)) for node in range(count)]
+    return [np.flatnonzero(seen).tolist() for seen in visible]
+
+
+def _context_length(config: Any) -> int:
+    config = config.get_text_config()
+    for name in ("max_position_embeddings", "n_positions", "seq_length", "max_seq_len"):
+        length = getattr(config, name, None)
+        if isinstance(length, int) and length > 0:
+            return length
+    return NO_LIMIT
+
+
+def load_adapted(
+    path: Path, raw: Json, generation: Json, *, dtype: torch.dtype, device: torch.device
+) -> AdaptedTarget:
+    """Load a checkpoint with transformers, without running its code or reading pickles.
+
+    Raises:
+        UnsupportedCheckpoint: it is not a causal language model, or transformers cannot load it.
+    """
+    _require_causal(path, raw)
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            path,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+        raise UnsupportedCheckpoint(f"{path}: transformers cannot load it: {error}") from error
+    model, report = loaded
+    if missing := sorted(map(str, report["missing_keys"])):
+        raise UnsupportedCheckpoint(f"{path} lacks the tensor {missing[0]}")
+    model = model.eval().to(device)
+    return AdaptedTarget(model, eos_token_ids=eos_token_ids(raw, generation))
+
+
+def _require_causal(path: Path, raw: Json) -> None:
+    known: set[str] = set()
+    for names in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
+        known.update([names] if isinstance(names, str) else names)
+    architectures = raw.get("architectures") or []
+    if not known.intersection(architectures):
+        found = ", ".join(architectures) or raw.get("model_type")
+        raise UnsupportedCheckpoint(f"{path}: {found} is no causal language model we can run")

@@ -1,0 +1,167 @@
+"""The decoder for the Llama family: from packed nodes to logits; fills the KV cache.
+
+Letters: T packed nodes, W wanted nodes, V vocabulary, Hq query heads, Hkv key heads, D head width.
+"""
+
+import math
+
+import torch
+from torch.nn import functional as F
+
+from models.batch import VECTOR, Batch, Scores
+from models.compute.attention_torch import TorchAttention
+from models.compute.heads import Heads
+from models.compute.x86.kernels import Chooser, Draw, Knobs, rms_norm
+from models.compute.x86.stack import stack_of
+from models.errors import UnsupportedCheckpoint
+from models.memory.cache import KVCache
+from models.schedules.schedule import RASTER, Schedule
+from models.targets.decoder.config import DecoderConfig
+from models.targets.decoder.rotary import Rotary
+from models.targets.decoder.weights import Weights, assemble, random_tensor, shapes
+from models.targets.target import Cache
+
+
+class Decoder:
+    """A target that runs in this process; for `score` see `Target` and `Batch`.
+
+    Not thread-safe. Other position geometries use another `rotary`. Inputs that are not tokens are
+    vectors, read by `embed_vectors`.
+    """
+
+    adapted = False
+    schedule: Schedule = RASTER
+
+    def __init__(
+        self,
+        config: DecoderConfig,
+        weights: Weights,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+        kernels: bool = True,
+    ) -> None:
+        self.config, self.dtype, self.device = config, dtype, device
+        self.vocab_size, self.context_length = config.vocab_size, config.context_length
+        self.input_size = config.input_size
+        self.eos_token_ids, self.architecture = config.eos_token_ids, config.architecture
+        self.num_parameters = sum(math.prod(shape) for shape in shapes(config).values())
+        self.rotary = Rotary(config.rotary, config.head_dim, device)
+        self._weights = weights
+        self._heads = _heads(config)
+        self._stack = stack_of(weights, self._heads, config.norm_eps, device) if kernels else None
+        self.steady = self._stack is not None
+
+    @classmethod
+    def from_config(
+        cls,
+        config: DecoderConfig,
+        seed: int = 0,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | None = None,
+        kernels: bool = True,
+    ) -> "Decoder":
+        """A decoder with random weights; for `kernels` see `make_linear`."""
+        device, wanted = device or torch.device("cpu"), shapes(config)
+        weights = assemble(
+            config,
+            lambda name: random_tensor(name, wanted[name], seed),
+            dtype=dtype,
+            device=device,
+            kernels=kernels,
+        )
+        return cls(config, weights, dtype=dtype, device=device, kernels=kernels)
+
+    def new_cache(self, rows: int, capacity: int) -> KVCache:
+        """An empty cache; see `cache_bytes` for its size."""
+        self.rotary.reserve(capacity)
+        return KVCache(self.config, rows, capacity, dtype=self.dtype, device=self.device)
+
+    def embed(self, tokens: torch.Tensor) -> torch.Tensor:
+        """The first layer's input [T, width] for `tokens` [T]."""
+        return F.embedding(tokens, self._weights.embedding)
+
+    def embed_vectors(self, vectors: torch.Tensor) -> torch.Tensor:
+        """The first layer's input [T, width] for vectors [T, C] with the codebook's width."""
+        if self._weights.project is None:
+            raise UnsupportedCheckpoint(
+                f"{self.architecture} reads token ids only: its checkpoint has no codebook"
+            )
+        return self._weights.project(vectors.to(self.device).float()).to(self.dtype)
+
+    def _read(self, batch: Batch) -> torch.Tensor:
+        """The first layer's input [T, width] for a batch of tokens and vectors."""
+        tokens = torch.from_numpy(batch.tokens).to(self.device)
+        if batch.inputs is None:
+            return self.embed(tokens)
+        x = self.embed(tokens.clamp(min=0))
+        at = tokens == VECTOR
+        x[at] = self.embed_vectors(batch.inputs[at.to(batch.inputs.device)])
+        return x
+
+    @torch.inference_mode()
+    def score(self, cache: Cache, batch: Batch, *, hidden: bool = False) -> Scores:
+        """Run the batch's nodes, leave their entries as scratch in the cache, return their logits.
+
+        `hidden` also returns the last layer's output of all nodes, after the final norm.
+        """
+        assert isinstance(cache, KVCache)
+        if self._stack is not None and not hidden:
+            x = None if batch.inputs is None else self._read(batch)
+            num_wanted = len(batch.tokens) if batch.wanted is None else len(batch.wanted)
+            logits = torch.empty(num_wanted, self.vocab_size)
+            self._stack.score(batch, cache, self.rotary, x, logits)
+            return Scores(logits)
+        read = self._read(batch)
+        if self._stack is None:
+            self._run(read, batch, cache)
+        else:
+            self._stack.score(batch, cache, self.rotary, read, read.new_empty(0))
+        return self._head(read, batch, hidden)
+
+    @property
+    def chooses(self) -> bool:
+        """Whether `chooser` is available."""
+        return self._stack is not None and self._heads.window is None
+
+    def chooser(self, cache: Cache, batch: Batch, draw: Draw, knobs: Knobs) -> Chooser:
+        """Drafts with this model after a batch of chains, in one call; see `ChoosingTarget`."""
+        assert isinstance(cache, KVCache)
+        assert self._stack is not None
+        return self._stack.chooser(batch, cache, self.rotary, draw, knobs)
+
+    def _run(self, x: torch.Tensor, batch: Batch, cache: KVCache) -> None:
+        """Run all layers with torch's operations, in place."""
+        eps = self.config.norm_eps
+        attention = TorchAttention(batch, cache, self._heads, self.rotary)
+        for index, layer in enumerate(self._weights.layers):
+            qkv = layer.qkv(rms_norm(x, layer.attention_norm, eps))
+            layer.out.add(attention(index, qkv, layer.qk_norm), x)
+            gate_up = layer.gate_up(rms_norm(x, layer.mlp_norm, eps))
+            gate, up = gate_up.chunk(2, dim=-1)
+            layer.down.add(F.silu(gate).mul_(up), x)
+
+    def _head(self, x: torch.Tensor, batch: Batch, hidden: bool) -> Scores:
+        """Logits [W, V] of the wanted nodes, and the normed output [T, width] of all if asked."""
+        wanted = None if batch.wanted is None else torch.from_numpy(batch.wanted).to(self.device)
+        if wanted is not None and not hidden:
+            x = x[wanted]
+        normed = rms_norm(x, self._weights.norm, self.config.norm_eps)
+        chosen = normed[wanted] if wanted is not None and hidden else normed
+        if chosen.shape[0] == 0:
+            logits = torch.empty(0, self.vocab_size, device=self.device)
+        else:
+            logits = self._weights.head(chosen).float()
+        return Scores(logits, normed if hidden else None)
+
+
+def _heads(config: DecoderConfig) -> Heads:
+    window = config.window
+    return Heads(
+        queries=config.num_heads,
+        keys=config.num_kv_heads,
+        width=config.head_dim,
+        window=None if window is None or window >= config.context_length else window,
+        eps=config.norm_eps,
+    )

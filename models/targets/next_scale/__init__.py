@@ -1,0 +1,1 @@
+"""Next-scale image targets (VAR's layout)."""

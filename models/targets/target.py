@@ -1,0 +1,78 @@
+"""The protocol of a target model: a cache, and one method that scores nodes.
+
+Does not depend on drafting, sampling or requests.
+"""
+
+from typing import Protocol
+
+import torch
+
+from models.batch import Batch, Ints, Scores
+from models.compute.x86.kernels import Chooser, Draw, Knobs
+from models.schedules.schedule import Schedule
+
+
+class Cache(Protocol):
+    """A transactional KV cache: the entries of a forward pass are scratch until committed.
+
+    Invariant: after any commit, a row equals one teacher-forced pass over the same tokens, and no
+    entry of a node that was not committed can be attended to.
+    """
+
+    lengths: Ints  # [rows] committed entries
+
+    @property
+    def rows(self) -> int: ...
+    @property
+    def capacity(self) -> int: ...  # entries a row can hold, scratch included
+    @property
+    def num_bytes(self) -> int: ...
+
+    def commit(self, row: int, nodes: Ints) -> None:
+        """Keep the scratch nodes `nodes` (a path, ascending) of a row; drop all others."""
+
+    def truncate(self, row: int, length: int) -> None:
+        """Drop the committed entries of a row beyond `length`."""
+
+    def move(self, source: int, destination: int) -> None:
+        """Copy a row's committed entries over another row and empty the source."""
+
+
+class Target(Protocol):
+    """A model that scores nodes under a mask.
+
+    If its schedule is not `in_order`, it is also a `GroupTarget`: see models/schedules/feed.py.
+    """
+
+    schedule: Schedule
+    vocab_size: int
+    input_size: int  # number of input ids: the vocabulary, and conditions after it
+    context_length: int
+    eos_token_ids: tuple[int, ...]
+    device: torch.device
+    dtype: torch.dtype
+    num_parameters: int
+    architecture: str
+    adapted: bool  # whether the model runs through transformers instead of our decoder
+    # Whether a token's logits have the same bits in every batch and draft, with any number of
+    # threads, and on every x86 CPU with AVX2.
+    steady: bool
+
+    def new_cache(self, rows: int, capacity: int) -> Cache: ...
+
+    def score(self, cache: Cache, batch: Batch, *, hidden: bool = False) -> Scores:
+        """Run the batch's nodes, leave their entries as scratch in the cache, return the logits."""
+
+
+class ChoosingTarget(Target, Protocol):
+    """A model that can also draft a chain or a tree in one call."""
+
+    @property
+    def chooses(self) -> bool:
+        """Whether `chooser` is available on this machine."""
+
+    def chooser(self, cache: Cache, batch: Batch, draw: Draw, knobs: Knobs) -> Chooser:
+        """Drafts after a batch of chains. `draw` is for the position after the last node of a row.
+
+        The entries of the batch and of all draft tokens except the last level's stay as scratch.
+        """

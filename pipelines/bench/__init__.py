@@ -1,0 +1,1 @@
+"""`paceline bench`: recipes measured side by side."""

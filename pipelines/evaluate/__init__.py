@@ -1,0 +1,1 @@
+"""`paceline evaluate`: sets of samples read, compared, reported."""

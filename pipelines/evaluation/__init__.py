@@ -1,1 +1,0 @@
-"""What `paceline evaluate` is made of: sets of samples read, compared, reported."""

@@ -1,0 +1,1 @@
+"""`paceline generate`: a data set becomes requests, results become rows."""

@@ -1,0 +1,90 @@
+"""Options that no row could be run with: refused before anything is written or Ray starts.
+
+Reads the checkpoints' configurations and tokenizers, no weights.
+"""
+
+import difflib
+from pathlib import Path
+
+from models.drafting.parallel.decoders import RULE_OF
+from models.errors import InvalidOption, UnsupportedCheckpoint
+from models.targets.limits import Limits, read_limits
+from models.targets.vocabulary import same_vocabulary
+from pipelines.generate.config import GenerateConfig
+
+NAMED = ("none", "lookup")
+ACCEPTED = "none, lookup or the folder of a draft model"
+
+
+def check_bounds(config: GenerateConfig, limits: Limits) -> None:
+    """Check tokens and lengths against the target's vocabulary and context.
+
+    Raises:
+        InvalidOption: names the option, its value and what the target accepts.
+    """
+    if limits.vocab_size is not None:
+        _check_tokens(config, limits.vocab_size)
+    _check_lengths(config, limits.context_length)
+    if config.stop and not (Path(config.target) / "tokenizer.json").exists():
+        told = f"only with a target that has a tokenizer.json, which {config.target!r} lacks"
+        raise InvalidOption("stop", config.stop, told)
+
+
+def check_drafter(config: GenerateConfig, limits: Limits) -> None:
+    """Check that the drafter is there, and that a draft model fits the target's `limits`.
+
+    Raises:
+        InvalidOption: there is no such drafter.
+        UnsupportedCheckpoint: the draft model does not fit.
+    """
+    if not has_draft_model(config):
+        return
+    draft = read_limits(config.drafter)
+    same_vocabulary(config.target, config.drafter)
+    sizes = (draft.vocab_size, limits.vocab_size)
+    if None not in sizes and sizes[0] != sizes[1]:
+        raise UnsupportedCheckpoint(
+            f"draft {config.drafter!r} has a vocabulary of {sizes[0]} tokens, "
+            f"target {config.target!r} of {sizes[1]}: they must be the same"
+        )
+    room = config.max_length or limits.context_length
+    if room and draft.context_length and draft.context_length < room:
+        raise UnsupportedCheckpoint(
+            f"draft {config.drafter!r} has a context of {draft.context_length} tokens; "
+            f"{room} are needed: set max_length to at most that, or use a longer draft"
+        )
+
+
+def has_draft_model(config: GenerateConfig) -> bool:
+    """Whether the drafter is a model in a folder; raises InvalidOption if it is nothing at all."""
+    names = (*NAMED, *RULE_OF)
+    if config.drafter in names:
+        return False
+    if not Path(config.drafter).is_dir():
+        near = difflib.get_close_matches(config.drafter, names, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ", and there is no such folder"
+        raise InvalidOption("drafter", config.drafter, ACCEPTED + hint)
+    return True
+
+
+def _check_tokens(config: GenerateConfig, vocab_size: int) -> None:
+    """Tokens that options name must be in the vocabulary."""
+    named = (("logit_bias", config.logit_bias), ("stop_token_ids", config.stop_token_ids))
+    for name, tokens in named:
+        for token in tokens:
+            if not 0 <= token < vocab_size:
+                told = f"token {token} is not in the target's vocabulary of 0 to {vocab_size - 1}"
+                raise InvalidOption(name, getattr(config, name), told)
+
+
+def _check_lengths(config: GenerateConfig, context: int | None) -> None:
+    """A prompt of one token and a completion must fit."""
+    longest = config.max_length
+    if longest is not None and (longest < 2 or (context and longest > context)):
+        most = f" to the target's context of {context}" if context else " or more"
+        raise InvalidOption("max_length", longest, f"2{most}")
+    room, of = (longest, "max_length") if longest else (context, "the target's context")
+    wanted = config.sampling().max_tokens
+    if room and wanted >= room:
+        told = f"at most {room - 1}: {of} is {room} tokens, those of the prompt included"
+        raise InvalidOption("max_tokens", wanted, told)

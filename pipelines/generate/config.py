@@ -1,0 +1,375 @@
+"""What a generate job is told: one field per option, the same in YAML, Python and the shell."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from models.drafting.parallel.decoders import (
+    COUPLINGS,
+    DEFAULT_COUPLING,
+    DEFAULT_START,
+    RULE_OF,
+    STARTS,
+    WINDOW,
+)
+from models.exactness import ARITHMETICS, STEADY
+from models.requests.request import VERIFY_RULES, Sampling, require
+from pipelines.options import check_types, option
+
+if TYPE_CHECKING:
+    from models.engine_config import EngineConfig
+
+AUTO = "auto"
+SEQUENTIAL = "sequential"
+DECODERS = (SEQUENTIAL, *RULE_OF)
+
+# What options are about, as --help groups them.
+MAIN = "main options"
+ROWS = "rows in and out"
+SAMPLING = "sampling"
+ENDS = "end of a completion"
+DRAFTING = "drafting"
+IMAGES = "images (with an image target only)"
+HARDWARE = "models and hardware"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateConfig:
+    """A generate job. Options marked `decides=True` decide what the output rows hold."""
+
+    # The eight that matter first, then the others by what they are about.
+    target: str = option(
+        "folder of the target model: the model whose output you want", metavar="PATH", group=MAIN
+    )
+    input: str = option(
+        "prompts: a Parquet, JSON Lines or text file (one prompt per line), or a folder of them; "
+        "local or s3://",
+        metavar="FILE_OR_FOLDER",
+        group=MAIN,
+    )
+    output: str = option("folder for the output rows; local or s3://", metavar="FOLDER", group=MAIN)
+    drafter: str = option(
+        "what proposes tokens for the target to check: none, lookup (copies from the text so far) "
+        "or the folder of a small draft model",
+        default="none",
+        metavar="none|lookup|PATH",
+        group=MAIN,
+    )
+    max_tokens: int | None = option(
+        "maximum number of tokens to generate per completion; default: 128, or the size of an "
+        "image",
+        default=None,
+        decides=True,
+        group=MAIN,
+    )
+    temperature: float = option(
+        "sampling temperature; 0 always takes the most likely token",
+        default=1.0,
+        decides=True,
+        group=MAIN,
+    )
+    batch_size: int = option(
+        "number of completions each target actor works on at once", default=8, group=MAIN
+    )
+    seed: int = option(
+        "seed of the job; each row derives its own seed from it and from the row's id",
+        default=0,
+        decides=True,
+        group=MAIN,
+    )
+
+    prompt_field: str | None = option(
+        "input column with the prompt: a text, a list of chat messages, or the class of an image; "
+        "default: prompt, or messages if there is no column prompt",
+        default=None,
+        decides=True,
+        metavar="NAME",
+        group=ROWS,
+    )
+    id_field: str = option(
+        "input column that identifies a row; without it, the id is <file>:<row number>",
+        default="id",
+        decides=True,
+        metavar="NAME",
+        group=ROWS,
+    )
+    n: int = option(
+        "number of completions per prompt; each becomes a row",
+        default=1,
+        decides=True,
+        group=ROWS,
+    )
+    logprobs: int | None = option(
+        "report each token's log-probability and those of the K most likely tokens (0 to 20)",
+        default=None,
+        decides=True,
+        metavar="K",
+        group=ROWS,
+    )
+    shard_rows: int = option(
+        "number of input rows per output file; an interrupted job repeats unfinished files only",
+        default=256,
+        decides=True,
+        group=ROWS,
+    )
+    resume: bool = option(
+        "continue a job that was interrupted; --no-resume deletes its rows and starts over",
+        default=True,
+        group=ROWS,
+    )
+    summary: str | None = option(
+        "file for the run's figures; default: _summary.json in the output folder",
+        default=None,
+        metavar="FILE.json",
+        group=ROWS,
+    )
+    progress: bool = option("show a progress bar", default=True, group=ROWS)
+
+    top_p: float = option(
+        "sample from the most likely tokens whose probabilities add up to this",
+        default=1.0,
+        decides=True,
+        group=SAMPLING,
+    )
+    top_k: int = option(
+        "sample from the K most likely tokens; 0: all",
+        default=0,
+        decides=True,
+        metavar="K",
+        group=SAMPLING,
+    )
+    min_p: float = option(
+        "exclude tokens less likely than this fraction of the most likely one's probability",
+        default=0.0,
+        decides=True,
+        group=SAMPLING,
+    )
+    presence_penalty: float = option(
+        "subtracted from the logit of each token generated before (-2 to 2)",
+        default=0.0,
+        decides=True,
+        group=SAMPLING,
+    )
+    frequency_penalty: float = option(
+        "subtracted from a token's logit once per time it was generated (-2 to 2)",
+        default=0.0,
+        decides=True,
+        group=SAMPLING,
+    )
+    repetition_penalty: float = option(
+        "divides the logits of tokens in the prompt or generated before; 1: off",
+        default=1.0,
+        decides=True,
+        group=SAMPLING,
+    )
+    logit_bias: Mapping[int, float] = option(
+        "numbers to add to the logits of single tokens, such as 42=-1.5; -inf excludes the token",
+        factory=dict,
+        decides=True,
+        metavar="TOKEN=BIAS",
+        group=SAMPLING,
+    )
+
+    min_tokens: int = option(
+        "minimum number of tokens before a completion may end",
+        default=0,
+        decides=True,
+        group=ENDS,
+    )
+    stop: tuple[str, ...] = option(
+        "end a completion at any of these texts, which are cut off",
+        default=(),
+        decides=True,
+        metavar="TEXT",
+        group=ENDS,
+    )
+    stop_token_ids: tuple[int, ...] = option(
+        "end a completion at any of these token ids",
+        default=(),
+        decides=True,
+        metavar="TOKEN",
+        group=ENDS,
+    )
+    ignore_eos: bool = option(
+        "continue after the model's end-of-sequence token", default=False, decides=True, group=ENDS
+    )
+
+    draft_tokens: int | str = option(
+        "number of tokens to propose per round (1 to 64); auto: chosen every round by measured "
+        "cost and acceptance",
+        default=AUTO,
+        metavar="auto|N",
+        group=DRAFTING,
+    )
+    draft_width: int | str = option(
+        "number of alternatives for each proposed token (1 to 8): 1 is a chain, more a tree",
+        default=AUTO,
+        metavar="auto|N",
+        group=DRAFTING,
+    )
+    draft_nodes: int | None = option(
+        "score only the N most likely tokens of a tree of fixed size; default: all of them",
+        default=None,
+        group=DRAFTING,
+    )
+    verify: str = option(
+        "how the target accepts proposed tokens: match gives the same tokens as without a "
+        "drafter, rejection and block the same distribution",
+        default="match",
+        decides=True,
+        choices=VERIFY_RULES,
+        group=DRAFTING,
+    )
+    draft_actors: int = option(
+        "number of separate drafter processes, shared by all targets; 0: each target runs its own "
+        "drafter",
+        default=0,
+        group=DRAFTING,
+    )
+
+    decoder: str | None = option(
+        "how many of an image's tokens are decoded at once: sequential, one; jacobi, a window, "
+        "the same images; sjd and mc-sjd, a window, images of the same distribution; default: "
+        "sequential",
+        default=None,
+        choices=DECODERS,
+        group=IMAGES,
+    )
+    window: int | None = option(
+        f"number of tokens that jacobi, sjd and mc-sjd guess ahead; default: {WINDOW}",
+        default=None,
+        group=IMAGES,
+    )
+    coupling: str | None = option(
+        f"how mc-sjd keeps a guess from one pass to the next; default: {DEFAULT_COUPLING}",
+        default=None,
+        choices=COUPLINGS,
+        group=IMAGES,
+    )
+    start: str | None = option(
+        "first guess of an image token: uniform (random), or that of its left neighbour or of the "
+        f"one above; default: {DEFAULT_START}",
+        default=None,
+        choices=STARTS,
+        group=IMAGES,
+    )
+    guidance: float | None = option(
+        "scale of classifier-free guidance, 1: off; default: the target's generation_config.json "
+        "(guidance_scale), else off",
+        default=None,
+        decides=True,
+        metavar="SCALE",
+        group=IMAGES,
+    )
+    images_as: str | None = option(
+        "bytes: PNGs in the rows; files: PNG files named by the rows; default: bytes",
+        default=None,
+        decides=True,
+        choices=("bytes", "files"),
+        group=IMAGES,
+    )
+
+    dtype: str = option(
+        "data type of weights and cache",
+        default="float32",
+        decides=True,
+        choices=("float32", "bfloat16", "float16"),
+        group=HARDWARE,
+    )
+    arithmetic: str = option(
+        "steady: a token's scores have the same bits in every batch and draft, and on every x86 "
+        "CPU with AVX2; fast: whatever is fastest on the device. Each row's exactness says which "
+        "held",
+        default=STEADY,
+        decides=True,
+        choices=ARITHMETICS,
+        group=HARDWARE,
+    )
+    device: str = option(
+        "device to run the models on; auto: a GPU if there is one",
+        default=AUTO,
+        choices=(AUTO, "cpu", "cuda"),
+        group=HARDWARE,
+    )
+    threads: int | None = option(
+        "number of CPU threads of each model process; default: all cores, shared equally",
+        default=None,
+        group=HARDWARE,
+    )
+    max_length: int | None = option(
+        "maximum number of tokens of a prompt and its completion together, which bounds the "
+        "cache's memory; default: the target's context length",
+        default=None,
+        decides=True,
+        group=HARDWARE,
+    )
+    prefill_chunk: int = option(
+        "number of prompt tokens to read per pass", default=256, group=HARDWARE
+    )
+    target_actors: int = option("number of copies of the target", default=1, group=HARDWARE)
+    address: str | None = option(
+        "Ray cluster to run on (auto or HOST:6379); default: a private one on this machine",
+        default=None,
+        group=HARDWARE,
+    )
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        for name in ("target", "input", "output", "prompt_field", "id_field", "drafter"):
+            require(getattr(self, name) != "", name, getattr(self, name), "a text, not empty")
+        for name in ("n", "target_actors", "batch_size", "prefill_chunk", "shard_rows"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        require(self.draft_actors >= 0, "draft_actors", self.draft_actors, "0 or more")
+        require(0 <= self.seed < 2**63, "seed", self.seed, "0 to 2**63 - 1")
+        for name in ("draft_tokens", "draft_width"):
+            value = getattr(self, name)
+            ok = value == AUTO or (isinstance(value, int) and value >= 1)
+            require(ok, name, value, "auto or a positive number")
+        for name in ("threads", "window", "max_tokens", "draft_nodes"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, name, value, "1 or more")
+        ok = self.guesses or self.draft_actors == 0
+        told = "decoder='sequential'" if self.decoder else "drafter='none'"
+        require(ok, "draft_actors", self.draft_actors, f"0 with {told}")
+        ok = self.draft_actors == 0 or self.decoder in (None, SEQUENTIAL, "jacobi")
+        told = f"0 with decoder={self.decoder!r}: its guesses carry distributions"
+        require(ok, "draft_actors", self.draft_actors, told)
+        guessing = DECODERS[1:]
+        owners = (("window", guessing), ("start", guessing), ("coupling", guessing[-1:]))
+        for name, decoders in owners:
+            ok = getattr(self, name) is None or self.decoder in decoders
+            require(ok, name, getattr(self, name), f"only with decoder {' or '.join(decoders)}")
+        self.sampling()
+
+    @property
+    def guesses(self) -> bool:
+        """Whether anything is guessed ahead."""
+        return self.drafter != "none" or self.decoder not in (None, SEQUENTIAL)
+
+    def sampling(self) -> Sampling:
+        """How each request's tokens are chosen."""
+        values = _same_named(self, Sampling)
+        return Sampling(**{k: v for k, v in values.items() if k != "max_tokens" or v is not None})
+
+    def engine(self) -> "EngineConfig":
+        """What each target actor runs; folders of this machine by their full names."""
+        from models.engine_config import EngineConfig
+
+        values = _same_named(self, EngineConfig)
+        values["target"] = _located(self.target)
+        if self.drafter not in ("none", "lookup"):
+            values["drafter"] = _located(self.drafter)
+        if self.decoder not in (None, SEQUENTIAL):
+            values |= {"drafter": self.decoder, "draft_tokens": self.window or AUTO}
+        return EngineConfig(**{k: v for k, v in values.items() if v is not None})
+
+
+def _same_named(config: GenerateConfig, other: Any) -> dict[str, Any]:
+    """What the other configuration also has; the rest is left to its defaults."""
+    names = other.__dataclass_fields__
+    return {name: getattr(config, name) for name in names if hasattr(config, name)}
+
+
+def _located(folder: str) -> str:
+    return str(Path(folder).absolute()) if Path(folder).is_dir() else folder

@@ -1,0 +1,81 @@
+"""What decides a job's rows, so that only the same job goes on with an output folder.
+
+Where models and input lie does not matter, what they hold does. With `match` or `jacobi`, neither
+who guesses ahead nor the number of actors is part of it: they do not change a token.
+"""
+
+import hashlib
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from models.errors import UnsupportedCheckpoint
+from models.exactness import STEADY
+from models.targets.decoder.config import is_known, read_json
+from models.tokenizers import OURS
+from models.tokenizers import TOKENIZER_FOLDER as TOKENIZER
+from pipelines.generate.bounds import has_draft_model
+from pipelines.generate.config import GenerateConfig
+from pipelines.generate.digest import digests
+from pipelines.inputs.shards import Plan
+from pipelines.options import deciding
+
+FORMAT = 2
+NOISE = "gumbel-argmax"  # the map from noise to token: part of a seed's meaning
+# Who guesses, and how, where that changes the rows.
+OF_DRAFTERS = ("drafter", "draft_tokens", "draft_width", "draft_nodes")
+OF_DECODERS = ("decoder", "window", "coupling", "start")
+WEIGHTS_AND_WORDS = (".json", ".safetensors", ".model", ".txt", ".jinja")
+
+
+def fingerprint(config: GenerateConfig, plan: Plan) -> dict[str, Any]:
+    """The job as JSON."""
+    return {
+        "format": FORMAT,
+        "noise": NOISE,
+        "target": checkpoint_digest(config.target),
+        "versions": versions(config),
+        "settings": deciding(config) | _of_guesses(config),
+        "input": {
+            found.file.name: f"{found.num_rows} rows, digest {found.digest}"
+            for found in plan.surveys
+        },
+    }
+
+
+def versions(config: GenerateConfig) -> dict[str, str]:
+    """Of the libraries whose order of sums a token depends on; none where it is all ours."""
+    raw = read_json(Path(config.target) / "config.json")
+    ours = is_known(raw) or str(raw.get("model_type")).startswith(OURS)
+    if ours and config.arithmetic == STEADY:
+        return {}
+    names = ("torch",) if ours else ("torch", "transformers")
+    return {name: metadata.version(name) for name in names}
+
+
+def checkpoint_digest(folder: str, *, role: str = "target") -> str:
+    """Tells checkpoints apart by their files' names and whole contents."""
+    root = Path(folder).absolute()
+    names = ("*", f"{TOKENIZER}/*")  # an image's pixels are its tokenizer's
+    files = sorted(path for name in names for path in root.glob(name) if _belongs(path))
+    if root / "config.json" not in files:
+        raise UnsupportedCheckpoint(f"{role} {folder!r} is no checkpoint: it has no config.json")
+    whole = hashlib.blake2b(digest_size=16)
+    for path, digest in zip(files, digests(map(str, files)), strict=True):
+        whole.update(f"{path.relative_to(root).as_posix()}\0{digest}\0".encode())
+    return whole.hexdigest()
+
+
+def _belongs(path: Path) -> bool:
+    return path.is_file() and path.suffix in WEIGHTS_AND_WORDS
+
+
+def _of_guesses(config: GenerateConfig) -> dict[str, Any]:
+    """Who guesses, where the rule lets guesses change the tokens; a draft model by its content."""
+    if config.engine().rule == "match":
+        return {}
+    names = OF_DRAFTERS if config.decoder is None else OF_DECODERS
+    values = {name: getattr(config, name) for name in names}
+    if "drafter" in values and has_draft_model(config):
+        values["drafter"] = f"a model, digest {checkpoint_digest(config.drafter, role='draft')}"
+    return values

@@ -1,0 +1,1 @@
+"""Reads inputs: files, shards, rows."""
