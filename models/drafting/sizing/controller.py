@@ -3,7 +3,8 @@
 A bandit over the shapes of `menu`. A shape's speed is the tokens to expect of its rounds
 (`Acceptance`) over what they cost here (`Costs`, by size of the batch). The fastest is played; now
 and then another gets a look of a few rounds: first those not tried yet that may be faster, from
-small to large, then the others in turn, ever more rarely.
+small to large, then the others in turn, ever more rarely. A look waits while earlier ones have lost
+more than a share of the time (`Loss`).
 """
 
 from models.drafting.draft import NOTHING, Shape
@@ -17,6 +18,8 @@ FIRST, LAST = 3, 256  # rounds between two looks: at first; at most, a quarter o
 DECIDE = 16  # rounds after which the choice is made anew from what is known
 FAR = 0.9  # of plain decoding's speed: if drafting is slower, its looks are cheap probes
 PROBED = 8  # one of so many requests drafts in a probe
+LOSS = 0.05  # of all time, what looks may lose before the next one waits
+HELD_UP = 8  # times as long as its tokens are worth: beyond, it is not the look that took the time
 
 
 class Batch:
@@ -34,6 +37,29 @@ class Batch:
         self.patience = max(self.patience // 2, FIRST) if won else longer
 
 
+class Loss:
+    """The time that looks took beyond what their tokens cost in rounds of the chosen shape."""
+
+    def __init__(self) -> None:
+        self._seconds = self._lost = 0.0
+        self._pace = 0.0  # seconds per token of the chosen shape, decayed
+
+    def observe(self, seconds: float, tokens: int, *, look: bool) -> None:
+        """Book a round."""
+        self._seconds += seconds
+        if look:
+            worth = tokens * self._pace
+            self._lost = max(0.0, self._lost + min(seconds, HELD_UP * worth) - worth)
+        else:
+            pace = seconds / tokens
+            self._pace += (pace - self._pace) * (0.1 if self._pace else 1.0)
+
+    @property
+    def high(self) -> bool:
+        """Whether the next look has to wait."""
+        return self._lost > LOSS * self._seconds
+
+
 class Controller:
     """Implements models.drafting.sizing.sizing.Sizing."""
 
@@ -46,10 +72,11 @@ class Controller:
         self._batch, self._scale, self._round = Batch(), 0, 0
         self._shape, self._left, self._unsettled = NOTHING, 0, 0
         self._probing = False  # few requests draft: acceptance is measured, costs are not
+        self._loss, self._tokens = Loss(), 0  # tokens of this round
 
     def plan(self, rows: int) -> tuple[Shape, list[int]]:
         """The shape of this round and which requests (indices) draft."""
-        self._round += 1
+        self._round, self._tokens = self._round + 1, rows
         if rows.bit_length() != self._scale:
             self._enter(rows.bit_length())
         elif self._left <= 0:
@@ -61,6 +88,7 @@ class Controller:
 
     def observe(self, given: int, right: int, *, ended: bool) -> None:
         """A request's draft had `given` levels, of which the first `right` were right."""
+        self._tokens += right
         if self._unsettled and self._lag:
             return  # it is of the shape before
         cut = right == given and (ended or given == self._shape.depth)
@@ -68,6 +96,8 @@ class Controller:
 
     def observe_round(self, seconds: float) -> None:
         """The round took so long; one in which a draft model had to catch up is not counted."""
+        look = self._shape != self._batch.costs.chosen
+        self._loss.observe(seconds, self._tokens, look=look)
         if self._unsettled:
             self._unsettled -= 1
         elif not self._probing:
@@ -94,12 +124,12 @@ class Controller:
             if self._untried(speeds) is not None:
                 batch.patience = FIRST
             batch.wait = batch.patience
-        elif batch.wait <= 0:
+        elif batch.wait <= 0 and not self._loss.high:
             other = self._untried(speeds) or self._rival(speeds)
             slow = costs.chosen == NOTHING and speeds[other] < FAR * speeds[NOTHING]
             self._play(other, LOOK, probing=slow and self._round % PROBED > 0)
             return
-        rounds = min(batch.wait, DECIDE)
+        rounds = min(max(batch.wait, 1), DECIDE)
         batch.wait -= rounds
         self._play(costs.chosen, rounds)
 
