@@ -1,7 +1,7 @@
 """openvino-genai on the same weights, if it is installed and the weights are in its format.
 
 It does not read Hugging Face checkpoints. `optimum-cli export openvino --task
-text-generation-with-past --weight-format fp32 --model FOLDER OUT` converts them. Run it in a
+text-generation-with-past --weight-format fp16 --model FOLDER OUT` converts them. Run it in a
 separate environment, because it requires another version of transformers.
 """
 

@@ -20,6 +20,7 @@ from models.errors import UnsupportedCheckpoint
 from models.schedules.schedule import RASTER, Schedule
 from models.targets.adapted.cache import AdaptedCache, Row
 from models.targets.decoder.config import Json, eos_token_ids
+from models.targets.finite import require_finite
 from models.targets.target import Cache
 
 NO_LIMIT = 2**15  # context length of a model whose configuration has none
@@ -159,7 +160,8 @@ def load_adapted(
     """Load a checkpoint with transformers, without running its code or reading pickles.
 
     Raises:
-        UnsupportedCheckpoint: it is not a causal language model, or transformers cannot load it.
+        UnsupportedCheckpoint: it is not a causal language model, transformers cannot load it, or
+            a weight is NaN or infinite.
     """
     _require_causal(path, raw)
     try:
@@ -176,6 +178,8 @@ def load_adapted(
     model, report = loaded
     if missing := sorted(map(str, report["missing_keys"])):
         raise UnsupportedCheckpoint(f"{path} lacks the tensor {missing[0]}")
+    for name, weight in model.named_parameters():
+        require_finite(weight.detach(), name, path)
     model = model.eval().to(device)
     return AdaptedTarget(model, eos_token_ids=eos_token_ids(raw, generation))
 

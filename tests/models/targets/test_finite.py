@@ -1,4 +1,4 @@
-"""NaN and infinite weights and scores are told, never decoded."""
+"""NaN and infinite weights and scores are reported, never decoded."""
 
 from dataclasses import replace
 
@@ -42,6 +42,17 @@ def test_large_finite_weights_are_numbers(tmp_path) -> None:
     tensors["model.norm.weight"].fill_(3e38)
     save_file(tensors, file, metadata={"format": "pt"})
     load_target(tmp_path, dtype=torch.float32, device="cpu")
+
+
+def test_a_broken_weight_of_an_adapted_model_is_named(tmp_path) -> None:
+    save(tmp_path, "gpt2")
+    file = tmp_path / "model.safetensors"
+    tensors = load_file(file)
+    name = max(tensors, key=lambda name: tensors[name].numel())
+    tensors[name].view(-1)[-1] = torch.nan
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(UnsupportedCheckpoint, match=r"1 of the \d+ values of tensor .* are NaN"):
+        load_target(tmp_path, dtype=torch.float32, device="cpu")
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
