@@ -14,7 +14,7 @@ ORDER = ("plain", "draft", "lookup", "batch", "useless", "overhead", "ablation",
 HEAD = """\
 # Benchmarks: text
 
-This page compares Paceline with transformers and openvino-genai, and with its own plain decoding.
+This page compares Paceline with transformers, openvino-genai and llama.cpp, and with its own plain decoding.
 [idea.md](idea.md) explains the terms.
 
 All contestants use the same weights, dtype and number of threads, and generate the same number of
