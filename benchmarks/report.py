@@ -14,8 +14,8 @@ ORDER = ("plain", "draft", "lookup", "batch", "useless", "overhead", "ablation",
 HEAD = """\
 # Benchmarks: text
 
-This page compares Paceline with transformers, openvino-genai and llama.cpp, and with its own plain decoding.
-[idea.md](idea.md) explains the terms.
+This page compares Paceline with transformers, openvino-genai and llama.cpp, and with its own plain
+decoding. [idea.md](idea.md) explains the terms.
 
 All contestants use the same weights, dtype and number of threads, and generate the same number of
 tokens. They run in turn in one process: in each turn every contestant completes the same prompts,
