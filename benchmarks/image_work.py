@@ -12,7 +12,7 @@ from models.requests.request import Request, Sampling
 from models.tokenizers.about import ImageTarget, image_target
 from models.tokenizers.load import load_tokenizer
 from pipelines.bench.interleave import Run, run_loop
-from pipelines.generate.seeds import row_seed
+from pipelines.inputs.seeds import row_seed
 
 SEQUENTIAL = "sequential"
 

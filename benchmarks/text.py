@@ -15,7 +15,7 @@ import torch
 from benchmarks import ablation, alone, ray_job, real, report, versus
 from benchmarks.section import Section
 from benchmarks.work import Work
-from pipelines.inputs.prompts import Prompt, read_prompts
+from pipelines.generate.prompts import Prompt, read_prompts
 
 SECTIONS: dict[str, Callable[[Work], Section]] = {
     "plain": versus.plain,

@@ -19,7 +19,7 @@ from models.targets.load import load_target
 from models.targets.target import Target
 from pipelines.bench.interleave import Run, Series, collect, run_loop
 from pipelines.bench.recipe import PLAIN, Recipe
-from pipelines.inputs.prompts import Prompt, requests, shortened
+from pipelines.generate.prompts import Prompt, requests, shortened
 
 Contestant = Callable[[int], Run]
 Slices = Sequence[Sequence[Prompt]]

@@ -27,7 +27,7 @@ from pipelines.bench.plots import draw
 from pipelines.bench.recipe import PLAIN, Recipe, names
 from pipelines.bench.table import table
 from pipelines.errors import InvalidInput
-from pipelines.inputs.prompts import Prompt, read_prompts, requests, shortened
+from pipelines.generate.prompts import Prompt, read_prompts, requests, shortened
 from pipelines.options import as_dict
 
 WARM_TOKENS = 8

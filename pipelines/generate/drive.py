@@ -16,11 +16,11 @@ import pyarrow.compute as pc
 
 from models.requests.request import Request, Result, Sampling
 from pipelines.errors import JobFailed
-from pipelines.generate.manifest import Manifest
-from pipelines.generate.seeds import row_seed
+from pipelines.generate.writer import FinishedShard, Writer
 from pipelines.inputs.prefetch import Prefetch
 from pipelines.inputs.rows import ID, PROBLEM, ROW, SHARD, TOKENS
-from pipelines.output.writer import FinishedShard, Writer
+from pipelines.inputs.seeds import row_seed
+from pipelines.output.manifest import Manifest
 
 MAX_OPEN = 16  # shards with rows still to come, where they hold more rows than the pool takes
 MAX_PENDING = 8  # shards being written

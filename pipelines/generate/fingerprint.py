@@ -16,7 +16,7 @@ from models.tokenizers import OURS
 from models.tokenizers import TOKENIZER_FOLDER as TOKENIZER
 from pipelines.generate.bounds import has_draft_model
 from pipelines.generate.config import GenerateConfig
-from pipelines.generate.digest import digests
+from pipelines.inputs.digest import digests
 from pipelines.inputs.shards import Plan
 from pipelines.options import deciding
 

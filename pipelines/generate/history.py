@@ -11,7 +11,7 @@ from typing import Any
 
 from cluster import storage
 from models.loop.figures import Figures
-from pipelines.generate.manifest import FIGURES
+from pipelines.output.manifest import FIGURES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

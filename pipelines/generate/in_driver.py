@@ -9,11 +9,11 @@ from contextlib import contextmanager
 import pyarrow as pa
 
 from cluster import storage
-from pipelines.generate.modality import Codec
 from pipelines.generate.prepare import Prepared
+from pipelines.generate.writer import LocalWriter, ShardWriter
 from pipelines.inputs.read import read_shard
 from pipelines.inputs.rows import encoded, prompt_rows
-from pipelines.output.writer import LocalWriter, ShardWriter
+from pipelines.modality.modality import Codec
 
 SMALL_BYTES, SMALL_ROWS = 4 * 2**20, 4096  # of the input's files; of the output
 

@@ -1,12 +1,12 @@
 """`paceline generate`: a data set becomes requests, the target's results become rows.
 
-files -> shards -> prompts -> token ids     Ray Data            pipelines/inputs/dataset.py
+files -> shards -> prompts -> token ids     Ray Data            pipelines/generate/dataset.py
       -> requests -> results                target actors       actors/, pipelines/generate/drive.py
-      -> texts or images -> output files    a writer actor      pipelines/output/writer.py
-      -> committed                          here                pipelines/generate/manifest.py
+      -> texts or images -> output files    a writer actor      pipelines/generate/writer.py
+      -> committed                          here                pipelines/output/manifest.py
 
 A small local job is read, encoded and written here: pipelines/generate/in_driver.py.
-What differs between texts and images is in pipelines/generate/modality.py.
+What differs between texts and images is in pipelines/modality/modality.py.
 """
 
 import json
@@ -32,16 +32,16 @@ from pipelines.generate.config import GenerateConfig
 from pipelines.generate.drive import Drive
 from pipelines.generate.fingerprint import NOISE
 from pipelines.generate.history import read_history, write_history
-from pipelines.generate.manifest import claimed
-from pipelines.generate.modality import modality_of
 from pipelines.generate.prepare import Prepared, prepare
 from pipelines.generate.progress import Progress
+from pipelines.generate.remote_writer import RemoteWriter
 from pipelines.generate.summary import Summary, summarize
+from pipelines.generate.writer import Writer, publish_all
 from pipelines.inputs.prefetch import Prefetch
 from pipelines.interruption import interrupted_with
+from pipelines.modality.choose import modality_of
 from pipelines.options import as_dict
-from pipelines.output.remote_writer import RemoteWriter
-from pipelines.output.writer import Writer, publish_all
+from pipelines.output.manifest import claimed
 
 Writing = AbstractContextManager[Writer]
 
@@ -142,7 +142,7 @@ def _beside(job: Prepared) -> tuple[Iterator[pa.Table], Callable[[], Writing]]:
 
 def _tables(job: Prepared) -> Iterator[pa.Table]:
     """By Ray Data, which takes long to import."""
-    from pipelines.inputs.dataset import PromptSource, stream
+    from pipelines.generate.dataset import PromptSource, stream
 
     source = PromptSource(
         job.todo,

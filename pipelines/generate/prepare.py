@@ -11,17 +11,17 @@ from cluster.lease import Ticket
 from models.errors import InvalidOption
 from pipelines.errors import InvalidInput
 from pipelines.generate.bounds import check_bounds, check_drafter
-from pipelines.generate.chat import PROMPT, prompt_column
 from pipelines.generate.config import GenerateConfig
 from pipelines.generate.drive import Job
 from pipelines.generate.fingerprint import fingerprint
-from pipelines.generate.manifest import Entry, Manifest, refuse_foreign
-from pipelines.generate.modality import modality_of
+from pipelines.generate.writer import Layout
 from pipelines.inputs.files import find_inputs
 from pipelines.inputs.shards import Plan, Shard, make_plan
 from pipelines.inputs.survey import survey
+from pipelines.modality.chat import PROMPT, prompt_column
+from pipelines.modality.choose import modality_of
 from pipelines.output.columns import output_schema
-from pipelines.output.writer import Layout
+from pipelines.output.manifest import Entry, Manifest, refuse_foreign
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Any
 from models.exactness import weakest
 from models.loop.figures import Figures
 from pipelines.generate.history import History
-from pipelines.generate.manifest import Entry
+from pipelines.output.manifest import Entry
 
 PACKAGES = ("paceline", "ray", "torch", "transformers")
 

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 from cluster import storage
 from cluster.errors import StorageError
 from pipelines.errors import InvalidInput
-from pipelines.generate.digest import digest as digest_of
 from pipelines.inputs import lines
 from pipelines.inputs.columns import Shape, merge_fields, shape_of
+from pipelines.inputs.digest import digest as digest_of
 from pipelines.inputs.files import InputFile
 
 

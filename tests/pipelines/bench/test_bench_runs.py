@@ -11,12 +11,12 @@ import pytest
 from pipelines.bench.config import BenchConfig
 from pipelines.bench.run import bench
 from pipelines.errors import InvalidInput
-from pipelines.generate.seeds import row_seed
-from pipelines.inputs.prompts import read_prompts, requests
+from pipelines.generate.prompts import read_prompts, requests
+from pipelines.inputs.seeds import row_seed
 from pipelines.options import from_mapping
 from tests.pipelines.generate.inprocess import write_prompts
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def config(checkpoints: dict[str, str], source: str, out: Path, **values: Any) -> BenchConfig:

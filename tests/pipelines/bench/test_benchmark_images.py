@@ -12,7 +12,7 @@ from benchmarks.image_work import grid
 from tests.pipelines.generate.image_jobs import NUM_TOKENS, raster, save_scale
 
 __all__ = ["raster"]  # a fixture
-CLASSIFIER = Path(__file__).parents[2] / "examples" / "models" / "digits-classifier"
+CLASSIFIER = Path(__file__).parents[3] / "examples" / "models" / "digits-classifier"
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from models.targets.next_scale.model import NextScaleConfig, NextScaleModel
 from models.tokenizers import TOKENIZER_FOLDER
 from models.training.raster import RasterConfig, RasterModel
 from pipelines.generate.config import GenerateConfig
-from pipelines.generate.manifest import Manifest
-from pipelines.generate.modality import modality_of
+from pipelines.modality.choose import modality_of
 from pipelines.options import from_mapping
+from pipelines.output.manifest import Manifest
 from tests.models.tokenizers.tiny_images import SCALES, VOCABULARY, grid, scales
 from tests.pipelines.generate.inprocess import run_job
 

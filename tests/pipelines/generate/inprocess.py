@@ -21,14 +21,14 @@ from cluster import storage
 from models.requests.request import Request, Result
 from pipelines.generate.config import GenerateConfig
 from pipelines.generate.drive import Drive, Pool
-from pipelines.generate.manifest import Manifest, claimed
-from pipelines.generate.modality import Codec
 from pipelines.generate.prepare import Prepared, prepare
+from pipelines.generate.writer import LocalWriter, ShardWriter
 from pipelines.inputs.prefetch import Prefetch
 from pipelines.inputs.read import read_shard
 from pipelines.inputs.rows import encoded, prompt_rows
+from pipelines.modality.modality import Codec
 from pipelines.options import from_mapping
-from pipelines.output.writer import LocalWriter, ShardWriter
+from pipelines.output.manifest import Manifest, claimed
 
 MAX_PROMPT = 200
 

@@ -11,9 +11,9 @@ from models.requests.request import Result
 from pipelines.errors import JobFailed
 from pipelines.generate.drive import Drive
 from pipelines.generate.prepare import Prepared, prepare
-from pipelines.generate.seeds import row_seed
+from pipelines.generate.writer import LocalWriter, ShardWriter
 from pipelines.inputs.prefetch import Prefetch
-from pipelines.output.writer import LocalWriter, ShardWriter
+from pipelines.inputs.seeds import row_seed
 from tests.pipelines.generate.inprocess import (
     ByteTokenizer,
     InProcessPool,

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster import storage
-from pipelines.generate import digest
 from pipelines.generate.config import GenerateConfig
 from pipelines.generate.fingerprint import fingerprint
+from pipelines.inputs import digest
 from pipelines.inputs.files import find_inputs
 from pipelines.inputs.shards import make_plan
 from pipelines.inputs.survey import survey

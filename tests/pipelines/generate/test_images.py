@@ -18,10 +18,10 @@ from models.errors import InvalidOption, UnsupportedCheckpoint
 from models.requests.request import Request
 from models.tokenizers.load import load_tokenizer
 from pipelines.errors import InvalidInput, OutputRefused
-from pipelines.generate.images import SHEET
-from pipelines.generate.modality import modality_of
 from pipelines.generate.prepare import prepare
-from pipelines.generate.seeds import row_seed
+from pipelines.inputs.seeds import row_seed
+from pipelines.modality.choose import modality_of
+from pipelines.modality.images import SHEET
 from pipelines.output.contact_sheet import sheet
 from pipelines.output.picture_files import FOLDER, picture_file
 from tests.pipelines.generate.image_jobs import (
@@ -38,7 +38,7 @@ from tests.pipelines.generate.inprocess import outcome, output_rows
 
 __all__ = ["labels", "raster"]  # fixtures
 VOCABULARY = 32
-CLASSIFIER = Path(__file__).parents[2] / "examples" / "models" / "digits-classifier"
+CLASSIFIER = Path(__file__).parents[3] / "examples" / "models" / "digits-classifier"
 
 
 def expected_tokens(config: Any, samples: int = 1) -> list[list[int]]:

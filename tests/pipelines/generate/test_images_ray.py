@@ -9,8 +9,8 @@ from PIL import Image
 
 import paceline
 from pipelines.cli import main
-from pipelines.generate.images import SHEET
 from pipelines.generate.job import generate
+from pipelines.modality.images import SHEET
 from pipelines.output.picture_files import FOLDER
 from tests.pipelines.generate.image_jobs import NUM_TOKENS, image_config, labels, raster, run_images
 from tests.pipelines.generate.inprocess import outcome

@@ -13,9 +13,9 @@ from models.requests.request import Result
 from pipelines.generate.command import exit_code
 from pipelines.generate.config import GenerateConfig
 from pipelines.generate.history import History
-from pipelines.generate.manifest import Manifest
 from pipelines.generate.prepare import prepare
 from pipelines.generate.summary import Summary, summarize
+from pipelines.output.manifest import Manifest
 from tests.pipelines.generate.inprocess import (
     InProcessPool,
     make_config,

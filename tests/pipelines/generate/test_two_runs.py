@@ -17,8 +17,8 @@ from cluster import lease
 from cluster.errors import LeaseLost
 from pipelines.errors import OutputBusy
 from pipelines.generate.config import GenerateConfig
-from pipelines.generate.manifest import Manifest
 from pipelines.generate.prepare import prepare
+from pipelines.output.manifest import Manifest
 from tests.pipelines.generate.inprocess import (
     InProcessPool,
     make_config,

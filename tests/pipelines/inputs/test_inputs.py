@@ -11,14 +11,14 @@ import pytest
 
 from cluster import storage
 from pipelines.errors import InvalidInput
-from pipelines.generate.seeds import row_seed
-from pipelines.generate.texts import Texts
 from pipelines.inputs import lines, read
 from pipelines.inputs.columns import arrow_type, fit, merge, shape_of
 from pipelines.inputs.files import find_inputs
 from pipelines.inputs.rows import ID, PROBLEM, PROMPT, prompt_rows, row_id
+from pipelines.inputs.seeds import row_seed
 from pipelines.inputs.shards import Plan, make_plan
 from pipelines.inputs.survey import survey
+from pipelines.modality.texts import Texts
 
 READ = Texts(checkpoint="").prompt
 

@@ -5,10 +5,10 @@ import pytest
 
 from models.requests.request import Result, TokenLogprob
 from pipelines.errors import InvalidInput
-from pipelines.generate.texts import completion, completions
+from pipelines.generate.writer import parquet_bytes
 from pipelines.inputs.rows import ID, PROBLEM, ROW, SHARD, TOKENS
+from pipelines.modality.texts import completion, completions
 from pipelines.output.columns import output_rows, output_schema, repeated
-from pipelines.output.writer import parquet_bytes
 from tests.pipelines.generate.inprocess import ByteTokenizer
 
 

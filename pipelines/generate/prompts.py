@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 from cluster import storage
 from models.requests.request import Request, Sampling
 from pipelines.errors import InvalidInput
-from pipelines.generate.chat import PROMPT, prompt_column
-from pipelines.generate.modality import modality
-from pipelines.generate.seeds import row_seed
 from pipelines.inputs.files import find_inputs
 from pipelines.inputs.read import read_shard
 from pipelines.inputs.rows import ID, PROBLEM, TOKENS, encoded, prompt_rows
+from pipelines.inputs.seeds import row_seed
 from pipelines.inputs.shards import make_plan
 from pipelines.inputs.survey import survey
+from pipelines.modality.chat import PROMPT, prompt_column
+from pipelines.modality.choose import modality
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,10 +13,10 @@ import ray
 from ray.data import DataContext, Datasource, ReadTask, TaskPoolStrategy
 from ray.data.block import BlockMetadata
 
-from pipelines.generate.modality import Codec, Modality
 from pipelines.inputs.read import read_shard
 from pipelines.inputs.rows import encoded, prompt_rows
 from pipelines.inputs.shards import Shard
+from pipelines.modality.modality import Codec, Modality
 
 CPUS = 0.0  # reserved by a task: model actors may have reserved all that there are
 

@@ -13,11 +13,11 @@ from models.errors import InvalidOption
 from models.requests.request import Result, require
 from models.targets.limits import Limits, read_limits
 from models.tokenizers.about import ImageTarget
-from pipelines.generate.chat import prompt_column
 from pipelines.generate.config import AUTO, DECODERS, SEQUENTIAL, GenerateConfig
-from pipelines.generate.modality import Codec, Contents, refuse_column
 from pipelines.inputs.rows import ID, PromptText
 from pipelines.inputs.shards import Plan
+from pipelines.modality.chat import prompt_column
+from pipelines.modality.modality import Codec, Contents, refuse_column
 from pipelines.output.contact_sheet import first_pictures, sheet
 from pipelines.output.picture_files import picture_file, refuse_twins
 
@@ -46,7 +46,7 @@ _OFF: Mapping[str, tuple[object, str]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Images:
-    """See pipelines/generate/modality.py."""
+    """See pipelines/modality/modality.py."""
 
     kind: ClassVar[str] = "images"
     checkpoint: str

@@ -9,8 +9,8 @@ from cluster import storage
 from cluster.errors import StorageError
 from pipelines.errors import InvalidInput, OutputRefused
 from pipelines.generate.config import GenerateConfig
-from pipelines.generate.manifest import Manifest, differences
 from pipelines.generate.prepare import prepare
+from pipelines.output.manifest import Manifest, differences
 from tests.pipelines.generate.inprocess import make_config, outcome, run_job, write_prompts
 
 

@@ -12,17 +12,17 @@ from actors.tokenizer import TokenizerActor
 from models.errors import InvalidOption
 from models.requests.request import Result
 from models.targets.limits import Limits, read_limits
-from pipelines.generate.chat import (
+from pipelines.generate.config import GenerateConfig
+from pipelines.inputs.rows import TOKENS, PromptText
+from pipelines.inputs.shards import Plan
+from pipelines.modality.chat import (
     MESSAGES,
     holds_chats,
     may_hold_chats,
     messages_of,
     prompt_column,
 )
-from pipelines.generate.config import GenerateConfig
-from pipelines.generate.modality import Codec, Contents, refuse_column
-from pipelines.inputs.rows import TOKENS, PromptText
-from pipelines.inputs.shards import Plan
+from pipelines.modality.modality import Codec, Contents, refuse_column
 
 OF_IMAGES = ("decoder", "window", "coupling", "start", "guidance", "images_as")
 CONTEXT = (
@@ -32,7 +32,7 @@ CONTEXT = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Texts:
-    """See pipelines/generate/modality.py."""
+    """See pipelines/modality/modality.py."""
 
     kind: ClassVar[str] = "text"
     checkpoint: str

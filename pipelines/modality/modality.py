@@ -6,15 +6,12 @@ chosen once, by the target's checkpoint, and travels to tasks and actors as a sm
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
 
 from models.requests.request import Result
-from models.targets.decoder.config import read_configs
 from models.targets.limits import Limits
-from models.tokenizers import OURS
 from pipelines.errors import InvalidInput
 from pipelines.generate.config import GenerateConfig
 from pipelines.inputs.rows import PromptText
@@ -76,36 +73,6 @@ class Modality(Protocol):
 
     def beside(self, url: str, parts: Sequence[str]) -> Mapping[str, bytes]:
         """Files to be written beside the rows of these files, in their order, when all is done."""
-
-
-def modality_of(config: GenerateConfig) -> Modality:
-    """By the target's config.json.
-
-    Raises:
-        UnsupportedCheckpoint: the folder has none, or an image target lacks its tokenizer.
-    """
-    return modality(config.engine().target, files=config.images_as == "files")
-
-
-def modality(checkpoint: str, *, files: bool = False) -> Modality:
-    """Of a checkpoint; `files`: images are written as files.
-
-    Imported here: with texts, no process that reads, encodes or writes has to load torch.
-
-    Raises:
-        UnsupportedCheckpoint: it has no config.json, or an image target has no tokenizer.
-    """
-    raw, _ = read_configs(Path(checkpoint))
-    if not str(raw.get("model_type")).startswith(OURS):
-        from pipelines.generate.texts import Texts
-
-        return Texts(checkpoint=checkpoint)
-    from models.tokenizers.about import image_target
-    from pipelines.generate.images import Images
-
-    about = image_target(checkpoint)
-    assert about is not None, "its model_type says so"
-    return Images(checkpoint=checkpoint, about=about, as_files=files)
 
 
 def refuse_column(

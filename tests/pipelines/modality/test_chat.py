@@ -13,12 +13,12 @@ from models.engine import EngineConfig, build_loop
 from models.errors import UnsupportedCheckpoint
 from models.requests.request import Sampling
 from pipelines.errors import InvalidInput
-from pipelines.generate.chat import messages_of, prompt_column
 from pipelines.generate.config import GenerateConfig
 from pipelines.generate.fingerprint import checkpoint_digest
 from pipelines.generate.prepare import prepare
-from pipelines.inputs.prompts import read_prompts, requests
+from pipelines.generate.prompts import read_prompts, requests
 from pipelines.inputs.rows import ID, PROBLEM, TOKENS
+from pipelines.modality.chat import messages_of, prompt_column
 from tests.actors.chat_checkpoints import CHAT, CHATML, VOCABULARY, save_tokenizer
 from tests.pipelines.generate.inprocess import make_config, output_rows, run_job, tables
 

@@ -12,10 +12,10 @@ from cluster import storage
 from cluster.lease import Ticket
 from models.exactness import weakest
 from models.requests.request import Result
-from pipelines.generate.manifest import Entry, part_name
-from pipelines.generate.modality import Codec, Modality
 from pipelines.inputs.rows import TOKENS
+from pipelines.modality.modality import Codec, Modality
 from pipelines.output.columns import output_rows, repeated
+from pipelines.output.manifest import Entry, part_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

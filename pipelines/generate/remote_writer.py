@@ -7,9 +7,9 @@ import ray
 
 from cluster.connect import beside_driver
 from cluster.storage import is_local
-from pipelines.generate.manifest import Entry
-from pipelines.generate.modality import Codec
-from pipelines.output.writer import FinishedShard, Layout, ShardWriter, parquet_bytes
+from pipelines.generate.writer import FinishedShard, Layout, ShardWriter, parquet_bytes
+from pipelines.modality.modality import Codec
+from pipelines.output.manifest import Entry
 
 
 class WriterActor:

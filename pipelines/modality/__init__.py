@@ -1,0 +1,1 @@
+"""What differs between texts and images on their way through a job."""
