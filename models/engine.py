@@ -20,7 +20,7 @@ from models.engine_config import EngineConfig as EngineConfig
 from models.errors import InvalidOption, UnsupportedCheckpoint
 from models.loop.groups import need_plain
 from models.loop.token_loop import TokenLoop
-from models.requests.sequence import Decode
+from models.requests.output_text import Decode
 from models.schedules.feed import GroupTarget
 from models.targets.decoder.config import is_known, parse_config, read_configs
 from models.targets.guided import guide

@@ -9,7 +9,11 @@ from typing import Any, Self
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """Sums over rounds. Seconds are wall-clock time of the loop's thread."""
+    """Sums over rounds. Seconds are wall-clock time of the loop's thread.
+
+    `tokens` are those generated here. `prompt_tokens` were read in prefill: prompts, and tokens
+    that requests have generated elsewhere.
+    """
 
     rounds: int = 0
     round_rows: int = 0  # requests decoded, summed over rounds

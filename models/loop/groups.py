@@ -13,7 +13,7 @@ import torch
 from models.batch import Batch, Ints
 from models.errors import InvalidOption, InvalidRequest
 from models.loop.logprobs import logprobs_of
-from models.requests.canvas import Canvas
+from models.requests.canvas import UNDECIDED, Canvas
 from models.requests.request import Request
 from models.requests.sequence import Sequence
 from models.sampling.noise import NoiseStore, Numbers
@@ -36,6 +36,12 @@ class Groups:
     def owners(self) -> Ints:
         """[W] the request of every planned position."""
         return np.repeat(np.arange(len(self.plans)), [len(p.positions) for p in self.plans])
+
+    @property
+    def num_new(self) -> int:
+        """Planned positions, except those whose tokens were generated elsewhere."""
+        pairs = zip(self.canvases, self.plans, strict=True)
+        return sum(len(p.positions) for c, p in pairs if not c.was_given(p.positions))
 
 
 def need_plain(drafter: str, verify: str) -> None:
@@ -62,7 +68,35 @@ def new_canvas(request: Request, target: GroupTarget) -> Canvas:
                 f"request {request.id!r}: {name} has no meaning for a target that decides "
                 f"tokens in groups; leave it out"
             )
-    return Canvas(request, size)
+    canvas = Canvas(request, size)
+    if request.generated:
+        canvas.resume_at(_given_positions(request, target, size))
+    return canvas
+
+
+def _given_positions(request: Request, target: GroupTarget, size: int) -> Ints:
+    """The output positions of `request.generated`: the schedule's first groups, ascending.
+
+    Raises InvalidRequest unless the tokens are those of whole groups, and the groups are known
+    without the tokens.
+    """
+    who, schedule, count = f"request {request.id!r}", target.schedule, len(request.generated)
+    if schedule.sample_dependent:
+        raise InvalidRequest(
+            f"{who}: generated has {count} tokens; schedule {schedule.name!r} chooses positions by "
+            "sampled values, so only a request without generated tokens can run"
+        )
+    ahead, ends = Canvas(request, size), [0]
+    while ends[-1] < count:
+        positions = schedule.next(ahead).positions
+        ahead.place(positions, np.zeros(len(positions), dtype=np.int64))
+        ends.append(ahead.num_generated)
+    if ends[-1] != count:
+        raise InvalidRequest(
+            f"{who}: generated has {count} tokens, which end inside a group of positions; this "
+            f"target continues after {ends[-2]} or {ends[-1]} tokens"
+        )
+    return np.flatnonzero(ahead.values != UNDECIDED)
 
 
 def plan_groups(target: GroupTarget, sequences: Several[Sequence]) -> Groups:
@@ -79,7 +113,8 @@ def choose(
     """The tokens of each plan's positions, from logits [W, V].
 
     The noise of a position depends on its place in the output, not on the pass that decides it.
-    Penalties count the tokens that were decided before the pass.
+    Penalties count the tokens that were decided before the pass. Tokens that were generated
+    elsewhere stay as they are.
     """
     owners = groups.owners
     decided = np.array([canvas.num_generated for canvas in groups.canvases], dtype=np.int64)
@@ -91,6 +126,9 @@ def choose(
         levels=np.concatenate([plan.positions for plan in groups.plans]),
     )
     tokens = processor.tokens(processed, numbers, store)
+    known = [c.given[p.positions] for c, p in zip(groups.canvases, groups.plans, strict=True)]
+    given = np.concatenate(known)
+    tokens = np.where(given == UNDECIDED, tokens, given)
     processor.observe(owners, tokens)
     return np.split(tokens, np.cumsum([len(plan.positions) for plan in groups.plans])[:-1])
 

@@ -71,7 +71,7 @@ def first_difference(
 def _scores(target: Target, request: Request, prefix: tuple[int, ...]) -> torch.Tensor:
     """[V] log p + noise (unnormalised) of the token after `prefix`."""
     sequence = Sequence(request, eos=target.eos_token_ids)
-    sequence.tokens += prefix
+    sequence.tokens += prefix  # the whole output so far, `request.generated` included
     tokens = np.array(sequence.tokens, dtype=np.int64)
     cache = target.new_cache(1, len(tokens))
     batch = chain(0, tokens, wanted=np.array([len(tokens) - 1]))

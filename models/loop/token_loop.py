@@ -24,10 +24,12 @@ from models.loop.figures import Figures, Sums
 from models.loop.groups import choose, need_plain, new_canvas, plan_groups, settle
 from models.loop.logprobs import token_logprobs
 from models.loop.packing import draft_batch, prompt_batch
+from models.loop.processors import Processors
 from models.loop.stopwatch import Stopwatch
-from models.requests.admission import check_request
+from models.requests.admission import check_request, check_unfinished
+from models.requests.output_text import Decode
 from models.requests.request import Request, Result
-from models.requests.sequence import Decode, Sequence
+from models.requests.sequence import Sequence
 from models.sampling.noise import NoiseStore
 from models.sampling.processing import Processor
 from models.schedules.feed import GroupTarget
@@ -69,7 +71,7 @@ class TokenLoop:
             need_plain(drafter.name if drafter else "none", verify)
         self._sums = Sums()
         self._ids: set[str] = set()  # of requests that have not ended
-        self._processors: dict[int, tuple[list[Sequence], Processor]] = {}  # by first row
+        self._processors = Processors(target)
         self._turn = 0
         self._noise = NoiseStore(target.vocab_size, target.device)
         self._transferred_s = 0.0
@@ -89,7 +91,10 @@ class TokenLoop:
     def _sequence(self, request: Request) -> Sequence:
         if self._groups is not None:
             return new_canvas(request, self._groups)
-        return Sequence(request, eos=self.target.eos_token_ids, decode=self._decode)
+        made = Sequence(request, eos=self.target.eos_token_ids, decode=self._decode)
+        made.resume()
+        check_unfinished(made)
+        return made
 
     def cancel(self, request_id: str) -> bool:
         """Drop a request and free its row; False if the loop does not have it."""
@@ -177,7 +182,7 @@ class TokenLoop:
     def _group_round(self, target: GroupTarget) -> list[Result]:
         running = list(self._rows.running)
         groups = plan_groups(target, running)
-        processor = self._processor_of(0, running)
+        processor = self._processors.of(0, running)
         self._marks.note("other")
         logits = self.target.score(self._cache, groups.batch).logits  # [W, V]
         self._marks.note("score")
@@ -187,8 +192,7 @@ class TokenLoop:
         settle(groups, tokens, logits, self._cache)
         if broken is not None:
             self._fail(running[b] for b in set(groups.owners[broken].tolist()))
-        rows, written = len(running), sum(map(len, tokens))
-        self._sums.add(rounds=1, round_rows=rows, target_passes=1, tokens=written)
+        self._sums.add(rounds=1, round_rows=len(running), target_passes=1, tokens=groups.num_new)
         results = self._finish()
         self._marks.note("other")
         return results
@@ -196,7 +200,7 @@ class TokenLoop:
     def _round(self) -> list[Result]:
         first, running = self._half()
         shape, drafting = (NOTHING, []) if self.drafter is None else self.sizing.plan(len(running))
-        processor = self._processor_of(first, running)
+        processor = self._processors.of(first, running)
         noise = RoundNoise(running, self._noise)
         self._marks.note("other")
         drafts = self._draft(running, shape, drafting, processor, noise)
@@ -238,17 +242,6 @@ class TokenLoop:
         half = (count + 1) // 2
         self._turn = 1 - self._turn
         return (0, self._rows.running[:half]) if self._turn else (half, self._rows.running[half:])
-
-    def _processor_of(self, first: int, running: list[Sequence]) -> Processor:
-        """The processor of these requests; kept while they are the same in the same order."""
-        known = self._processors.get(first)
-        if known is None or known[0] != running:
-            made = Processor(running, self.target.vocab_size, self.target.device)
-            # Drop other processors of these requests: they would miss tokens generated from now on.
-            others = self._processors.items()
-            self._processors = {row: o for row, o in others if not set(running) & set(o[0])}
-            self._processors[first] = known = (list(running), made)
-        return known[1]
 
     def _draft(
         self,

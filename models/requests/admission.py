@@ -2,6 +2,7 @@
 
 from models.errors import InvalidRequest
 from models.requests.request import Request
+from models.requests.sequence import Sequence
 from models.targets.target import Target
 
 
@@ -35,3 +36,37 @@ def check_request(request: Request, target: Target, max_length: int, *, texts: b
         )
     if request.sampling.stop and not texts:
         raise InvalidRequest(f"{who}: stop strings need a tokenizer")
+    _check_generated(request, size)
+
+
+def _check_generated(request: Request, vocab_size: int) -> None:
+    """The tokens that the request has generated elsewhere, and their log-probabilities."""
+    who, generated = f"request {request.id!r}", request.generated
+    if len(generated) >= request.sampling.max_tokens:
+        raise InvalidRequest(
+            f"{who}: generated has {len(generated)} tokens and max_tokens is "
+            f"{request.sampling.max_tokens}; a request continues with fewer than max_tokens"
+        )
+    bad = [t for t in generated if not 0 <= t < vocab_size]
+    if bad:
+        raise InvalidRequest(f"{who}: generated token {bad[0]} is not in 0..{vocab_size - 1}")
+    needed = generated if request.sampling.logprobs is not None else ()
+    given = tuple(entry.token for entry in request.generated_logprobs)
+    if given != needed:
+        raise InvalidRequest(
+            f"{who}: generated_logprobs has entries for {len(given)} tokens, {list(given[:8])}; "
+            f"with logprobs={request.sampling.logprobs} they must be those of {list(needed[:8])}, "
+            f"{len(needed)} tokens"
+        )
+
+
+def check_unfinished(sequence: Sequence) -> None:
+    """Raise InvalidRequest if the tokens that a resumed request was given end it."""
+    if sequence.finish_reason is None:
+        return
+    last = sequence.tokens[-1]
+    by = f"token {last}" if sequence.stop_text is None else f"stop string {sequence.stop_text!r}"
+    raise InvalidRequest(
+        f"request {sequence.id!r}: of its {len(sequence.request.generated)} generated tokens, "
+        f"number {sequence.num_generated} ends it with {by}; only what has not ended can continue"
+    )

@@ -19,14 +19,30 @@ class Canvas(Sequence):
 
     `values` [N] holds the tokens by output position, UNDECIDED where there is none yet. `groups`
     holds the positions that each pass decided. `tokens` holds the prompt and the decided tokens in
-    output order.
+    output order. `given` [N] holds the tokens that were generated elsewhere: the passes that
+    decided them run again, to fill the cache, and place these tokens.
     """
 
     def __init__(self, request: Request, num_positions: int) -> None:
         super().__init__(request)
         self.values: Ints = np.full(num_positions, UNDECIDED, dtype=np.int64)
+        self.given: Ints = np.full(num_positions, UNDECIDED, dtype=np.int64)
         self.groups: list[Ints] = []
         self._said: dict[int, TokenLogprob] = {}  # by position
+
+    def resume_at(self, positions: Ints) -> None:
+        """`positions` [n], ascending: the places of the tokens that were generated elsewhere."""
+        self.given[positions] = self.request.generated
+        logprobs = self.request.generated_logprobs
+        self._said.update(zip(positions.tolist(), logprobs, strict=bool(logprobs)))
+
+    def was_given(self, positions: Ints) -> bool:
+        """Whether the tokens of a group were generated elsewhere."""
+        return bool((self.given[positions] != UNDECIDED).all())
+
+    def logprobs_at(self, positions: Several[int]) -> list[TokenLogprob]:
+        """The log-probabilities of decided positions; empty if they were not requested."""
+        return [self._said[position] for position in positions] if self._said else []
 
     @property
     def undecided(self) -> Ints:
@@ -39,7 +55,8 @@ class Canvas(Sequence):
         self.values[positions] = tokens
         self.groups.append(positions)
         self.tokens[self.num_prompt :] = self.values[self.values != UNDECIDED].tolist()
-        self._said.update(zip(positions.tolist(), said, strict=bool(said)))
+        if not self.was_given(positions):
+            self._said.update(zip(positions.tolist(), said, strict=bool(said)))
         if self.num_generated == len(self.values):
             self.logprobs = [self._said[position] for position in sorted(self._said)]
             self.finish_reason = "length"

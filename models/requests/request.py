@@ -80,21 +80,6 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """One sequence to be generated.
-
-    `prompt` holds at least one token id. Random numbers depend only on `seed` (0 <= seed < 2**63)
-    and the absolute position in the sequence. So another process can continue a request if its
-    generated tokens are appended to `prompt`.
-    """
-
-    id: str
-    prompt: tuple[int, ...]
-    sampling: Sampling = field(default_factory=Sampling)
-    seed: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TokenLogprob:
     """Log-probability (nats) of a token, and of the most likely tokens, in descending order."""
 
@@ -104,13 +89,37 @@ class TokenLogprob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One sequence to be generated.
+
+    `prompt` holds at least one token id. Random numbers depend only on `seed` (0 <= seed < 2**63)
+    and the absolute position in the sequence.
+
+    `generated` holds tokens that the request has generated elsewhere: it continues after them, and
+    its result begins with them. `generated_logprobs` are their log-probabilities, exactly if
+    `sampling.logprobs` is set. `stream`: report new tokens as they come; see
+    models/requests/update.py.
+    """
+
+    id: str
+    prompt: tuple[int, ...]
+    sampling: Sampling = field(default_factory=Sampling)
+    seed: int = 0
+    generated: tuple[int, ...] = ()
+    generated_logprobs: tuple[TokenLogprob, ...] = ()
+    stream: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """The outcome of a request.
 
-    `tokens` holds all generated tokens, a stop token or EOS included. `stop_text` is the stop
-    string that ended the request, if any. `accepted_length` is tokens per target pass, the bonus
-    token included. `target_passes` counts passes after prefill. `retryable`: the request may not
-    have caused the error, so it may succeed when it runs again.
+    `tokens` and `logprobs` cover all generated tokens, those that the request began with and a stop
+    token or EOS included. `stop_text` is the stop string that ended the request, if any.
+    `accepted_length` is tokens per target pass, the bonus token included. `target_passes` counts
+    passes after prefill. These two and `draft_tokens` count what happened since the request began
+    or continued. `retryable`: the request may not have caused the error, so it may succeed when it
+    runs again.
     """
 
     id: str

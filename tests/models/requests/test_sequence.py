@@ -3,8 +3,9 @@
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from models.requests.output_text import OutputText
 from models.requests.request import Request, Sampling
-from models.requests.sequence import Sequence, StopText
+from models.requests.sequence import Sequence
 
 TEXT = [
     "def stop(self): return 'the end', None\n",
@@ -152,7 +153,7 @@ def test_any_tokens_stop_as_the_whole_text_says(tokenizer, stops):
         tokens = [
             rng.choice(pieces) if rng.random() < 0.8 else rng.randrange(1, 320) for _ in range(25)
         ]
-        finder = StopText(stops, tokenizer.decode)
+        finder = OutputText(tokenizer.decode, stops=stops)
         found = next(
             ((count, s) for count, t in enumerate(tokens, 1) if (s := finder.push(t))), None
         )
@@ -188,7 +189,7 @@ def test_text_is_decoded_a_few_tokens_at_a_time(tokenizer):
         longest = max(longest, len(tokens))
         return tokenizer.decode(tokens)
 
-    finder = StopText(("never",), decode)
+    finder = OutputText(decode, stops=("never",))
     for token in tokenizer.encode("".join(TEXT)).ids:
         finder.push(token)
     assert longest <= 8
