@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cluster.errors import CannotConnect, ClusterError, StorageError
 from models.errors import InvalidOption, InvalidRequest, PacelineError, UnsupportedCheckpoint
 from models.requests.request import Request, Result, Sampling, TokenLogprob
+from models.requests.update import Update
 from pipelines.errors import InvalidInput, JobFailed, OutputRefused
 from pipelines.evaluate.config import EvaluateConfig
 from pipelines.generate.config import GenerateConfig
@@ -40,6 +41,7 @@ __all__ = [
     "TargetPool",
     "TokenLogprob",
     "UnsupportedCheckpoint",
+    "Update",
     "build_loop",
     "evaluate",
     "generate",

@@ -26,10 +26,12 @@ from models.loop.logprobs import token_logprobs
 from models.loop.packing import draft_batch, prompt_batch
 from models.loop.processors import Processors
 from models.loop.stopwatch import Stopwatch
+from models.loop.updates import Updates
 from models.requests.admission import check_request, check_unfinished
 from models.requests.output_text import Decode
 from models.requests.request import Request, Result
 from models.requests.sequence import Sequence
+from models.requests.update import Update
 from models.sampling.noise import NoiseStore
 from models.sampling.processing import Processor
 from models.schedules.feed import GroupTarget
@@ -71,6 +73,7 @@ class TokenLoop:
             need_plain(drafter.name if drafter else "none", verify)
         self._sums = Sums()
         self._ids: set[str] = set()  # of requests that have not ended
+        self._updates = Updates()
         self._processors = Processors(target)
         self._turn = 0
         self._noise = NoiseStore(target.vocab_size, target.device)
@@ -86,6 +89,7 @@ class TokenLoop:
         check_request(request, self.target, self.max_length, texts=self._decode is not None)
         made = self._sequence(request)
         self._ids.add(request.id)
+        self._updates.begin(request)
         self._rows.waiting.append(made)
 
     def _sequence(self, request: Request) -> Sequence:
@@ -97,17 +101,25 @@ class TokenLoop:
         return made
 
     def cancel(self, request_id: str) -> bool:
-        """Drop a request and free its row; False if the loop does not have it."""
+        """Drop a request and free its row; False if the loop does not have it.
+
+        Nothing of it is reported afterwards, not even updates that were not taken.
+        """
+        self._updates.drop(request_id)
         for sequence in self._rows.waiting:
             if sequence.id == request_id:
                 self._rows.waiting.remove(sequence)
-                self._ids.discard(request_id)
+                self._forget(request_id)
                 return True
         for sequence in [*self._rows.running, *self._rows.reading]:
             if sequence.id == request_id:
                 self._release(sequence)
                 return True
         return False
+
+    def take_updates(self) -> list[Update]:
+        """The new tokens of streaming requests since the last call, one update for each step."""
+        return self._updates.take()
 
     @property
     def num_unfinished(self) -> int:
@@ -157,7 +169,10 @@ class TokenLoop:
     # --- one step -----------------------------------------------------------------------------
 
     def step(self) -> list[Result]:
-        """Prefill one chunk, then decode one round. Returns the results of requests that ended."""
+        """Prefill one chunk, then decode one round. Returns the results of requests that ended.
+
+        So a request that is cancelled between two steps is in no later pass, whatever it waits for.
+        """
         self._marks.start()
         self._rows.admit()
         self._read_prompts()
@@ -167,16 +182,13 @@ class TokenLoop:
         return results
 
     def _read_prompts(self) -> None:
-        """Prefill one chunk of prompts; continue while no request is decoding."""
-        while self._rows.reading:
-            pieces = self._rows.next_pieces(self._chunk)
-            if pieces:
-                self.target.score(self._cache, prompt_batch(pieces))
-                read = sum(len(tokens) for _, tokens in pieces)
-                self._sums.add(prefill_passes=1, prompt_tokens=read)
-            self._rows.commit(pieces)
-            if self._rows.running:
-                break
+        """Prefill one chunk of prompts."""
+        pieces = self._rows.next_pieces(self._chunk)
+        if pieces:
+            self.target.score(self._cache, prompt_batch(pieces))
+            read = sum(len(tokens) for _, tokens in pieces)
+            self._sums.add(prefill_passes=1, prompt_tokens=read)
+        self._rows.commit(pieces)
         self._marks.note("prefill")
 
     def _group_round(self, target: GroupTarget) -> list[Result]:
@@ -193,6 +205,7 @@ class TokenLoop:
         if broken is not None:
             self._fail(running[b] for b in set(groups.owners[broken].tolist()))
         self._sums.add(rounds=1, round_rows=len(running), target_passes=1, tokens=groups.num_new)
+        self._updates.note_groups(groups, tokens)
         results = self._finish()
         self._marks.note("other")
         return results
@@ -219,6 +232,7 @@ class TokenLoop:
         for row, commit in enumerate(commits, first):
             self._cache.commit(row, np.array(commit.path, dtype=np.int64))
         self._learn(round_, commits, drafting)
+        self._updates.note_round(running, commits, self.drafter.name if self.drafter else "")
         results = self._finish()
         self._marks.note("other")
         self._book_transfer("other")
@@ -301,5 +315,9 @@ class TokenLoop:
         self._rows.release(sequence)
         if self.drafter is not None:
             self.drafter.forget(sequence.id)
-        self._ids.discard(sequence.id)
+        self._forget(sequence.id)
         self._noise.forget(sequence.request.seed)
+
+    def _forget(self, request_id: str) -> None:
+        self._ids.discard(request_id)
+        self._updates.end(request_id)

@@ -1,0 +1,86 @@
+"""The new tokens of streaming requests, step by step.
+
+Requests say whether they stream. Where none does, a step costs one look at an empty set.
+"""
+
+from collections.abc import Iterator
+from collections.abc import Sequence as Several
+
+from models.batch import Ints
+from models.loop.groups import Groups
+from models.requests.request import Request, TokenLogprob
+from models.requests.sequence import Sequence
+from models.requests.update import TARGET, Update
+from models.verify.round import Commit
+
+
+class Updates:
+    """Which requests stream, and what they have gained since it was taken."""
+
+    def __init__(self) -> None:
+        self._streaming: set[str] = set()
+        self._untaken: list[Update] = []
+
+    def begin(self, request: Request) -> None:
+        """The request was submitted."""
+        if request.stream:
+            self._streaming.add(request.id)
+
+    def end(self, request_id: str) -> None:
+        """The request has ended; what it has gained can still be taken."""
+        self._streaming.discard(request_id)
+
+    def drop(self, request_id: str) -> None:
+        """The request was cancelled: nothing of it is reported."""
+        self._untaken = [update for update in self._untaken if update.id != request_id]
+
+    def take(self) -> list[Update]:
+        """The updates since the last call."""
+        updates, self._untaken = self._untaken, []
+        return updates
+
+    def note_round(
+        self, sequences: Several[Sequence], commits: Several[Commit], drafter: str
+    ) -> None:
+        """A round was committed; `drafter`: who proposed the accepted tokens."""
+        if self._streaming:
+            self._untaken += _of_round(sequences, commits, drafter)
+
+    def note_groups(self, groups: Groups, tokens: Several[Ints]) -> None:
+        """A group of positions was decided for each request."""
+        if self._streaming:
+            self._untaken += _of_groups(groups, tokens)
+
+
+def _of_round(
+    sequences: Several[Sequence], commits: Several[Commit], drafter: str
+) -> Iterator[Update]:
+    for sequence, commit in zip(sequences, commits, strict=True):
+        if sequence.request.stream and sequence.error is None:
+            count, end = len(commit.tokens), sequence.num_generated
+            yield Update(
+                id=sequence.id,
+                positions=range(end - count, end),
+                tokens=tuple(commit.tokens),
+                sources=(drafter,) * commit.num_accepted + (TARGET,),
+                text=sequence.take_text(),
+                logprobs=_asked(sequence, sequence.logprobs[-count:]),
+            )
+
+
+def _of_groups(groups: Groups, tokens: Several[Ints]) -> Iterator[Update]:
+    for canvas, plan, values in zip(groups.canvases, groups.plans, tokens, strict=True):
+        streams = canvas.request.stream and canvas.error is None
+        if streams and not canvas.was_given(plan.positions):
+            places = plan.positions.tolist()
+            yield Update(
+                id=canvas.id,
+                positions=tuple(places),
+                tokens=tuple(values.tolist()),
+                sources=(TARGET,) * len(places),
+                logprobs=_asked(canvas, canvas.logprobs_at(places)),
+            )
+
+
+def _asked(sequence: Sequence, found: Several[TokenLogprob]) -> tuple[TokenLogprob, ...] | None:
+    return None if sequence.request.sampling.logprobs is None else tuple(found)
