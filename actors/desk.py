@@ -8,7 +8,7 @@ id. Tickets tell them apart, and of two requests with one id the higher ticket i
 from collections import OrderedDict
 from collections.abc import Iterable
 
-from actors.messages import Ended, Submission
+from actors.messages import Ended, Streamed, Submission
 from models.loop.token_loop import TokenLoop
 from models.requests.request import Result
 
@@ -48,6 +48,13 @@ class Desk:
                 self._early[ticket] = None
         while len(self._early) > MAX_EARLY:
             self._early.popitem(last=False)
+
+    def streamed(self) -> list[Streamed]:
+        """The loop's updates with their tickets; before `ended`, which forgets tickets."""
+        return [
+            Streamed(ticket=self._tickets[update.id], update=update)
+            for update in self._loop.take_updates()
+        ]
 
     def ended(self, results: Iterable[Result]) -> list[Ended]:
         """Results of the loop with their tickets."""

@@ -4,7 +4,8 @@ Knows nothing of Ray. Each submitted request gets a ticket, a number that is nev
 request travels with it and the result comes back with it, so an id can be used again as soon as its
 request was cancelled or its result was taken.
 
-When an actor ends, its requests run again on others. A request is not blamed for that: only one
+When an actor ends, its requests run again on others; one that streams continues after the tokens
+that were received, so that each is reported once. A request is not blamed for that: only one
 that was on two actors whose processes died, or on one whose token loop raised an exception, becomes
 a suspect. Suspects run in groups that have an actor to themselves (actors/suspects.py). A request
 ends with an error, which is marked as retryable, only when two more actors have failed with it
@@ -13,14 +14,15 @@ alone on them.
 
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import count
 
 from actors.death import Death, Evidence
-from actors.messages import Ended, Submission
+from actors.messages import Ended, Streamed, Submission
 from actors.suspects import Suspects
 from models.errors import InvalidRequest
-from models.requests.request import Request, Result
+from models.requests.request import Request, Result, TokenLogprob
+from models.requests.update import Update
 
 SUSPECT_AFTER = 2  # evidence: two deaths of processes, or one exception
 BLAME_AFTER = 2  # failures of actors that a suspect had to itself
@@ -36,6 +38,35 @@ class Entry:
     failures: int = 0  # of actors that it was on
     evidence: int = 0
     alone: int = 0  # failures of actors that it had to itself, as a suspect
+    tokens: dict[int, int] = field(default_factory=dict)  # that streamed, by position
+    logprobs: dict[int, TokenLogprob] = field(default_factory=dict)
+    in_order: bool = True  # what streamed
+
+    def note(self, update: Update) -> bool:
+        """The request has streamed these tokens; False if it had before, on another actor."""
+        if update.positions[0] in self.tokens:
+            return False
+        self.tokens.update(zip(update.positions, update.tokens, strict=True))
+        if update.logprobs is not None:
+            self.logprobs.update(zip(update.positions, update.logprobs, strict=True))
+        self.in_order = self.in_order and isinstance(update.positions, range)
+        return True
+
+    def rest(self) -> Request:
+        """What is left to run: the request continues after the tokens that have streamed.
+
+        Tokens in another order, after some that the request began with, run again: the places of
+        the first ones are not known here.
+        """
+        if not self.tokens or (self.request.generated and not self.in_order):
+            return self.request
+        known = [self.tokens[position] for position in sorted(self.tokens)]
+        said = [self.logprobs[position] for position in sorted(self.logprobs)]
+        return replace(
+            self.request,
+            generated=(*self.request.generated, *known),
+            generated_logprobs=(*self.request.generated_logprobs, *said),
+        )
 
 
 class Ledger:
@@ -49,6 +80,7 @@ class Ledger:
         self._suspects = Suspects()
         self._on: dict[str, dict[int, None]] = {}  # by actor, in the order of placing
         self._ended: dict[str, Result] = {}  # not yet taken
+        self._updates: list[tuple[int, Update]] = []  # by ticket, not yet taken
 
     def __len__(self) -> int:
         """Requests whose result was not taken."""
@@ -97,6 +129,7 @@ class Ledger:
         if ticket is None:
             return None
         entry = self._forget(ticket)
+        self._updates = [(other, u) for other, u in self._updates if other != ticket]
         if entry.actor is None:  # `assign` passes over the tickets that it does not find
             self._suspects.drop(ticket)
         return entry
@@ -105,6 +138,15 @@ class Ledger:
         """The results since the last call."""
         results, self._ended = list(self._ended.values()), {}
         return results
+
+    @property
+    def has_updates(self) -> bool:
+        return bool(self._updates)
+
+    def take_updates(self) -> list[Update]:
+        """What streaming requests have gained since the last call."""
+        updates, self._updates = [update for _, update in self._updates], []
+        return updates
 
     # --- from and to the actors ---------------------------------------------------------------
 
@@ -124,6 +166,13 @@ class Ledger:
             if ticket in self._entries:  # else it was dropped
                 self._place(ticket, min(room, key=self.load), placed)
         return placed
+
+    def note(self, actor: str, streamed: Iterable[Streamed]) -> None:
+        """An actor's updates; before the results that came with them."""
+        for each in streamed:
+            here = each.ticket in self._on.get(actor, ())
+            if here and self._entries[each.ticket].note(each.update):
+                self._updates.append((each.ticket, each.update))
 
     def settle(self, actor: str, ended: Iterable[Ended]) -> list[Result]:
         """An actor's results; returns those that are the first of a request on it."""
@@ -168,7 +217,7 @@ class Ledger:
         entry = self._entries[ticket]
         entry.actor = actor
         self._on.setdefault(actor, {})[ticket] = None
-        placed.setdefault(actor, []).append(Submission(ticket=ticket, request=entry.request))
+        placed.setdefault(actor, []).append(Submission(ticket=ticket, request=entry.rest()))
 
     def _forget(self, ticket: int) -> Entry:
         entry = self._entries.pop(ticket)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from models.loop.figures import Figures
 from models.requests.request import Request, Result, Sampling
+from models.requests.update import Update
 
 if TYPE_CHECKING:  # drivers, which read what targets hand over, do without torch
     from models.drafting.draft import Shape
@@ -36,13 +37,23 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Streamed:
+    """New tokens of a submission that asks for them as they come."""
+
+    ticket: int
+    update: Update
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Taken:
     """What a target actor hands over: requests that ended, and all it has counted so far.
 
-    `failure`: the token loop failed after these; the actor is of no use any more.
+    `streamed`: the updates of all steps since the last message, those of requests in `ended`
+    included. `failure`: the token loop failed after these; the actor is of no use any more.
     """
 
     ended: tuple[Ended, ...] = ()
+    streamed: tuple[Streamed, ...] = ()
     figures: Figures = field(default_factory=Figures)
     failure: Exception | None = None
 

@@ -4,6 +4,7 @@ pool = TargetPool.start(EngineConfig(target=PATH), target_actors=2)
 pool.submit(requests)
 while pool.num_unfinished:
     results = pool.take(timeout_s=1.0)
+    updates = pool.take_updates()  # of requests with stream=True
 """
 
 import os
@@ -27,6 +28,7 @@ from models.engine_config import EngineConfig
 from models.errors import UnsupportedCheckpoint
 from models.loop.figures import Figures
 from models.requests.request import Request, Result, require
+from models.requests.update import Update
 
 __all__ = ["Pool", "TargetPool"]
 
@@ -39,8 +41,9 @@ CALLS = 4  # that a target actor serves at once: one waits for results, others m
 class TargetPool:
     """Runs requests on target actors; each comes back once. Not thread-safe.
 
-    A request whose actor dies runs again elsewhere, with the same tokens. Only one that makes
-    actors fail while nothing else runs on them ends with an error (actors/ledger.py).
+    A request whose actor dies runs again elsewhere, with the same tokens. One that streams
+    continues there, and no token is reported twice. Only one that makes actors fail while nothing
+    else runs on them ends with an error (actors/ledger.py).
     """
 
     def __init__(
@@ -154,6 +157,8 @@ class TargetPool:
     def take(self, timeout_s: float = 1.0) -> list[Result]:
         """Results of requests that have ended; waits up to `timeout_s` for the first.
 
+        Returns earlier, without results, if requests have streamed: see `take_updates`.
+
         Raises PoolFailed if no target actor can be kept alive, UnsupportedCheckpoint if the target
         turns out to be broken.
         """
@@ -162,9 +167,17 @@ class TargetPool:
             self._look_after()
             results = self._ledger.take()
             left = deadline - time.monotonic()
-            if results or left <= 0 or not len(self._ledger):
+            if results or self._ledger.has_updates or left <= 0 or not len(self._ledger):
                 return results
             self._wait(min(left, 1.0))
+
+    def take_updates(self) -> list[Update]:
+        """The new tokens of streaming requests that `take` has received, in their order.
+
+        All updates of a request are there when `take` returns its result. They add up to the
+        result; after an error they are what came before it.
+        """
+        return self._ledger.take_updates()
 
     # --- what is told -------------------------------------------------------------------------
 
@@ -251,6 +264,7 @@ class TargetPool:
         except RayError as error:
             return death_of(error)
         self._figures[name] = taken.figures
+        self._ledger.note(name, taken.streamed)
         first = self._ledger.settle(name, taken.ended)
         if any(result.finish_reason != "error" for result in first):
             self._targets.note_progress()

@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from actors.errors import LoopFailed
-from actors.messages import DraftTeam, Ended, Submission, Taken
+from actors.messages import DraftTeam, Ended, Streamed, Submission, Taken
 from models.engine_config import EngineConfig
 from models.errors import UnsupportedCheckpoint
 from models.loop.figures import Figures
@@ -34,6 +34,8 @@ class TargetActor:
         self._changed = threading.Condition()
         self._commands: list[Callable[[Desk], None]] = []
         self._ended: list[Ended] = []
+        self._streamed: list[Streamed] = []
+        self._cancelled: set[int] = set()  # tickets that the loop's thread has not dropped yet
         self._figures = Figures()
         self._plenty = False  # enough requests wait that the loop would not soon run dry
         self._failure: Exception | None = None
@@ -77,27 +79,58 @@ class TargetActor:
 
     def submit(self, submissions: list[Submission]) -> None:
         """Queue requests. One that cannot run here ends with finish_reason "error"."""
-        self._do(lambda desk: self._publish(desk.submit(submissions)))
+        self._do(lambda desk: self._publish([], desk.submit(submissions)))
 
     def cancel(self, tickets: list[int]) -> None:
-        """Drop requests before the next step, even those whose `submit` has yet to arrive."""
-        self._do(lambda desk: desk.cancel(tickets))
+        """Drop requests before the next step, even those whose `submit` has yet to arrive.
+
+        When this returns, nothing of them is handed over any more. Their cache rows are free when
+        the next step begins.
+        """
+        gone = frozenset(tickets)
+
+        def drop(desk: "Desk") -> None:
+            desk.cancel(tickets)
+            with self._changed:
+                self._cancelled -= gone
+
+        with self._changed:
+            self._cancelled |= gone
+            self._ended = [each for each in self._ended if each.ticket not in gone]
+            self._streamed = [each for each in self._streamed if each.ticket not in gone]
+        self._do(drop)
 
     def take(self, timeout_s: float, together_s: float = 0.0) -> Taken:
-        """What has ended since the last call; waits up to `timeout_s` for the first to end.
+        """What has ended or streamed since the last call; waits up to `timeout_s` for the first.
 
-        Then up to `together_s` for others, while enough requests wait here to go on with: every
-        message between processes takes time from the passes. If the loop has broken, what had ended
-        before is handed over together with the failure; after that the failure is raised.
+        Then up to `together_s` for others to end, while enough requests wait here to go on with and
+        nothing has streamed: every message between processes takes time from the passes. If the
+        loop has broken, what had ended or streamed before is handed over together with the failure;
+        after that the failure is raised.
         """
         with self._changed:
-            if self._changed.wait_for(lambda: self._ended or self._failure, timeout_s):
-                self._changed.wait_for(lambda: not self._plenty or self._failure, together_s)
-            if not self._ended:
+            if self._changed.wait_for(lambda: self._news or self._failure, timeout_s):
+                self._changed.wait_for(lambda: self._hurried or self._failure, together_s)
+            if not self._news:
                 self._check()
-            taken = Taken(ended=tuple(self._ended), figures=self._figures, failure=self._failure)
+            taken = Taken(
+                ended=tuple(self._ended),
+                streamed=tuple(self._streamed),
+                figures=self._figures,
+                failure=self._failure,
+            )
             self._ended.clear()
+            self._streamed.clear()
             return taken
+
+    @property
+    def _news(self) -> bool:
+        return bool(self._ended or self._streamed)
+
+    @property
+    def _hurried(self) -> bool:
+        """Whether to hand over at once what there is."""
+        return bool(self._streamed) or not self._plenty
 
     def figures(self) -> Figures:
         """What was counted from the start until a request ended last."""
@@ -127,7 +160,8 @@ class TargetActor:
             with torch.inference_mode(), memory_explained("generating", config):
                 while True:
                     self._obey(loop, desk)
-                    self._publish(desk.ended(loop.step()))
+                    results = loop.step()
+                    self._publish(desk.streamed(), desk.ended(results))
         except BaseException as error:
             # Whatever broke the loop, its state can no longer be trusted: the pool is told.
             self._fail(error)
@@ -143,14 +177,18 @@ class TargetActor:
             if loop.num_unfinished:
                 return
 
-    def _publish(self, ended: list[Ended]) -> None:
-        if ended:  # most steps have none, and figures take longer to add up than a step's locks
-            loop = self._ready()
-            with self._changed:
-                self._ended += ended
-                self._figures = loop.figures()
-                self._plenty = loop.num_unfinished > PLENTY * loop.num_rows
-                self._changed.notify_all()
+    def _publish(self, streamed: list[Streamed], ended: list[Ended]) -> None:
+        """Hand over what one step brought: a request's last update and its result together."""
+        if not (streamed or ended):  # most steps of offline jobs
+            return
+        loop = self._ready()
+        figures = loop.figures() if ended else None  # takes longer to add up than a step's locks
+        with self._changed:
+            self._streamed += [e for e in streamed if e.ticket not in self._cancelled]
+            self._ended += [e for e in ended if e.ticket not in self._cancelled]
+            self._figures = figures or self._figures
+            self._plenty = loop.num_unfinished > PLENTY * loop.num_rows
+            self._changed.notify_all()
 
     def _fail(self, error: BaseException) -> None:
         told = f"{self.name}: the token loop failed: {type(error).__name__}: {error}"

@@ -7,9 +7,10 @@ import pytest
 
 from actors.death import Death, Evidence
 from actors.ledger import Ledger
-from actors.messages import Ended
+from actors.messages import Ended, Streamed
 from models.errors import InvalidRequest
-from models.requests.request import Request, Result
+from models.requests.request import Request, Result, TokenLogprob
+from models.requests.update import Update
 
 KILLED = Death("killed", Evidence.DEATH)
 RAISED = Death("ValueError: no", Evidence.ERROR)
@@ -365,3 +366,91 @@ def test_none_lost_none_twice_under_random_deaths(seed):
     assert len(cancelled) > 2
     assert sorted(r.id for r in sim.results) == sorted(set(ids) - cancelled)
     assert poison <= {r.id for r in sim.results if r.finish_reason == "error"}
+
+
+# --- streams -----------------------------------------------------------------------------------
+
+
+def update_of(request_id: str, positions, *tokens: int, logprobs: bool = False) -> Update:
+    said = tuple(TokenLogprob(token=t, logprob=-1.0, top=()) for t in tokens)
+    return Update(
+        id=request_id,
+        positions=positions,
+        tokens=tokens,
+        sources=("target",) * len(tokens),
+        logprobs=said if logprobs else None,
+    )
+
+
+def note(ledger: Ledger, actor: str, update: Update) -> list[Update]:
+    """What comes of it."""
+    ticket = ledger._running.get(update.id, 0)
+    ledger.note(actor, [Streamed(ticket=ticket, update=update)])
+    return ledger.take_updates()
+
+
+def rest_of(ledger: Ledger, actor: str) -> Request:
+    ((_, (submission,)),) = ledger.assign({actor: 9}).items()
+    return submission.request
+
+
+def test_a_stream_continues_after_what_was_received():
+    ledger = make("a")
+    placed(ledger, x=1)
+    first = update_of("a", range(2), 7, 8, logprobs=True)
+    assert note(ledger, "x", first) == [first]
+    ledger.lose("x", KILLED)
+    assert note(ledger, "x", update_of("a", range(2, 3), 9)) == []  # heard from the dead
+    rest = rest_of(ledger, "y")
+    assert rest.generated == (7, 8)
+    assert [entry.token for entry in rest.generated_logprobs] == [7, 8]
+    second = update_of("a", range(2, 3), 9, logprobs=True)
+    assert note(ledger, "y", second) == [second]
+    ledger.lose("y", NODE_LOST)
+    assert rest_of(ledger, "z").generated == (7, 8, 9)
+
+
+def test_a_stream_that_began_with_tokens_keeps_them():
+    ledger = Ledger()
+    ledger.add([Request(id="a", prompt=(1,), generated=(4, 5))])
+    placed(ledger, x=1)
+    note(ledger, "x", update_of("a", range(2, 3), 6))
+    ledger.lose("x", KILLED)
+    assert rest_of(ledger, "y").generated == (4, 5, 6)
+
+
+def test_positions_in_any_order_continue_in_the_order_of_output():
+    ledger = make("a")
+    placed(ledger, x=1)
+    note(ledger, "x", update_of("a", (3,), 30))
+    note(ledger, "x", update_of("a", (2, 0), 20, 0))
+    ledger.lose("x", KILLED)
+    assert rest_of(ledger, "y").generated == (0, 20, 30)
+
+
+def test_positions_in_any_order_after_tokens_run_again_and_are_reported_once():
+    """Where the first tokens are is not known here."""
+    ledger = Ledger()
+    ledger.add([Request(id="a", prompt=(1,), generated=(20,))])
+    placed(ledger, x=1)
+    first, second = update_of("a", (3,), 30), update_of("a", (0, 1), 0, 10)
+    assert note(ledger, "x", first) == [first]
+    ledger.lose("x", KILLED)
+    assert rest_of(ledger, "y").generated == (20,)
+    assert note(ledger, "y", first) == []
+    assert note(ledger, "y", second) == [second]
+
+
+def test_a_dropped_stream_is_not_heard_of_again():
+    ledger = make("a", "b")
+    placed(ledger, x=2)
+    for name in ("a", "b"):
+        update = update_of(name, range(1), 5)
+        ledger.note("x", [Streamed(ticket=ledger._running[name], update=update)])
+    old = ledger._running["a"]
+    ledger.drop("a")
+    ledger.add(requests("a"))  # the id is used again at once
+    placed(ledger, x=2)
+    ledger.note("x", [Streamed(ticket=old, update=update_of("a", range(1, 2), 6))])
+    assert [u.id for u in ledger.take_updates()] == ["b"]
+    assert not ledger.has_updates

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from actors.members import Pool
-from actors.messages import Ended
+from actors.messages import Ended, Streamed
 from actors.pool import TargetPool
 from actors.role import Role
 from actors.target import TargetActor
@@ -36,8 +36,8 @@ class Pausing(TargetActor):
         self._told = told
         return super().start(config)
 
-    def _publish(self, ended: list[Ended]) -> None:
-        super()._publish(ended)
+    def _publish(self, streamed: list[Streamed], ended: list[Ended]) -> None:
+        super()._publish(streamed, ended)
         loop = self._ready()
         if self.name == "target-0" and loop.figures().rounds == PAUSE_AT:
             running = {s.id: len(s.generated) for s in loop._rows.running}

@@ -5,13 +5,17 @@ import time
 from dataclasses import replace
 
 import pytest
+import torch
 
 from actors.errors import LoopFailed
 from actors.messages import Taken
 from actors.target import TargetActor
+from models.engine_config import EngineConfig
 from models.errors import UnsupportedCheckpoint
 from models.requests.request import Request, Sampling
 from tests.actors.conftest import make_requests, submissions
+from tests.models.targets.next_scale.test_next_scale import model_of, request_of
+from tests.models.tokenizers import tiny_images
 
 
 @pytest.fixture
@@ -103,6 +107,130 @@ def test_a_cancelled_request_is_not_heard_of_again(actor):
     results = take_all(actor, 6)
     assert {r.id for r in results} == {f"r{i}" for i in range(1, 7)}
     assert actor.take(0.1).ended == ()
+
+
+def streaming(requests):
+    return [replace(r, stream=True) for r in requests]
+
+
+def test_a_step_s_updates_come_in_one_message(actor, plain):
+    """Those of all its requests; the last ones together with the result."""
+    messages, publish = [], actor._publish
+
+    def noted(streamed, ended):
+        messages.append((streamed, ended))
+        publish(streamed, ended)
+
+    actor._publish = noted
+    actor.submit(submissions(streaming(make_requests(3))))
+    taken = []
+    while sum(len(t.ended) for t in taken) < 3:
+        taken.append(actor.take(10.0))
+    assert max(len(t.streamed) for t in taken) >= 3
+    joined = {f"r{i}": () for i in range(3)}
+    for each in (s for t in taken for s in t.streamed):
+        assert each.ticket == 1 + int(each.update.id[1:])
+        joined[each.update.id] += each.update.tokens
+    assert joined == {f"r{i}": plain[f"r{i}"] for i in range(3)}
+    for streamed, ended in messages:
+        assert {e.ticket for e in ended} <= {s.ticket for s in streamed}
+        assert len({s.ticket for s in streamed}) == len(streamed)
+
+
+def test_streams_do_not_wait_for_results_to_come_together(actor):
+    slow = Sampling(max_tokens=80, ignore_eos=True)
+    many = [replace(r, sampling=slow, stream=i == 0) for i, r in enumerate(make_requests(16))]
+    actor.submit(submissions(many))
+    began = time.perf_counter()
+    assert actor.take(10.0, 60.0).streamed
+    assert time.perf_counter() - began < 10.0
+
+
+class Gate:
+    """Lets a loop's forward passes through one by one, and notes their rows."""
+
+    def __init__(self, loop, monkeypatch):
+        self.loop, self.score = loop, loop.target.score
+        self.entered, self.go = threading.Semaphore(0), threading.Semaphore(0)
+        self.running: list[set[str]] = []
+        monkeypatch.setattr(loop.target, "score", self)
+
+    def __call__(self, *inputs, **options):
+        rows = self.loop._rows
+        self.running.append({s.id for s in [*rows.running, *rows.reading]})
+        self.entered.release()
+        assert self.go.acquire(timeout=30)
+        return self.score(*inputs, **options)
+
+    def next(self):
+        """Wait until a pass has begun."""
+        assert self.entered.acquire(timeout=30)
+
+
+@pytest.mark.parametrize("passes", [1, 3, 6])
+@pytest.mark.parametrize("drafter", ["none", "lookup"])
+def test_a_cancelled_request_is_in_no_pass_of_the_next_step(config, passes, drafter, monkeypatch):
+    """While its long prompt is read in chunks (1, 3), and while it decodes (6)."""
+    actor = TargetActor()
+    actor.start(config(prefill_chunk=8, drafter=drafter))
+    gate = Gate(actor._loop, monkeypatch)
+    sampling = Sampling(max_tokens=30, ignore_eos=True)
+    prompt = tuple(range(36))
+    long = Request(id="long", prompt=prompt, sampling=sampling, stream=True)
+    other = replace(long, id="other", prompt=(1, 2), seed=3)
+    actor.submit(submissions([long]))
+    for number in range(passes):
+        gate.next()
+        if number == passes - 1:
+            actor.submit(submissions([other], first=2))
+            actor.cancel([1])  # while the pass runs
+        gate.go.release()
+    gate.next()
+    assert gate.running[-1] == {"other"}
+    assert actor._loop._cache.lengths.tolist()[1:] == [0, 0, 0]
+    for _ in range(99):
+        gate.go.release()
+    taken = [actor.take(10.0)]
+    while not taken[-1].ended:
+        taken.append(actor.take(10.0))
+    assert {s.ticket for t in taken for s in t.streamed} == {2}
+    assert [e.ticket for t in taken for e in t.ended] == [2]
+    assert actor._cancelled == set()
+
+
+def test_an_image_cancelled_in_a_pass_over_its_map_is_in_no_later_pass(tmp_path, monkeypatch):
+    """A target that decides groups of positions."""
+    folder = tmp_path / "scales"
+    model_of().save(folder, torch.float32)
+    tiny_images.scales().save(folder / "tokenizer")
+    actor = TargetActor()
+    actor.start(EngineConfig(target=str(folder), batch_size=4, device="cpu", threads=1))
+    gate = Gate(actor._loop, monkeypatch)
+    first, second = (replace(request_of(i, i), stream=True) for i in range(2))
+    actor.submit(submissions([first, second]))
+    gate.next()
+    actor.cancel([1])
+    gate.go.release()
+    gate.next()
+    assert gate.running == [{"0", "1"}, {"1"}]
+    assert actor._loop._cache.lengths.tolist()[1:] == [0, 0, 0]
+    for _ in range(9):
+        gate.go.release()
+    taken = [actor.take(10.0)]
+    while not taken[-1].ended:
+        taken.append(actor.take(10.0))
+    assert {s.ticket for t in taken for s in t.streamed} == {2}
+
+
+def test_what_was_not_taken_goes_with_a_cancel(actor):
+    """A result and updates that wait to be handed over when their request is cancelled."""
+    actor.submit(submissions(streaming(make_requests(2))))
+    while len(actor._ended) < 2:
+        time.sleep(0.01)
+    actor.cancel([1])
+    taken = actor.take(10.0)
+    assert {s.ticket for s in taken.streamed} == {2}
+    assert [e.ticket for e in taken.ended] == [2]
 
 
 def test_calls_from_many_threads(actor, plain):
