@@ -97,7 +97,8 @@ class GuidedTarget:
             conditions=self._paired(batch.conditions),
         )
         scores = self.inner.score(cache.inner, pair, hidden=hidden)
-        with_, without = scores.logits.view(2, len(wanted), -1).unbind(0)  # [W, V] each
+        halves = scores.logits.view(2, len(wanted), self.inner.vocab_size)
+        with_, without = halves.unbind(0)  # [W, V] each
         kept = None if scores.hidden is None else scores.hidden[torch.from_numpy(place[0])]
         # Three operations, each rounded separately: a fused one differs between kinds of CPU.
         return Scores(without + self.scale * (with_ - without), kept)

@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from models.requests.output_text import CONTEXT, OutputText
 from models.requests.request import Result
-from pipelines.generate.texts import completions
+from pipelines.modality.texts import completions
 from tests.models.requests.test_sequence import TEXT, as_bytes, tokenizer
 
 __all__ = ["as_bytes", "tokenizer"]
