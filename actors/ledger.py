@@ -80,7 +80,7 @@ class Ledger:
         self._suspects = Suspects()
         self._on: dict[str, dict[int, None]] = {}  # by actor, in the order of placing
         self._ended: dict[str, Result] = {}  # not yet taken
-        self._updates: list[tuple[int, Update]] = []  # by ticket, not yet taken
+        self._updates: list[Update] = []  # not yet taken
 
     def __len__(self) -> int:
         """Requests whose result was not taken."""
@@ -123,13 +123,13 @@ class Ledger:
             self._waiting.append(entry.ticket)
 
     def drop(self, request_id: str) -> Entry | None:
-        """Forget a request and its result; the entry if it had not ended."""
+        """Forget a request, its updates and its result; the entry if it had not ended."""
         self._ended.pop(request_id, None)
+        self._updates = [update for update in self._updates if update.id != request_id]
         ticket = self._running.get(request_id)
         if ticket is None:
             return None
         entry = self._forget(ticket)
-        self._updates = [(other, u) for other, u in self._updates if other != ticket]
         if entry.actor is None:  # `assign` passes over the tickets that it does not find
             self._suspects.drop(ticket)
         return entry
@@ -145,7 +145,7 @@ class Ledger:
 
     def take_updates(self) -> list[Update]:
         """What streaming requests have gained since the last call."""
-        updates, self._updates = [update for _, update in self._updates], []
+        updates, self._updates = self._updates, []
         return updates
 
     # --- from and to the actors ---------------------------------------------------------------
@@ -172,7 +172,7 @@ class Ledger:
         for each in streamed:
             here = each.ticket in self._on.get(actor, ())
             if here and self._entries[each.ticket].note(each.update):
-                self._updates.append((each.ticket, each.update))
+                self._updates.append(each.update)
 
     def settle(self, actor: str, ended: Iterable[Ended]) -> list[Result]:
         """An actor's results; returns those that are the first of a request on it."""

@@ -11,6 +11,8 @@ from collections.abc import Sequence as Several
 Decode = Callable[[list[int]], str]
 CONTEXT = 8  # prompt tokens decoded before the output, so that its first characters come out right
 INCOMPLETE = "\ufffd"  # what tokenizers write for a part of a character
+BYTES = 4  # of a character, at most
+PATIENCE = 16  # tokens without a complete character, after which the first ones are no part of one
 
 
 class OutputText:
@@ -42,10 +44,15 @@ class OutputText:
         """The stop string that the token completes, if any; of several, the first to begin."""
         self._tokens.append(token)
         before = self._decode(self._tokens[: self._read])
-        text = self._decode(self._tokens)
+        text, end = self._decode(self._tokens), len(self._tokens)
         if text.endswith(INCOMPLETE):
-            return None
-        self._tokens, self._read = self._tokens[self._read :], len(self._tokens) - self._read
+            if end - self._read < PATIENCE:
+                return None
+            whole, end = text, end - BYTES
+            text = self._decode(self._tokens[:end])
+            if not whole.startswith(text):  # it ends inside a character
+                return None
+        self._tokens, self._read = self._tokens[self._read :], end - self._read
         return self._add(text[len(before) :])
 
     def _add(self, piece: str) -> str | None:

@@ -441,6 +441,16 @@ def test_positions_in_any_order_after_tokens_run_again_and_are_reported_once():
     assert note(ledger, "y", second) == [second]
 
 
+def test_a_stream_dropped_after_its_end_is_not_heard_of_again():
+    ledger = make("a")
+    placed(ledger, x=1)
+    ticket = ledger._running["a"]
+    ledger.note("x", [Streamed(ticket=ticket, update=update_of("a", range(1), 5))])
+    settle(ledger, "x", "a")
+    ledger.drop("a")
+    assert ledger.take_updates() == ledger.take() == []
+
+
 def test_a_dropped_stream_is_not_heard_of_again():
     ledger = make("a", "b")
     placed(ledger, x=2)

@@ -11,6 +11,9 @@ from pipelines.modality.texts import completions
 from tests.models.requests.test_sequence import TEXT, as_bytes, tokenizer
 
 __all__ = ["as_bytes", "tokenizer"]
+PLAIN = [*range(33, 127), *range(161, 173), *range(174, 256)]  # bytes that are their own letters
+BYTES = [*PLAIN, *(b for b in range(256) if b not in PLAIN)]
+LETTERS = [chr(b) if b in PLAIN else chr(256 + i) for i, b in enumerate(BYTES, -len(PLAIN))]
 STOPS = ((), ("er", "€"), ("日本", "\n"), (" and", "d m"), ("aab",))
 
 
@@ -108,6 +111,35 @@ def test_a_stream_is_the_completion_that_a_job_writes(kind, request):
         assert ["".join(pieces)] == completions([prompt], [result], Codec(made))
         stopped += stop is not None
     assert stopped > 10
+
+
+@pytest.mark.parametrize("kind", ["tokenizer", "spaced"])
+def test_bytes_that_are_no_text_are_decoded_a_few_at_a_time(kind, request):
+    """Random bytes with a character among them now and then: the same text, in bounded work."""
+    made, rng, longest = request.getfixturevalue(kind), random.Random(3), 0
+    spelled = {
+        b: 1 + b if kind == "spaced" else made.token_to_id(letter)
+        for b, letter in zip(BYTES, LETTERS, strict=True)
+    }
+    written = b"".join(
+        "€".encode() if rng.random() < 0.1 else bytes([rng.randrange(0x80, 0xC0)])
+        for _ in range(400)
+    )
+
+    def decode(tokens):
+        nonlocal longest
+        longest = max(longest, len(tokens))
+        return made.decode(tokens)
+
+    text = OutputText(decode, keep=True)
+    pieces = []
+    for byte in written:
+        text.push(spelled[byte])
+        pieces.append(text.take())
+    pieces.append(text.take(ended=True))
+    assert longest < 50
+    if kind == "tokenizer":  # the other one writes a run of bytes with an error as errors alone
+        assert "".join(pieces) == made.decode([spelled[b] for b in written])
 
 
 def test_what_is_kept_is_bounded(tokenizer):
