@@ -39,7 +39,7 @@ POOLS = ((1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2))  # target actors, draft
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
+class Variant:
     """One way to decode; `pool` is None in process."""
 
     drafter: str
@@ -58,7 +58,7 @@ class Recipe:
         return f"{name}{size}, batch {self.batch}{where}"
 
 
-def recipes(draft: str) -> Iterator[Recipe]:
+def recipes(draft: str) -> Iterator[Variant]:
     """In process: drafters by batches; on Ray: pools of every size."""
     drafters = (
         ("none", "auto", "auto", None),
@@ -68,13 +68,13 @@ def recipes(draft: str) -> Iterator[Recipe]:
         (draft, 4, 2, 5),
     )
     for (drafter, tokens, width, nodes), batch in product(drafters, BATCHES):
-        yield Recipe(drafter=drafter, tokens=tokens, width=width, nodes=nodes, batch=batch)
-    yield Recipe(drafter=draft, batch=4)
+        yield Variant(drafter=drafter, tokens=tokens, width=width, nodes=nodes, batch=batch)
+    yield Variant(drafter=draft, batch=4)
     for pool in POOLS:
-        yield Recipe(drafter=draft, tokens=4, width=4, batch=4, pool=pool)
+        yield Variant(drafter=draft, tokens=4, width=4, batch=4, pool=pool)
 
 
-def config_of(recipe: Recipe, options: argparse.Namespace) -> EngineConfig:
+def config_of(recipe: Variant, options: argparse.Namespace) -> EngineConfig:
     return EngineConfig(
         target=options.target,
         drafter=recipe.drafter,
@@ -89,7 +89,7 @@ def config_of(recipe: Recipe, options: argparse.Namespace) -> EngineConfig:
 
 
 def decode(
-    recipe: Recipe, options: argparse.Namespace, jobs: dict[str, list[Request]]
+    recipe: Variant, options: argparse.Namespace, jobs: dict[str, list[Request]]
 ) -> dict[str, Outputs]:
     """Tokens by request, for each sampling."""
     config = config_of(recipe, options)

@@ -40,7 +40,7 @@ HEADS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class ImageWork:
     """What to run. `counts`: images in a turn, by batch size."""
 
     raster: str
@@ -54,7 +54,7 @@ class Plan:
     threads: int
 
 
-def decoders(plan: Plan, *, batch_size: int, guidance: float) -> Section:
+def decoders(plan: ImageWork, *, batch_size: int, guidance: float) -> Section:
     """All decoders and windows at one batch size; quality at the largest."""
     told = "" if guidance == 1.0 else f", guidance {guidance:g}"
     section = Section(
@@ -72,7 +72,7 @@ def decoders(plan: Plan, *, batch_size: int, guidance: float) -> Section:
     return section
 
 
-def scales(plan: Plan) -> Section:
+def scales(plan: ImageWork) -> Section:
     """The next-scale target beside the raster target, decoded sequentially and by MC-SJD."""
     section = Section(name="scale", title="The next-scale target")
     section.notes.append(
@@ -96,7 +96,7 @@ def scales(plan: Plan) -> Section:
     return section
 
 
-def raced(plan: Plan, found: Sequence[Way], batch_size: int) -> dict[str, Series]:
+def raced(plan: ImageWork, found: Sequence[Way], batch_size: int) -> dict[str, Series]:
     count = plan.counts[batch_size]
     contestants = {
         way.name: contestant(way, batch_size=batch_size, count=count, threads=plan.threads)
@@ -128,7 +128,9 @@ def measured(
     return lines
 
 
-def quality(plan: Plan, found: Sequence[Way], series: Mapping[str, Series]) -> dict[str, Quality]:
+def quality(
+    plan: ImageWork, found: Sequence[Way], series: Mapping[str, Series]
+) -> dict[str, Quality]:
     """Compare each way's images of all turns with sequential ones from other seeds."""
     plain = found[0]
     loop = build_loop(plain.engine(batch_size=max(plan.counts), threads=plan.threads))

@@ -15,7 +15,7 @@ import torch
 
 from benchmarks import report
 from benchmarks.image_plot import draw
-from benchmarks.image_sections import Plan, decoders, scales
+from benchmarks.image_sections import ImageWork, decoders, scales
 from benchmarks.section import Section
 
 NAMES = ("batch-1", "batch-8", "batch-64", "guided-64", "guided-1", "scale")
@@ -80,10 +80,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def plan_of(options: argparse.Namespace) -> Plan:
+def plan_of(options: argparse.Namespace) -> ImageWork:
     quick = options.quick
     options.output = options.output or ("out" if quick else "docs")
-    return Plan(
+    return ImageWork(
         raster=options.raster,
         scale=options.scale,
         classifier=options.classifier,
@@ -96,7 +96,7 @@ def plan_of(options: argparse.Namespace) -> Plan:
     )
 
 
-def sections(plan: Plan) -> dict[str, Callable[[], Section]]:
+def sections(plan: ImageWork) -> dict[str, Callable[[], Section]]:
     """By name, in the page's order."""
     plain = partial(decoders, plan, guidance=1.0)
     guided = partial(decoders, plan, guidance=plan.guidance)

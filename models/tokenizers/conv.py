@@ -81,7 +81,7 @@ def _middle(config: ConvConfig) -> nn.Sequential:
     )
 
 
-class Encoder(nn.Module):
+class PixelEncoder(nn.Module):
     """Pixels to latents."""
 
     def __init__(self, config: ConvConfig) -> None:
@@ -108,7 +108,7 @@ class Encoder(nn.Module):
         return out
 
 
-class Decoder(nn.Module):
+class PixelDecoder(nn.Module):
     """Latents to pixels; its levels count from the smallest size up."""
 
     def __init__(self, config: ConvConfig) -> None:

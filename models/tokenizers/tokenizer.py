@@ -14,7 +14,7 @@ from torch import nn
 from models.errors import InvalidRequest
 from models.store import write_folder
 from models.tokenizers.blocks import Conv
-from models.tokenizers.conv import ConvConfig, Decoder, Encoder
+from models.tokenizers.conv import ConvConfig, PixelDecoder, PixelEncoder
 
 BLOCK = 2**24  # elements of the similarity matrix in memory at once
 
@@ -49,7 +49,7 @@ class ImageTokenizer(nn.Module, ABC):
             width,
         )
         self.side = config.image_size // conv.shrink  # places along one side
-        self.encoder, self.decoder = Encoder(conv), Decoder(conv)
+        self.encoder, self.decoder = PixelEncoder(conv), PixelDecoder(conv)
         self.to_code = Conv(conv.latent_channels, width, kernel, padding=border)
         self.from_code = Conv(width, conv.latent_channels, kernel, padding=border)
         self.codes = nn.Parameter(torch.randn(config.vocab_size, width))

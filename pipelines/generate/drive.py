@@ -27,7 +27,7 @@ MAX_PENDING = 8  # shards being written
 WAIT_S = 0.2
 
 
-class Pool(Protocol):
+class RequestPool(Protocol):
     """Where requests run; see actors/pool.py."""
 
     def submit(self, requests: list[Request]) -> None: ...
@@ -59,7 +59,7 @@ class Drive:
     def __init__(
         self,
         job: Job,
-        pool: Pool,
+        pool: RequestPool,
         writer: Writer,
         manifest: Manifest,
         *,

@@ -17,7 +17,7 @@ from models.tokenizers import TOKENIZER_FOLDER as TOKENIZER
 from pipelines.generate.bounds import has_draft_model
 from pipelines.generate.config import GenerateConfig
 from pipelines.inputs.digest import digests
-from pipelines.inputs.shards import Plan
+from pipelines.inputs.shards import ShardPlan
 from pipelines.options import deciding
 
 FORMAT = 2
@@ -28,7 +28,7 @@ OF_DECODERS = ("decoder", "window", "coupling", "start")
 WEIGHTS_AND_WORDS = (".json", ".safetensors", ".model", ".txt", ".jinja")
 
 
-def fingerprint(config: GenerateConfig, plan: Plan) -> dict[str, Any]:
+def fingerprint(config: GenerateConfig, plan: ShardPlan) -> dict[str, Any]:
     """The job as JSON."""
     return {
         "format": FORMAT,

@@ -16,7 +16,7 @@ from pipelines.generate.drive import Job
 from pipelines.generate.fingerprint import fingerprint
 from pipelines.generate.writer import Layout
 from pipelines.inputs.files import find_inputs
-from pipelines.inputs.shards import Plan, Shard, make_plan
+from pipelines.inputs.shards import Shard, ShardPlan, make_plan
 from pipelines.inputs.survey import survey
 from pipelines.modality.chat import PROMPT, prompt_column
 from pipelines.modality.choose import modality_of
@@ -29,7 +29,7 @@ class Prepared:
     """A job whose configuration, input and output have been checked."""
 
     config: GenerateConfig
-    plan: Plan
+    plan: ShardPlan
     layout: Layout
     manifest: Manifest
     earlier: tuple[Entry, ...]  # of other runs, and to stay
@@ -109,7 +109,7 @@ def prepare(config: GenerateConfig, *, claim: Callable[[str], Ticket] | None = N
     )
 
 
-def _plan(config: GenerateConfig, source: str) -> Plan:
+def _plan(config: GenerateConfig, source: str) -> ShardPlan:
     fields = {"prompt_field": config.prompt_field or PROMPT, "id_field": config.id_field}
     surveys = [survey(file, **fields) for file in find_inputs(source)]
     plan = make_plan(surveys, shard_rows=config.shard_rows, id_field=config.id_field)

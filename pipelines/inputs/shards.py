@@ -41,7 +41,7 @@ class Shard:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class ShardPlan:
     """The whole input: its columns and its shards."""
 
     surveys: tuple[Survey, ...]
@@ -54,7 +54,7 @@ class Plan:
         return sum(shard.num_rows for shard in self.shards)
 
 
-def make_plan(surveys: Sequence[Survey], *, shard_rows: int, id_field: str = "id") -> Plan:
+def make_plan(surveys: Sequence[Survey], *, shard_rows: int, id_field: str = "id") -> ShardPlan:
     """Cut the files, in order, into shards of `shard_rows` rows; the last may be shorter."""
     shards: list[Shard] = []
     pieces: list[Piece] = []
@@ -67,7 +67,7 @@ def make_plan(surveys: Sequence[Survey], *, shard_rows: int, id_field: str = "id
             pieces, room = [], shard_rows
     if pieces:
         shards.append(Shard(index=len(shards), pieces=tuple(pieces)))
-    return Plan(surveys=tuple(surveys), schema=unify(surveys, id_field), shards=tuple(shards))
+    return ShardPlan(surveys=tuple(surveys), schema=unify(surveys, id_field), shards=tuple(shards))
 
 
 def unify(surveys: Sequence[Survey], id_field: str) -> pa.Schema:

@@ -15,11 +15,11 @@ from models.targets.limits import Limits, read_limits
 from models.tokenizers.about import ImageTarget
 from pipelines.generate.config import AUTO, DECODERS, SEQUENTIAL, GenerateConfig
 from pipelines.inputs.rows import ID, PromptText
-from pipelines.inputs.shards import Plan
+from pipelines.inputs.shards import ShardPlan
 from pipelines.modality.chat import prompt_column
 from pipelines.modality.modality import Codec, Contents, refuse_column
 from pipelines.output.contact_sheet import first_pictures, sheet
-from pipelines.output.picture_files import picture_file, refuse_twins
+from pipelines.output.picture_files import picture_file, refuse_repeated_ids
 
 SHEET = "_contact-sheet.png"  # Parquet readers of the folder skip names that begin with _
 COLUMNS, LINES = 10, 10  # of the sheet
@@ -91,12 +91,12 @@ class Images:
             images_as=config.images_as or "bytes",
         )
 
-    def check_plan(self, plan: Plan, config: GenerateConfig) -> None:
+    def check_plan(self, plan: ShardPlan, config: GenerateConfig) -> None:
         """Refuse a column that holds no classes. Files are named by ids, which must then differ."""
         column = prompt_column(config.prompt_field, plan.schema.names)
         refuse_column(plan.schema, column, self.prompts, "classes")
         if self.as_files:
-            refuse_twins(plan, id_field=config.id_field, prompt_field=column)
+            refuse_repeated_ids(plan, id_field=config.id_field, prompt_field=column)
 
     @staticmethod
     def prompts(kind: pa.DataType) -> bool:

@@ -15,7 +15,7 @@ from models.targets.limits import Limits
 from pipelines.errors import InvalidInput
 from pipelines.generate.config import GenerateConfig
 from pipelines.inputs.rows import PromptText
-from pipelines.inputs.shards import Plan
+from pipelines.inputs.shards import ShardPlan
 
 
 class Codec(Protocol):
@@ -57,7 +57,7 @@ class Modality(Protocol):
             InvalidOption: an option makes no sense for such a target.
         """
 
-    def check_plan(self, plan: Plan, config: GenerateConfig) -> None:
+    def check_plan(self, plan: ShardPlan, config: GenerateConfig) -> None:
         """Raise an error if no row of the input can be run, or their outputs would clash."""
 
     def prompt(self, value: object, field: str) -> PromptText:

@@ -14,7 +14,7 @@ from models.requests.request import Result
 from models.targets.limits import Limits, read_limits
 from pipelines.generate.config import GenerateConfig
 from pipelines.inputs.rows import TOKENS, PromptText
-from pipelines.inputs.shards import Plan
+from pipelines.inputs.shards import ShardPlan
 from pipelines.modality.chat import (
     MESSAGES,
     holds_chats,
@@ -56,7 +56,7 @@ class Texts:
                 raise InvalidOption(name, value, told)
         return replace(config, max_tokens=config.sampling().max_tokens)
 
-    def check_plan(self, plan: Plan, config: GenerateConfig) -> None:
+    def check_plan(self, plan: ShardPlan, config: GenerateConfig) -> None:
         """Refuse a column that holds neither texts nor chats, and chats without a template."""
         column = prompt_column(config.prompt_field, plan.schema.names)
         refuse_column(plan.schema, column, self.prompts, "text")

@@ -6,7 +6,7 @@ from urllib.parse import quote
 from pipelines.errors import InvalidInput
 from pipelines.inputs.read import read_shard
 from pipelines.inputs.rows import row_id
-from pipelines.inputs.shards import Plan
+from pipelines.inputs.shards import ShardPlan
 
 FOLDER = "_images"  # Parquet readers of the output folder skip names that begin with _
 LONGEST = 200  # characters of a name; file systems end at 255 bytes
@@ -23,7 +23,7 @@ def picture_file(row_id: str, sample: int | None) -> str:
     return f"{FOLDER}/{name}.png" if sample is None else f"{FOLDER}/{name}-{sample}.png"
 
 
-def refuse_twins(plan: Plan, *, id_field: str, prompt_field: str) -> None:
+def refuse_repeated_ids(plan: ShardPlan, *, id_field: str, prompt_field: str) -> None:
     """Raise InvalidInput if two rows have one id. Without an id field, ids are rows' places."""
     if id_field not in plan.schema.names:
         return

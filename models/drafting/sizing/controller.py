@@ -22,7 +22,7 @@ LOSS = 0.05  # of all time, what looks may lose before the next one waits
 HELD_UP = 8  # times as long as its tokens are worth: beyond, it is not the look that took the time
 
 
-class Batch:
+class Knowledge:
     """What is known about rounds with about the same number of requests."""
 
     def __init__(self) -> None:
@@ -68,8 +68,8 @@ class Controller:
         self._shapes, self._lag = menu(max_width, free=free), lag
         self._chains = Acceptance(max(shape.depth for shape in self._shapes))
         self._seen = {s: Acceptance(s.depth) if s.width > 1 else self._chains for s in self._shapes}
-        self._batches: dict[int, Batch] = {}  # by bits of the number of requests
-        self._batch, self._scale, self._round = Batch(), 0, 0
+        self._batches: dict[int, Knowledge] = {}  # by bits of the number of requests
+        self._batch, self._scale, self._round = Knowledge(), 0, 0
         self._shape, self._left, self._unsettled = NOTHING, 0, 0
         self._probing = False  # few requests draft: acceptance is measured, costs are not
         self._loss, self._tokens = Loss(), 0  # tokens of this round
@@ -107,7 +107,7 @@ class Controller:
         """Go on with what is known of batches of this size."""
         if self._shape != self._batch.costs.chosen:
             self._batch.end_look(won=False)
-        self._batch, self._scale = self._batches.setdefault(scale, Batch()), scale
+        self._batch, self._scale = self._batches.setdefault(scale, Knowledge()), scale
         self._batch.wait = self._batch.patience
         self._play(self._batch.costs.chosen, FIRST)
 

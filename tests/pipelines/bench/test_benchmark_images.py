@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.image_plot import draw
-from benchmarks.image_sections import METRICS, Plan, decoders, scales
+from benchmarks.image_sections import METRICS, ImageWork, decoders, scales
 from benchmarks.image_work import grid
 from tests.pipelines.generate.image_jobs import NUM_TOKENS, raster, save_scale
 
@@ -16,8 +16,8 @@ CLASSIFIER = Path(__file__).parents[3] / "examples" / "models" / "digits-classif
 
 
 @pytest.fixture
-def plan(raster: str, tmp_path: Path) -> Plan:
-    return Plan(
+def plan(raster: str, tmp_path: Path) -> ImageWork:
+    return ImageWork(
         raster=raster,
         scale=save_scale(tmp_path / "scale"),
         classifier=str(CLASSIFIER),
@@ -30,7 +30,7 @@ def plan(raster: str, tmp_path: Path) -> Plan:
     )
 
 
-def test_every_decoder_and_its_quality(plan: Plan) -> None:
+def test_every_decoder_and_its_quality(plan: ImageWork) -> None:
     section = decoders(plan, batch_size=8, guidance=1.5)
     (table,) = section.tables
     names = [way.name for way in grid(plan.raster, plan.windows)]
@@ -44,7 +44,7 @@ def test_every_decoder_and_its_quality(plan: Plan) -> None:
     assert section.goals[0].measured > 1
 
 
-def test_the_next_scale_target_and_the_plot(plan: Plan) -> None:
+def test_the_next_scale_target_and_the_plot(plan: ImageWork) -> None:
     section = scales(plan)
     rows = [row for table in section.tables for row in table.rows if row[0] == "next-scale"]
     assert [row[1] for row in rows] == ["4.0", "4.0"]

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from cluster import storage
 from models.requests.request import Request, Result
 from pipelines.generate.config import GenerateConfig
-from pipelines.generate.drive import Drive, Pool
+from pipelines.generate.drive import Drive, RequestPool
 from pipelines.generate.prepare import Prepared, prepare
 from pipelines.generate.writer import LocalWriter, ShardWriter
 from pipelines.inputs.prefetch import Prefetch
@@ -121,7 +121,7 @@ def tables(job: Prepared, codec: Codec | None = None) -> Iterator[pa.Table]:
 
 
 def run_job(
-    config: GenerateConfig, *, pool: Pool | None = None, codec: Codec | None = None
+    config: GenerateConfig, *, pool: RequestPool | None = None, codec: Codec | None = None
 ) -> Manifest:
     """Run or resume a job to its end."""
     with ExitStack() as held:

@@ -16,14 +16,14 @@ from pipelines.inputs.columns import arrow_type, fit, merge, shape_of
 from pipelines.inputs.files import find_inputs
 from pipelines.inputs.rows import ID, PROBLEM, PROMPT, prompt_rows, row_id
 from pipelines.inputs.seeds import row_seed
-from pipelines.inputs.shards import Plan, make_plan
+from pipelines.inputs.shards import ShardPlan, make_plan
 from pipelines.inputs.survey import survey
 from pipelines.modality.texts import Texts
 
 READ = Texts(checkpoint="").prompt
 
 
-def plan_of(path: Path | str, *, shard_rows: int = 1000) -> Plan:
+def plan_of(path: Path | str, *, shard_rows: int = 1000) -> ShardPlan:
     surveys = [survey(file, prompt_field="prompt") for file in find_inputs(str(path))]
     return make_plan(surveys, shard_rows=shard_rows)
 
