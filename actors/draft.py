@@ -18,6 +18,7 @@ from models.drafting.drafter import DraftContext, Drafter
 from models.drafting.parallel.jacobi import JacobiDrafter
 from models.engine import build_drafter
 from models.engine_config import EngineConfig
+from models.errors import InvalidOption
 from models.requests.sequence import Sequence
 from models.sampling.noise import NoiseStore
 from models.sampling.processing import Processor
@@ -47,7 +48,14 @@ class DraftActor:
         return self.describe()
 
     def serve(self, drafter: Drafter, *, rows: int, max_length: int | None = None) -> None:
-        """Draft with this drafter, for requests of `max_length` tokens (None: all it can)."""
+        """Draft with this drafter, for requests of `max_length` tokens (None: all it can).
+
+        Raises:
+            InvalidOption: it reads the target's states, which messages do not carry.
+        """
+        if drafter.wants is not None:
+            told = "a drafter that reads no states of the target, or draft_actors=0"
+            raise InvalidOption("drafter", drafter.name, told)
         self._drafter = drafter
         self._mirrors = Mirrors(rows, self._forget)
         self._noise: NoiseStore | None = None  # made for the first ask's vocabulary

@@ -38,6 +38,8 @@ class Home:
 class RemoteDrafter:
     """Implements models.drafting.drafter.Drafter over lines to draft actors."""
 
+    wants = None  # a drafter that reads the target is refused there: see DraftActor.serve
+
     def __init__(self, team: DraftTeam, *, client: str) -> None:
         self.name, self.max_width = team.name, team.max_width
         self.passes = 0

@@ -18,10 +18,10 @@ class TimedModel:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
-    def score(self, cache: Cache, batch: Batch, *, hidden: bool = False) -> Scores:
+    def score(self, cache: Cache, batch: Batch) -> Scores:
         """Timed."""
         began = time.perf_counter()
-        scores = self._model.score(cache, batch, hidden=hidden)
+        scores = self._model.score(cache, batch)
         self.seconds += time.perf_counter() - began
         return scores
 

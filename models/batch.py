@@ -1,7 +1,7 @@
 """The nodes of one forward pass: their tokens, positions and masks.
 
 Letters: B rows, T nodes of all rows packed one after the other, Q nodes of one row, W wanted nodes,
-C width of a vector.
+C width of a vector, n layers, D width of the model.
 """
 
 from collections.abc import Sequence as Several
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from models.readout import Readout, Top
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -29,7 +31,7 @@ class Batch:
     node sees all nodes before it, and `scratch` is 0.
     `wanted` are the packed indices whose logits are needed; None: all. The input of a node whose
     token is VECTOR is its row of `inputs`. `conditions` are input ids that all nodes of a row are
-    conditioned on, for targets that need them.
+    conditioned on, for targets that need them. `readout`: what to return besides logits.
     """
 
     rows: Ints  # [B] distinct
@@ -41,14 +43,20 @@ class Batch:
     wanted: Ints | None = None  # [W]
     inputs: torch.Tensor | None = None  # [T, C]
     conditions: Ints | None = None  # [B]
+    readout: Readout | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """The scores of a batch: logits [W, V] float32, and the last layer's hidden [T, D] if asked."""
+    """What a pass returns: logits, and what the batch's `readout` asks for.
 
-    logits: torch.Tensor
-    hidden: torch.Tensor | None = None
+    `states` are the hidden states of the n layers asked for, in their order and in the model's
+    dtype; `top` are the likeliest tokens at the wanted nodes.
+    """
+
+    logits: torch.Tensor  # [W, V] float32
+    states: torch.Tensor | None = None  # [T, n, D]
+    top: Top | None = None
 
 
 def chain(row: int, tokens: Ints, *, wanted: Ints | None = None) -> Batch:

@@ -8,6 +8,7 @@ import numpy as np
 
 from models.batch import Ints
 from models.drafting.draft import Draft, Shape
+from models.readout import Readout
 from models.requests.sequence import Sequence
 from models.sampling.noise import Purpose
 from models.sampling.processing import Processor
@@ -40,6 +41,10 @@ class Drafter(Protocol):
     max_width: int  # most nodes for one position; 1: chains only
     passes: int  # forward passes of its model so far
     transfer_s: float  # seconds of the loop spent on messages so far; read if it is remote
+
+    @property
+    def wants(self) -> Readout | None:
+        """What it reads of the target, see `ReadingDrafter`; None: nothing."""
 
     @property
     def remote(self) -> bool:

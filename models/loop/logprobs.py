@@ -5,6 +5,7 @@ from collections.abc import Sequence as Several
 import numpy as np
 import torch
 
+from models.readout import likeliest, log_probabilities
 from models.requests.request import TokenLogprob
 from models.verify.round import Commit, Round
 
@@ -19,11 +20,10 @@ def token_logprobs(round_: Round, b: int, commit: Commit) -> list[TokenLogprob]:
 
 def logprobs_of(logits: torch.Tensor, tokens: Several[int], count: int) -> list[TokenLogprob]:
     """One entry per token, from its logits [R, V], each with the `count` most likely tokens."""
-    # In float64, rounded once: float32 sums differ in the last bits between kinds of CPU.
-    logprobs = logits.double().log_softmax(-1).float().cpu()
-    top = logprobs.topk(min(count, logprobs.shape[-1]), dim=-1)
+    logprobs = log_probabilities(logits).cpu()
+    top = likeliest(logprobs, min(count, logprobs.shape[-1]))
     out = []
     for i, token in enumerate(tokens):
-        pairs = zip(top.indices[i].tolist(), top.values[i].tolist(), strict=True)
+        pairs = zip(top.tokens[i].tolist(), top.logprobs[i].tolist(), strict=True)
         out.append(TokenLogprob(token=token, logprob=float(logprobs[i, token]), top=tuple(pairs)))
     return out

@@ -23,8 +23,9 @@ from models.loop.cache_rows import Rows
 from models.loop.figures import Figures, Sums
 from models.loop.groups import choose, need_plain, new_canvas, plan_groups, settle
 from models.loop.logprobs import token_logprobs
-from models.loop.packing import draft_batch, prompt_batch
+from models.loop.packing import Piece, draft_batch, prompt_batch
 from models.loop.processors import Processors
+from models.loop.readings import readings_for
 from models.loop.stopwatch import Stopwatch
 from models.loop.updates import Updates
 from models.requests.admission import check_request, check_unfinished
@@ -71,6 +72,7 @@ class TokenLoop:
         self._groups = None if target.schedule.in_order else cast(GroupTarget, target)
         if self._groups is not None:
             need_plain(drafter.name if drafter else "none", verify)
+        self._readings = readings_for(drafter, target)
         self._sums = Sums()
         self._ids: set[str] = set()  # of requests that have not ended
         self._updates = Updates()
@@ -185,11 +187,20 @@ class TokenLoop:
         """Prefill one chunk of prompts."""
         pieces = self._rows.next_pieces(self._chunk)
         if pieces:
-            self.target.score(self._cache, prompt_batch(pieces))
+            self._read_pieces(pieces)
             read = sum(len(tokens) for _, tokens in pieces)
             self._sums.add(prefill_passes=1, prompt_tokens=read)
         self._rows.commit(pieces)
         self._marks.note("prefill")
+
+    def _read_pieces(self, pieces: list[Piece]) -> None:
+        batch, readings = prompt_batch(pieces), self._readings
+        if readings is None:
+            self.target.score(self._cache, batch)
+            return
+        scores = self.target.score(self._cache, readings.asking(batch))
+        sequences = [self._rows.reading[row - len(self._rows.running)] for row, _ in pieces]
+        readings.of_prompts(sequences, self._cache.lengths[batch.rows].tolist(), pieces, scores)
 
     def _group_round(self, target: GroupTarget) -> list[Result]:
         running = list(self._rows.running)
@@ -218,8 +229,11 @@ class TokenLoop:
         self._marks.note("other")
         drafts = self._draft(running, shape, drafting, processor, noise)
         batch = draft_batch(first, running, drafts)
+        if self._readings is not None:
+            batch = self._readings.asking(batch)
         self._marks.note("other")
-        logits = self.target.score(self._cache, batch).logits  # [T, V]
+        scores = self.target.score(self._cache, batch)
+        logits = scores.logits  # [T, V]
         self._marks.note("score")
         broken = broken_rows(logits)
         round_ = Round(running, drafts, logits, processor, noise)
@@ -231,6 +245,8 @@ class TokenLoop:
         self._marks.note("verify")
         for row, commit in enumerate(commits, first):
             self._cache.commit(row, np.array(commit.path, dtype=np.int64))
+        if self._readings is not None:
+            self._readings.of_round(round_, commits, scores)
         self._learn(round_, commits, drafting)
         self._updates.note_round(running, commits, self.drafter.name if self.drafter else "")
         results = self._finish()
@@ -321,3 +337,5 @@ class TokenLoop:
     def _forget(self, request_id: str) -> None:
         self._ids.discard(request_id)
         self._updates.end(request_id)
+        if self._readings is not None:
+            self._readings.forget(request_id)

@@ -13,6 +13,7 @@ import torch
 
 from models.batch import Batch, Ints, Scores
 from models.errors import InvalidOption
+from models.readout import Readout, top_of
 from models.targets.target import Cache, Target
 
 
@@ -71,8 +72,12 @@ class GuidedTarget:
         """A cache of pairs."""
         return PairedCache(self.inner.new_cache(2 * rows, capacity))
 
-    def score(self, cache: Cache, batch: Batch, *, hidden: bool = False) -> Scores:
-        """One pass over both halves; `hidden` is that of the half with the condition."""
+    def score(self, cache: Cache, batch: Batch) -> Scores:
+        """One pass over both halves.
+
+        Hidden states are those of the half with the condition: the other half has not read what the
+        request asks for. The likeliest tokens are those of the combined logits.
+        """
         assert isinstance(cache, PairedCache)
         first = np.cumsum(batch.counts) - batch.counts  # [B] each row's first node
         nodes = [np.arange(f, f + c) for f, c in zip(first, batch.counts, strict=True)]
@@ -95,19 +100,26 @@ class GuidedTarget:
             wanted=place[:, wanted].reshape(-1),
             inputs=None if batch.inputs is None else batch.inputs[torch.from_numpy(both)],
             conditions=self._paired(batch.conditions),
+            readout=_layers_of(batch.readout),
         )
-        scores = self.inner.score(cache.inner, pair, hidden=hidden)
+        scores = self.inner.score(cache.inner, pair)
         halves = scores.logits.view(2, len(wanted), self.inner.vocab_size)
         with_, without = halves.unbind(0)  # [W, V] each
-        kept = None if scores.hidden is None else scores.hidden[torch.from_numpy(place[0])]
+        states = None if scores.states is None else scores.states[torch.from_numpy(place[0])]
         # Three operations, each rounded separately: a fused one differs between kinds of CPU.
-        return Scores(without + self.scale * (with_ - without), kept)
+        logits = without + self.scale * (with_ - without)
+        return Scores(logits, states, top_of(logits, batch.readout))
 
     def _paired(self, conditions: Ints | None) -> Ints | None:
         """[2B] each row's condition, followed by the null token."""
         if conditions is None:
             return None
         return np.stack([conditions, np.full_like(conditions, self.null_token)], axis=1).reshape(-1)
+
+
+def _layers_of(readout: Readout | None) -> Readout | None:
+    """What the inner target is asked for: hidden states, but no likeliest tokens."""
+    return Readout(layers=readout.layers) if readout is not None and readout.layers else None
 
 
 def guide(target: Target, scale: float) -> Target:

@@ -48,6 +48,7 @@ class Target(Protocol):
     vocab_size: int
     input_size: int  # number of input ids: the vocabulary, and conditions after it
     context_length: int
+    num_layers: int  # hidden states are numbered 0 to this: see `Readout`
     eos_token_ids: tuple[int, ...]
     device: torch.device
     dtype: torch.dtype
@@ -60,8 +61,11 @@ class Target(Protocol):
 
     def new_cache(self, rows: int, capacity: int) -> Cache: ...
 
-    def score(self, cache: Cache, batch: Batch, *, hidden: bool = False) -> Scores:
-        """Run the batch's nodes, leave their entries as scratch in the cache, return the logits."""
+    def score(self, cache: Cache, batch: Batch) -> Scores:
+        """Run the batch's nodes, leave their entries as scratch in the cache, return the logits.
+
+        Also returns what `batch.readout` asks for. Raises InvalidOption if there is no such layer.
+        """
 
 
 class ChoosingTarget(Target, Protocol):

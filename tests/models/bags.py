@@ -82,7 +82,7 @@ class BagTarget:
     def feed(self, canvases, plans):
         return [self._feeding(c, p.positions) for c, p in zip(canvases, plans, strict=True)]
 
-    def score(self, cache, batch, *, hidden=False):
+    def score(self, cache, batch):
         out, start = [], 0
         for b, row in enumerate(batch.rows.tolist()):
             nodes, length = slice(start, start + int(batch.counts[b])), int(cache.lengths[row])

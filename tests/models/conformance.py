@@ -1,9 +1,14 @@
 """What every target must do, given transformers' model of the same weights."""
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 import torch
 
 from models.batch import Batch, chain
+from models.errors import InvalidOption
+from models.readout import Readout
 from tests.models.checkpoints import VOCABULARY, reference
 from tests.models.trees import SHAPES, batch_of, grow
 
@@ -117,6 +122,18 @@ def check_hidden(target, model):
     with torch.inference_mode():
         output = model(torch.from_numpy(tokens[None]), output_hidden_states=True)
     batch = chain(0, tokens, wanted=np.array([4, 10]))
-    scores = target.score(target.new_cache(1, 16), batch, hidden=True)
-    assert_near(scores.hidden, output.hidden_states[-1][0])
+    last = len(output.hidden_states) - 1
+    assert target.num_layers == last
+    layers = (*range(last + 1), -1, 1)
+    readout = Readout(layers=layers, top_k=3)
+    scores = target.score(target.new_cache(1, 16), replace(batch, readout=readout))
+    expected = [output.hidden_states[layer][0] for layer in layers]
+    assert_near(scores.states, torch.stack(expected, dim=1))
     assert_near(scores.logits, output.logits[0, [4, 10]])
+    top = output.logits[0, [4, 10]].log_softmax(-1).topk(3)
+    assert_near(scores.top.logprobs, top.values)
+    assert torch.equal(scores.top.tokens, top.indices)
+    for wrong in (last + 1, -last - 2):
+        with pytest.raises(InvalidOption, match=rf"layers=\({wrong},\).*0 to {last}"):
+            target.score(target.new_cache(1, 16), replace(batch, readout=Readout(layers=(wrong,))))
+    assert target.score(target.new_cache(1, 16), batch).states is None

@@ -30,7 +30,7 @@ class HistoryTarget(TableTarget):
         histories = 2 * VOCAB**LENGTH
         self.table = spread * torch.randn(histories, VOCAB, generator=generator)
 
-    def score(self, cache, batch, *, hidden=False):
+    def score(self, cache, batch):
         codes = []  # [T]
         tokens = batch.tokens.tolist()
         for row, count in zip(batch.rows.tolist(), batch.counts.tolist(), strict=True):

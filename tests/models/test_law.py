@@ -27,7 +27,7 @@ VOCAB, LENGTH, PROMPT, SEEDS = 4, 3, (1, 2, 1), 1000
 class GuessDrafter:
     """Draws chains from one fixed distribution q, or repeats one token without a q."""
 
-    name, max_width, remote = "guess", 1, False
+    name, max_width, remote, wants = "guess", 1, False, None
 
     def __init__(self, q):
         self.q, self.passes = q, 0

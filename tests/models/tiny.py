@@ -70,7 +70,7 @@ class TableTarget:
     def new_cache(self, rows: int, capacity: int) -> TokenCache:
         return TokenCache(rows, capacity)
 
-    def score(self, cache: TokenCache, batch: Batch, *, hidden: bool = False) -> Scores:
+    def score(self, cache: TokenCache, batch: Batch) -> Scores:
         pairs = np.zeros((len(batch.tokens), 2), dtype=np.int64)  # second last, last
         pairs[:, 1] = batch.tokens
         start = 0

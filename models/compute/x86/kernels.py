@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from models.batch import Batch, Bools, Floats, Ints
 from models.compute.heads import Heads
+from models.readout import States
 
 if TYPE_CHECKING:
     from models.memory.cache import KVCache
@@ -209,7 +210,13 @@ def attend(nodes: Nodes, index: int, qkv: torch.Tensor, norm: torch.Tensor | Non
 
 
 def score(
-    nodes: Nodes, model: Ints, width: int, eps: float, x: torch.Tensor | None, logits: torch.Tensor
+    nodes: Nodes,
+    model: Ints,
+    width: int,
+    eps: float,
+    x: torch.Tensor | None,
+    logits: torch.Tensor,
+    states: States | None = None,
 ) -> None:
     """A whole forward pass of T nodes.
 
@@ -221,20 +228,24 @@ def score(
         x: [T, width], the first layer's input; overwritten with the last layer's output. None: the
             input is the embedding of the batch's tokens.
         logits: [W, V] float32, filled for the wanted nodes; empty: no logits are computed.
+        states: the hidden states to fill; None: none are kept.
 
     Raises:
         IndexError: a token is outside the embedding table.
     """
     kv, batch = nodes.cache.kv, nodes.batch
     assert x is None or (x.dtype == kv.dtype and x.is_contiguous())
+    assert states is None or states.values.dtype == kv.dtype
     _kernels.score(
         *nodes.arguments(),
         *nodes.of_model(width, eps),
         0 if x is None else x.data_ptr(),
         logits.data_ptr() if logits.numel() else 0,
+        0 if states is None else states.values.data_ptr(),
         model,
         np.ascontiguousarray(batch.tokens) if x is None else None,
         batch.wanted,
+        None if states is None else np.array(states.layers, dtype=np.int64),
     )
 
 

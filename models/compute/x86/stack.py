@@ -9,6 +9,7 @@ from models.compute.linear import Compiled, Linear
 from models.compute.x86.attention_compiled import nodes_of
 from models.compute.x86.kernels import Chooser, Draw, Knobs, compiled, score
 from models.memory.cache import KVCache
+from models.readout import States
 from models.targets.decoder.rotary import Rotary
 from models.targets.decoder.weights import Layer, Weights
 
@@ -28,14 +29,15 @@ class Stack:
         rotary: Rotary,
         x: torch.Tensor | None,
         logits: torch.Tensor,
+        states: States | None = None,
     ) -> None:
-        """Fill `logits` [W, V] float32; empty: no logits are computed.
+        """Fill `logits` [W, V] float32 (empty: no logits are computed) and `states`, if any.
 
         `x` [T, width]: the first layer's input; overwritten with the last layer's output. None: the
         input is the embedding of the batch's tokens.
         """
         nodes = nodes_of(batch, cache, self._heads, rotary)
-        score(nodes, self._model, self._width, self._eps, x, logits)
+        score(nodes, self._model, self._width, self._eps, x, logits, states)
 
     def chooser(
         self, batch: Batch, cache: KVCache, rotary: Rotary, draw: Draw, knobs: Knobs

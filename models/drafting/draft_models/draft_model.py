@@ -33,6 +33,7 @@ class ModelDrafter:
     max_width = MAX_WIDTH
     remote = False
     transfer_s = 0.0
+    wants = None
 
     def __init__(self, model: Target, *, rows: int, capacity: int, name: str = "model") -> None:
         self.name, self.model = name, model

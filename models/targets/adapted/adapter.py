@@ -3,7 +3,7 @@
 The adapter requires that a model can continue a text from its own cache after the last entries
 were cut off. It checks this at loading; a model that fails the check is run over the whole text
 each time. A tree is scored path by path.
-Letters: T packed nodes, W wanted nodes, V vocabulary, D width.
+Letters: T packed nodes, W wanted nodes, V vocabulary, n layers asked for, D width.
 """
 
 from collections.abc import Iterable
@@ -17,11 +17,14 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from models.batch import Batch, Scores
 from models.errors import UnsupportedCheckpoint
+from models.readout import top_of
 from models.schedules.schedule import RASTER, Schedule
 from models.targets.adapted.cache import AdaptedCache, Row
 from models.targets.decoder.config import Json, eos_token_ids
 from models.targets.finite import require_finite
 from models.targets.target import Cache
+
+Rows = tuple[torch.Tensor, torch.Tensor | None]  # logits, and hidden states if asked for
 
 NO_LIMIT = 2**15  # context length of a model whose configuration has none
 PROBE = (1, 2, 3, 4, 5, 6)  # tokens that check the model at loading
@@ -38,23 +41,27 @@ class AdaptedTarget:
         self.eos_token_ids, self.architecture = eos_token_ids, type(model).__name__
         self.num_parameters = int(model.num_parameters())
         self.context_length = _context_length(model.config)
-        whole = self._run(PROBE, None, False)[0]
-        self.vocab_size = self.input_size = whole.shape[1]
-        self._bytes_per_entry = self._probe(whole)
+        whole = self._forward(PROBE, None, states=True)
+        self.vocab_size = self.input_size = whole.logits.shape[-1]
+        self.num_layers = len(whole.hidden_states or [None]) - 1
+        self._bytes_per_entry = self._probe(whole.logits[0].float())
 
     def new_cache(self, rows: int, capacity: int) -> AdaptedCache:
         """An empty cache; `num_bytes` is its size when full."""
         return AdaptedCache(rows, capacity, self._bytes_per_entry)
 
-    def score(self, cache: Cache, batch: Batch, *, hidden: bool = False) -> Scores:
+    def score(self, cache: Cache, batch: Batch) -> Scores:
         """Run the batch's nodes row by row and path by path, return the wanted nodes' logits.
 
-        `hidden` asks for the last layer's output, of all nodes.
+        Also returns what `batch.readout` asks for.
         """
+        layers = () if batch.readout is None else batch.readout.layers
+        if batch.readout is not None:
+            batch.readout.check(self.num_layers)
         assert isinstance(cache, AdaptedCache)
         if batch.inputs is not None:
             raise UnsupportedCheckpoint(f"{self.architecture} reads token ids, no vectors")
-        results: list[tuple[torch.Tensor, torch.Tensor | None]] = []
+        results: list[Rows] = []
         start = 0
         for index, (row, count) in enumerate(zip(batch.rows, batch.counts, strict=True)):
             text = cache.texts[int(row)]
@@ -62,49 +69,53 @@ class AdaptedTarget:
             tokens = batch.tokens[start : start + count].tolist()
             text.scratch[batch.scratch :] = tokens
             assert len(text.committed) + len(text.scratch) <= cache.capacity
-            results += self._nodes(text, _paths(batch, index), batch.scratch, hidden)
+            results += self._nodes(text, _paths(batch, index), batch.scratch, layers)
             start += int(count)
-        return self._gather(results, batch, hidden)
+        return self._gather(results, batch)
 
     def _nodes(
-        self, text: Row, paths: list[list[int]], scratch: int, hidden: bool
-    ) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
-        """Logits [V] and hidden [D] of each of a row's new nodes, given the path to each."""
-        found: dict[int, tuple[torch.Tensor, torch.Tensor | None]] = {}
+        self, text: Row, paths: list[list[int]], scratch: int, layers: tuple[int, ...]
+    ) -> list[Rows]:
+        """Logits [V] and states [n, D] of each of a row's new nodes, given the path to each."""
+        found: dict[int, Rows] = {}
         for path in reversed(paths):  # leaves first: a pass to a leaf also scores its ancestors
             if path[-1] in found:
                 continue
             fresh = next(i for i, node in enumerate(path) if node >= scratch and node not in found)
             wanted = text.committed + [text.scratch[node] for node in path]
-            logits, states = self._extend(text, wanted, len(text.committed) + fresh, hidden)
+            logits, states = self._extend(text, wanted, len(text.committed) + fresh, layers)
             for back, node in enumerate(reversed(path[fresh:]), start=1):
                 found[node] = (logits[-back], None if states is None else states[-back])
         return [found[path[-1]] for path in paths]
 
-    def _extend(
-        self, text: Row, wanted: list[int], limit: int, hidden: bool
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _extend(self, text: Row, wanted: list[int], limit: int, layers: tuple[int, ...]) -> Rows:
         """Run the model on `wanted`, from the end of the cached common prefix, at most `limit`."""
         if self._bytes_per_entry == 0:
-            return self._run(wanted, None, hidden)
+            return self._run(wanted, None, layers)
         shared = text.rewind(wanted, limit)
-        result = self._run(wanted[shared:], text.past, hidden)
+        result = self._run(wanted[shared:], text.past, layers)
         text.held = wanted
         return result
 
     @torch.inference_mode()
     def _run(
-        self, tokens: Iterable[int], past: DynamicCache | None, hidden: bool
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Logits [n, V] float32 of `tokens` after `past`, which grows; hidden [n, D] if asked."""
-        output = self.model(
+        self, tokens: Iterable[int], past: DynamicCache | None, layers: tuple[int, ...] = ()
+    ) -> Rows:
+        """Logits [m, V] float32 of m tokens after `past`, which grows; states [m, n, D]."""
+        output = self._forward(tokens, past, states=bool(layers))
+        states = [output.hidden_states[layer][0] for layer in layers]
+        return output.logits[0].float(), torch.stack(states, dim=1) if layers else None
+
+    @torch.inference_mode()
+    def _forward(self, tokens: Iterable[int], past: DynamicCache | None, *, states: bool) -> Any:
+        """The model's own output."""
+        return self.model(
             input_ids=torch.tensor([list(tokens)], device=self.device),
             past_key_values=past,
             use_cache=past is not None,
-            output_hidden_states=hidden,
+            output_hidden_states=states,
             return_dict=True,
         )
-        return output.logits[0].float(), output.hidden_states[-1][0] if hidden else None
 
     def _probe(self, whole: torch.Tensor) -> int:
         """Bytes per token of the model's cache; 0 if the cache cannot be cut and continued."""
@@ -112,9 +123,9 @@ class AdaptedTarget:
             return 0
         past = DynamicCache()
         try:
-            self._run(PROBE, past, False)
+            self._run(PROBE, past)
             past.crop(-3)
-            again = self._run(PROBE[3:], past, False)[0]
+            again = self._run(PROBE[3:], past)[0]
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
             return 0
         if (again - whole[3:]).abs().max() > 0.05 * whole.abs().max():
@@ -122,19 +133,13 @@ class AdaptedTarget:
         tensors: list[Any] = [part for layer in past for part in layer[:2]]
         return sum(int(tensor.nbytes) for tensor in tensors) // len(PROBE)
 
-    def _gather(
-        self,
-        results: list[tuple[torch.Tensor, torch.Tensor | None]],
-        batch: Batch,
-        hidden: bool,
-    ) -> Scores:
+    def _gather(self, results: list[Rows], batch: Batch) -> Scores:
         wanted = range(len(results)) if batch.wanted is None else batch.wanted.tolist()
-        logits = [results[node][0] for node in wanted]
+        rows = [results[node][0] for node in wanted]
+        logits = torch.stack(rows) if rows else torch.empty(0, self.vocab_size, device=self.device)
         states = [state for _, state in results if state is not None]
-        return Scores(
-            torch.stack(logits) if logits else torch.empty(0, self.vocab_size, device=self.device),
-            torch.stack(states) if hidden else None,
-        )
+        told = torch.stack(states) if states else None
+        return Scores(logits, told, top_of(logits, batch.readout))
 
 
 def _paths(batch: Batch, index: int) -> list[list[int]]:

@@ -15,6 +15,7 @@ from models.compute.x86.kernels import Chooser, Draw, Knobs, rms_norm
 from models.compute.x86.stack import stack_of
 from models.errors import UnsupportedCheckpoint
 from models.memory.cache import KVCache
+from models.readout import States, states_for, top_of
 from models.schedules.schedule import RASTER, Schedule
 from models.targets.decoder.config import DecoderConfig
 from models.targets.decoder.rotary import Rotary
@@ -43,7 +44,7 @@ class Decoder:
     ) -> None:
         self.config, self.dtype, self.device = config, dtype, device
         self.vocab_size, self.context_length = config.vocab_size, config.context_length
-        self.input_size = config.input_size
+        self.input_size, self.num_layers = config.input_size, config.num_layers
         self.eos_token_ids, self.architecture = config.eos_token_ids, config.architecture
         self.num_parameters = sum(math.prod(shape) for shape in shapes(config).values())
         self.rotary = Rotary(config.rotary, config.head_dim, device)
@@ -101,24 +102,25 @@ class Decoder:
         return x
 
     @torch.inference_mode()
-    def score(self, cache: Cache, batch: Batch, *, hidden: bool = False) -> Scores:
+    def score(self, cache: Cache, batch: Batch) -> Scores:
         """Run the batch's nodes, leave their entries as scratch in the cache, return their logits.
 
-        `hidden` also returns the last layer's output of all nodes, after the final norm.
+        Also returns what `batch.readout` asks for.
         """
         assert isinstance(cache, KVCache)
-        if self._stack is not None and not hidden:
+        like = self._weights.embedding
+        states = states_for(batch.readout, self.num_layers, len(batch.tokens), like)
+        if self._stack is not None:
             x = None if batch.inputs is None else self._read(batch)
             num_wanted = len(batch.tokens) if batch.wanted is None else len(batch.wanted)
             logits = torch.empty(num_wanted, self.vocab_size)
-            self._stack.score(batch, cache, self.rotary, x, logits)
-            return Scores(logits)
-        read = self._read(batch)
-        if self._stack is None:
-            self._run(read, batch, cache)
+            self._stack.score(batch, cache, self.rotary, x, logits, states)
         else:
-            self._stack.score(batch, cache, self.rotary, read, read.new_empty(0))
-        return self._head(read, batch, hidden)
+            x = self._read(batch)
+            self._run(x, batch, cache, states)
+            logits = self._head(x, batch)
+        told = None if states is None else states.values
+        return Scores(logits, told, top_of(logits, batch.readout))
 
     @property
     def chooses(self) -> bool:
@@ -131,29 +133,29 @@ class Decoder:
         assert self._stack is not None
         return self._stack.chooser(batch, cache, self.rotary, draw, knobs)
 
-    def _run(self, x: torch.Tensor, batch: Batch, cache: KVCache) -> None:
+    def _run(self, x: torch.Tensor, batch: Batch, cache: KVCache, states: States | None) -> None:
         """Run all layers with torch's operations, in place."""
         eps = self.config.norm_eps
         attention = TorchAttention(batch, cache, self._heads, self.rotary)
         for index, layer in enumerate(self._weights.layers):
+            if states is not None:
+                states.take(index, x)
             qkv = layer.qkv(rms_norm(x, layer.attention_norm, eps))
             layer.out.add(attention(index, qkv, layer.qk_norm), x)
             gate_up = layer.gate_up(rms_norm(x, layer.mlp_norm, eps))
             gate, up = gate_up.chunk(2, dim=-1)
             layer.down.add(F.silu(gate).mul_(up), x)
+        if states is not None and self.num_layers in states.layers:
+            states.take(self.num_layers, rms_norm(x, self._weights.norm, eps))
 
-    def _head(self, x: torch.Tensor, batch: Batch, hidden: bool) -> Scores:
-        """Logits [W, V] of the wanted nodes, and the normed output [T, width] of all if asked."""
-        wanted = None if batch.wanted is None else torch.from_numpy(batch.wanted).to(self.device)
-        if wanted is not None and not hidden:
-            x = x[wanted]
+    def _head(self, x: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Logits [W, V] of the wanted nodes."""
+        if batch.wanted is not None:
+            x = x[torch.from_numpy(batch.wanted).to(self.device)]
+        if x.shape[0] == 0:
+            return torch.empty(0, self.vocab_size, device=self.device)
         normed = rms_norm(x, self._weights.norm, self.config.norm_eps)
-        chosen = normed[wanted] if wanted is not None and hidden else normed
-        if chosen.shape[0] == 0:
-            logits = torch.empty(0, self.vocab_size, device=self.device)
-        else:
-            logits = self._weights.head(chosen).float()
-        return Scores(logits, normed if hidden else None)
+        return self._weights.head(normed).float()
 
 
 def _heads(config: DecoderConfig) -> Heads:

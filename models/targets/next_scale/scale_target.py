@@ -18,6 +18,7 @@ from models.compute.x86 import kernels
 from models.errors import InvalidRequest, UnsupportedCheckpoint
 from models.memory.cache import KVCache
 from models.memory.layout import positions_of
+from models.readout import states_for, top_of
 from models.requests.canvas import Canvas
 from models.requests.request import Request
 from models.schedules.feed import Feed
@@ -58,6 +59,7 @@ class NextScaleTarget:
         self._inputs = ScaleInputs(self.tokenizer)
         self.vocab_size, self.context_length = config.vocab_size, 1 + config.num_tokens
         self.input_size = config.vocab_size + config.num_classes + 1
+        self.num_layers = config.num_layers
         self.num_parameters = sum(tensor.numel() for tensor in tensors.values())
         self._scales = Scales(config.scales)
         self.schedule: Schedule = self._scales
@@ -98,10 +100,10 @@ class NextScaleTarget:
         ]
 
     @torch.inference_mode()
-    def score(self, cache: Cache, batch: Batch, *, hidden: bool = False) -> Scores:
+    def score(self, cache: Cache, batch: Batch) -> Scores:
         """Run the batch's nodes, leave their entries as scratch in the cache, return their logits.
 
-        `hidden` also returns the normalised output of all nodes.
+        Also returns what `batch.readout` asks for.
         """
         assert isinstance(cache, KVCache)
         attention = open_attention(batch, cache, self._heads, None)
@@ -109,14 +111,20 @@ class NextScaleTarget:
         told = self._told(batch)  # [B, D]
         base = told if weights.modulation is None else weights.modulation(told)
         x = self._read(batch) + weights.places[positions_of(batch, cache.lengths[batch.rows])]
+        states = states_for(batch.readout, self.num_layers, len(x), x)
         for index, block in enumerate(weights.blocks):
+            if states is not None:
+                states.take(index, x)
             six = _six(block, base)[owners].unbind(1)  # [T, D] each
             x = self._attention(x, index, attention, (six[0], six[2], six[4]))
             x = self._feed_forward(x, block, (six[1], six[3], six[5]))
         scale, shift = weights.last(told)[owners].chunk(2, dim=-1)
         x = self._normed(x, scale, shift)
-        wanted = x if batch.wanted is None else x[batch.wanted]
-        return Scores(weights.head(wanted).float(), x if hidden else None)
+        if states is not None:
+            states.take(self.num_layers, x)
+        logits = weights.head(x if batch.wanted is None else x[batch.wanted]).float()
+        kept = None if states is None else states.values
+        return Scores(logits, kept, top_of(logits, batch.readout))
 
     def _told(self, batch: Batch) -> torch.Tensor:
         """[B, D] the class vectors that modulate every layer."""

@@ -129,7 +129,7 @@ def test_wrong_arguments_are_refused():
         ("rms_norm", 7),
         ("attend", 22),
         ("keep_entries", 7),
-        ("score", 26),
+        ("score", 28),
         ("gumbel", 10),
         ("choose", 16),
         ("chain", 37),

@@ -72,8 +72,8 @@ class Overflowing(Decoder):
 
     POISON = 7
 
-    def score(self, cache, batch, *, hidden=False):
-        logits = super().score(cache, batch, hidden=hidden).logits.clone()
+    def score(self, cache, batch):
+        logits = super().score(cache, batch).logits.clone()
         if len(logits) == len(batch.tokens):
             logits[batch.tokens == self.POISON] = torch.nan
         return Scores(logits)

@@ -42,7 +42,7 @@ static void close_work(Work *work) {
 static int first_pass(Work *work) {
     const Drafter *by = work->by;
     return score(by->shape, by->nodes, by->turn, by->model, by->floor, by->tokens, NULL, by->cache,
-                 by->layer_stride, work->last, work->rows, work->logits);
+                 by->layer_stride, work->last, work->rows, work->logits, NULL);
 }
 
 /* Logits behind work->tokens, `level` nodes behind the batch; `visible` [rows, width, level * width]
@@ -60,7 +60,7 @@ static int next_pass(Work *work, Size level, const unsigned char *visible) {
             work->positions[r * width + i] = by->nodes->positions[work->last[r]] + level;
     }
     return score(by->shape, &next, by->turn, by->model, by->floor, work->tokens, NULL, by->cache,
-                 by->layer_stride, NULL, next.nodes, work->logits);
+                 by->layer_stride, NULL, next.nodes, work->logits, NULL);
 }
 
 /* Divide `each` rows of logits of every request by its temperature. */

@@ -121,13 +121,21 @@ typedef struct {
     Layer layers[];
 } Model;
 
+/* Hidden states to keep: states [nodes, count, width] of `layers` [count]. 0 is the first layer's input,
+   j the output of the j-th layer, and the number of layers stands for the last output, normed. */
+typedef struct {
+    const Size *layers;
+    Size count;
+    char *states;
+} Taps;
+
 /* One pass. x [nodes, width] is the first layer's input, which becomes the last one's output; or
    null, then `tokens` [nodes] are read. logits [wanted, vocabulary] float32 of the nodes `wanted`, of
-   all if that is null; or null. `floor` stands beside squared norms; `cache` is the first layer's.
-   False: no memory. */
+   all if that is null; or null. `taps`: which hidden states to keep, or null. `floor` stands beside
+   squared norms; `cache` is the first layer's. False: no memory. */
 int score(const Shape *shape, const Nodes *nodes, const Turn *turn, const Model *model, float floor,
           const Size *tokens, char *x, char *cache, Size layer_stride, const Size *wanted,
-          Size num_wanted, float *logits);
+          Size num_wanted, float *logits, const Taps *taps);
 
 /* A draft model, a batch of chains for it to read, and how it chooses behind each row's end: for the
    first pass's arguments see `score`, for one position of each row `choose`. */

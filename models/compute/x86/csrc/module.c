@@ -84,29 +84,34 @@ static PyObject *call_keep_entries(PyObject *self, PyObject *const *given, Size 
 static PyObject *call_score(PyObject *self, PyObject *const *given, Size count) {
     Batch batch;
     Shape shape;
-    Size v[5];
+    Size v[6];
     Text text = {0};
-    Py_buffer wanted = {0};
+    Py_buffer wanted = {0}, layers = {0};
     int done = 0;
-    if (!expect(count, BATCH + SHAPE + 10)) return NULL;
+    if (!expect(count, BATCH + SHAPE + 12)) return NULL;
     PyObject *const *rest = given + BATCH + SHAPE;
     Turn turn = {NULL, (float)PyFloat_AsDouble(rest[0])};
     float floor = (float)PyFloat_AsDouble(rest[1]);
     int valid = open_batch(given, &batch) && integers(given + BATCH, SHAPE, (Size *)&shape) &&
-                !PyErr_Occurred() && integers(rest + 2, 5, v) && open_text(rest + 7, &batch, &text) &&
-                open_view(rest[9], sizeof(Size), &wanted) &&
-                within(&wanted, batch.nodes.nodes, "wanted");
+                !PyErr_Occurred() && integers(rest + 2, 6, v) && open_text(rest + 8, &batch, &text) &&
+                open_view(rest[10], sizeof(Size), &wanted) &&
+                within(&wanted, batch.nodes.nodes, "wanted") &&
+                open_view(rest[11], sizeof(Size), &layers) &&
+                within(&layers, ((Model *)text.model.buf)->count + 1, "layers");
     if (valid) {
+        const Taps taps = {layers.buf, length_of(&layers), (char *)v[5]};
         turn.table = (const float *)v[0];
         Py_BEGIN_ALLOW_THREADS
         done = score(&shape, &batch.nodes, &turn, text.model.buf, floor, text.tokens.buf,
                      (char *)v[3], (char *)v[1], v[2], wanted.buf,
-                     wanted.obj ? length_of(&wanted) : batch.nodes.nodes, (float *)v[4]);
+                     wanted.obj ? length_of(&wanted) : batch.nodes.nodes, (float *)v[4],
+                     layers.obj ? &taps : NULL);
         Py_END_ALLOW_THREADS
     }
     close_batch(&batch);
     close_text(&text);
     PyBuffer_Release(&wanted);
+    PyBuffer_Release(&layers);
     return valid ? finished(done) : NULL;
 }
 
@@ -216,7 +221,7 @@ static PyMethodDef methods[] = {
     METHOD(activate, "kind, gelu, count, x, y"),
     METHOD(attend, OF_A_BATCH "qkv, norm, table, cache, y; floor"),
     METHOD(keep_entries, "kv, parts, part_stride, heads, head_stride, line, nodes"),
-    METHOD(score, OF_A_BATCH OF_A_MODEL "x, logits; model, tokens, wanted"),
+    METHOD(score, OF_A_BATCH OF_A_MODEL "x, logits, states; model, tokens, wanted, layers"),
     METHOD(chain, OF_A_DRAFT "chosen"),
     METHOD(trees, OF_A_DRAFT "width; tokens, parents; kept tokens, parents, levels"),
     METHOD(gumbel, OF_A_DRAW "y, threads"),

@@ -1,5 +1,7 @@
 """The next-scale target: trained by one module, run map by map by another; both say the same."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch
 from models.batch import Batch
 from models.errors import InvalidRequest, UnsupportedCheckpoint
 from models.loop.groups import new_canvas
+from models.readout import Readout
 from models.requests.canvas import Canvas
 from models.requests.request import Request, Sampling
 from models.schedules.feed import pack
@@ -111,6 +114,24 @@ def test_decoding_computes_what_was_trained(values) -> None:
     assert expected.std() > 0.5
     torch.testing.assert_close(scored, expected, atol=1e-4, rtol=1e-4)
     assert cache.lengths.tolist() == [LENGTH] * 3
+
+
+def test_hidden_states_are_those_of_the_training_module(model, target) -> None:
+    tokens, read = random_tokens(1), []
+    hooks = [module.register_forward_pre_hook(lambda _, given: read.append(given[0][0]))
+             for module in (*model.layers, model.head)]  # fmt: skip
+    trained(model, [1], tokens)
+    for hook in hooks:
+        hook.remove()
+    canvas, cache, found = new_canvas(request_of(0, 1), target), target.new_cache(1, 1 + LENGTH), []
+    readout = Readout(layers=tuple(range(target.num_layers + 1)))
+    while len(canvas.undecided):
+        plan = target.schedule.next(canvas)
+        feed = target.feed([canvas], [plan])[0]
+        found.append(target.score(cache, replace(pack([feed]), readout=readout)).states)
+        canvas.place(plan.positions, tokens[0, plan.positions].numpy())
+        cache.commit(0, feed.kept)
+    torch.testing.assert_close(torch.cat(found), torch.stack(read, dim=1), atol=1e-4, rtol=1e-4)
 
 
 def test_rows_at_different_maps_share_a_pass(model, target) -> None:
