@@ -20,6 +20,7 @@ from models.engine import build_drafter
 from models.engine_config import EngineConfig
 from models.errors import InvalidOption
 from models.requests.sequence import Sequence
+from models.sampling.maps import Maps
 from models.sampling.noise import NoiseStore
 from models.sampling.processing import Processor
 from models.verify.round import RoundNoise
@@ -59,6 +60,7 @@ class DraftActor:
         self._drafter = drafter
         self._mirrors = Mirrors(rows, self._forget)
         self._noise: NoiseStore | None = None  # made for the first ask's vocabulary
+        self._maps = None if self._model is None else Maps(self._model.model)
         self._max_length = max_length or self._context_length
 
     @property
@@ -128,7 +130,7 @@ class DraftActor:
         if self._noise is None or self._noise.vocab_size != ask.vocab_size:
             self._noise = NoiseStore(ask.vocab_size, device)
         context = DraftContext(
-            Processor(sequences, ask.vocab_size, device),
+            Processor(sequences, ask.vocab_size, device, self._maps),
             RoundNoise(sequences, self._noise),
             np.arange(len(sequences)),
             sampled=ask.sampled,

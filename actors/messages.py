@@ -66,6 +66,7 @@ class Opening:
     seed: int
     sampling: Sampling
     stop_tokens: tuple[int, ...]  # as the target knows them, EOS included
+    noise: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

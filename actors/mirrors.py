@@ -68,7 +68,11 @@ def _sequence(key: str, growth: Growth, opening: Opening, *, sampled: bool) -> S
     tokens = growth.tokens.tolist()
     sampling = _told(opening.sampling) if sampled else opening.sampling
     request = Request(
-        id=key, prompt=tuple(tokens[: opening.num_prompt]), sampling=sampling, seed=opening.seed
+        id=key,
+        prompt=tuple(tokens[: opening.num_prompt]),
+        sampling=sampling,
+        seed=opening.seed,
+        noise=opening.noise,
     )
     sequence = Sequence(request, eos=opening.stop_tokens)
     sequence.tokens += tokens[opening.num_prompt :]

@@ -270,6 +270,7 @@ def _opening(sequence: Sequence) -> Opening:
         seed=sequence.request.seed,
         sampling=sequence.request.sampling,
         stop_tokens=tuple(sorted(sequence.stop_tokens)),
+        noise=sequence.request.noise,
     )
 
 

@@ -2,7 +2,7 @@
 
 import difflib
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import MISSING, Field, field, fields
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -17,7 +17,7 @@ def option(
     default: Any = MISSING,
     factory: Any = MISSING,
     decides: bool = False,
-    choices: Iterable[str] | None = None,
+    choices: Collection[str] | None = None,
     metavar: str | None = None,
     group: str | None = None,
 ) -> Any:
@@ -28,7 +28,7 @@ def option(
     metadata = {
         "help": told,
         "decides": decides,
-        "choices": None if choices is None else tuple(choices),
+        "choices": choices,  # kept as it is: a registry may grow
         "metavar": metavar,
         "group": group,
     }

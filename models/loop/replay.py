@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from models.batch import chain
+from models.registry import GUMBEL
 from models.requests.request import Request
 from models.requests.sequence import Sequence
 from models.sampling.noise import NoiseStore, Purpose
@@ -48,10 +49,15 @@ def first_difference(
     """Compare two outputs of one request under `match`; None if they are equal.
 
     Raises:
-        ValueError: one output is a prefix of the other, so they ended for different reasons.
+        ValueError: one output is a prefix of the other, so they ended for different reasons; or the
+            request uses another map than Gumbel noise, for which scores say nothing about ties.
     """
     if first == second:
         return None
+    if request.noise != GUMBEL:
+        raise ValueError(
+            f"request {request.id!r}: noise={request.noise!r}; only {GUMBEL} is replayed"
+        )
     pairs = enumerate(zip(first, second, strict=False))
     index = next((i for i, (a, b) in pairs if a != b), None)
     if index is None:

@@ -28,11 +28,13 @@ from models.loop.processors import Processors
 from models.loop.readings import readings_for
 from models.loop.stopwatch import Stopwatch
 from models.loop.updates import Updates
-from models.requests.admission import check_request, check_unfinished
+from models.registry import GUMBEL
+from models.requests.admission import check_noise, check_request, check_unfinished
 from models.requests.output_text import Decode
 from models.requests.request import Request, Result
 from models.requests.sequence import Sequence
 from models.requests.update import Update
+from models.sampling.maps import Maps
 from models.sampling.noise import NoiseStore
 from models.sampling.processing import Processor
 from models.schedules.feed import GroupTarget
@@ -76,7 +78,8 @@ class TokenLoop:
         self._sums = Sums()
         self._ids: set[str] = set()  # of requests that have not ended
         self._updates = Updates()
-        self._processors = Processors(target)
+        self._maps = Maps(target)
+        self._processors = Processors(target, self._maps)
         self._turn = 0
         self._noise = NoiseStore(target.vocab_size, target.device)
         self._transferred_s = 0.0
@@ -89,6 +92,7 @@ class TokenLoop:
         if request.id in self._ids:
             raise InvalidRequest(f"request {request.id!r} is already running: ids must differ")
         check_request(request, self.target, self.max_length, texts=self._decode is not None)
+        check_noise(request, self.rule, self._maps)
         made = self._sequence(request)
         self._ids.add(request.id)
         self._updates.begin(request)
@@ -155,7 +159,7 @@ class TokenLoop:
             "schedule": self.target.schedule.name,
             "drafter": self.drafter.name if self.drafter else "none",
             "verify": self.rule,
-            "noise": "gumbel",
+            "noise": GUMBEL,  # of requests that name no other map
             "cache_bytes": self.cache_bytes,
         }
 

@@ -1,8 +1,10 @@
 """Checks whether a request can run on a target, before it waits for a cache row."""
 
-from models.errors import InvalidRequest
+from models.errors import InvalidOption, InvalidRequest
+from models.registry import GUMBEL, MAPS
 from models.requests.request import Request
 from models.requests.sequence import Sequence
+from models.sampling.maps import Maps
 from models.targets.target import Target
 
 
@@ -70,3 +72,20 @@ def check_unfinished(sequence: Sequence) -> None:
         f"request {sequence.id!r}: of its {len(sequence.request.generated)} generated tokens, "
         f"number {sequence.num_generated} ends it with {by}; only what has not ended can continue"
     )
+
+
+def check_noise(request: Request, rule: str, maps: Maps) -> None:
+    """Raise InvalidRequest unless the request's map is known, and fits the rule and the target."""
+    name, who = request.noise, f"request {request.id!r}"
+    if name not in MAPS:
+        raise InvalidRequest(f"{who}: noise={name!r} is not known; accepted: {', '.join(MAPS)}")
+    if name == GUMBEL:
+        return
+    if rule != "match":
+        raise InvalidRequest(
+            f"{who}: noise={name!r} needs the rule match; {rule} samples with {GUMBEL} only"
+        )
+    try:
+        maps[name]
+    except InvalidOption as error:
+        raise InvalidRequest(f"{who}: {error}") from error

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from models.errors import InvalidOption
+from models.registry import GUMBEL
 
 VERIFY_RULES = ("match", "rejection", "block")
 
@@ -93,7 +94,8 @@ class Request:
     """One sequence to be generated.
 
     `prompt` holds at least one token id. Random numbers depend only on `seed` (0 <= seed < 2**63)
-    and the absolute position in the sequence.
+    and the absolute position in the sequence. `noise` names the map from random numbers to tokens,
+    one of MAPS in models/registry.py.
 
     `generated` holds tokens that the request has generated elsewhere: it continues after them, and
     its result begins with them. `generated_logprobs` are their log-probabilities, exactly if
@@ -105,6 +107,7 @@ class Request:
     prompt: tuple[int, ...]
     sampling: Sampling = field(default_factory=Sampling)
     seed: int = 0
+    noise: str = GUMBEL
     generated: tuple[int, ...] = ()
     generated_logprobs: tuple[TokenLogprob, ...] = ()
     stream: bool = False

@@ -5,7 +5,7 @@ turn them into Gumbel noise may differ in the last place between devices.
 Letters: R rows, V vocabulary.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import cache
 
@@ -134,6 +134,10 @@ class Numbers:
         """[R] absolute positions."""
         where: Ints = self.starts[self.owners] + self.levels
         return where
+
+    def rows(self, at: Ints) -> "Numbers":
+        """Some of the rows."""
+        return replace(self, owners=self.owners[at], levels=self.levels[at])
 
     def keys(self) -> Words:
         """[R] uint64."""

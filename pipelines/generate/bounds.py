@@ -8,6 +8,7 @@ from pathlib import Path
 
 from models.drafting.parallel.decoders import RULE_OF
 from models.errors import InvalidOption, UnsupportedCheckpoint
+from models.registry import GUMBEL
 from models.targets.limits import Limits, read_limits
 from models.targets.vocabulary import same_vocabulary
 from pipelines.generate.config import GenerateConfig
@@ -25,6 +26,7 @@ def check_bounds(config: GenerateConfig, limits: Limits) -> None:
     if limits.vocab_size is not None:
         _check_tokens(config, limits.vocab_size)
     _check_lengths(config, limits.context_length)
+    _check_noise(config)
     if config.stop and not (Path(config.target) / "tokenizer.json").exists():
         told = f"only with a target that has a tokenizer.json, which {config.target!r} lacks"
         raise InvalidOption("stop", config.stop, told)
@@ -75,6 +77,13 @@ def _check_tokens(config: GenerateConfig, vocab_size: int) -> None:
             if not 0 <= token < vocab_size:
                 told = f"token {token} is not in the target's vocabulary of 0 to {vocab_size - 1}"
                 raise InvalidOption(name, getattr(config, name), told)
+
+
+def _check_noise(config: GenerateConfig) -> None:
+    """Rules with random numbers of their own leave a map nothing to decide."""
+    rule = config.engine().rule
+    if config.noise != GUMBEL and rule != "match":
+        raise InvalidOption("noise", config.noise, f"{GUMBEL} with {rule}: other maps need match")
 
 
 def _check_lengths(config: GenerateConfig, context: int | None) -> None:

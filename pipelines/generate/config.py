@@ -14,6 +14,7 @@ from models.drafting.parallel.decoders import (
     WINDOW,
 )
 from models.exactness import ARITHMETICS, STEADY
+from models.registry import GUMBEL, MAPS
 from models.requests.request import VERIFY_RULES, Sampling, require
 from pipelines.options import check_types, option
 
@@ -161,6 +162,13 @@ class GenerateConfig:
         "divides the logits of tokens in the prompt or generated before; 1: off",
         default=1.0,
         decides=True,
+        group=SAMPLING,
+    )
+    noise: str = option(
+        "map from a position's random numbers to its token; part of what a seed stands for",
+        default=GUMBEL,
+        decides=True,
+        choices=MAPS,
         group=SAMPLING,
     )
     logit_bias: Mapping[int, float] = option(

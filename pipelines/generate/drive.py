@@ -41,6 +41,7 @@ class Job:
 
     sampling: Sampling
     seed: int
+    noise: str
     samples: int
     shard_rows: dict[int, int]  # input rows of each shard that is to be run
 
@@ -132,6 +133,7 @@ class Drive:
             prompt=tuple(prompt),
             sampling=self._job.sampling,
             seed=row_seed(self._job.seed, row_id, sample),
+            noise=self._job.noise,
         )
 
     def _settle(self, results: list[Result]) -> None:

@@ -20,8 +20,7 @@ from pipelines.inputs.digest import digests
 from pipelines.inputs.shards import ShardPlan
 from pipelines.options import deciding
 
-FORMAT = 2
-NOISE = "gumbel-argmax"  # the map from noise to token: part of a seed's meaning
+FORMAT = 3
 # Who guesses, and how, where that changes the rows.
 OF_DRAFTERS = ("drafter", "draft_tokens", "draft_width", "draft_nodes")
 OF_DECODERS = ("decoder", "window", "coupling", "start")
@@ -32,7 +31,6 @@ def fingerprint(config: GenerateConfig, plan: ShardPlan) -> dict[str, Any]:
     """The job as JSON."""
     return {
         "format": FORMAT,
-        "noise": NOISE,
         "target": checkpoint_digest(config.target),
         "versions": versions(config),
         "settings": deciding(config) | _of_guesses(config),

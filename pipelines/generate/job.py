@@ -30,7 +30,6 @@ from pipelines.generate import in_driver
 from pipelines.generate.bounds import has_draft_model
 from pipelines.generate.config import GenerateConfig
 from pipelines.generate.drive import Drive
-from pipelines.generate.fingerprint import NOISE
 from pipelines.generate.history import read_history, write_history
 from pipelines.generate.prepare import Prepared, prepare
 from pipelines.generate.progress import Progress
@@ -164,7 +163,7 @@ def _summary(job: Prepared, *, startup_seconds: float = 0.0) -> Summary:
         startup_seconds=startup_seconds,
         output=job.layout.url,
         kind=job.layout.modality.kind,
-        noise=NOISE,
+        noise=job.config.noise,
         config=as_dict(job.config),
     )
 

@@ -52,6 +52,7 @@ class Prepared:
         return Job(
             sampling=self.config.sampling(),
             seed=self.config.seed,
+            noise=self.config.noise,
             samples=self.config.n,
             shard_rows={shard.index: shard.num_rows for shard in self.todo},
         )

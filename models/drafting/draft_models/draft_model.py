@@ -16,7 +16,7 @@ import torch
 from models.batch import Batch, Ints, chains
 from models.compute.x86.kernels import Chooser, Trees
 from models.drafting.draft import EMPTY, Draft, Shape, chain_draft
-from models.drafting.draft_models.tree import SHARPNESS, Tree
+from models.drafting.draft_models.tree import SHARPNESS, Tree, favour
 from models.drafting.drafter import DraftContext, clip, useful_depth
 from models.engine_config import MAX_WIDTH
 from models.requests.sequence import Sequence
@@ -204,10 +204,12 @@ class ModelDrafter:
             width = len(logits) // len(sequences)  # 1 at the root
             owners = np.repeat(context.owners, width)
             values = context.processor(logits, owners, np.repeat(generated, width) + level)
+            own = _own_choices(context, values, owners, level)
             added = noise[level]
             if added is not None:
                 values = (values.view(len(added), width, -1) + added[:, None]).flatten(0, 1)
-            tree.grow((SHARPNESS * values).log_softmax(-1))
+            chances = (SHARPNESS * values).log_softmax(-1)
+            tree.grow(chances if own is None else favour(chances, *own))
             if level + 1 < depth:
                 logits = self._feed_level(slots, tree)
         return tree
@@ -245,14 +247,32 @@ def _pass(news: list[list[int]], slots: Ints) -> Batch:
 
 
 def _noise(context: DraftContext, depth: int) -> Several[torch.Tensor] | Several[None]:
-    """Noise by level, [B, V]; 0 for greedy requests. None for each level if all are greedy."""
+    """Gumbel noise by level, [B, V]; 0 for requests without. None by level if all are without."""
     processor, owners = context.processor, context.owners
-    if not processor.any_stochastic:
+    noisy = processor.noisy[owners]  # [B]
+    if not noisy.any():
         return [None] * depth
     levels = np.tile(np.arange(depth), len(owners))
     rows = context.noise.rows(Purpose.TOKEN, np.repeat(owners, depth), levels)
     rows = rows.view(len(owners), depth, -1)  # [B, K, V]
-    if not processor.all_stochastic:
-        greedy = torch.from_numpy(~processor.stochastic[owners]).to(rows.device)  # [B]
-        rows = rows.masked_fill(greedy[:, None, None], 0.0)
+    if not noisy.all():
+        still = torch.from_numpy(~noisy).to(rows.device)  # [B]
+        rows = rows.masked_fill(still[:, None, None], 0.0)
     return rows.unbind(1)
+
+
+def _own_choices(
+    context: DraftContext, values: torch.Tensor, owners: Ints, level: int
+) -> tuple[Ints, Ints] | None:
+    """Rows of requests with another map than Gumbel noise, and what the draft model chooses there.
+
+    `values` [R, V] belong to the requests `owners` [R]. None if there is no such row.
+    """
+    processor = context.processor
+    if not processor.mapped:
+        return None
+    at = np.flatnonzero(np.logical_or.reduce(list(processor.mapped.values()))[owners])
+    if not len(at):
+        return None
+    levels, chosen = np.full(len(at), level), values[torch.from_numpy(at).to(values.device)]
+    return at, context.noise.choose(processor, chosen, Purpose.TOKEN, owners[at], levels)

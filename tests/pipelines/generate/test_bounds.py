@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from models.registry import MAPS
 from pipelines import cli
 from tests.pipelines.generate.image_jobs import NUM_TOKENS, save_raster
 from tests.pipelines.generate.inprocess import write_prompts
@@ -58,6 +59,22 @@ def test_wrong_for_all_rows(
     places = ["--target", checkpoints["target"], "--input", prompts]
 
     assert re.search(told, refused(capsys, tmp_path / "out", *places, *options))
+
+
+@pytest.mark.parametrize("rule", ["rejection", "block"])
+def test_a_map_and_a_rule_with_numbers_of_its_own(
+    checkpoints: dict[str, str],
+    prompts: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    rule: str,
+) -> None:
+    monkeypatch.setitem(MAPS, "quantile", "tests.models.toys:quantile_map")
+    options = ["--noise", "quantile", "--drafter", "lookup", "--verify", rule]
+    places = ["--target", checkpoints["target"], "--input", prompts]
+    told = refused(capsys, tmp_path / "out", *places, *options)
+    assert f"noise='quantile' is not accepted: gumbel with {rule}: other maps need match" in told
 
 
 def test_a_draft_that_does_not_fit(

@@ -7,7 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from models.requests.request import Result
+from models.registry import MAPS
+from models.requests.request import Request, Result
 from pipelines.errors import JobFailed
 from pipelines.generate.drive import Drive
 from pipelines.generate.prepare import Prepared, prepare
@@ -87,6 +88,22 @@ def test_samples_are_rows(tmp_path: Path, prompts: str) -> None:
     assert [row["tokens"] for row in first] == [
         row["tokens"] for row in outcome(str(tmp_path / "one"))
     ]
+
+
+def test_requests_carry_the_map_from_noise_to_tokens(
+    tmp_path: Path, prompts: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MAPS, "quantile", "tests.models.toys:quantile_map")
+    told = []
+
+    class Watched(InProcessPool):
+        def submit(self, requests: list[Request]) -> None:
+            told.extend(request.noise for request in requests)
+            super().submit(requests)
+
+    run_job(job(tmp_path, prompts, noise="quantile"), pool=Watched(slots=4))
+    assert set(told) == {"quantile"}
+    assert len(told) == 23
 
 
 def test_the_batch_stays_full_across_shards(tmp_path: Path, prompts: str) -> None:

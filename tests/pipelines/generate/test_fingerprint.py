@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster import storage
+from models.registry import MAPS
 from pipelines.generate.config import GenerateConfig
 from pipelines.generate.fingerprint import fingerprint
 from pipelines.inputs import digest
@@ -75,7 +76,7 @@ NEVER: dict[str, Any] = {
     "progress": True,
 }
 BY_CONTENT = {"target", "input", "output"}  # where they lie does not matter
-HERE = {"decoder"}  # has a test of its own
+HERE = {"decoder", "noise"}  # have tests of their own
 
 
 def test_every_option_is_decided_about() -> None:
@@ -99,6 +100,15 @@ def job_of(config: GenerateConfig) -> dict[str, Any]:
 @pytest.mark.parametrize("name", DECIDES)
 def test_what_decides_changes_it(config: GenerateConfig, name: str) -> None:
     assert job_of(replace(config, **{name: DECIDES[name]})) != job_of(config)
+
+
+def test_the_map_from_noise_to_tokens_decides(
+    config: GenerateConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MAPS, "quantile", "tests.models.toys:quantile_map")
+    changed = job_of(replace(config, noise="quantile"))
+    assert changed != job_of(config)
+    assert changed["settings"]["noise"] == "quantile"
 
 
 @pytest.mark.parametrize("name", NEVER)
