@@ -6,9 +6,9 @@ from typing import Any
 from actors.members import Pool
 from actors.messages import DraftTeam
 from actors.role import Role
-from models.drafting.parallel.decoders import RULE_OF
 from models.engine_config import EngineConfig
 from models.errors import UnsupportedCheckpoint
+from models.registry import drafter_entry
 from models.requests.request import require
 
 Description = Mapping[str, Any]
@@ -22,7 +22,7 @@ def draft_pool(
     Raises InvalidOption: the drafter cannot work elsewhere.
     """
     told = f"0 with {config.drafter}: its guesses carry distributions of the target's last pass"
-    require(RULE_OF.get(config.drafter, "match") == "match", "draft_actors", actors, told)
+    require(drafter_entry(config.drafter).remote, "draft_actors", actors, told)
     role = Role(
         name="draft",
         num_cpus=num_cpus,

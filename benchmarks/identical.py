@@ -20,10 +20,10 @@ from tqdm import tqdm
 
 from actors.pool import TargetPool
 from cluster.connect import connected
-from models.engine import DTYPES, EngineConfig, build_loop
+from models.engine import EngineConfig, build_loop
 from models.loop.replay import first_difference
 from models.requests.request import Request, Sampling
-from models.targets.load import load_target
+from models.targets.load import DTYPES, load_target
 
 Outputs = dict[str, tuple[int, ...]]
 SAMPLINGS = {

@@ -13,8 +13,8 @@ import transformers
 from transformers import AutoModelForCausalLM
 
 from benchmarks.work import Contestant, Setting, Work
-from models.engine import DTYPES
 from models.requests.request import Request
+from models.targets.load import DTYPES
 from pipelines.bench.interleave import Run
 from pipelines.generate.prompts import shortened
 

@@ -12,10 +12,10 @@ import torch
 from tqdm import tqdm
 
 from models.drafting.drafter import Drafter
-from models.engine import DTYPES, EngineConfig, build_loop
+from models.engine import EngineConfig, build_loop
 from models.loop.token_loop import TokenLoop
 from models.requests.request import Request, Sampling
-from models.targets.load import load_target
+from models.targets.load import DTYPES, load_target
 from models.targets.target import Target
 from pipelines.bench.interleave import Run, Series, collect, run_loop
 from pipelines.bench.recipe import PLAIN, Recipe

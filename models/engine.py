@@ -1,36 +1,48 @@
 """From an EngineConfig to a running token loop: the one place where the parts are chosen."""
 
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 from tokenizers import Tokenizer
 
-from models.drafting.copies.lookup import LookupDrafter
 from models.drafting.draft import NOTHING, Shape
-from models.drafting.draft_models.draft_model import ModelDrafter
 from models.drafting.drafter import Drafter
-from models.drafting.parallel.decoders import RULE_OF, WINDOW
-from models.drafting.parallel.jacobi import JacobiDrafter
-from models.drafting.parallel.window import Start
+from models.drafting.parallel.decoders import WINDOW
 from models.drafting.sizing.controller import Controller
 from models.drafting.sizing.sizing import FixedSize, Sizing
-from models.engine_config import CHAINS
 from models.engine_config import EngineConfig as EngineConfig
-from models.errors import InvalidOption, UnsupportedCheckpoint
+from models.errors import InvalidOption
 from models.loop.groups import need_plain
 from models.loop.token_loop import TokenLoop
+from models.registry import DECODERS, NONE, drafter_entry, load
 from models.requests.output_text import Decode
 from models.schedules.feed import GroupTarget
-from models.targets.decoder.config import is_known, parse_config, read_configs
 from models.targets.guided import guide
-from models.targets.load import load_target
+from models.targets.load import DTYPES, load_target
 from models.targets.target import Target
-from models.targets.vocabulary import same_vocabulary
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MAX_SCRATCH = 72  # nodes of one request's round, root included, that `auto` may use
 LAG = 2  # rounds, one of each half of the batch, until drafts from elsewhere have a new shape
+
+
+class Build(Protocol):
+    """How the registry's drafters are made."""
+
+    def __call__(
+        self,
+        config: EngineConfig,
+        target: Target | None,
+        *,
+        rows: int,
+        max_length: int | None,
+        scratch: int,
+    ) -> Drafter | None:
+        """A drafter for at most `rows` requests at once.
+
+        `target`: what it drafts for; None: it is not in this process. `max_length`: of a request;
+        None: as long as the drafter can. `scratch`: cache entries beyond it that a round may need.
+        """
 
 
 def build_loop(
@@ -87,51 +99,9 @@ def build_drafter(
 
     `max_length`: of a request; None: as long as the draft's context.
     """
-    if config.drafter == "none":
-        return None
-    if config.drafter == "lookup":
-        return LookupDrafter()
-    if config.drafter in RULE_OF:
-        return _parallel(config)
-    model = load_target(config.drafter, dtype=DTYPES[config.dtype], device=config.device)
-    if not model.schedule.in_order:
-        raise UnsupportedCheckpoint(
-            f"draft {config.drafter!r} decides its tokens in groups; it cannot guess the next one"
-        )
-    same_vocabulary(config.target, config.drafter)
-    if target is not None and model.vocab_size != target.vocab_size:
-        raise UnsupportedCheckpoint(
-            f"draft {config.drafter!r} has a vocabulary of {model.vocab_size} tokens, "
-            f"target {config.target!r} of {target.vocab_size}: they must be the same"
-        )
-    max_length = max_length or model.context_length
-    if model.context_length < max_length:
-        raise UnsupportedCheckpoint(
-            f"draft {config.drafter!r} has a context of {model.context_length} tokens; "
-            f"{max_length} are needed: set max_length to at most that, or use a longer draft"
-        )
-    return ModelDrafter(
-        model,
-        rows=rows or config.batch_size,
-        capacity=max_length + _scratch(config),
-        name=config.drafter,
-    )
-
-
-def _parallel(config: EngineConfig) -> JacobiDrafter:
-    row_length = _row_length(config.target)
-    if config.start == "above" and row_length is None:
-        told = "left or uniform: the target's tokens form no grid"
-        raise InvalidOption("start", config.start, told)
-    how = {"jacobi": "shared", "sjd": "fresh"}.get(config.drafter, config.coupling)
-    return JacobiDrafter(how, Start(rule=config.start, row_length=row_length or 1))
-
-
-def _row_length(folder: str | Path) -> int | None:
-    """Places in a row of an image target's grid; None: its tokens form none."""
-    raw, generation = read_configs(Path(folder))
-    config = parse_config(raw, generation) if is_known(raw) else None
-    return None if config is None or config.grid is None else config.rotary.row_length
+    build: Build = load(drafter_entry(config.drafter).where)
+    rows, scratch = rows or config.batch_size, _scratch(config)
+    return build(config, target, rows=rows, max_length=max_length, scratch=scratch)
 
 
 def _max_length(config: EngineConfig, target: Target) -> int:
@@ -149,7 +119,7 @@ def _max_length(config: EngineConfig, target: Target) -> int:
 def _fixed_shape(config: EngineConfig) -> Shape | None:
     """The shape if the user fixed the number of tokens; a width left open is then a chain."""
     if config.draft_tokens == "auto":
-        return Shape(depth=WINDOW) if config.drafter in RULE_OF else None
+        return Shape(depth=WINDOW) if config.drafter in DECODERS else None
     width = 1 if config.draft_width == "auto" else int(config.draft_width)
     return Shape(depth=int(config.draft_tokens), width=width, nodes=config.draft_nodes or 0)
 
@@ -157,7 +127,7 @@ def _fixed_shape(config: EngineConfig) -> Shape | None:
 def _scratch(config: EngineConfig) -> int:
     """Cache entries beyond max_length that a round may need."""
     shape = _fixed_shape(config)
-    if config.drafter == "none":
+    if config.drafter == NONE:
         return 1
     return MAX_SCRATCH if shape is None else shape.depth * max(shape.width, 1) + 1
 
@@ -172,9 +142,8 @@ def _sizing(config: EngineConfig, drafter: Drafter | None, *, lag: int) -> Sizin
     shape = _fixed_shape(config)
     if shape is not None:
         return FixedSize(shape)
-    return Controller(
-        max_width=min(config.max_width, drafter.max_width), free=config.drafter in CHAINS, lag=lag
-    )
+    width, free = min(config.max_width, drafter.max_width), drafter_entry(config.drafter).free
+    return Controller(max_width=width, free=free, lag=lag)
 
 
 def text_decoder(folder: str) -> Decode | None:

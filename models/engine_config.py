@@ -2,18 +2,13 @@
 
 from dataclasses import dataclass
 
-from models.drafting.parallel.decoders import (
-    DEFAULT_COUPLING,
-    DEFAULT_START,
-    RULE_OF,
-    check_decoder,
-)
+from models.drafting.parallel.decoders import DEFAULT_COUPLING, DEFAULT_START, check_decoder
 from models.exactness import ARITHMETICS, STEADY
-from models.requests.request import VERIFY_RULES, require
+from models.registry import FOLDER, RULES, drafter_entry
+from models.requests.request import require
 
 DTYPE_NAMES = ("float32", "bfloat16", "float16")
-CHAINS = ("none", "lookup", *RULE_OF)  # all other drafters are folders of models
-MAX_WIDTH = 8  # of a draft model's tree, as models/compute/x86/csrc/kernels.h has it
+MAX_WIDTH = FOLDER.max_width  # of a draft model's tree, as models/compute/x86/csrc/kernels.h has it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +47,7 @@ class EngineConfig:
     start: str = DEFAULT_START
 
     def __post_init__(self) -> None:
-        require(self.verify in VERIFY_RULES, "verify", self.verify, f"one of {VERIFY_RULES}")
+        require(self.verify in RULES, "verify", self.verify, f"one of {tuple(RULES)}")
         require(self.dtype in DTYPE_NAMES, "dtype", self.dtype, f"one of {DTYPE_NAMES}")
         devices = ("auto", "cpu", "cuda")
         require(self.device in devices, "device", self.device, f"one of {devices}")
@@ -68,9 +63,10 @@ class EngineConfig:
         check_decoder(self.drafter, self.verify, self.coupling, self.start)
         if self.draft_width not in ("auto", 1):
             rule = "1 with this verify rule: trees need match"
-            require(self.rule == "match", "draft_width", self.draft_width, rule)
+            require(not RULES[self.rule].sampled, "draft_width", self.draft_width, rule)
             rule = "1 with this drafter: only a draft model grows trees"
-            require(self.drafter not in CHAINS, "draft_width", self.draft_width, rule)
+            wide = drafter_entry(self.drafter).max_width > 1
+            require(wide, "draft_width", self.draft_width, rule)
         if self.draft_nodes is not None:
             self._check_nodes(self.draft_nodes)
 
@@ -86,11 +82,10 @@ class EngineConfig:
     @property
     def rule(self) -> str:
         """The verify rule that is in force."""
-        return RULE_OF.get(self.drafter, self.verify)
+        return drafter_entry(self.drafter).rule or self.verify
 
     @property
     def max_width(self) -> int:
         """The widest tree that the rule and the drafter allow."""
-        if self.rule != "match" or self.drafter in CHAINS:
-            return 1
-        return MAX_WIDTH if self.draft_width == "auto" else int(self.draft_width)
+        most = 1 if RULES[self.rule].sampled else drafter_entry(self.drafter).max_width
+        return most if self.draft_width == "auto" else min(most, int(self.draft_width))

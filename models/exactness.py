@@ -10,6 +10,8 @@ approximate                 a sample from another distribution
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from models.registry import RULES
+
 if TYPE_CHECKING:
     from models.schedules.schedule import Schedule
 
@@ -18,8 +20,6 @@ DISTRIBUTION, APPROXIMATE = "distribution", "approximate"
 ARITHMETICS = STEADY, FAST = "steady", "fast"  # what a user may ask for
 LEVELS = (IDENTICAL, ROUNDED, DISTRIBUTION, APPROXIMATE)  # from the strongest to the weakest
 
-OF_RULE = {"match": IDENTICAL, "rejection": DISTRIBUTION, "block": DISTRIBUTION}
-
 
 def exactness(rule: str, schedule: "Schedule", *, steady: bool) -> str:
     """The label of tokens that `rule` decides.
@@ -27,7 +27,7 @@ def exactness(rule: str, schedule: "Schedule", *, steady: bool) -> str:
     A schedule that chooses positions by sampled values changes the distribution.
     `steady`: see `Target`.
     """
-    label = APPROXIMATE if schedule.sample_dependent else OF_RULE[rule]
+    label = APPROXIMATE if schedule.sample_dependent else RULES[rule].exactness
     return weakest([label, IDENTICAL if steady else ROUNDED])
 
 

@@ -1,19 +1,104 @@
 """Everything that is chosen by name, one line each. An object is loaded when it is first used.
 
-To add one: write its file and its test, and add its line here. Options, messages about unknown
-names and `--help` read the names from here.
+To add one: write its file and its test, and add its line here. Options, their help and the messages
+about unknown names read the names from here. `where` is "module:attribute", see `load`.
 """
 
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-GUMBEL = "gumbel"  # the default map, and the only one that the compiled kernels compute
 
-# The maps from random numbers to tokens: functions from a target to a NoiseMap, see
-# models/sampling/maps.py.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleEntry:
+    """A verification rule: a function from a Round to the commits of its requests.
+
+    `exactness` labels its tokens, see models/exactness.py. `sampled`: it needs chains that were
+    sampled with random numbers of their own, with their distributions, and its tokens come from
+    random numbers of its own too; other rules take trees of any tokens and a request's own map.
+    """
+
+    where: str
+    exactness: str
+    sampled: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrafterEntry:
+    """A drafter: a function from an EngineConfig to a Drafter; see `Build` in models/engine.py.
+
+    `told` describes it in the options' help. `rule`: the only rule that it works with; None: any.
+    `max_width`: the most nodes of a tree for one position; 1: chains only. `free`: drafting takes
+    no time worth counting. `remote`: it can work in a draft actor.
+    """
+
+    where: str
+    told: str
+    rule: str | None = None
+    max_width: int = 1
+    free: bool = True
+    remote: bool = True
+
+
+GUMBEL = "gumbel"  # the default map, and the only one that the compiled kernels compute
+NONE, SEQUENTIAL = "none", "sequential"  # nothing is drafted
+
+# From random numbers to tokens: functions from a target to a NoiseMap, models/sampling/maps.py
 MAPS: dict[str, str] = {
     GUMBEL: "models.sampling.maps:gumbel_map",
 }
+RULES: dict[str, RuleEntry] = {
+    "match": RuleEntry(where="models.verify.match:match", exactness="identical", sampled=False),
+    "rejection": RuleEntry(
+        where="models.verify.rejection:rejection", exactness="distribution", sampled=True
+    ),
+    "block": RuleEntry(where="models.verify.block:block", exactness="distribution", sampled=True),
+}
+DRAFTERS: dict[str, DrafterEntry] = {
+    NONE: DrafterEntry(where="models.drafting.drafter:build_none", told="plain decoding"),
+    "lookup": DrafterEntry(
+        where="models.drafting.copies.lookup:build", told="copies from the text so far"
+    ),
+}
+# A drafter that is none of these names is the folder of a model.
+FOLDER = DrafterEntry(
+    where="models.drafting.draft_models.build:build",
+    told="the folder of a small draft model",
+    max_width=8,
+    free=False,
+)
+# The parallel decoders are drafters whose draft tokens come from the target's previous pass.
+DECODERS: dict[str, DrafterEntry] = {
+    SEQUENTIAL: DrafterEntry(where=DRAFTERS[NONE].where, told="one token"),
+    "jacobi": DrafterEntry(
+        where="models.drafting.parallel.jacobi:build",
+        told="a window, the same images",
+        rule="match",
+    ),
+    "sjd": DrafterEntry(
+        where="models.drafting.parallel.jacobi:build",
+        told="a window, images of the same distribution",
+        rule="rejection",
+        remote=False,
+    ),
+    "mc-sjd": DrafterEntry(
+        where="models.drafting.parallel.jacobi:build",
+        told="a window, images of the same distribution",
+        rule="rejection",
+        remote=False,
+    ),
+}
+
+
+def drafters() -> dict[str, DrafterEntry]:
+    """All drafters that have a name, the parallel decoders included."""
+    decoders = {name: entry for name, entry in DECODERS.items() if name != SEQUENTIAL}
+    return DRAFTERS | decoders
+
+
+def drafter_entry(name: str) -> DrafterEntry:
+    """The drafter of this name, or a draft model if it is a folder."""
+    return drafters().get(name, FOLDER)
 
 
 def load(where: str) -> Any:

@@ -62,6 +62,10 @@ class Drafter(Protocol):
         """The request has ended."""
 
 
+def build_none(*arguments: object, **options: object) -> None:
+    """No drafter, for plain decoding; see `Build` in models/engine.py."""
+
+
 def useful_depth(sequence: Sequence, shape: Shape) -> int:
     """The depth beyond which the request could not emit a draft token any more."""
     return max(0, min(shape.depth, sequence.num_left - 1))

@@ -28,7 +28,7 @@ from models.loop.processors import Processors
 from models.loop.readings import readings_for
 from models.loop.stopwatch import Stopwatch
 from models.loop.updates import Updates
-from models.registry import GUMBEL
+from models.registry import GUMBEL, RULES, load
 from models.requests.admission import check_noise, check_request, check_unfinished
 from models.requests.output_text import Decode
 from models.requests.request import Request, Result
@@ -40,8 +40,7 @@ from models.sampling.processing import Processor
 from models.schedules.feed import GroupTarget
 from models.targets.finite import broken_rows, told
 from models.targets.target import Target
-from models.verify.round import Commit, Round, RoundNoise
-from models.verify.rules import RULES
+from models.verify.round import Commit, Round, RoundNoise, Rule
 
 
 class TokenLoop:
@@ -67,7 +66,8 @@ class TokenLoop:
         target's checkpoint, for error messages.
         """
         self.target, self.drafter, self.sizing = target, drafter, sizing
-        self.name, self.rule, self._verify = name, verify, RULES[verify]
+        self.name, self.rule = name, verify
+        self._verify: Rule = load(RULES[verify].where)
         self.max_length, self._chunk, self._decode = max_length, prefill_chunk, decode
         self._cache = target.new_cache(rows, max_length + scratch)
         self._rows = Rows(self._cache)
@@ -288,7 +288,9 @@ class TokenLoop:
         drafts = [EMPTY] * len(running)
         if not drafting or self.drafter is None:
             return drafts
-        context = DraftContext(processor, noise, np.array(drafting), sampled=self.rule != "match")
+        context = DraftContext(
+            processor, noise, np.array(drafting), sampled=RULES[self.rule].sampled
+        )
         passes = self.drafter.passes
         made = self.drafter.propose([running[b] for b in drafting], shape, context)
         for b, draft in zip(drafting, made, strict=True):

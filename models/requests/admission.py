@@ -1,7 +1,7 @@
 """Checks whether a request can run on a target, before it waits for a cache row."""
 
 from models.errors import InvalidOption, InvalidRequest
-from models.registry import GUMBEL, MAPS
+from models.registry import GUMBEL, MAPS, RULES
 from models.requests.request import Request
 from models.requests.sequence import Sequence
 from models.sampling.maps import Maps
@@ -81,9 +81,10 @@ def check_noise(request: Request, rule: str, maps: Maps) -> None:
         raise InvalidRequest(f"{who}: noise={name!r} is not known; accepted: {', '.join(MAPS)}")
     if name == GUMBEL:
         return
-    if rule != "match":
+    if RULES[rule].sampled:
+        fitting = " or ".join(each for each, entry in RULES.items() if not entry.sampled)
         raise InvalidRequest(
-            f"{who}: noise={name!r} needs the rule match; {rule} samples with {GUMBEL} only"
+            f"{who}: noise={name!r} needs the rule {fitting}; {rule} samples with {GUMBEL} only"
         )
     try:
         maps[name]

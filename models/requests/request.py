@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from models.errors import InvalidOption
 from models.registry import GUMBEL
 
-VERIFY_RULES = ("match", "rejection", "block")
-
 
 def require(ok: bool, field_name: str, value: object, accepted: str) -> None:
     """Raise InvalidOption unless `ok`."""

@@ -12,6 +12,8 @@ from models.targets.next_scale.model import MODEL_TYPE as NEXT_SCALE
 from models.targets.next_scale.scale_target import load_next_scale
 from models.targets.target import Target
 
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
 
 def load_target(
     path: str | Path,

@@ -3,6 +3,7 @@
 Letters: B requests, T packed nodes (each request's root first, then its draft), V vocabulary.
 """
 
+from collections.abc import Callable
 from collections.abc import Sequence as Several
 from dataclasses import dataclass, field
 
@@ -153,3 +154,6 @@ def children(draft: Draft) -> dict[tuple[int, int], int]:
     for i, (parent, token) in enumerate(pairs):
         out.setdefault((parent + 1, token), i + 1)
     return out
+
+
+Rule = Callable[[Round], list[Commit]]

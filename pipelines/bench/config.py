@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from models.exactness import ARITHMETICS, STEADY
-from models.requests.request import VERIFY_RULES, Sampling, require
-from pipelines.bench.recipe import AUTO, NONE, Recipe, grid
-from pipelines.generate.config import DRAFTING, HARDWARE, MAIN, SAMPLING
+from models.registry import NONE, RULES
+from models.requests.request import Sampling, require
+from pipelines.bench.recipe import AUTO, Recipe, grid
+from pipelines.generate.config import DRAFTER_NAMES, DRAFTING, HARDWARE, MAIN, SAMPLING
 from pipelines.options import check_types, option
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class BenchConfig:
     drafter: tuple[str, ...] = option(
         "drafters to compare; plain decoding is always measured as well",
         default=("lookup",),
-        metavar="none|lookup|PATH",
+        metavar=DRAFTER_NAMES,
         group=MAIN,
     )
     batch_size: tuple[int, ...] = option("batch sizes to measure", default=(1, 4, 16), group=MAIN)
@@ -60,7 +61,7 @@ class BenchConfig:
         group=DRAFTING,
     )
     verify: tuple[str, ...] = option(
-        f"verification rules: {', '.join(VERIFY_RULES)}",
+        f"verification rules: {', '.join(RULES)}",
         default=("match",),
         metavar="RULE",
         group=DRAFTING,
@@ -127,7 +128,7 @@ class BenchConfig:
         for size in self.batch_size:
             require(size >= 1, "batch_size", size, "1 or more each")
         for rule in self.verify:
-            require(rule in VERIFY_RULES, "verify", rule, f"one of {', '.join(VERIFY_RULES)}")
+            require(rule in RULES, "verify", rule, f"one of {', '.join(RULES)}")
         for name in ("draft_tokens", "draft_width"):
             for value in getattr(self, name):
                 ok = value == AUTO or (isinstance(value, int) and value >= 1)

@@ -4,7 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-NONE, LOOKUP, AUTO = "none", "lookup", "auto"
+from models.registry import NONE, RULES, drafter_entry
+
+AUTO = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +64,7 @@ def grid(
         if drafter == NONE:
             continue
         for rule in verify:
-            wide = rule == "match" and drafter != LOOKUP
+            wide = not RULES[rule].sampled and drafter_entry(drafter).max_width > 1
             widths = draft_widths if wide else [1]
             recipes += [
                 Recipe(drafter=drafter, draft_tokens=tokens, draft_width=width, verify=rule)

@@ -13,10 +13,10 @@ from typing import Any
 from tqdm import tqdm
 
 from cluster import storage
-from models.engine import DTYPES, build_loop
+from models.engine import build_loop
 from models.loop.token_loop import TokenLoop
 from models.requests.request import Request
-from models.targets.load import load_target
+from models.targets.load import DTYPES, load_target
 from models.targets.out_of_memory import memory_explained
 from pipelines.bench.advice import advice
 from pipelines.bench.config import BenchConfig

@@ -6,15 +6,11 @@ Reads the checkpoints' configurations and tokenizers, no weights.
 import difflib
 from pathlib import Path
 
-from models.drafting.parallel.decoders import RULE_OF
 from models.errors import InvalidOption, UnsupportedCheckpoint
-from models.registry import GUMBEL
+from models.registry import DRAFTERS, FOLDER, GUMBEL, RULES, drafters
 from models.targets.limits import Limits, read_limits
 from models.targets.vocabulary import same_vocabulary
 from pipelines.generate.config import GenerateConfig
-
-NAMED = ("none", "lookup")
-ACCEPTED = "none, lookup or the folder of a draft model"
 
 
 def check_bounds(config: GenerateConfig, limits: Limits) -> None:
@@ -59,13 +55,14 @@ def check_drafter(config: GenerateConfig, limits: Limits) -> None:
 
 def has_draft_model(config: GenerateConfig) -> bool:
     """Whether the drafter is a model in a folder; raises InvalidOption if it is nothing at all."""
-    names = (*NAMED, *RULE_OF)
+    names = drafters()
     if config.drafter in names:
         return False
     if not Path(config.drafter).is_dir():
         near = difflib.get_close_matches(config.drafter, names, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ", and there is no such folder"
-        raise InvalidOption("drafter", config.drafter, ACCEPTED + hint)
+        told = f"{', '.join(DRAFTERS)} or {FOLDER.told}{hint}"
+        raise InvalidOption("drafter", config.drafter, told)
     return True
 
 
@@ -82,7 +79,7 @@ def _check_tokens(config: GenerateConfig, vocab_size: int) -> None:
 def _check_noise(config: GenerateConfig) -> None:
     """Rules with random numbers of their own leave a map nothing to decide."""
     rule = config.engine().rule
-    if config.noise != GUMBEL and rule != "match":
+    if config.noise != GUMBEL and RULES[rule].sampled:
         raise InvalidOption("noise", config.noise, f"{GUMBEL} with {rule}: other maps need match")
 
 

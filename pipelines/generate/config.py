@@ -6,24 +6,35 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.drafting.parallel.decoders import (
+    COUPLED,
     COUPLINGS,
     DEFAULT_COUPLING,
     DEFAULT_START,
-    RULE_OF,
     STARTS,
     WINDOW,
 )
 from models.exactness import ARITHMETICS, STEADY
-from models.registry import GUMBEL, MAPS
-from models.requests.request import VERIFY_RULES, Sampling, require
+from models.registry import (
+    DECODERS,
+    DRAFTERS,
+    FOLDER,
+    GUMBEL,
+    MAPS,
+    NONE,
+    RULES,
+    SEQUENTIAL,
+    DrafterEntry,
+    drafter_entry,
+    drafters,
+)
+from models.requests.request import Sampling, require
 from pipelines.options import check_types, option
 
 if TYPE_CHECKING:
     from models.engine_config import EngineConfig
 
 AUTO = "auto"
-SEQUENTIAL = "sequential"
-DECODERS = (SEQUENTIAL, *RULE_OF)
+DRAFTER_NAMES = "|".join([*DRAFTERS, "PATH"])
 
 # What options are about, as --help groups them.
 MAIN = "main options"
@@ -33,6 +44,11 @@ ENDS = "end of a completion"
 DRAFTING = "drafting"
 IMAGES = "images (with an image target only)"
 HARDWARE = "models and hardware"
+
+
+def _told(entries: Mapping[str, DrafterEntry]) -> str:
+    """Names, each with what it does."""
+    return ", ".join(f"{name} ({entry.told})" for name, entry in entries.items())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,10 +67,9 @@ class GenerateConfig:
     )
     output: str = option("folder for the output rows; local or s3://", metavar="FOLDER", group=MAIN)
     drafter: str = option(
-        "what proposes tokens for the target to check: none, lookup (copies from the text so far) "
-        "or the folder of a small draft model",
-        default="none",
-        metavar="none|lookup|PATH",
+        f"what proposes tokens for the target to check: {_told(DRAFTERS)}, or {FOLDER.told}",
+        default=NONE,
+        metavar=DRAFTER_NAMES,
         group=MAIN,
     )
     max_tokens: int | None = option(
@@ -226,7 +241,7 @@ class GenerateConfig:
         "drafter, rejection and block the same distribution",
         default="match",
         decides=True,
-        choices=VERIFY_RULES,
+        choices=RULES,
         group=DRAFTING,
     )
     draft_actors: int = option(
@@ -237,15 +252,14 @@ class GenerateConfig:
     )
 
     decoder: str | None = option(
-        "how many of an image's tokens are decoded at once: sequential, one; jacobi, a window, "
-        "the same images; sjd and mc-sjd, a window, images of the same distribution; default: "
-        "sequential",
+        f"how many of an image's tokens are decoded at once: {_told(DECODERS)}; default: "
+        f"{SEQUENTIAL}",
         default=None,
         choices=DECODERS,
         group=IMAGES,
     )
     window: int | None = option(
-        f"number of tokens that jacobi, sjd and mc-sjd guess ahead; default: {WINDOW}",
+        f"number of tokens that a decoder other than {SEQUENTIAL} guesses ahead; default: {WINDOW}",
         default=None,
         group=IMAGES,
     )
@@ -340,11 +354,11 @@ class GenerateConfig:
         ok = self.guesses or self.draft_actors == 0
         told = "decoder='sequential'" if self.decoder else "drafter='none'"
         require(ok, "draft_actors", self.draft_actors, f"0 with {told}")
-        ok = self.draft_actors == 0 or self.decoder in (None, SEQUENTIAL, "jacobi")
+        ok = self.draft_actors == 0 or not self.decoder or drafter_entry(self.decoder).remote
         told = f"0 with decoder={self.decoder!r}: its guesses carry distributions"
         require(ok, "draft_actors", self.draft_actors, told)
-        guessing = DECODERS[1:]
-        owners = (("window", guessing), ("start", guessing), ("coupling", guessing[-1:]))
+        guessing = tuple(name for name in DECODERS if name != SEQUENTIAL)
+        owners = (("window", guessing), ("start", guessing), ("coupling", (COUPLED,)))
         for name, decoders in owners:
             ok = getattr(self, name) is None or self.decoder in decoders
             require(ok, name, getattr(self, name), f"only with decoder {' or '.join(decoders)}")
@@ -353,7 +367,7 @@ class GenerateConfig:
     @property
     def guesses(self) -> bool:
         """Whether anything is guessed ahead."""
-        return self.drafter != "none" or self.decoder not in (None, SEQUENTIAL)
+        return self.drafter != NONE or self.decoder not in (None, SEQUENTIAL)
 
     def sampling(self) -> Sampling:
         """How each request's tokens are chosen."""
@@ -366,7 +380,7 @@ class GenerateConfig:
 
         values = _same_named(self, EngineConfig)
         values["target"] = _located(self.target)
-        if self.drafter not in ("none", "lookup"):
+        if self.drafter not in drafters():
             values["drafter"] = _located(self.drafter)
         if self.decoder not in (None, SEQUENTIAL):
             values |= {"drafter": self.decoder, "draft_tokens": self.window or AUTO}

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import UnsupportedCheckpoint
-from models.exactness import STEADY
+from models.exactness import IDENTICAL, STEADY
+from models.registry import RULES
 from models.targets.decoder.config import is_known, read_json
 from models.tokenizers import OURS
 from models.tokenizers import TOKENIZER_FOLDER as TOKENIZER
@@ -70,7 +71,7 @@ def _belongs(path: Path) -> bool:
 
 def _of_guesses(config: GenerateConfig) -> dict[str, Any]:
     """Who guesses, where the rule lets guesses change the tokens; a draft model by its content."""
-    if config.engine().rule == "match":
+    if RULES[config.engine().rule].exactness == IDENTICAL:
         return {}
     names = OF_DRAFTERS if config.decoder is None else OF_DECODERS
     values = {name: getattr(config, name) for name in names}

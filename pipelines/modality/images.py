@@ -8,12 +8,13 @@ import pyarrow as pa
 
 from actors.image_tokenizer import ImageTokenizerActor
 from cluster import storage
-from models.drafting.parallel.decoders import DEFAULT_COUPLING, DEFAULT_START, WINDOW
+from models.drafting.parallel.decoders import COUPLED, DEFAULT_COUPLING, DEFAULT_START, WINDOW
 from models.errors import InvalidOption
+from models.registry import SEQUENTIAL
 from models.requests.request import Result, require
 from models.targets.limits import Limits, read_limits
 from models.tokenizers.about import ImageTarget
-from pipelines.generate.config import AUTO, DECODERS, SEQUENTIAL, GenerateConfig
+from pipelines.generate.config import AUTO, GenerateConfig
 from pipelines.inputs.rows import ID, PromptText
 from pipelines.inputs.shards import ShardPlan
 from pipelines.modality.chat import prompt_column
@@ -79,7 +80,7 @@ class Images:
             told = "sequential: this target writes whole maps at once, with nothing to guess ahead"
             raise InvalidOption("decoder", decoder, told)
         guesses = decoder != SEQUENTIAL
-        coupled = decoder == DECODERS[-1]
+        coupled = decoder == COUPLED
         return replace(
             config,
             max_tokens=size,

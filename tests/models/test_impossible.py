@@ -11,12 +11,12 @@ from models.drafting.copies.lookup import LookupDrafter
 from models.drafting.draft import Draft, Shape, chain_draft
 from models.drafting.draft_models.draft_model import ModelDrafter
 from models.drafting.parallel.coupling import drawn, undecided
+from models.registry import RULES, load
 from models.requests.request import Request, Sampling
 from models.requests.sequence import Sequence
 from models.sampling.noise import NoiseStore
 from models.sampling.processing import Processor
 from models.verify.round import Commit, Round, RoundNoise
-from models.verify.rules import RULES
 from tests.models.guessing import Prophet
 from tests.models.looping import loop_of, run_alone, tokens_of
 from tests.models.tiny import TableTarget
@@ -78,7 +78,7 @@ def test_the_least_coin_does_not_let_an_impossible_token_stand(rule, kind, setti
         tokens[at] = NEVER
         draft = chain_draft(tokens, told_as(kind, tokens))
         sampling = Sampling(max_tokens=20, **SAMPLINGS[setting])
-        commit = RULES[rule](round_of(draft, sampling))[0]
+        commit = load(RULES[rule].where)(round_of(draft, sampling))[0]
         assert NEVER not in commit.tokens
         assert commit.num_accepted <= at
 
@@ -89,7 +89,7 @@ def test_nor_does_one_that_its_draft_cannot_have_drawn(rule):
     """The target likes it, but q gives it 0: both rules refuse it."""
     tokens = np.array([1, NEVER, 0])
     round_ = round_of(chain_draft(tokens, told_as("zero", tokens)), Sampling(max_tokens=20))
-    assert RULES[rule](round_)[0].num_accepted == 0
+    assert load(RULES[rule].where)(round_)[0].num_accepted == 0
 
 
 @pytest.mark.usefixtures("least_coins")

@@ -13,7 +13,6 @@ from models.drafting.parallel.jacobi import JacobiDrafter
 from models.drafting.parallel.window import Start, Window
 from models.sampling.noise import Purpose, gumbel, row_keys, uniform
 from models.verify.round import Commit
-from models.verify.rules import RULES
 from tests.models import test_law
 from tests.models.enumerated import LENGTH, VOCAB, HistoryTarget, decode, fit, joint
 from tests.models.tiny import exact_law
@@ -173,7 +172,7 @@ class CarryingDrafter(JacobiDrafter):
 @pytest.mark.parametrize(("record", "passes"), [("q", 3.64), ("p", 3.53)])
 def test_advancing_by_the_batch_minimum(monkeypatch, record, passes):
     """Judging a token twice by what it was first drawn from is biased; by the last p it is not."""
-    monkeypatch.setitem(RULES, "rejection", batch_minimum(record, batch=4))
+    monkeypatch.setattr("models.verify.rejection.rejection", batch_minimum(record, batch=4))
     drafter = CarryingDrafter("fresh", Start(rule="left"))
     tokens, found = decode(TARGET, drafter, SEEDS)
     chance = fit(tokens, joint(TARGET))[1]
@@ -195,7 +194,7 @@ def same_coins(self, purpose, owners, levels):
 
 def break_one_thing(monkeypatch, name):
     if name == "clusters of two":
-        monkeypatch.setitem(RULES["rejection"].__globals__, "acceptance", clusters)
+        monkeypatch.setattr("models.verify.rejection.acceptance", clusters)
     elif name == "the coupling's coins":
         monkeypatch.setattr("models.verify.round.RoundNoise.uniform", same_coins)
     elif name == "no residual behind a coupling":  # not kept: drawn from all of p

@@ -17,12 +17,12 @@ from models.drafting.drafter import DraftContext
 from models.drafting.parallel.coupling import processed, undecided
 from models.drafting.parallel.jacobi import JacobiDrafter
 from models.drafting.parallel.window import Start
+from models.registry import RULES, load
 from models.requests.request import Request, Sampling
 from models.requests.sequence import Sequence
 from models.sampling.noise import NoiseStore
 from models.sampling.processing import Processor
 from models.verify.round import Commit, Round, RoundNoise, chain_probabilities
-from models.verify.rules import RULES
 from tests.models.guessing import Prophet
 from tests.models.looping import loop_of, run_alone, tokens_of
 from tests.models.tiny import TableTarget
@@ -106,7 +106,7 @@ def test_rounds_leave_the_counts_of_what_was_generated(rule, told):
         texts = [
             [m.tokens[-1]] * 5 if turn % 2 else TEXTS[(turn + i) % 6] for i, m in enumerate(members)
         ]
-        commits = RULES[rule](round_of(members, texts, processor, store, probs))
+        commits = load(RULES[rule].where)(round_of(members, texts, processor, store, probs))
         longest = max(longest, *(c.num_accepted for c in commits if len(set(c.tokens)) == 1))
         for owner, member in enumerate(members):
             logits = TARGET.table[member.tokens[-2], member.tokens[-1]][None]

@@ -2,7 +2,10 @@
 
 import numpy as np
 
+from models.drafting.draft import chain_draft
+from models.drafting.drafter import useful_depth
 from models.sampling.noise import Purpose, row_keys, uniform
+from models.verify.match import match
 
 
 def quantile_map(target):
@@ -20,3 +23,34 @@ def quantile_map(target):
         )
 
     return choose
+
+
+class RepeatDrafter:
+    """The last token, again and again."""
+
+    name, max_width, passes, transfer_s, wants, remote = "repeat", 1, 0, 0.0, None, False
+
+    def propose(self, sequences, shape, context):
+        return [
+            chain_draft(np.full(useful_depth(s, shape), s.tokens[-1], dtype=np.int64))
+            for s in sequences
+        ]
+
+    def observe(self, round_, commits):
+        pass
+
+    def forget(self, request_id):
+        pass
+
+
+def build_repeat(config, target, *, rows, max_length, scratch):
+    return RepeatDrafter()
+
+
+calls = []  # the rounds that `counted` verified
+
+
+def counted(round_):
+    """`match`, with a count of its rounds."""
+    calls.append(len(round_.sequences))
+    return match(round_)

@@ -13,6 +13,7 @@ produced it, and is verified once, with separate random numbers.
 """
 
 from collections.abc import Sequence as Several
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,7 +23,11 @@ from models.drafting.draft import Draft, Shape, chain_draft
 from models.drafting.drafter import DraftContext, useful_depth
 from models.drafting.parallel.coupling import choices, drawn, undecided
 from models.drafting.parallel.window import Start, Window
+from models.engine_config import EngineConfig
+from models.errors import InvalidOption
 from models.requests.sequence import Sequence
+from models.targets.decoder.config import is_known, parse_config, read_configs
+from models.targets.target import Target
 from models.verify.round import Commit, Round
 
 NAMES = {"shared": "jacobi", "fresh": "sjd", "maximal": "mc-sjd", "gumbel": "mc-sjd"}
@@ -80,6 +85,27 @@ class JacobiDrafter:
     def forget(self, request_id: str) -> None:
         """Drop the request's window."""
         self._windows.pop(request_id, None)
+
+
+def build(config: EngineConfig, target: Target | None, **options: object) -> JacobiDrafter:
+    """See `Build` in models/engine.py.
+
+    Raises:
+        InvalidOption: the start rule needs a grid, which the target's tokens do not form.
+    """
+    row_length = _row_length(config.target)
+    if config.start == "above" and row_length is None:
+        told = "left or uniform: the target's tokens form no grid"
+        raise InvalidOption("start", config.start, told)
+    how = {"jacobi": "shared", "sjd": "fresh"}.get(config.drafter, config.coupling)
+    return JacobiDrafter(how, Start(rule=config.start, row_length=row_length or 1))
+
+
+def _row_length(folder: str | Path) -> int | None:
+    """Places in a row of an image target's grid; None: its tokens form none."""
+    raw, generation = read_configs(Path(folder))
+    config = parse_config(raw, generation) if is_known(raw) else None
+    return None if config is None or config.grid is None else config.rotary.row_length
 
 
 def _probs(

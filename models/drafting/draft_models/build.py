@@ -1,0 +1,36 @@
+"""Loads the draft model of a configuration, and checks that it fits the target."""
+
+from models.drafting.draft_models.draft_model import ModelDrafter
+from models.engine_config import EngineConfig
+from models.errors import UnsupportedCheckpoint
+from models.targets.load import DTYPES, load_target
+from models.targets.target import Target
+from models.targets.vocabulary import same_vocabulary
+
+
+def build(
+    config: EngineConfig, target: Target | None, *, rows: int, max_length: int | None, scratch: int
+) -> ModelDrafter:
+    """See `Build` in models/engine.py.
+
+    Raises:
+        UnsupportedCheckpoint: the draft model cannot be loaded, or does not fit the target.
+    """
+    model = load_target(config.drafter, dtype=DTYPES[config.dtype], device=config.device)
+    if not model.schedule.in_order:
+        raise UnsupportedCheckpoint(
+            f"draft {config.drafter!r} decides its tokens in groups; it cannot guess the next one"
+        )
+    same_vocabulary(config.target, config.drafter)
+    if target is not None and model.vocab_size != target.vocab_size:
+        raise UnsupportedCheckpoint(
+            f"draft {config.drafter!r} has a vocabulary of {model.vocab_size} tokens, "
+            f"target {config.target!r} of {target.vocab_size}: they must be the same"
+        )
+    max_length = max_length or model.context_length
+    if model.context_length < max_length:
+        raise UnsupportedCheckpoint(
+            f"draft {config.drafter!r} has a context of {model.context_length} tokens; "
+            f"{max_length} are needed: set max_length to at most that, or use a longer draft"
+        )
+    return ModelDrafter(model, rows=rows, capacity=max_length + scratch, name=config.drafter)
