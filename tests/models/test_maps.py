@@ -106,6 +106,16 @@ def test_a_draft_model_uses_the_map_too():
     assert min(accepted) > 0.9  # the rest are ends
 
 
+def test_a_request_continues_under_its_map():
+    request = Request(
+        id="a", prompt=(1, 2), sampling=Sampling(max_tokens=20, ignore_eos=True), seed=3, noise=TOY
+    )
+    (whole,) = loop_of().run([request])
+    for cut in (1, 7, 19):
+        (rest,) = loop_of("chain").run([replace(request, generated=whole.tokens[:cut])])
+        assert rest.tokens == whole.tokens
+
+
 def test_the_law_is_the_targets_by_enumeration(little_noise_ahead):
     target = HistoryTarget(seed=4, spread=1.5)
     loop = TokenLoop(

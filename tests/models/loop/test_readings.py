@@ -166,6 +166,20 @@ def test_a_cancelled_request_is_forgotten_and_may_come_again():
     assert sum(map(len, reader.states["a"])) == 20 + 4 - 1
 
 
+@pytest.mark.parametrize("cut", [1, 4, 7])
+def test_a_request_that_continues_is_read_from_its_prompt_on(cut):
+    target = Decoder.from_config(DEEP)
+    request = Request(id="a", prompt=(5, 6, 7), sampling=Sampling(max_tokens=8), seed=1)
+    (whole,) = loop_of(target=target, decode=None).run([request])
+    reader = Reader(Prophet({"a": whole.tokens}, target.vocab_size, right=0.8))
+    loop = loop_of((lambda: reader, Shape(depth=3)), target=target, chunk=2, decode=None)
+    loop.run([replace(request, generated=whole.tokens[:cut])])
+    text = np.array([*request.prompt, *whole.tokens])
+    batch = replace(chain(0, text[:-1]), readout=WANTS)
+    expected = target.score(target.new_cache(1, 64), batch).states
+    torch.testing.assert_close(told(reader, "a")[0], expected)
+
+
 def test_a_layer_that_is_not_there_is_refused_when_the_loop_is_built():
     target = Decoder.from_config(CONFIG)
     reader = Reader(LookupDrafter(), Readout(layers=(1, 3)))

@@ -182,7 +182,7 @@ class Script(TableTarget):
         super().__init__(2, 0)
         self.vocab_size = self.input_size = 256
 
-    def score(self, cache, batch, *, hidden=False):
+    def score(self, cache, batch):
         lengths = cache.lengths[batch.rows].repeat(batch.counts)
         places = lengths + batch.depths if batch.wanted is None else batch.wanted
         start = 0
