@@ -266,6 +266,19 @@ def penalised() -> list[Request]:
     ]
 
 
+def test_a_continued_request_is_opened_with_what_it_has_generated():
+    """The draft actor counts the given tokens as generated: the target itself guesses all right."""
+    plain = TokenLoop(table(), None, FixedSize(CHAIN), rows=4, max_length=30, scratch=8)
+    expected = {r.id: r.tokens for r in plain.run(penalised())}
+    rest = [replace(r, generated=expected[r.id][:9]) for r in penalised()]
+    drafting = actor(drafter=ModelDrafter(table(), rows=8, capacity=62))
+    loop = TokenLoop(
+        table(), remote(direct(drafting)), FixedSize(CHAIN), rows=4, max_length=30, scratch=8
+    )
+    assert {r.id: r.tokens for r in loop.run(rest)} == expected
+    assert loop.figures().accepted == loop.figures().drafted > 0, "it drafts as the target chooses"
+
+
 @pytest.mark.parametrize("period", [1, 2, 3, 4])
 def test_penalties_count_all_tokens_while_draft_actors_come_and_go(period):
     """Rounds of half the batch and of all of it alternate, over the same requests."""
