@@ -38,34 +38,31 @@ class Entry:
     failures: int = 0  # of actors that it was on
     evidence: int = 0
     alone: int = 0  # failures of actors that it had to itself, as a suspect
-    tokens: dict[int, int] = field(default_factory=dict)  # that streamed, by position
-    logprobs: dict[int, TokenLogprob] = field(default_factory=dict)
-    in_order: bool = True  # what streamed
+    tokens: dict[int, int] = field(init=False)  # that it began with or streamed, by position
+    logprobs: dict[int, TokenLogprob] = field(init=False)
 
-    def note(self, update: Update) -> bool:
-        """The request has streamed these tokens; False if it had before, on another actor."""
-        if update.positions[0] in self.tokens:
-            return False
+    def __post_init__(self) -> None:
+        request = self.request
+        places = request.generated_positions or range(len(request.generated))
+        self.tokens = dict(zip(places, request.generated, strict=False))
+        self.logprobs = dict(zip(places, request.generated_logprobs, strict=False))
+
+    def note(self, update: Update) -> None:
+        """The request has streamed these tokens."""
         self.tokens.update(zip(update.positions, update.tokens, strict=True))
         if update.logprobs is not None:
             self.logprobs.update(zip(update.positions, update.logprobs, strict=True))
-        self.in_order = self.in_order and isinstance(update.positions, range)
-        return True
 
     def rest(self) -> Request:
-        """What is left to run: the request continues after the tokens that have streamed.
-
-        Tokens in another order, after some that the request began with, run again: the places of
-        the first ones are not known here.
-        """
-        if not self.tokens or (self.request.generated and not self.in_order):
+        """What is left to run: the request continues after the tokens that have streamed."""
+        places = sorted(self.tokens)
+        if len(places) <= len(self.request.generated):
             return self.request
-        known = [self.tokens[position] for position in sorted(self.tokens)]
-        said = [self.logprobs[position] for position in sorted(self.logprobs)]
         return replace(
             self.request,
-            generated=(*self.request.generated, *known),
-            generated_logprobs=(*self.request.generated_logprobs, *said),
+            generated=tuple(self.tokens[place] for place in places),
+            generated_logprobs=tuple(self.logprobs[place] for place in sorted(self.logprobs)),
+            generated_positions=() if places[-1] == len(places) - 1 else tuple(places),
         )
 
 
@@ -170,8 +167,8 @@ class Ledger:
     def note(self, actor: str, streamed: Iterable[Streamed]) -> None:
         """An actor's updates; before the results that came with them."""
         for each in streamed:
-            here = each.ticket in self._on.get(actor, ())
-            if here and self._entries[each.ticket].note(each.update):
+            if each.ticket in self._on.get(actor, ()):
+                self._entries[each.ticket].note(each.update)
                 self._updates.append(each.update)
 
     def settle(self, actor: str, ended: Iterable[Ended]) -> list[Result]:

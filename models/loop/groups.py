@@ -19,7 +19,7 @@ from models.requests.sequence import Sequence
 from models.sampling.noise import NoiseStore, Numbers
 from models.sampling.processing import Processor
 from models.schedules.feed import Feed, GroupTarget, pack
-from models.schedules.schedule import Plan
+from models.schedules.schedule import Plan, Schedule
 from models.targets.target import Cache
 
 
@@ -70,33 +70,25 @@ def new_canvas(request: Request, target: GroupTarget) -> Canvas:
             )
     canvas = Canvas(request, size)
     if request.generated:
-        canvas.resume_at(_given_positions(request, target, size))
+        canvas.resume()
+        _check_groups(canvas, target.schedule)
     return canvas
 
 
-def _given_positions(request: Request, target: GroupTarget, size: int) -> Ints:
-    """The output positions of `request.generated`: the schedule's first groups, ascending.
-
-    Raises InvalidRequest unless the tokens are those of whole groups, and the groups are known
-    without the tokens.
-    """
-    who, schedule, count = f"request {request.id!r}", target.schedule, len(request.generated)
-    if schedule.sample_dependent:
-        raise InvalidRequest(
-            f"{who}: generated has {count} tokens; schedule {schedule.name!r} chooses positions by "
-            "sampled values, so only a request without generated tokens can run"
-        )
-    ahead, ends = Canvas(request, size), [0]
-    while ends[-1] < count:
-        positions = schedule.next(ahead).positions
-        ahead.place(positions, np.zeros(len(positions), dtype=np.int64))
-        ends.append(ahead.num_generated)
-    if ends[-1] != count:
-        raise InvalidRequest(
-            f"{who}: generated has {count} tokens, which end inside a group of positions; this "
-            f"target continues after {ends[-2]} or {ends[-1]} tokens"
-        )
-    return np.flatnonzero(ahead.values != UNDECIDED)
+def _check_groups(canvas: Canvas, schedule: Schedule) -> None:
+    """Raise InvalidRequest unless the given tokens are those of the schedule's first groups."""
+    ahead, given = Canvas(canvas.request, len(canvas.given)), canvas.given
+    count = int((given != UNDECIDED).sum())
+    while ahead.num_generated < count:
+        positions, before = schedule.next(ahead).positions, ahead.num_generated
+        if not canvas.was_given(positions):
+            raise InvalidRequest(
+                f"request {canvas.id!r}: generated has {count} tokens, at positions "
+                f"{np.flatnonzero(given != UNDECIDED)[:8].tolist()}; after {before} tokens this "
+                f"target decides positions {positions[:8].tolist()} together, so a request "
+                f"continues after {before} or {before + len(positions)} tokens"
+            )
+        ahead.place(positions, given[positions])
 
 
 def plan_groups(target: GroupTarget, sequences: Several[Sequence]) -> Groups:

@@ -1,5 +1,7 @@
 """Checks whether a request can run on a target, before it waits for a cache row."""
 
+from itertools import pairwise
+
 from models.errors import InvalidOption, InvalidRequest
 from models.registry import GUMBEL, MAPS, RULES
 from models.requests.request import Request
@@ -38,10 +40,10 @@ def check_request(request: Request, target: Target, max_length: int, *, texts: b
         )
     if request.sampling.stop and not texts:
         raise InvalidRequest(f"{who}: stop strings need a tokenizer")
-    _check_generated(request, size)
+    _check_generated(request, size, in_order=target.schedule.in_order)
 
 
-def _check_generated(request: Request, vocab_size: int) -> None:
+def _check_generated(request: Request, vocab_size: int, *, in_order: bool) -> None:
     """The tokens that the request has generated elsewhere, and their log-probabilities."""
     who, generated = f"request {request.id!r}", request.generated
     if len(generated) >= request.sampling.max_tokens:
@@ -52,6 +54,7 @@ def _check_generated(request: Request, vocab_size: int) -> None:
     bad = [t for t in generated if not 0 <= t < vocab_size]
     if bad:
         raise InvalidRequest(f"{who}: generated token {bad[0]} is not in 0..{vocab_size - 1}")
+    _check_positions(request, in_order=in_order)
     needed = generated if request.sampling.logprobs is not None else ()
     given = tuple(entry.token for entry in request.generated_logprobs)
     if given != needed:
@@ -59,6 +62,23 @@ def _check_generated(request: Request, vocab_size: int) -> None:
             f"{who}: generated_logprobs has entries for {len(given)} tokens, {list(given[:8])}; "
             f"with logprobs={request.sampling.logprobs} they must be those of {list(needed[:8])}, "
             f"{len(needed)} tokens"
+        )
+
+
+def _check_positions(request: Request, *, in_order: bool) -> None:
+    """The places of the generated tokens; () stands for the first ones."""
+    places, count = request.generated_positions, len(request.generated)
+    if not places:
+        return
+    last = request.sampling.max_tokens - 1
+    ascending = all(a < b for a, b in pairwise(places))
+    if in_order or len(places) != count or not ascending or places[0] < 0 or places[-1] > last:
+        accepted = "none: this target decides one position after the other"
+        if not in_order:
+            accepted = f"{count} positions, one for each generated token, ascending, in 0..{last}"
+        raise InvalidRequest(
+            f"request {request.id!r}: generated_positions has {len(places)} positions, "
+            f"{list(places[:8])}; accepted: {accepted}"
         )
 
 

@@ -30,11 +30,13 @@ class Canvas(Sequence):
         self.groups: list[Ints] = []
         self._said: dict[int, TokenLogprob] = {}  # by position
 
-    def resume_at(self, positions: Ints) -> None:
-        """`positions` [n], ascending: the places of the tokens that were generated elsewhere."""
-        self.given[positions] = self.request.generated
-        logprobs = self.request.generated_logprobs
-        self._said.update(zip(positions.tolist(), logprobs, strict=bool(logprobs)))
+    def resume(self) -> None:
+        """Take over the tokens that the request has generated elsewhere, to place them again."""
+        request = self.request
+        positions = list(request.generated_positions or range(len(request.generated)))
+        self.given[positions] = request.generated
+        logprobs = request.generated_logprobs
+        self._said.update(zip(positions, logprobs, strict=bool(logprobs)))
 
     def was_given(self, positions: Ints) -> bool:
         """Whether the tokens of a group were generated elsewhere."""

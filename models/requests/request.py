@@ -96,9 +96,11 @@ class Request:
     one of MAPS in models/registry.py.
 
     `generated` holds tokens that the request has generated elsewhere: it continues after them, and
-    its result begins with them. `generated_logprobs` are their log-probabilities, exactly if
-    `sampling.logprobs` is set. `stream`: report new tokens as they come; see
-    models/requests/update.py.
+    they are part of its result. `generated_logprobs` are their log-probabilities, exactly if
+    `sampling.logprobs` is set. `generated_positions` are their places in the output, ascending; ():
+    from 0 on. Only targets that decide groups of positions have others.
+
+    `stream`: report new tokens as they come; see models/requests/update.py.
     """
 
     id: str
@@ -108,6 +110,7 @@ class Request:
     noise: str = GUMBEL
     generated: tuple[int, ...] = ()
     generated_logprobs: tuple[TokenLogprob, ...] = ()
+    generated_positions: tuple[int, ...] = ()
     stream: bool = False
 
 

@@ -419,26 +419,19 @@ def test_a_stream_that_began_with_tokens_keeps_them():
     assert rest_of(ledger, "y").generated == (4, 5, 6)
 
 
-def test_positions_in_any_order_continue_in_the_order_of_output():
-    ledger = make("a")
+@pytest.mark.parametrize("given", [{}, {"generated": (9,), "generated_positions": (1,)}])
+def test_positions_in_any_order_continue_in_the_order_of_output(given):
+    ledger = Ledger()
+    ledger.add([Request(id="a", prompt=(1,), **given)])
     placed(ledger, x=1)
     note(ledger, "x", update_of("a", (3,), 30))
     note(ledger, "x", update_of("a", (2, 0), 20, 0))
     ledger.lose("x", KILLED)
-    assert rest_of(ledger, "y").generated == (0, 20, 30)
-
-
-def test_positions_in_any_order_after_tokens_run_again_and_are_reported_once():
-    """Where the first tokens are is not known here."""
-    ledger = Ledger()
-    ledger.add([Request(id="a", prompt=(1,), generated=(20,))])
-    placed(ledger, x=1)
-    first, second = update_of("a", (3,), 30), update_of("a", (0, 1), 0, 10)
-    assert note(ledger, "x", first) == [first]
-    ledger.lose("x", KILLED)
-    assert rest_of(ledger, "y").generated == (20,)
-    assert note(ledger, "y", first) == []
-    assert note(ledger, "y", second) == [second]
+    rest = rest_of(ledger, "y")
+    if given:
+        assert (rest.generated, rest.generated_positions) == ((0, 9, 20, 30), ())
+    else:
+        assert (rest.generated, rest.generated_positions) == ((0, 20, 30), (0, 2, 3))
 
 
 def test_a_stream_dropped_after_its_end_is_not_heard_of_again():

@@ -2,12 +2,17 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from models.errors import InvalidRequest
+from models.loop.groups import new_canvas
 from models.loop.token_loop import TokenLoop
+from models.requests.canvas import UNDECIDED
+from models.requests.request import Request, Sampling
 from tests.models.bags import SIZE
 from tests.models.loop.test_continue import cut, told
+from tests.models.looping import loop_of as table_loop_of
 from tests.models.schedules.test_schedule import BY_VALUE, TARGETS, loop_of, plain, request_of
 from tests.models.targets.next_scale.test_next_scale import LENGTH, model_of, target_of
 from tests.models.targets.next_scale.test_next_scale_loop import loop_of as scale_loop_of
@@ -15,24 +20,32 @@ from tests.models.targets.next_scale.test_next_scale_loop import requests as sca
 
 
 def states(loop: TokenLoop, request):
-    """A request's result, and (tokens, logprobs by position) after each of its groups."""
+    """A request's result, and (tokens, their logprobs, their positions) after each group."""
     loop.submit(request)
     results, found = [], []
     while loop.num_unfinished:
         results += loop.step()
         for canvas in loop._rows.running:
             said = [canvas._said[p] for p in sorted(canvas._said)]
-            found.append((tuple(canvas.generated), tuple(said)))
+            places = np.flatnonzero(canvas.values != UNDECIDED).tolist()
+            found.append((tuple(canvas.generated), tuple(said), tuple(places)))
     return results[0], found
 
 
-def check_cuts(loop_of, requests):
+def check_cuts(loop_of, requests, *, in_order):
+    """`in_order`: groups follow one another in the output, so that positions need not be told."""
     for request in requests:
         result, groups = states(loop_of(), request)
         assert groups
         rest = [
-            replace(request, id=str(i), generated=tokens, generated_logprobs=said)
-            for i, (tokens, said) in enumerate(groups)
+            replace(
+                request,
+                id=str(i),
+                generated=tokens,
+                generated_logprobs=said,
+                generated_positions=() if in_order else places,
+            )
+            for i, (tokens, said, places) in enumerate(groups)
         ]
         loop = loop_of()
         for found in loop.run(rest):
@@ -41,18 +54,19 @@ def check_cuts(loop_of, requests):
         assert loop.figures().tokens == new
 
 
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("name", [*TARGETS, "by value"])
 def test_orders_of_all_kinds_continue_after_every_group(name):
     """With penalties, which count what was decided, and log-probabilities."""
+    target = {**TARGETS, "by value": BY_VALUE}[name]
     asked = [request_of(i, logprobs=None if i % 2 else 2) for i in range(14)]
-    check_cuts(lambda: loop_of(TARGETS[name], 3), asked)
+    check_cuts(lambda: loop_of(target, 3), asked, in_order=name == "diagonals")
 
 
 def test_maps_continue_after_every_map():
     asked = scale_requests(5)
     asked[1] = replace(asked[1], sampling=replace(asked[1].sampling, logprobs=1))
     target = target_of(model_of())
-    check_cuts(lambda: scale_loop_of(target, rows=3), asked)
+    check_cuts(lambda: scale_loop_of(target, rows=3), asked, in_order=True)
 
 
 def test_given_tokens_stay_as_they_are():
@@ -70,13 +84,35 @@ def test_a_cut_inside_a_group_is_refused():
     target = target_of(model_of())
     request = scale_requests(1)[0]
     (result,) = scale_loop_of(target).run([request])
-    with pytest.raises(InvalidRequest, match=r"3 tokens, .* continues after 1 or 5 tokens"):
+    with pytest.raises(InvalidRequest, match=r"3 tokens, at .* continues after 1 or 5 tokens"):
         scale_loop_of(target).submit(cut(request, result, 3))
     with pytest.raises(InvalidRequest, match=f"generated has {LENGTH} tokens and max_tokens"):
         scale_loop_of(target).submit(cut(request, result, LENGTH))
 
 
-def test_an_order_that_depends_on_the_tokens_is_refused():
-    (result,) = loop_of(BY_VALUE).run([plain(0)])
-    with pytest.raises(InvalidRequest, match="'random' chooses positions by sampled values"):
-        loop_of(BY_VALUE).submit(cut(plain(0), result, SIZE - 1))
+def test_positions_that_are_not_the_first_groups_are_refused():
+    target = TARGETS["random"]
+    (result,) = loop_of(target).run([plain(0)])
+    first = next(p for p in range(SIZE) if p not in first_group(target))
+    wrong = replace(plain(0), generated=result.tokens[:1], generated_positions=(first,))
+    with pytest.raises(InvalidRequest, match=r"1 tokens, at positions .* after 0 tokens"):
+        loop_of(target).submit(wrong)
+
+
+def first_group(target) -> list[int]:
+    """The positions of the first group of request 0."""
+    return target.schedule.next(new_canvas(plain(0), target)).positions.tolist()
+
+
+@pytest.mark.parametrize("places", [(1, 0), (0,), (0, SIZE), (-1, 0), (1, 1)])
+def test_positions_that_make_no_sense_are_refused(places):
+    request = replace(plain(0), generated=(1, 2), generated_positions=places)
+    with pytest.raises(InvalidRequest, match=r"generated_positions has .* ascending, in 0\.\.3"):
+        loop_of(BY_VALUE).submit(request)
+
+
+def test_positions_are_for_targets_that_decide_groups():
+    request = Request(id="a", prompt=(1,), generated=(1,), generated_positions=(0,))
+    request = replace(request, sampling=Sampling(max_tokens=9))
+    with pytest.raises(InvalidRequest, match="one position after the other"):
+        table_loop_of().submit(request)

@@ -159,6 +159,7 @@ def test_groups_are_reported_by_their_positions(name):
                 id="rest",
                 generated=tuple(placed[p] for p in known),
                 generated_logprobs=tuple(said[p] for p in known),
+                generated_positions=tuple(known),
             )
             _, more = run(group_loop_of(TARGETS[name]), [rest])
             again = [(u.positions, u.tokens, u.logprobs) for u in more["rest"]]
