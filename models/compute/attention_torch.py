@@ -1,7 +1,7 @@
 """Attention with torch's operations, all query heads of a key head at a time.
 
-Letters as in layout.py, and S slots of a cache row, Hkv key heads, D width of a head. Query heads
-are in the order [G, Hkv], so that a node's queries and results need no reordering.
+Letters as in layout.py, and Hkv key heads, D width of a head. Query heads are in the order
+[G, Hkv], so that a node's queries and results need no reordering.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from models.batch import Batch
 from models.compute.heads import Heads
 from models.compute.x86.kernels import rms_norm
+from models.memory.blocks import BLOCK, num_blocks
 from models.memory.cache import KVCache
 from models.memory.layout import Layout, lay_out
 from models.targets.decoder.rotary import Rotary
@@ -26,14 +27,14 @@ class TorchAttention:
         layout = lay_out(batch, cache, group=group, window=heads.window)
         self._heads, self._layout = heads, layout
         self._rotation = None if rotary is None else rotary(layout.positions)
-        self._views = open_views(cache.kv, layout, heads.queries)
+        self._views = open_views(cache, layout, heads.queries)
 
     def __call__(self, index: int, qkv: torch.Tensor, qk_norm: torch.Tensor | None) -> torch.Tensor:
         heads, layout = self._heads, self._layout
         qkv = qkv.view(len(qkv), heads.queries + 2 * heads.keys, -1)
         turned = heads.queries + heads.keys
         self._turn(qkv[:, :turned], qk_norm)
-        write(self._views, index, layout, qkv[:, heads.queries :])
+        write(self._views.layers[index], layout, qkv[:, heads.queries :])
         return attend(self._views, index, layout, qkv[:, : heads.queries])
 
     def _turn(self, qk: torch.Tensor, norm: torch.Tensor | None) -> None:
@@ -47,48 +48,44 @@ class TorchAttention:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Views:
-    """What all layers of a pass share: the buffer for queries, and views of the cache.
-
-    `places`: where new entries go, if one view covers them. `past`: the entries that are read, if
-    one view covers them.
-    """
+    """What all layers of a pass share: the buffer for queries, and views of the cache."""
 
     room: torch.Tensor  # [B, Hkv, M, D], zero beyond the queries
     lines: torch.Tensor  # [B, Q, G * Hkv, D], the same memory
-    layers: Sequence[torch.Tensor]  # [2, rows, Hkv, S, D]
-    places: Sequence[torch.Tensor] | None  # [2, B, Hkv, Q, D]
-    past: Sequence[torch.Tensor] | None  # [B, Hkv, N, D], keys and values alternating
+    layers: Sequence[torch.Tensor]  # [2, Hkv, slots, D] each
 
 
-def open_views(kv: torch.Tensor, layout: Layout, num_heads: int) -> Views:
-    """The views of a cache [layers, 2, rows, Hkv, S, D] for one pass."""
-    num_kv_heads, width = kv.shape[3], kv.shape[5]
-    room = kv.new_zeros(layout.num_rows, layout.num_lines, num_kv_heads, width)
+def open_views(cache: KVCache, layout: Layout, num_heads: int) -> Views:
+    """The views of a cache for one pass."""
+    num_kv_heads, width = cache.kv.shape[2], cache.kv.shape[5]
+    room = cache.kv.new_zeros(layout.num_rows, layout.num_lines, num_kv_heads, width)
     lines = room[:, : layout.num_used]
-    places, past = None, None
-    if isinstance(layout.slots, slice):
-        places = kv[:, :, layout.rows, :, layout.slots].unbind(0)
-    if isinstance(layout.rows, slice):
-        past = kv[:, :, layout.rows, :, : layout.num_keys].flatten(0, 1).unbind(0)
     return Views(
         room=room.transpose(1, 2),
         lines=lines.view(layout.num_rows, layout.num_queries, num_heads, width),
-        layers=kv.unbind(0),
-        places=places,
-        past=past,
+        layers=cache.layers,
     )
 
 
-def write(views: Views, index: int, layout: Layout, entries: torch.Tensor) -> None:
-    """Write the nodes' keys and values [T, 2 * Hkv, D] to the cache of layer `index`."""
+def write(layer: torch.Tensor, layout: Layout, entries: torch.Tensor) -> None:
+    """Write the nodes' keys and values [T, 2 * Hkv, D] to a layer [2, Hkv, slots, D] of a cache."""
     num_nodes, twice, width = entries.shape
-    if views.places is not None:
-        each = entries.view(layout.num_rows, -1, 2, twice // 2, width)
-        views.places[index].copy_(each.permute(2, 0, 3, 1, 4))
+    entries = entries.view(num_nodes, 2, twice // 2, width).permute(1, 2, 0, 3)
+    layer.index_copy_(2, layout.slots, entries)
+
+
+def gather(layer: torch.Tensor, layout: Layout) -> torch.Tensor:
+    """The keys and values that the rows read, of a layer of a cache: [2, B, Hkv, N, D].
+
+    Blocks in order are a view of the cache, others are copied.
+    """
+    count = layout.num_rows * num_blocks(layout.num_keys)
+    if isinstance(layout.blocks, int):
+        found = layer.narrow(2, layout.blocks * BLOCK, count * BLOCK)
     else:
-        assert not isinstance(layout.slots, slice)
-        rows, slots = layout.slots
-        views.layers[index][:, rows, :, slots] = entries.view(num_nodes, 2, -1, width)
+        found = layer.unflatten(2, (-1, BLOCK)).index_select(2, layout.blocks).flatten(2, 3)
+    by_row = found.unflatten(2, (layout.num_rows, -1)).transpose(1, 2)
+    return by_row[..., : layout.num_keys, :]
 
 
 def attend(views: Views, index: int, layout: Layout, queries: torch.Tensor) -> torch.Tensor:
@@ -96,10 +93,7 @@ def attend(views: Views, index: int, layout: Layout, queries: torch.Tensor) -> t
     if layout.spread is not None:
         queries = queries[layout.spread]
     views.lines.copy_(queries.view(views.lines.shape))
-    if views.past is not None:
-        keys, values = views.past[2 * index], views.past[2 * index + 1]
-    else:
-        keys, values = views.layers[index][:, layout.rows, :, : layout.num_keys]
+    keys, values = gather(views.layers[index], layout)
     read = F.scaled_dot_product_attention(views.room, keys, values, attn_mask=layout.mask)
     num_queries = layout.num_rows * layout.num_queries
     packed = read.transpose(1, 2)[:, : layout.num_used].reshape(num_queries, -1)

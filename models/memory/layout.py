@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from models.batch import Batch, Bools, Ints
+from models.memory.blocks import BLOCK, num_blocks
 from models.memory.cache import KVCache, padded
 
 LINES = 4  # with fewer query lines, torch's CPU kernel adds in another order
@@ -21,8 +22,8 @@ class Layout:
     """`spread` and `pack` are None if every row has Q nodes; then a reshape is enough."""
 
     positions: torch.Tensor  # [T]
-    rows: slice | torch.Tensor  # [B] rows of the cache
-    slots: slice | tuple[torch.Tensor, torch.Tensor]  # same for all, or of each node
+    blocks: int | torch.Tensor  # [B * N / BLOCK] of the keys; the first one if they are in order
+    slots: torch.Tensor  # [T] where the nodes' entries go
     num_rows: int
     num_queries: int
     num_used: int  # Q * G
@@ -39,35 +40,36 @@ def positions_of(batch: Batch, lengths: Ints) -> Ints:
     return positions
 
 
-def note_positions(batch: Batch, cache: KVCache) -> None:
-    """Store the positions of the nodes in the cache."""
-    for row, slots, own in _by_row(batch, cache):
-        cache.positions[row, slots] = cache.lengths[row] + batch.depths[own]
+def note_depths(batch: Batch, cache: KVCache) -> None:
+    """Store the depths of the nodes in the cache, for later passes of the same round."""
+    for row, places, own in _by_row(batch, cache):
+        cache.depths[row, places] = batch.depths[own]
 
 
 def seen_by_rows(batch: Batch, cache: KVCache, window: int | None) -> Iterator[Bools]:
-    """Which keys each node of a row sees, [Q, N], row by row; needs `note_positions` before."""
-    for (row, slots, own), visible in zip(_by_row(batch, cache), batch.visible, strict=True):
+    """Which keys each node of a row sees, [Q, N], row by row; needs `note_depths` before."""
+    for (row, places, own), visible in zip(_by_row(batch, cache), batch.visible, strict=True):
         length, count = int(cache.lengths[row]), own.stop - own.start
-        seen = np.ones((count, slots.stop), dtype=np.bool_)
+        seen = np.ones((count, places.stop), dtype=np.bool_)
         seen[:, length:] = np.tri(count, dtype=np.bool_) if visible is None else visible
         if window is not None:
-            positions = length + batch.depths[own, None]
-            seen &= cache.positions[row, : slots.stop] > positions - window
+            positions = np.arange(places.stop)
+            positions[length:] = length + cache.depths[row, length : places.stop]
+            seen &= positions > length + batch.depths[own, None] - window
         yield seen
 
 
 def _by_row(batch: Batch, cache: KVCache) -> Iterator[tuple[int, slice, slice]]:
-    """By row: its index in the cache, the slots of its nodes, and their packed indices."""
+    """By row: its index in the cache, the places of its nodes there, and their packed indices."""
     start = 0
     for row, count in zip(batch.rows.tolist(), batch.counts.tolist(), strict=True):
-        slot = int(cache.lengths[row]) + batch.scratch
-        yield row, slice(slot, slot + count), slice(start, start + count)
+        place = int(cache.lengths[row]) + batch.scratch
+        yield row, slice(place, place + count), slice(start, start + count)
         start += count
 
 
 def lay_out(batch: Batch, cache: KVCache, *, group: int, window: int | None) -> Layout:
-    """The layout of `batch`; stores the nodes' positions in the cache.
+    """The layout of `batch`; makes room in the cache and stores the nodes' depths in it.
 
     On CPU the layout is padded, so that fewer sums depend on the rest of the batch.
     """
@@ -76,11 +78,12 @@ def lay_out(batch: Batch, cache: KVCache, *, group: int, window: int | None) -> 
     lengths, counts = cache.lengths[batch.rows], batch.counts
     num_rows, num_queries = len(counts), int(counts.max())
     used = int((lengths + counts).max()) + batch.scratch
-    assert used <= cache.capacity, (used, cache.capacity)
+    cache.hold(batch)
     owner = np.repeat(np.arange(num_rows), counts)
     order = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
-    slots = lengths[owner] + batch.scratch + order
-    note_positions(batch, cache)
+    places = lengths[owner] + batch.scratch + order
+    slots = cache.tables[batch.rows[owner], places // BLOCK] * BLOCK + places % BLOCK
+    note_depths(batch, cache)
     alone = num_rows * num_queries == 1
     num_keys = padded(used) if steady or not alone else used
     num_lines = -(-num_queries * group // LINES) * LINES if steady else num_queries * group
@@ -92,8 +95,8 @@ def lay_out(batch: Batch, cache: KVCache, *, group: int, window: int | None) -> 
         mask = _additive(seen, group, num_lines, cache.kv.dtype, device)
     return Layout(
         positions=torch.from_numpy(positions_of(batch, lengths)).to(device),
-        rows=_rows(batch.rows, device),
-        slots=_slots(batch, owner, slots, lengths, ragged, device),
+        blocks=_blocks(batch.rows, cache, num_keys),
+        slots=torch.from_numpy(slots).to(device),
         num_rows=num_rows,
         num_queries=num_queries,
         num_used=num_queries * group,
@@ -105,22 +108,19 @@ def lay_out(batch: Batch, cache: KVCache, *, group: int, window: int | None) -> 
     )
 
 
-def _rows(rows: Ints, device: torch.device) -> slice | torch.Tensor:
-    """A slice if the rows are consecutive: a view of the cache instead of a copy."""
-    first = int(rows[0])
-    if np.array_equal(rows, np.arange(first, first + len(rows))):
-        return slice(first, first + len(rows))
-    return torch.from_numpy(rows).to(device)
+def _blocks(rows: Ints, cache: KVCache, num_keys: int) -> int | torch.Tensor:
+    """The blocks of the keys of `rows` [B], row by row.
 
-
-def _slots(
-    batch: Batch, owner: Ints, slots: Ints, lengths: Ints, ragged: bool, device: torch.device
-) -> slice | tuple[torch.Tensor, torch.Tensor]:
-    together = not ragged and (lengths == lengths[0]).all()
-    if together and isinstance(_rows(batch.rows, device), slice):
-        return slice(int(slots[0]), int(slots[0]) + int(batch.counts[0]))
-    rows = torch.from_numpy(batch.rows[owner]).to(device)
-    return rows, torch.from_numpy(slots).to(device)
+    A row with fewer of them repeats its first one: masked keys, but of its own.
+    """
+    count = num_blocks(num_keys)
+    held = cache.rooms[rows, None] // BLOCK
+    order = np.arange(count)
+    ids = cache.tables[rows[:, None], np.where(order < held, order, 0)].reshape(-1)  # [B * count]
+    first = int(ids[0])
+    if np.array_equal(ids, np.arange(first, first + len(ids))):
+        return first
+    return torch.from_numpy(ids).to(cache.kv.device)
 
 
 def _spread(flat: Ints, size: int, device: torch.device) -> torch.Tensor:

@@ -35,7 +35,7 @@ class Cache(Protocol):
         """Drop the committed entries of a row beyond `length`."""
 
     def move(self, source: int, destination: int) -> None:
-        """Copy a row's committed entries over another row and empty the source."""
+        """Give a row's entries to another row, whose own are dropped. Copies no entries."""
 
 
 class Target(Protocol):

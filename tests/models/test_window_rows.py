@@ -17,6 +17,7 @@ from models.drafting.draft_models.draft_model import ModelDrafter
 from models.requests.request import Request, Sampling
 from models.targets.decoder.config import DecoderConfig
 from models.targets.decoder.decoder import Decoder
+from tests.models.entries import entries
 from tests.models.guessing import Prophet
 from tests.models.looping import loop_of, run_alone, tokens_of
 
@@ -121,8 +122,7 @@ def check_rows(loop, model):
         if len(text):
             model.score(once, chain(0, text, wanted=np.zeros(0, dtype=np.int64)))
         assert loop._cache.lengths[row] == len(text)
-        own = loop._cache.kv[:, :, row, :, : len(text)]
-        difference = (own - once.kv[:, :, 0, :, : len(text)]).abs()
+        difference = (entries(loop._cache, row) - entries(once, 0, len(text))).abs()
         assert difference.numel() == 0 or float(difference.max()) <= near
 
 

@@ -7,7 +7,7 @@ from models.batch import Batch, Bools
 from models.compute.heads import Heads
 from models.compute.x86.kernels import MOST_QUERIES, Nodes, attend
 from models.memory.cache import KVCache
-from models.memory.layout import note_positions, seen_by_rows
+from models.memory.layout import note_depths, seen_by_rows
 from models.targets.decoder.rotary import Rotary
 
 
@@ -24,9 +24,10 @@ class CompiledAttention:
 def nodes_of(batch: Batch, cache: KVCache, heads: Heads, rotary: Rotary | None) -> Nodes:
     """The batch in the form that the kernels take."""
     assert heads.queries <= heads.keys * MOST_QUERIES
+    cache.hold(batch)
     visible: tuple[Bools | None, ...] = batch.visible
     if heads.window is not None:
-        note_positions(batch, cache)
+        note_depths(batch, cache)
         visible = tuple(seen_by_rows(batch, cache, heads.window))
     if any(own is not None for own in visible):
         visible = tuple(None if own is None else np.ascontiguousarray(own) for own in visible)

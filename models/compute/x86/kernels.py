@@ -157,16 +157,16 @@ class Nodes:
             np.ascontiguousarray(batch.counts),
             np.ascontiguousarray(batch.depths),
             cache.lengths,
+            cache.rooms,
+            cache.tables,
             batch.scratch,
             self.visible,
             self.shared,
-            cache.capacity,
             KINDS[kv.dtype],
             heads.queries,
             heads.keys,
             heads.width,
             kv.stride(2),
-            kv.stride(3),
             kv.stride(1),
             torch.get_num_threads(),
         )
@@ -249,25 +249,25 @@ def score(
     )
 
 
-def keep_entries(kv: torch.Tensor, row: int, start: int, nodes: Ints) -> None:
+def keep_entries(kv: torch.Tensor, table: Ints, start: int, nodes: Ints) -> None:
     """Copy the cache entries start + nodes[i] of a row to start + i.
 
     Args:
-        kv: [L, 2, rows, H, S, D], contiguous.
-        row: index of the row.
+        kv: [L, 2, H, blocks, entries of a block, D], contiguous.
+        table: [N] the row's blocks.
         start: index of the first entry.
-        nodes: ascending; nodes[i] >= i, and start + nodes[i] < S.
+        nodes: ascending; nodes[i] >= i, and start + nodes[i] < N times the entries of a block.
     """
     assert kv.is_contiguous()
-    assert start + int(nodes[-1]) < kv.shape[4]
-    size, first = kv.element_size(), row * kv.stride(2) + start * kv.stride(4)
+    assert start + int(nodes[-1]) < len(table) * kv.shape[4]
+    size = kv.element_size()
     _kernels.keep_entries(
-        kv.data_ptr() + first * size,
-        kv.shape[0] * kv.shape[1],
-        kv.stride(1) * size,
-        kv.shape[3],
-        kv.stride(3) * size,
-        kv.shape[5] * size,
+        kv.data_ptr(),
+        kv.shape[0] * kv.shape[1] * kv.shape[2],
+        kv.stride(2) * size,
+        kv.stride(4) * size,
+        start,
+        table,
         np.ascontiguousarray(nodes),
     )
 
@@ -344,6 +344,7 @@ class Chooser:
     def chain(self, depth: int) -> Ints:
         """[depth, rows] tokens that the model chooses, one level after the other."""
         chosen = np.empty((depth, len(self.nodes.batch.rows)), dtype=np.int64)
+        self.nodes.cache.hold(self.nodes.batch, depth - 1)
         _kernels.chain(*self.arguments(), chosen)
         return chosen
 
@@ -352,6 +353,7 @@ class Chooser:
         rows, size = len(self.nodes.batch.rows), width * depth
         counts = (size, size, *[min(budget, size)] * 3)
         made = Trees(*(np.empty((rows, count), dtype=np.int64) for count in counts))
+        self.nodes.cache.hold(self.nodes.batch, size - width)
         _kernels.trees(*self.arguments(), width, *made)
         return made
 

@@ -13,6 +13,7 @@ from models.compute.x86.kernels import compiled, rms_norm
 from models.memory.cache import KVCache
 from models.targets.decoder.config import DecoderConfig, RotaryConfig
 from models.targets.decoder.rotary import Rotary
+from tests.models.entries import entries
 from tests.models.trees import batch_of, grow
 
 CAPACITY, LAYER = 150, 1
@@ -40,6 +41,8 @@ def _cache(heads, dtype, lengths):
     )
     cache = KVCache(config, len(lengths), CAPACITY, dtype=dtype, device=torch.device("cpu"))
     cache.kv.copy_(torch.randn(cache.kv.shape, generator=torch.Generator().manual_seed(0)))
+    for row in reversed(range(len(lengths))):  # blocks out of order
+        assert cache.reserve(row, CAPACITY)
     cache.lengths[:] = lengths
     return cache
 
@@ -51,18 +54,19 @@ def _turned(x, rotation):
 
 def _reference(batch, cache, heads, rotary, qkv, norm):
     """[T, Hq D] in float64, one node at a time; also the nodes' keys [T, Hkv, D]."""
-    kv, width = cache.kv[LAYER].double(), heads.width
+    rows = [entries(cache, row, CAPACITY)[LAYER] for row in range(cache.rows)]
+    kv, width = torch.stack(rows, 1).double(), heads.width  # [2, rows, Hkv, CAPACITY, D]
     qkv = qkv.double().view(len(qkv), -1, width)
     qk, values = qkv[:, : heads.queries + heads.keys], qkv[:, heads.queries + heads.keys :]
     if norm is not None:
         qk = rms_norm(qk.float(), norm, heads.eps).double()
-    results, entries, node = [], [], 0
+    results, written, node = [], [], 0
     for row, count, visible in zip(batch.rows, batch.counts, batch.visible, strict=True):
         first = cache.lengths[row] + batch.scratch
         for line in range(count):
             position = int(cache.lengths[row] + batch.depths[node])
             turned = qk[node] if rotary is None else _turned(qk[node], rotary.table[position])
-            entries.append(turned[heads.queries :])
+            written.append(turned[heads.queries :])
             kv[0, row, :, first + line] = turned[heads.queries :].to(cache.kv.dtype).double()
             kv[1, row, :, first + line] = values[node]
             slots = list(range(cache.lengths[row]))
@@ -74,7 +78,7 @@ def _reference(batch, cache, heads, rotary, qkv, norm):
                 scores = keys @ turned[query] / math.sqrt(width)
                 results.append(scores.softmax(0) @ own)
             node += 1
-    return torch.stack(results).view(node, -1), torch.stack(entries)
+    return torch.stack(results).view(node, -1), torch.stack(written)
 
 
 def _qkv(nodes, heads, dtype):
@@ -102,9 +106,9 @@ def test_a_node_reads_its_ancestors_and_the_committed(heads, dtype, turning):
         assert found.dtype == dtype
         torch.testing.assert_close(found.double(), wanted, rtol=NEAR[dtype], atol=NEAR[dtype])
         slot = cache.lengths[batch.rows[0]] + start
-        entries = cache.kv[LAYER, 0, batch.rows[0], :, slot : slot + batch.counts[0]]
+        own = entries(cache, batch.rows[0], slot + batch.counts[0])[LAYER, 0, :, slot:]
         torch.testing.assert_close(
-            entries.transpose(0, 1).double(),
+            own.transpose(0, 1).double(),
             keys[: batch.counts[0]],
             rtol=NEAR[dtype],
             atol=NEAR[dtype],

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from models.memory.cache import BLOCK, KVCache, bytes_per_entry, cache_bytes, padded
+from models.memory.blocks import BLOCK
+from models.memory.cache import KVCache, bytes_per_entry, cache_bytes, padded
 from models.targets.decoder.config import DecoderConfig
+from tests.models.entries import entries
 
 CONFIG = DecoderConfig(
     architecture="any",
@@ -20,19 +22,26 @@ CONFIG = DecoderConfig(
 )
 
 
+def make(rows=3, capacity=20, dtype=torch.float32, **options):
+    return KVCache(CONFIG, rows, capacity, dtype=dtype, device=torch.device("cpu"), **options)
+
+
 @pytest.fixture
 def cache():
-    """Three rows whose every entry carries its slot's number."""
-    made = KVCache(CONFIG, 3, 20, dtype=torch.float32, device=torch.device("cpu"))
-    made.kv += torch.arange(made.kv.shape[4])[:, None]
+    """Three rows, in blocks out of order, whose every entry carries its place's number."""
+    made = make()
+    for row in (2, 0, 1):
+        assert made.reserve(row, 20)
+        places = made.slots(row, np.arange(20))
+        made.kv.flatten(3, 4)[:, :, :, places] = torch.arange(20.0)[:, None]
     return made
 
 
 def _entries(cache, row):
-    kept = cache.kv[:, :, row, :, : int(cache.lengths[row])]
-    slots = kept[0, 0, 0, :, 0].tolist()
-    assert (kept == torch.tensor(slots)[:, None]).all()  # all layers, keys, values and heads agree
-    return slots
+    kept = entries(cache, row)
+    places = kept[0, 0, 0, :, 0].tolist()
+    assert (kept == torch.tensor(places)[:, None]).all()  # all layers, keys, values, heads agree
+    return places
 
 
 @pytest.mark.parametrize("path", [[], [0], [0, 1, 2], [0, 2, 5], [3], [1, 2]])
@@ -44,16 +53,23 @@ def test_commit_keeps_the_path_in_order(cache, path):
 
 
 @pytest.mark.usefixtures("arithmetic")
+@pytest.mark.parametrize("start", [3, 60, 125])  # within a block, and from one block to the next
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_commit_moves_entries_of_its_row_alone(dtype):
-    made = KVCache(CONFIG, 3, 20, dtype=dtype, device=torch.device("cpu"))
+def test_commit_moves_entries_of_its_row_alone(dtype, start):
+    made, size = make(capacity=140, dtype=dtype), 140
+    for entries_of_all in (70, size):  # the rows' blocks alternate
+        for row in range(3):
+            assert made.reserve(row, entries_of_all)
     made.kv.copy_(torch.randn(made.kv.shape, generator=torch.Generator().manual_seed(0)))
-    before = made.kv.clone()
-    made.commit(1, np.arange(3))
+    before = [entries(made, row, size) for row in range(3)]
+    made.commit(1, np.arange(start))
     made.commit(1, np.array([0, 1, 4, 6, 9]))
-    assert torch.equal(made.kv[:, :, 1, :, :8], before[:, :, 1, :, [0, 1, 2, 3, 4, 7, 9, 12]])
-    assert torch.equal(made.kv[:, :, [0, 2]], before[:, :, [0, 2]])
-    assert torch.equal(made.kv[:, :, 1, :, 8:], before[:, :, 1, :, 8:])
+    kept = [*range(start), *(start + node for node in (0, 1, 4, 6, 9))]
+    after = [entries(made, row, size) for row in range(3)]
+    assert torch.equal(after[1][:, :, :, : start + 5], before[1][:, :, :, kept])
+    assert torch.equal(after[0], before[0])
+    assert torch.equal(after[2], before[2])
+    assert torch.equal(after[1][:, :, :, start + 5 :], before[1][:, :, :, start + 5 :])
 
 
 def test_truncate_and_move(cache):
@@ -65,6 +81,35 @@ def test_truncate_and_move(cache):
     assert _entries(cache, 0) == [1, 3, 4, 6]
     cache.move(0, 0)
     assert cache.lengths.tolist() == [4, 0, 0]
+
+
+def test_a_move_copies_no_entries(cache):
+    cache.commit(2, np.arange(5))
+    before, blocks = cache.kv.clone(), cache.tables[2].copy()
+    cache.move(2, 0)
+    assert torch.equal(cache.kv, before)
+    assert cache.tables[0].tolist() == blocks.tolist()
+
+
+def test_rows_take_blocks_as_they_grow_and_return_them():
+    made = make(rows=4, capacity=10 * BLOCK, entries=6 * BLOCK)
+    assert made.num_free == 6 * BLOCK
+    assert made.reserve(0, 1)
+    assert made.reserve(1, BLOCK + 1)
+    assert made.reserve(0, BLOCK)  # it is there already
+    assert made.num_free == 3 * BLOCK
+    assert not made.reserve(2, 3 * BLOCK + 1)
+    assert made.num_free == 3 * BLOCK  # a refusal takes nothing
+    assert made.reserve(2, 3 * BLOCK)
+    assert not made.reserve(3, 1)
+    used = [made.tables[row, : made.rooms[row] // BLOCK] for row in range(3)]
+    assert sorted(np.concatenate(used).tolist()) == list(range(6))
+    made.lengths[2] = 2 * BLOCK + 1
+    made.truncate(2, BLOCK + 1)  # the block of its last entry stays
+    assert made.num_free == BLOCK
+    for row in range(4):
+        made.truncate(row, 0)
+    assert made.num_free == 6 * BLOCK
 
 
 def test_size_is_known_beforehand(cache):

@@ -45,33 +45,36 @@ static int matches(Size count, Size wanted, const char *name) {
 }
 
 /* A batch as Python has it, and what the kernels are told of it. */
-enum { ROWS, COUNTS, DEPTHS, LENGTHS, SCRATCH, VISIBLE, SHARED, CAPACITY, BATCH };
+enum { ROWS, COUNTS, DEPTHS, LENGTHS, ROOMS, TABLES, SCRATCH, VISIBLE, SHARED, BATCH };
 typedef struct {
     Nodes nodes;
-    Py_buffer arrays[4]; /* ROWS to LENGTHS */
+    Py_buffer arrays[TABLES + 1]; /* ROWS to TABLES */
     Py_buffer *masks;    /* [rows] */
     Reader *readers;
     Size *positions;
 } Batch;
 
 static void close_batch(Batch *batch) {
-    for (int i = 0; i < 4; i++) PyBuffer_Release(batch->arrays + i);
+    for (int i = 0; i <= TABLES; i++) PyBuffer_Release(batch->arrays + i);
     for (Size i = 0; batch->masks && i < batch->nodes.rows; i++) PyBuffer_Release(batch->masks + i);
     PyMem_Free(batch->masks);
     PyMem_Free(batch->readers);
     PyMem_Free(batch->positions);
 }
 
-static int fill_batch(Batch *batch, PyObject *visible, Size scratch, Size shared, Size capacity) {
+static int fill_batch(Batch *batch, PyObject *visible, Size scratch, Size shared) {
     const Size *rows = batch->arrays[ROWS].buf, *counts = batch->arrays[COUNTS].buf;
     const Size *depths = batch->arrays[DEPTHS].buf, *lengths = batch->arrays[LENGTHS].buf;
+    const Size *rooms = batch->arrays[ROOMS].buf, *tables = batch->arrays[TABLES].buf;
+    const Size all = length_of(batch->arrays + LENGTHS);
+    const Size longest = all ? length_of(batch->arrays + TABLES) / all : 0;
     Size node = 0;
     for (Size i = 0; i < batch->nodes.rows; i++) {
         const Size length = lengths[rows[i]], slot = length + scratch;
         if (!open_view(PyTuple_GET_ITEM(visible, i), 1, batch->masks + i)) return 0;
-        if (slot + counts[i] > capacity || node + counts[i] > batch->nodes.nodes) {
+        if (slot + counts[i] > rooms[rows[i]] || node + counts[i] > batch->nodes.nodes) {
             PyErr_Format(PyExc_ValueError, "row %zd: %zd nodes behind %zd; room for %zd", rows[i],
-                         counts[i], slot, capacity);
+                         counts[i], slot, rooms[rows[i]]);
             return 0;
         }
         const Size seen = shared ? length : 0;
@@ -79,7 +82,7 @@ static int fill_batch(Batch *batch, PyObject *visible, Size scratch, Size shared
             PyErr_Format(PyExc_ValueError, "row %zd: a mask of %zd", rows[i], batch->masks[i].len);
             return 0;
         }
-        batch->readers[i] = (Reader){node, counts[i], rows[i], slot, seen,
+        batch->readers[i] = (Reader){node, counts[i], tables + rows[i] * longest, slot, seen,
                                      (Size)batch->masks[i].buf};
         for (Size end = node + counts[i]; node < end; node++)
             batch->positions[node] = length + depths[node];
@@ -88,12 +91,10 @@ static int fill_batch(Batch *batch, PyObject *visible, Size scratch, Size shared
 }
 
 static int open_batch(PyObject *const *given, Batch *batch) {
-    Size scratch, shared, capacity;
+    Size scratch, shared;
     memset(batch, 0, sizeof *batch);
-    if (!integers(given + SCRATCH, 1, &scratch) || !integers(given + SHARED, 1, &shared) ||
-        !integers(given + CAPACITY, 1, &capacity))
-        return 0;
-    for (int i = ROWS; i <= LENGTHS; i++)
+    if (!integers(given + SCRATCH, 1, &scratch) || !integers(given + SHARED, 1, &shared)) return 0;
+    for (int i = ROWS; i <= TABLES; i++)
         if (!open_view(given[i], sizeof(Size), batch->arrays + i)) return 0;
     const Size count = batch->arrays[ROWS].len / (Size)sizeof(Size);
     if (!PyTuple_Check(given[VISIBLE]) || PyTuple_GET_SIZE(given[VISIBLE]) != count) {
@@ -108,7 +109,7 @@ static int open_batch(PyObject *const *given, Batch *batch) {
     batch->nodes.rows = count;
     batch->nodes.readers = batch->readers;
     batch->nodes.positions = batch->positions;
-    return fill_batch(batch, given[VISIBLE], scratch, shared, capacity);
+    return fill_batch(batch, given[VISIBLE], scratch, shared);
 }
 
 enum { SHAPE = sizeof(Shape) / sizeof(Size) };
@@ -222,12 +223,11 @@ static void close_draft(Draft *draft) {
 }
 
 /* Whether `nodes` more have room behind each row of the batch, all of them chains. */
-static int has_room(PyObject *const *given, const Batch *batch, Size nodes) {
-    Size capacity;
-    if (!integers(given + CAPACITY, 1, &capacity)) return 0;
+static int has_room(const Batch *batch, Size nodes) {
+    const Size *rows = batch->arrays[ROWS].buf, *rooms = batch->arrays[ROOMS].buf;
     for (Size i = 0; i < batch->nodes.rows; i++) {
         const Reader *reader = batch->readers + i;
-        if (reader->visible || reader->slot + reader->count + nodes > capacity) {
+        if (reader->visible || reader->slot + reader->count + nodes > rooms[rows[i]]) {
             PyErr_Format(PyExc_ValueError, "row %zd: no room for %zd nodes more", i, nodes);
             return 0;
         }

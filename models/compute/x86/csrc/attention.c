@@ -13,7 +13,7 @@
 enum {
     LINES = 48, /* queries that share a read of the keys; whole groups of a tile */
     MOST = 192, /* queries of one node and key head: models/compute/x86/kernels.py asks for no more */
-    KEYS = 64,  /* keys turned at once into blocks */
+    KEYS = PAGE, /* keys turned at once into blocks */
 };
 
 /* One thread's memory. */
@@ -132,28 +132,31 @@ INLINE void product(Size lines, const float *x, Size x_row, const float *w, Size
     }
 }
 
-/* `lines` queries read `count` keys and values; the results, not yet divided, are room->sums. */
+/* `lines` queries read `count` keys and values in the blocks of `table`; the results, not yet
+   divided, are room->sums. */
 INLINE void read_keys(int kind, const Room *room, Size lines, Size width, Size count,
-                      const char *keys, Size scores_row) {
+                      const char *keys, const Size *table, Size scores_row) {
     for (Size key = 0; key < count; key += KEYS) {
         Size some = count - key < KEYS ? count - key : KEYS;
-        turn_keys(kind, keys + key * width * size_of(kind), width, some, room->turned);
+        const Size at = table[key / KEYS] * KEYS;
+        turn_keys(kind, keys + at * width * size_of(kind), width, some, room->turned);
         product(lines, room->queries, width, room->turned, width * BLOCK, BLOCK,
                 padded(some, BLOCK) / BLOCK, room->scores + key, scores_row, width, 1);
     }
 }
 
 INLINE void read_values(int kind, const Room *room, Size lines, Size width, Size count,
-                        const char *values, Size scores_row) {
+                        const char *values, const Size *table, Size scores_row) {
     const Size wide = padded(width, BLOCK), blocks = wide / BLOCK, size = size_of(kind);
     const int in_place = kind == FLOAT32 && wide == width;
     for (Size key = 0; key < count; key += KEYS) {
         Size some = count - key < KEYS ? count - key : KEYS;
-        const float *from = (const float *)values + key * width;
+        const Size at = table[key / KEYS] * KEYS;
+        const float *from = (const float *)values + at * width;
         if (!in_place) {
             for (Size k = 0; k < some; k++) {
                 float *to = room->turned + k * wide;
-                widen(kind, values + (key + k) * width * size, to, width);
+                widen(kind, values + (at + k) * width * size, to, width);
                 memset(to + width, 0, (wide - width) * sizeof(float));
             }
             from = room->turned;
@@ -172,7 +175,7 @@ typedef struct {
     Size head;
     const char *qkv;
     const float *norm;
-    char *keys, *values; /* [slots, width] */
+    char *keys, *values; /* [blocks, KEYS, width] */
 } Task;
 
 /* A node's head in float32, normed and turned. */
@@ -190,7 +193,8 @@ static void write_entries(const Task *task, float *room) {
     const Shape *s = task->shape;
     const Size line = s->width * size_of((int)s->kind), heads = s->heads + 2 * s->kv_heads;
     for (Size i = 0; i < task->reader->count; i++) {
-        const Size node = task->reader->first + i, at = (task->reader->slot + i) * line;
+        const Size node = task->reader->first + i;
+        const Size at = place(task->reader->table, task->reader->slot + i) * line;
         turned_head(task, node, s->heads + task->head, 1.f, room);
         write_row((int)s->kind, room, 1.f, task->keys + at, s->width);
         const Size value = node * heads + s->heads + s->kv_heads + task->head;
@@ -220,12 +224,12 @@ INLINE void read_all(int kind, const Task *task, const Room *room, Size first, S
     for (Size i = 0; i < lines; i++)
         turned_head(task, reader->first + first + i / fan, i % fan * s->kv_heads + task->head,
                     1 / sqrtf((float)width), room->queries + i * width);
-    read_keys(kind, room, lines, width, count, task->keys, scores_row);
+    read_keys(kind, room, lines, width, count, task->keys, reader->table, scores_row);
     for (Size i = 0; i < lines; i++) {
         hide(reader, first + i / fan, count, room->scores + i * scores_row);
         over[i] = soften(room->scores + i * scores_row, count);
     }
-    read_values(kind, room, lines, width, count, task->values, scores_row);
+    read_values(kind, room, lines, width, count, task->values, reader->table, scores_row);
     for (Size i = 0; i < lines; i++) {
         const Size node = reader->first + first + i / fan;
         const Size query = node * s->heads + i % fan * s->kv_heads + task->head;
@@ -265,7 +269,7 @@ int attend(const Shape *shape, const Nodes *nodes, const Turn *turn, const char 
     for (Size i = 0; i < tasks; i++) {
         const Reader *reader = nodes->readers + i / shape->kv_heads;
         const Size head = i % shape->kv_heads, size = size_of((int)shape->kind);
-        char *keys = cache + (reader->row * shape->row_stride + head * shape->head_stride) * size;
+        char *keys = cache + head * shape->head_stride * size;
         const Task task = {shape, nodes, turn, reader, head, qkv, norm,
                            keys,  keys + shape->value_offset * size};
         if (!run(&task, y)) done = 0;

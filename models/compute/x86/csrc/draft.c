@@ -55,7 +55,7 @@ static int next_pass(Work *work, Size level, const unsigned char *visible) {
         const Reader *before = by->nodes->readers + r;
         const Size base = before->slot + before->count, slot = base + (level - 1) * width;
         const unsigned char *own = visible ? visible + r * width * level * width : NULL;
-        work->readers[r] = (Reader){r * width, width, before->row, slot, base, (Size)own};
+        work->readers[r] = (Reader){r * width, width, before->table, slot, base, (Size)own};
         for (Size i = 0; i < width; i++)
             work->positions[r * width + i] = by->nodes->positions[work->last[r]] + level;
     }

@@ -8,6 +8,7 @@
 #include "vectors.h"
 
 enum {
+    PAGE = 64,       /* entries of one block of the cache */
     WIDEST = 8,      /* guesses of one level of a tree */
     ALONE = 1 << 16, /* products below which a second thread costs more than it saves */
 };
@@ -33,18 +34,23 @@ void swiglu(int kind, Size rows, Size width, const char *x, char *y, int threads
 
 /* A row of the cache and its nodes. */
 typedef struct {
-    Size first;   /* of its nodes among all */
-    Size count;   /* of its nodes */
-    Size row;     /* of the cache */
-    Size slot;    /* of its first node; the others follow */
-    Size shared;  /* keys 0 to this that all its nodes see */
+    Size first;        /* of its nodes among all */
+    Size count;        /* of its nodes */
+    const Size *table; /* the blocks of its entries */
+    Size slot;         /* of its first node; the others follow */
+    Size shared;       /* keys 0 to this that all its nodes see */
     Size visible; /* address of [count, slot + count - shared] bytes: which others; 0: those before */
 } Reader;
+
+/* Where an entry of a row is in the pool. */
+static inline Size place(const Size *table, Size slot) {
+    return table[slot / PAGE] * PAGE + slot % PAGE;
+}
 
 /* One layer's attention, all sizes in numbers. */
 typedef struct {
     Size kind, heads, kv_heads, width;
-    Size row_stride, head_stride, value_offset; /* of the cache */
+    Size head_stride, value_offset; /* of the cache */
     Size threads;
 } Shape;
 
@@ -69,9 +75,10 @@ typedef struct {
 int attend(const Shape *shape, const Nodes *nodes, const Turn *turn, const char *qkv,
            const float *norm, char *cache, char *y);
 
-/* Entry i of every head becomes entry nodes[i]; ascending, so that none is lost before it is read.
-   `kv`: the first part's first of these entries, of `line` bytes each. Strides in bytes. */
-void keep_entries(char *kv, Size parts, Size part_stride, Size heads, Size head_stride, Size line,
+/* Entry start + i of a row becomes its entry start + nodes[i]; ascending, so that none is lost before
+   it is read. `kv`: keys and values of all layers as one list of `heads`, head_stride bytes apart, of
+   entries of `line` bytes. */
+void keep_entries(char *kv, Size heads, Size head_stride, Size line, const Size *table, Size start,
                   const Size *nodes, Size count);
 
 /* Which random numbers: one row of them for a position `levels` behind the end `starts` of a request

@@ -72,13 +72,17 @@ static PyObject *call_attend(PyObject *self, PyObject *const *given, Size count)
 }
 
 static PyObject *call_keep_entries(PyObject *self, PyObject *const *given, Size count) {
-    Size v[6];
-    Py_buffer nodes = {0};
-    if (!expect(count, 7) || !integers(given, 6, v) || !open_view(given[6], sizeof(Size), &nodes))
-        return NULL;
-    keep_entries((char *)v[0], v[1], v[2], v[3], v[4], v[5], nodes.buf, length_of(&nodes));
+    Size v[5];
+    Py_buffer table = {0}, nodes = {0};
+    if (!expect(count, 7) || !integers(given, 5, v)) return NULL;
+    int valid = open_view(given[5], sizeof(Size), &table) &&
+                open_view(given[6], sizeof(Size), &nodes);
+    if (valid)
+        keep_entries((char *)v[0], v[1], v[2], v[3], table.buf, v[4], nodes.buf,
+                     length_of(&nodes));
+    PyBuffer_Release(&table);
     PyBuffer_Release(&nodes);
-    return finished(1);
+    return valid ? finished(1) : NULL;
 }
 
 static PyObject *call_score(PyObject *self, PyObject *const *given, Size count) {
@@ -157,7 +161,7 @@ static PyObject *call_chain(PyObject *self, PyObject *const *given, Size count) 
     if (!expect(count, DRAFT + 1)) return NULL;
     int valid = open_draft(given, &draft) && open_view(given[DRAFT], sizeof(Size), &chosen);
     const Size depth = valid ? length_of(&chosen) / draft.batch.nodes.rows : 0;
-    valid = valid && has_room(given, &draft.batch, depth - 1);
+    valid = valid && has_room(&draft.batch, depth - 1);
     if (valid) {
         Py_BEGIN_ALLOW_THREADS
         done = chain(&draft.by, depth, chosen.buf);
@@ -187,7 +191,7 @@ static PyObject *call_trees(PyObject *self, PyObject *const *given, Size count) 
     }
     const Size rows = valid && draft.batch.nodes.rows ? draft.batch.nodes.rows : 1;
     const Size most = length_of(views) / rows, budget = length_of(views + 2) / rows;
-    valid = valid && has_room(given, &draft.batch, most - width);
+    valid = valid && has_room(&draft.batch, most - width);
     if (valid && budget > most) {
         PyErr_Format(PyExc_ValueError, "kept: %zd of a tree; wanted: its %zd at most", budget, most);
         valid = 0;
@@ -206,8 +210,8 @@ static PyObject *call_trees(PyObject *self, PyObject *const *given, Size count) 
 
 #define METHOD(name, told) {#name, (PyCFunction)(void (*)(void))call_##name, METH_FASTCALL, told}
 #define OF_A_BATCH                                                                        \
-    "rows, counts, depths, lengths, scratch, visible, shared, capacity; kind, heads, "    \
-    "kv_heads, width, row_stride, head_stride, value_offset, threads; "
+    "rows, counts, depths, lengths, rooms, tables, scratch, visible, shared; kind, heads, " \
+    "kv_heads, width, head_stride, value_offset, threads; "
 
 #define OF_A_MODEL "floors of heads, of x; table, cache, layer_stride, "
 #define OF_A_DRAW "seeds, starts, owners, levels; fresh, purpose, vocabulary, words; "
@@ -220,7 +224,7 @@ static PyMethodDef methods[] = {
     METHOD(layer_norm, "kind, rows, width, x, y, eps"),
     METHOD(activate, "kind, gelu, count, x, y"),
     METHOD(attend, OF_A_BATCH "qkv, norm, table, cache, y; floor"),
-    METHOD(keep_entries, "kv, parts, part_stride, heads, head_stride, line, nodes"),
+    METHOD(keep_entries, "kv, heads, head_stride, line, start; table, nodes"),
     METHOD(score, OF_A_BATCH OF_A_MODEL "x, logits, states; model, tokens, wanted, layers"),
     METHOD(chain, OF_A_DRAFT "chosen"),
     METHOD(trees, OF_A_DRAFT "width; tokens, parents; kept tokens, parents, levels"),
