@@ -7,6 +7,7 @@ import torch
 from tokenizers import Tokenizer
 
 from models.drafting.draft import NOTHING, Shape
+from models.drafting.draft_models.draft_model import ModelDrafter
 from models.drafting.drafter import Drafter
 from models.drafting.parallel.decoders import WINDOW
 from models.drafting.sizing.controller import Controller
@@ -15,6 +16,7 @@ from models.engine_config import EngineConfig as EngineConfig
 from models.errors import InvalidOption
 from models.loop.groups import need_plain
 from models.loop.token_loop import TokenLoop
+from models.memory.budget import budget_bytes, pool_entries
 from models.registry import DECODERS, NONE, drafter_entry, load
 from models.requests.output_text import Decode
 from models.schedules.feed import GroupTarget
@@ -37,11 +39,13 @@ class Build(Protocol):
         rows: int,
         max_length: int | None,
         scratch: int,
+        budget: int | None,
     ) -> Drafter | None:
         """A drafter for at most `rows` requests at once.
 
         `target`: what it drafts for; None: it is not in this process. `max_length`: of a request;
         None: as long as the drafter can. `scratch`: cache entries beyond it that a round may need.
+        `budget`: bytes of its cache and the target's together; None: as the configuration says.
         """
 
 
@@ -61,15 +65,28 @@ def build_loop(
     target = guide(target, config.guidance)
     if not target.schedule.in_order:
         need_plain(config.drafter, config.rule)
-    max_length = _max_length(config, target)
-    made = drafter if drafter is not None else build_drafter(config, target, max_length)
+    max_length, budget = (
+        _max_length(config, target),
+        budget_bytes(config.memory, target.device.type),
+    )
+    made = drafter
+    if made is None:
+        made = build_drafter(config, target, max_length, budget=budget)
+    scratch = _scratch(config) + _group_scratch(target)
+    entries = pool_entries(
+        budget,
+        target.bytes_per_entry + _draft_bytes(made),
+        rows=config.batch_size,
+        longest=max_length + scratch,
+    )
     return TokenLoop(
         target,
         made,
         _sizing(config, made, lag=0 if drafter is None else LAG),
         rows=config.batch_size,
-        max_length=max_length,
-        scratch=_scratch(config) + _group_scratch(target),
+        max_length=_fitting(config, max_length, entries - scratch),
+        scratch=scratch,
+        entries=entries,
         verify=config.rule,
         prefill_chunk=config.prefill_chunk,
         decode=text_decoder(config.target),
@@ -94,14 +111,16 @@ def build_drafter(
     max_length: int | None,
     *,
     rows: int | None = None,
+    budget: int | None = None,
 ) -> Drafter | None:
     """The drafter that the configuration names; `target` (if at hand) is what it must fit.
 
-    `max_length`: of a request; None: as long as the draft's context.
+    `max_length`: of a request; None: as long as the draft's context. `budget`: bytes of its cache
+    and the target's together; None: as the configuration says.
     """
     build: Build = load(drafter_entry(config.drafter).where)
     rows, scratch = rows or config.batch_size, _scratch(config)
-    return build(config, target, rows=rows, max_length=max_length, scratch=scratch)
+    return build(config, target, rows=rows, max_length=max_length, scratch=scratch, budget=budget)
 
 
 def _max_length(config: EngineConfig, target: Target) -> int:
@@ -114,6 +133,24 @@ def _max_length(config: EngineConfig, target: Target) -> int:
         accepted = f"2 to the target's context of {target.context_length}"
         raise InvalidOption("max_length", config.max_length, accepted)
     return config.max_length
+
+
+def _fitting(config: EngineConfig, max_length: int, room: int) -> int:
+    """The most tokens of a request that fits into the cache alone.
+
+    Raises:
+        InvalidOption: it is less than `config.max_length`, or too little for any request.
+    """
+    wanted = config.max_length or 2
+    if room < wanted:
+        told = f"more: the KV cache has room for {max(room, 0)} tokens; {wanted} are needed"
+        raise InvalidOption("memory", config.memory, told)
+    return min(max_length, room)
+
+
+def _draft_bytes(drafter: Drafter | None) -> int:
+    """Bytes of one token in the cache of a draft model in this process."""
+    return drafter.model.bytes_per_entry if isinstance(drafter, ModelDrafter) else 0
 
 
 def _fixed_shape(config: EngineConfig) -> Shape | None:

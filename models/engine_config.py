@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from models.drafting.parallel.decoders import DEFAULT_COUPLING, DEFAULT_START, check_decoder
 from models.exactness import ARITHMETICS, STEADY
+from models.memory.budget import parse_memory
 from models.registry import FOLDER, RULES, drafter_entry
 from models.requests.request import require
 
@@ -20,7 +21,9 @@ class EngineConfig:
     `draft_width`: guesses for each of them, or "auto"; more than 1 only with a draft model and
     `match`. `draft_nodes`: how many of such a tree's guesses are scored, the likeliest (None: all).
     `max_length`: tokens a request may have, prompt and completion (None: the target's context);
-    with `batch_size` it fixes the cache's memory. `threads`: torch threads (None: as is).
+    a limit that lowers what the caches need. `memory`: for the KV caches of target and draft
+    model, "8GiB" or a share of the free memory such as 0.5 (None: half of it); less where
+    `batch_size` requests of `max_length` tokens need less. `threads`: torch threads (None: as is).
     `coupling`: of mc-sjd, "maximal" or "gumbel". `start`: a parallel decoder's first guess of a
     position, "uniform", "left" or "above". `verify`: sjd and mc-sjd go with `rejection`.
     `arithmetic`: "steady": a token has the same bits in every batch and draft, and on every x86 CPU
@@ -39,6 +42,7 @@ class EngineConfig:
     device: str = "auto"
     batch_size: int = 8
     max_length: int | None = None
+    memory: str | float | None = None
     prefill_chunk: int = 256
     threads: int | None = None
     arithmetic: str = STEADY
@@ -56,6 +60,7 @@ class EngineConfig:
         require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
         require(0 <= self.guidance <= 100, "guidance", self.guidance, "0 to 100; 1 is off")
         require(self.prefill_chunk >= 1, "prefill_chunk", self.prefill_chunk, "1 or more")
+        parse_memory(self.memory)
         for name, most in (("draft_tokens", 64), ("draft_width", MAX_WIDTH)):
             value = getattr(self, name)
             ok = value == "auto" or (isinstance(value, int) and 1 <= value <= most)

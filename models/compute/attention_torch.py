@@ -84,8 +84,8 @@ def gather(layer: torch.Tensor, layout: Layout) -> torch.Tensor:
         found = layer.narrow(2, layout.blocks * BLOCK, count * BLOCK)
     else:
         found = layer.unflatten(2, (-1, BLOCK)).index_select(2, layout.blocks).flatten(2, 3)
-    by_row = found.unflatten(2, (layout.num_rows, -1)).transpose(1, 2)
-    return by_row[..., : layout.num_keys, :]
+    by_row: torch.Tensor = found.unflatten(2, (layout.num_rows, -1)).transpose(1, 2)
+    return by_row.narrow(3, 0, layout.num_keys)
 
 
 def attend(views: Views, index: int, layout: Layout, queries: torch.Tensor) -> torch.Tensor:

@@ -1,10 +1,13 @@
-"""Assigns cache rows to requests.
+"""Assigns cache rows, and room in the cache, to requests.
 
 Rows 0..R-1 belong to the requests that decode, the following rows to requests in prefill. There are
-no gaps.
+no gaps. A request is admitted when there is room for its prompt and for a part of its completion.
+When the room runs out, the youngest request gives way: it waits again, and reads what it had as a
+prompt.
 """
 
 from collections import deque
+from itertools import count
 
 import numpy as np
 
@@ -16,19 +19,55 @@ from models.targets.target import Cache
 class Rows:
     """The requests that wait, that are in prefill (`reading`), and that decode (`running`)."""
 
-    def __init__(self, cache: Cache) -> None:
-        self.cache = cache
+    def __init__(self, cache: Cache, *, scratch: int, whole: bool) -> None:
+        """`scratch`: entries that a round needs beyond a request's tokens. `whole`: requests are
+        admitted with room for their whole completions, and so never give way.
+        """
+        self.cache, self._scratch, self._whole = cache, scratch, whole
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []  # row = index
         self.reading: list[Sequence] = []  # row = len(running) + index
+        self._admissions = count()
+        self._order: dict[str, int] = {}  # of admission, by id; kept while a request waits again
+        self._full = False  # a request gave way, and none has ended since
 
     def __len__(self) -> int:
         return len(self.waiting) + len(self.running) + len(self.reading)
 
     def admit(self) -> None:
-        """Give free rows to waiting requests."""
-        while self.waiting and len(self.running) + len(self.reading) < self.cache.rows:
+        """Give free rows to waiting requests, as long as there is room in the cache."""
+        while self.waiting and (row := len(self.running) + len(self.reading)) < self.cache.rows:
+            if row and self._full:
+                break
+            sequence = self.waiting[0]
+            if not self.cache.reserve(row, self._expected(sequence)):
+                assert row, "a request that can never run was queued"
+                break
+            self._order.setdefault(sequence.id, next(self._admissions))
             self.reading.append(self.waiting.popleft())
+
+    def _expected(self, sequence: Sequence) -> int:
+        """The entries that a request is admitted with: half of its completion often suffices."""
+        left = sequence.num_left if self._whole else -(-sequence.num_left // 2)
+        return len(sequence.tokens) + left + self._scratch
+
+    def make_room(self) -> list[Sequence]:
+        """Make room for a round of the running requests; returns the requests that gave way."""
+        gave_way: list[Sequence] = []
+        while self._short_of_room():
+            youngest = max(self.running + self.reading, key=lambda s: self._order[s.id])
+            self._free(youngest)
+            self.waiting.appendleft(youngest)
+            gave_way.append(youngest)
+            self._full = True
+        return gave_way
+
+    def _short_of_room(self) -> bool:
+        """Reserve what a round may need; True if a running request cannot have it."""
+        if self._whole:
+            return False
+        needs = (len(sequence.tokens) + self._scratch for sequence in self.running)
+        return not all(self.cache.reserve(row, need) for row, need in enumerate(needs))
 
     def next_pieces(self, limit: int) -> list[Piece]:
         """The next prompt tokens to prefill, at most `limit`, of one or several prompts.
@@ -56,7 +95,18 @@ class Rows:
                 break
             self.running.append(self.reading.pop(0))
 
+    def withdraw(self, sequence: Sequence) -> None:
+        """Remove a request that waits."""
+        self.waiting.remove(sequence)
+        self._order.pop(sequence.id, None)
+
     def release(self, sequence: Sequence) -> None:
+        """Free the room of a request that has ended."""
+        self._free(sequence)
+        del self._order[sequence.id]
+        self._full = False
+
+    def _free(self, sequence: Sequence) -> None:
         """Free the request's row, and move the last rows to fill the gap."""
         gap = self._gap(sequence)
         last = len(self.running) + len(self.reading)

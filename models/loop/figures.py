@@ -21,7 +21,8 @@ class Figures:
     prefill_passes: int = 0
     draft_passes: int = 0
     tokens: int = 0
-    prompt_tokens: int = 0
+    prompt_tokens: int = 0  # read in prefill, those of requests that gave way again
+    preemptions: int = 0  # requests that gave way to others when the cache was full
     drafted: int = 0
     accepted: int = 0
     drafted_by_position: tuple[int, ...] = ()  # requests that had a draft this deep

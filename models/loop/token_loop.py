@@ -59,9 +59,11 @@ class TokenLoop:
         prefill_chunk: int = 256,
         decode: Decode | None = None,
         name: str = "",
+        entries: int | None = None,
     ) -> None:
         """Allocate the cache for `rows` requests of `max_length` tokens and `scratch` nodes each.
 
+        `entries`: of all requests together (None: enough for all). A request must fit in alone.
         `decode` turns token ids into text; only requests with stop strings need it. `name`: the
         target's checkpoint, for error messages.
         """
@@ -69,8 +71,9 @@ class TokenLoop:
         self.name, self.rule = name, verify
         self._verify: Rule = load(RULES[verify].where)
         self.max_length, self._chunk, self._decode = max_length, prefill_chunk, decode
-        self._cache = target.new_cache(rows, max_length + scratch)
-        self._rows = Rows(self._cache)
+        assert entries is None or entries >= max_length + scratch, (entries, max_length, scratch)
+        self._cache = target.new_cache(rows, max_length + scratch, entries)
+        self._rows = Rows(self._cache, scratch=scratch, whole=not target.schedule.in_order)
         self._groups = None if target.schedule.in_order else cast(GroupTarget, target)
         if self._groups is not None:
             need_plain(drafter.name if drafter else "none", verify)
@@ -114,7 +117,7 @@ class TokenLoop:
         self._updates.drop(request_id)
         for sequence in self._rows.waiting:
             if sequence.id == request_id:
-                self._rows.waiting.remove(sequence)
+                self._rows.withdraw(sequence)
                 self._forget(request_id)
                 return True
         for sequence in [*self._rows.running, *self._rows.reading]:
@@ -182,6 +185,7 @@ class TokenLoop:
         self._marks.start()
         self._rows.admit()
         self._read_prompts()
+        self._make_room()
         results: list[Result] = []
         if self._rows.running:
             results = self._round() if self._groups is None else self._group_round(self._groups)
@@ -205,6 +209,13 @@ class TokenLoop:
         scores = self.target.score(self._cache, readings.asking(batch))
         sequences = [self._rows.reading[row - len(self._rows.running)] for row, _ in pieces]
         readings.of_prompts(sequences, self._cache.lengths[batch.rows].tolist(), pieces, scores)
+
+    def _make_room(self) -> None:
+        """Make room for the next round; the youngest requests wait again where there is none."""
+        for sequence in self._rows.make_room():
+            self._sums.add(preemptions=1)
+            if self.drafter is not None:
+                self.drafter.forget(sequence.id)
 
     def _group_round(self, target: GroupTarget) -> list[Result]:
         running = list(self._rows.running)

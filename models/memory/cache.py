@@ -52,7 +52,7 @@ class KVCache:
         device: torch.device,
         entries: int | None = None,
     ) -> None:
-        """`entries`: of all rows together (None: every row can be full)."""
+        """`entries`: of all rows together, rounded up to blocks (None: every row can be full)."""
         longest = num_blocks(capacity)
         count = rows * longest if entries is None else num_blocks(entries)
         sizes = (config.num_layers, 2, config.num_kv_heads, count, BLOCK, config.head_dim)

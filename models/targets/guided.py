@@ -45,6 +45,10 @@ class PairedCache:
         for half in (2 * row, 2 * row + 1):
             self.inner.commit(half, nodes)
 
+    def reserve(self, row: int, entries: int) -> bool:
+        """Make the same room in both halves."""
+        return all(self.inner.reserve(half, entries) for half in (2 * row, 2 * row + 1))
+
     def truncate(self, row: int, length: int) -> None:
         """Forget the same entries in both halves."""
         for half in (2 * row, 2 * row + 1):
@@ -68,9 +72,14 @@ class GuidedTarget:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)  # vocabulary, device, ... are those of the inner target
 
-    def new_cache(self, rows: int, capacity: int) -> PairedCache:
+    @property
+    def bytes_per_entry(self) -> int:
+        return 2 * self.inner.bytes_per_entry
+
+    def new_cache(self, rows: int, capacity: int, entries: int | None = None) -> PairedCache:
         """A cache of pairs."""
-        return PairedCache(self.inner.new_cache(2 * rows, capacity))
+        both = None if entries is None else 2 * entries
+        return PairedCache(self.inner.new_cache(2 * rows, capacity, both))
 
     def score(self, cache: Cache, batch: Batch) -> Scores:
         """One pass over both halves.

@@ -34,7 +34,7 @@ def memory_explained(doing: str, config: EngineConfig) -> Iterator[None]:
             raise
         length = config.max_length or "the target's context length"
         raise OutOfMemory(
-            f"out of memory while {doing}: lower --batch-size (now {config.batch_size}) or "
-            f"--max-length (now {length}), choose --dtype bfloat16, or use a machine or GPU with "
-            "more memory"
+            f"out of memory while {doing}: lower --batch-size (now {config.batch_size}), "
+            f"--max-length (now {length}) or --memory, choose --dtype bfloat16, or use a machine "
+            "or GPU with more memory"
         ) from error

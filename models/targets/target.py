@@ -31,8 +31,14 @@ class Cache(Protocol):
     def commit(self, row: int, nodes: Ints) -> None:
         """Keep the scratch nodes `nodes` (a path, ascending) of a row; drop all others."""
 
+    def reserve(self, row: int, entries: int) -> bool:
+        """Make room for `entries` entries of a row, scratch included; False: there is too little.
+
+        A row keeps its room until it is truncated. Where nothing was reserved, `score` makes room.
+        """
+
     def truncate(self, row: int, length: int) -> None:
-        """Drop the committed entries of a row beyond `length`."""
+        """Drop the committed entries of a row beyond `length`, and the room behind them."""
 
     def move(self, source: int, destination: int) -> None:
         """Give a row's entries to another row, whose own are dropped. Copies no entries."""
@@ -59,7 +65,15 @@ class Target(Protocol):
     # threads, and on every x86 CPU with AVX2.
     steady: bool
 
-    def new_cache(self, rows: int, capacity: int) -> Cache: ...
+    @property
+    def bytes_per_entry(self) -> int:
+        """Bytes of one entry of a cache's row; 0 if the model keeps none."""
+
+    def new_cache(self, rows: int, capacity: int, entries: int | None = None) -> Cache:
+        """A cache for `rows` requests with up to `capacity` entries each.
+
+        `entries`: of all rows together (None: every row can be full).
+        """
 
     def score(self, cache: Cache, batch: Batch) -> Scores:
         """Run the batch's nodes, leave their entries as scratch in the cache, return the logits.

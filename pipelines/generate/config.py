@@ -14,6 +14,7 @@ from models.drafting.parallel.decoders import (
     WINDOW,
 )
 from models.exactness import ARITHMETICS, STEADY
+from models.memory.budget import parse_memory
 from models.registry import (
     DECODERS,
     DRAFTERS,
@@ -320,10 +321,17 @@ class GenerateConfig:
         group=HARDWARE,
     )
     max_length: int | None = option(
-        "maximum number of tokens of a prompt and its completion together, which bounds the "
-        "cache's memory; default: the target's context length",
+        "maximum number of tokens of a prompt and its completion together; default: the target's "
+        "context length",
         default=None,
         decides=True,
+        group=HARDWARE,
+    )
+    memory: str | float | None = option(
+        "memory of each target actor for the KV caches: an amount such as 8GiB, or a share of the "
+        "free memory such as 0.5; default: 0.5, or less if the batch needs less",
+        default=None,
+        metavar="SIZE|SHARE",
         group=HARDWARE,
     )
     prefill_chunk: int = option(
@@ -362,6 +370,7 @@ class GenerateConfig:
         for name, decoders in owners:
             ok = getattr(self, name) is None or self.decoder in decoders
             require(ok, name, getattr(self, name), f"only with decoder {' or '.join(decoders)}")
+        parse_memory(self.memory)
         self.sampling()
 
     @property

@@ -52,6 +52,7 @@ class Summary:
     acceptance_by_position: tuple[float, ...]
     round_ms: dict[str, float]
     prefill_seconds: float
+    preemptions: int
     exactness: str
     noise: str
     images: int | None = None
@@ -152,6 +153,7 @@ def summarize(
         acceptance_by_position=figures.acceptance_by_position,
         round_ms=figures.round_ms(),
         prefill_seconds=figures.prefill_s,
+        preemptions=figures.preemptions,
         exactness=weakest([entry.exactness for entry in entries]),
         images=images,
         passes_per_image=_passes_per_image(tokens, images, figures),

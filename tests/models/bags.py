@@ -73,8 +73,8 @@ class BagTarget:
         self.weight = torch.randn(shape, generator=generator)
         self.schedule, self._feeding = schedule, feeding
 
-    def new_cache(self, rows, capacity):
-        return TokenCache(rows, capacity)
+    def new_cache(self, rows, capacity, entries=None):
+        return TokenCache(rows, capacity, entries)
 
     def check(self, request):
         pass

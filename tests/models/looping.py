@@ -51,6 +51,7 @@ def loop_of(
     rule="match",
     scratch=40,
     decode=spell,
+    entries=None,
 ):
     make, shape = DRAFTERS[drafter] if isinstance(drafter, str) else drafter
     return TokenLoop(
@@ -63,6 +64,7 @@ def loop_of(
         verify=rule,
         prefill_chunk=chunk,
         decode=decode,
+        entries=entries,
     )
 
 

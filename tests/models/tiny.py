@@ -14,7 +14,9 @@ from models.schedules.schedule import RASTER
 
 
 class TokenCache:
-    def __init__(self, rows: int, capacity: int) -> None:
+    def __init__(self, rows: int, capacity: int, total: int | None = None) -> None:
+        self.total = rows * capacity if total is None else total  # entries of all rows
+        self.rooms = np.zeros(rows, dtype=np.int64)
         self.entries = np.full((rows, capacity), -1, dtype=np.int64)
         self.lengths = np.zeros(rows, dtype=np.int64)
 
@@ -38,13 +40,23 @@ class TokenCache:
         self.entries[row, length : length + len(kept)] = kept
         self.lengths[row] += len(kept)
 
+    def reserve(self, row, entries):
+        assert entries <= self.capacity, "a request grew beyond what it was admitted for"
+        more = max(entries - int(self.rooms[row]), 0)
+        if more + int(self.rooms.sum()) > self.total:
+            return False
+        self.rooms[row] += more
+        return True
+
     def truncate(self, row, length):
         self.entries[row, length:] = -1
         self.lengths[row] = length
+        self.rooms[row] = min(length, int(self.rooms[row]))
 
     def move(self, source, destination):
         self.entries[destination] = self.entries[source]
         self.lengths[destination] = self.lengths[source]
+        self.rooms[destination] = self.rooms[source]
         self.truncate(source, 0)
 
 
@@ -67,8 +79,8 @@ class TableTarget:
         self.vocab_size = self.input_size = vocab_size
         self.eos_token_ids = tuple(eos)
 
-    def new_cache(self, rows: int, capacity: int) -> TokenCache:
-        return TokenCache(rows, capacity)
+    def new_cache(self, rows: int, capacity: int, entries: int | None = None) -> TokenCache:
+        return TokenCache(rows, capacity, entries)
 
     def score(self, cache: TokenCache, batch: Batch) -> Scores:
         pairs = np.zeros((len(batch.tokens), 2), dtype=np.int64)  # second last, last

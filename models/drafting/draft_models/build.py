@@ -3,13 +3,20 @@
 from models.drafting.draft_models.draft_model import ModelDrafter
 from models.engine_config import EngineConfig
 from models.errors import UnsupportedCheckpoint
+from models.memory.budget import budget_bytes, pool_entries
 from models.targets.load import DTYPES, load_target
 from models.targets.target import Target
 from models.targets.vocabulary import same_vocabulary
 
 
 def build(
-    config: EngineConfig, target: Target | None, *, rows: int, max_length: int | None, scratch: int
+    config: EngineConfig,
+    target: Target | None,
+    *,
+    rows: int,
+    max_length: int | None,
+    scratch: int,
+    budget: int | None,
 ) -> ModelDrafter:
     """See `Build` in models/engine.py.
 
@@ -33,4 +40,14 @@ def build(
             f"draft {config.drafter!r} has a context of {model.context_length} tokens; "
             f"{max_length} are needed: set max_length to at most that, or use a longer draft"
         )
-    return ModelDrafter(model, rows=rows, capacity=max_length + scratch, name=config.drafter)
+    if budget is None:
+        budget = budget_bytes(config.memory, model.device.type)
+    shared = model.bytes_per_entry + (0 if target is None else target.bytes_per_entry)
+    capacity = max_length + scratch
+    return ModelDrafter(
+        model,
+        rows=rows,
+        capacity=capacity,
+        name=config.drafter,
+        entries=pool_entries(budget, shared, rows=rows, longest=capacity),
+    )

@@ -7,6 +7,7 @@ Letters: B sequences, K levels, W nodes a level, V vocabulary.
 """
 
 from collections.abc import Sequence as Several
+from dataclasses import replace
 from itertools import accumulate
 from typing import cast
 
@@ -35,10 +36,19 @@ class ModelDrafter:
     transfer_s = 0.0
     wants = None
 
-    def __init__(self, model: Target, *, rows: int, capacity: int, name: str = "model") -> None:
+    def __init__(
+        self,
+        model: Target,
+        *,
+        rows: int,
+        capacity: int,
+        name: str = "model",
+        entries: int | None = None,
+    ) -> None:
+        """`entries`: of all rows of the cache together (None: every row can be full)."""
         self.name, self.model = name, model
         self.passes = 0
-        self._cache = model.new_cache(rows, capacity)
+        self._cache = model.new_cache(rows, capacity, entries)
         self._free = list(range(rows))
         self._slots: dict[str, int] = {}
         self._fed: dict[str, Draft] = {}  # scratch nodes in the cache since the last commit
@@ -57,10 +67,30 @@ class ModelDrafter:
     def propose(
         self, sequences: Several[Sequence], shape: Shape, context: DraftContext
     ) -> list[Draft]:
-        """Chains (width 1) or trees, with the context's noise."""
+        """Chains (width 1) or trees, with the context's noise; none without room in the cache."""
         depth = max((useful_depth(s, shape) for s in sequences), default=0)
         if depth == 0:
             return [EMPTY] * len(sequences)
+        fed = shape.width * (depth - 1)
+        held = [b for b, sequence in enumerate(sequences) if self._has_room(sequence, fed)]
+        if len(held) == len(sequences):
+            return self._propose(sequences, depth, shape, context)
+        drafts, some = [EMPTY] * len(sequences), replace(context, owners=context.owners[held])
+        made = self._propose([sequences[b] for b in held], depth, shape, some) if held else []
+        for b, draft in zip(held, made, strict=True):
+            drafts[b] = draft
+        return drafts
+
+    def _has_room(self, sequence: Sequence, fed: int) -> bool:
+        """Make room for a sequence and `fed` draft tokens; if there is none, its row is freed."""
+        if self._cache.reserve(self._slot(sequence), len(sequence.tokens) + fed):
+            return True
+        self.forget(sequence.id)
+        return False
+
+    def _propose(
+        self, sequences: Several[Sequence], depth: int, shape: Shape, context: DraftContext
+    ) -> list[Draft]:
         slots = np.array([self._slot(s) for s in sequences], dtype=np.int64)
         news = self._catch_up(sequences, slots)
         chooser = self._chooser(news, context)

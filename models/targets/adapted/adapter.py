@@ -44,11 +44,11 @@ class AdaptedTarget:
         whole = self._forward(PROBE, None, states=True)
         self.vocab_size = self.input_size = whole.logits.shape[-1]
         self.num_layers = len(whole.hidden_states or [None]) - 1
-        self._bytes_per_entry = self._probe(whole.logits[0].float())
+        self.bytes_per_entry = self._probe(whole.logits[0].float())
 
-    def new_cache(self, rows: int, capacity: int) -> AdaptedCache:
+    def new_cache(self, rows: int, capacity: int, entries: int | None = None) -> AdaptedCache:
         """An empty cache; `num_bytes` is its size when full."""
-        return AdaptedCache(rows, capacity, self._bytes_per_entry)
+        return AdaptedCache(rows, capacity, self.bytes_per_entry, entries)
 
     def score(self, cache: Cache, batch: Batch) -> Scores:
         """Run the batch's nodes row by row and path by path, return the wanted nodes' logits.
@@ -90,7 +90,7 @@ class AdaptedTarget:
 
     def _extend(self, text: Row, wanted: list[int], limit: int, layers: tuple[int, ...]) -> Rows:
         """Run the model on `wanted`, from the end of the cached common prefix, at most `limit`."""
-        if self._bytes_per_entry == 0:
+        if self.bytes_per_entry == 0:
             return self._run(wanted, None, layers)
         shared = text.rewind(wanted, limit)
         result = self._run(wanted[shared:], text.past, layers)

@@ -31,8 +31,12 @@ class Row:
 class AdaptedCache:
     """Rows of tokens. The entries that the model has cached affect the speed only."""
 
-    def __init__(self, rows: int, capacity: int, bytes_per_entry: int) -> None:
+    def __init__(
+        self, rows: int, capacity: int, bytes_per_entry: int, entries: int | None = None
+    ) -> None:
         self.lengths: Ints = np.zeros(rows, dtype=np.int64)
+        self._rooms: Ints = np.zeros(rows, dtype=np.int64)  # entries reserved
+        self._entries = rows * capacity if entries is None else entries
         self.texts = [Row() for _ in range(rows)]
         self._capacity, self._bytes_per_entry = capacity, bytes_per_entry
 
@@ -46,23 +50,33 @@ class AdaptedCache:
 
     @property
     def num_bytes(self) -> int:
-        return self.rows * self.capacity * self._bytes_per_entry
+        return self._entries * self._bytes_per_entry
 
     def commit(self, row: int, nodes: Ints) -> None:
         """Keep the scratch nodes `nodes` (a path) of a row, in order; drop all others."""
         text = self.texts[row]
         self._set(row, text.committed + [text.scratch[node] for node in nodes.tolist()])
 
+    def reserve(self, row: int, entries: int) -> bool:
+        """Count the entries as the row's; False if all rows together would have too many."""
+        more = max(entries - int(self._rooms[row]), 0)
+        if more + int(self._rooms.sum()) > self._entries:
+            return False
+        self._rooms[row] += more
+        return True
+
     def truncate(self, row: int, length: int) -> None:
         """Drop the committed entries of a row beyond `length`."""
         self._set(row, self.texts[row].committed[:length])
+        self._rooms[row] = min(length, int(self._rooms[row]))
 
     def move(self, source: int, destination: int) -> None:
-        """Move a row's committed entries to another row and empty the source."""
+        """Give a row's entries to another row, whose own are dropped."""
         if source != destination:
             self.texts[destination], self.texts[source] = self.texts[source], Row()
             self._set(destination, self.texts[destination].committed)
-            self.lengths[source] = 0
+            self._rooms[destination] = self._rooms[source]
+            self.lengths[source] = self._rooms[source] = 0
 
     def _set(self, row: int, committed: list[int]) -> None:
         self.texts[row].committed, self.texts[row].scratch = committed, []

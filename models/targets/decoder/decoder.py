@@ -14,7 +14,7 @@ from models.compute.heads import Heads
 from models.compute.x86.kernels import Chooser, Draw, Knobs, rms_norm
 from models.compute.x86.stack import stack_of
 from models.errors import UnsupportedCheckpoint
-from models.memory.cache import KVCache
+from models.memory.cache import KVCache, bytes_per_entry
 from models.readout import States, states_for, top_of
 from models.schedules.schedule import RASTER, Schedule
 from models.targets.decoder.config import DecoderConfig
@@ -74,10 +74,16 @@ class Decoder:
         )
         return cls(config, weights, dtype=dtype, device=device, kernels=kernels)
 
-    def new_cache(self, rows: int, capacity: int) -> KVCache:
+    @property
+    def bytes_per_entry(self) -> int:
+        return bytes_per_entry(self.config, self.dtype)
+
+    def new_cache(self, rows: int, capacity: int, entries: int | None = None) -> KVCache:
         """An empty cache; see `cache_bytes` for its size."""
         self.rotary.reserve(capacity)
-        return KVCache(self.config, rows, capacity, dtype=self.dtype, device=self.device)
+        return KVCache(
+            self.config, rows, capacity, dtype=self.dtype, device=self.device, entries=entries
+        )
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
         """The first layer's input [T, width] for `tokens` [T]."""

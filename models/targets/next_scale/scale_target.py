@@ -16,7 +16,7 @@ from models.compute.attention import Attention, open_attention
 from models.compute.heads import Heads
 from models.compute.x86 import kernels
 from models.errors import InvalidRequest, UnsupportedCheckpoint
-from models.memory.cache import KVCache
+from models.memory.cache import KVCache, bytes_per_entry
 from models.memory.layout import positions_of
 from models.readout import states_for, top_of
 from models.requests.canvas import Canvas
@@ -72,9 +72,14 @@ class NextScaleTarget:
         self.steady = device.type == "cpu" and kernels.compiled()
         self._weights = assemble(config, tensors, dtype=dtype, device=device)
 
-    def new_cache(self, rows: int, capacity: int) -> KVCache:
+    @property
+    def bytes_per_entry(self) -> int:
+        return bytes_per_entry(_sizes(self.config), self.dtype)
+
+    def new_cache(self, rows: int, capacity: int, entries: int | None = None) -> KVCache:
         """An empty cache."""
-        return KVCache(_sizes(self.config), rows, capacity, dtype=self.dtype, device=self.device)
+        sizes = _sizes(self.config)
+        return KVCache(sizes, rows, capacity, dtype=self.dtype, device=self.device, entries=entries)
 
     def check(self, request: Request) -> None:
         """Raise InvalidRequest unless the prompt is one class, or the null class."""
