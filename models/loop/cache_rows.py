@@ -7,13 +7,16 @@ prompt.
 """
 
 from collections import deque
-from itertools import count
+from itertools import count, islice
 
 import numpy as np
 
 from models.loop.packing import Piece
 from models.requests.sequence import Sequence
 from models.targets.target import Cache
+
+LOOK = 64  # waiting requests that may be the next one
+LEAST = 16  # shared tokens worth waiting for
 
 
 class Rows:
@@ -29,22 +32,48 @@ class Rows:
         self.reading: list[Sequence] = []  # row = len(running) + index
         self._admissions = count()
         self._order: dict[str, int] = {}  # of admission, by id; kept while a request waits again
-        self._full = False  # a request gave way, and none has ended since
+        self._full = False  # there was no room for a request, and none has ended since
 
     def __len__(self) -> int:
         return len(self.waiting) + len(self.running) + len(self.reading)
 
-    def admit(self) -> None:
-        """Give free rows to waiting requests, as long as there is room in the cache."""
-        while self.waiting and (row := len(self.running) + len(self.reading)) < self.cache.rows:
-            if row and self._full:
+    def admit(self) -> int:
+        """Give free rows to waiting requests, as long as there is room in the cache.
+
+        Returns the number of their tokens that are already in the cache.
+        """
+        hits = 0
+        while (row := len(self.running) + len(self.reading)) < self.cache.rows:
+            sequence = None if row and self._full else self._next_in_line()
+            if sequence is None:
                 break
-            sequence = self.waiting[0]
+            hit = 0 if self._whole else self.cache.begin(row, sequence.tokens)
             if not self.cache.reserve(row, self._expected(sequence)):
                 assert row, "a request that can never run was queued"
+                self.cache.truncate(row, 0)
+                self._full = True
                 break
             self._order.setdefault(sequence.id, next(self._admissions))
-            self.reading.append(self.waiting.popleft())
+            self.waiting.remove(sequence)
+            self.reading.append(sequence)
+            hits += hit
+        return hits
+
+    def _next_in_line(self) -> Sequence | None:
+        """The first waiting request, unless it is about to share what another one reads now."""
+        some = islice(self.waiting, LOOK)
+        return next((sequence for sequence in some if not self._will_share(sequence)), None)
+
+    def _will_share(self, sequence: Sequence) -> bool:
+        """Whether a request in prefill reads the next token of the same prompt."""
+        if not self.cache.shares or self._whole:
+            return False
+        for row, other in enumerate(self.reading, len(self.running)):
+            shared = max(int(self.cache.lengths[row]) + 1, LEAST)
+            shortest = min(len(sequence.tokens), len(other.tokens)) - 1  # the last one is a root
+            if shared <= shortest and sequence.tokens[:shared] == other.tokens[:shared]:
+                return True
+        return False
 
     def _expected(self, sequence: Sequence) -> int:
         """The entries that a request is admitted with: half of its completion often suffices."""

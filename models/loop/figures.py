@@ -22,6 +22,7 @@ class Figures:
     draft_passes: int = 0
     tokens: int = 0
     prompt_tokens: int = 0  # read in prefill, those of requests that gave way again
+    prefix_hit_tokens: int = 0  # of prompts, already in the cache and not read
     preemptions: int = 0  # requests that gave way to others when the cache was full
     drafted: int = 0
     accepted: int = 0

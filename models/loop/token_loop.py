@@ -183,7 +183,7 @@ class TokenLoop:
         So a request that is cancelled between two steps is in no later pass, whatever it waits for.
         """
         self._marks.start()
-        self._rows.admit()
+        self._sums.add(prefix_hit_tokens=self._rows.admit())
         self._read_prompts()
         self._make_room()
         results: list[Result] = []

@@ -1,14 +1,18 @@
 """The decoder's KV cache: blocks of entries from one pool, and each row's table of blocks."""
 
 import math
+from collections.abc import Sequence
+from itertools import takewhile
 
 import numpy as np
 import torch
 
 from models.batch import Batch, Ints
 from models.compute.x86 import kernels
-from models.memory.blocks import BLOCK, Blocks, num_blocks
+from models.memory.blocks import BLOCK, Blocks, key_after, num_blocks
 from models.targets.decoder.config import DecoderConfig
+
+LEAST = 16  # shared entries of a block that pay for its copy
 
 
 def padded(entries: int) -> int:
@@ -38,9 +42,12 @@ class KVCache:
 
     Entry i of a row is entry i % BLOCK of block `tables[row, i // BLOCK]`. A row's committed
     entries are 0..length-1, its scratch follows. Blocks are taken from the pool when a row needs
-    them and returned when it is truncated. All entries are initialised with finite numbers, so a
-    masked entry contributes exactly 0.
+    them and returned when it is truncated. Rows with the same text share its full blocks, which are
+    never written to again. All entries are initialised with finite numbers, so a masked entry
+    contributes exactly 0.
     """
+
+    shares = True
 
     def __init__(
         self,
@@ -63,6 +70,8 @@ class KVCache:
         self.rooms: Ints = np.zeros(rows, dtype=np.int64)  # entries that a row's blocks hold
         self.depths: Ints = np.zeros((rows, longest * BLOCK), dtype=np.int64)  # of scratch nodes
         self._blocks, self._capacity = Blocks(count), capacity
+        self._texts: list[Sequence[int]] = [()] * rows  # the tokens of the entries, if known
+        self._keys: list[list[bytes]] = [[] for _ in range(rows)]  # of the full blocks
 
     @property
     def rows(self) -> int:
@@ -78,8 +87,52 @@ class KVCache:
 
     @property
     def num_free(self) -> int:
-        """Entries of the pool that no row holds."""
+        """Entries of the pool that no row uses."""
         return self._blocks.num_free * BLOCK
+
+    def begin(self, row: int, tokens: Sequence[int]) -> int:
+        """The entries of an empty row will be those of `tokens`, which may grow.
+
+        Takes over the entries of as many of them as are in memory, except the last one's. Returns
+        their number.
+        """
+        assert not self.rooms[row], row
+        keys: list[bytes] = []
+        self._texts[row], self._keys[row] = tokens, keys
+        limit = len(tokens) - 1
+        while (len(keys) + 1) * BLOCK <= limit:
+            key = key_after(keys, tokens)
+            block = self._blocks.find(key)
+            if block is None:
+                break
+            self.tables[row, len(keys)] = block
+            keys.append(key)
+        self.lengths[row] = self.rooms[row] = len(keys) * BLOCK
+        self._copy_rest(row, limit)
+        return int(self.lengths[row])
+
+    def _copy_rest(self, row: int, limit: int) -> None:
+        """Copy the first entries of the next block from another row that has the same text."""
+        start = int(self.lengths[row])
+        found = [(self._same(row, other, start, limit), other) for other in range(self.rows)]
+        most, other = max(found)
+        if most < LEAST or not self.reserve(row, start + 1):
+            return
+        self._copy_block(int(self.tables[other, start // BLOCK]), row, start // BLOCK)
+        self.lengths[row] = start + most
+
+    def _same(self, row: int, other: int, start: int, limit: int) -> int:
+        """How many tokens from `start` on, within a block, another row has in the same text."""
+        keys, theirs = self._keys[row], self._keys[other]
+        if other == row or theirs[: len(keys)][-1:] != keys[-1:]:
+            return 0
+        stop = min(limit, start + BLOCK, int(self.lengths[other]), len(self._texts[other]))
+        pairs = zip(self._texts[row][start:stop], self._texts[other][start:stop], strict=True)
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+    def _copy_block(self, block: int, row: int, index: int) -> None:
+        """Copy a block over the block `index` of a row."""
+        self.kv[:, :, :, int(self.tables[row, index])] = self.kv[:, :, :, block]
 
     def reserve(self, row: int, entries: int) -> bool:
         """Make room for `entries` entries of a row; False if the pool has too few blocks."""
@@ -115,6 +168,10 @@ class KVCache:
         if count and int(nodes[-1]) != count - 1:
             self._keep(row, start, nodes)
         self.lengths[row] = start + count
+        keys, text = self._keys[row], self._texts[row]
+        while (len(keys) + 1) * BLOCK <= min(start + count, len(text)):
+            keys.append(key_after(keys, text))
+            self._blocks.note(int(self.tables[row, len(keys) - 1]), keys[-1])
 
     def _keep(self, row: int, start: int, nodes: Ints) -> None:
         if self.kv.is_cpu and kernels.compiled():
@@ -134,6 +191,20 @@ class KVCache:
         first, last = num_blocks(length), int(self.rooms[row]) // BLOCK
         self._blocks.release(self.tables[row, first:last].tolist())
         self.rooms[row] = first * BLOCK
+        del self._keys[row][length // BLOCK :]
+        if length == 0:
+            self._texts[row] = ()
+        elif length % BLOCK and self._blocks.is_fixed(int(self.tables[row, first - 1])):
+            self._own_last(row, first - 1)
+
+    def _own_last(self, row: int, index: int) -> None:
+        """Replace the last block of a row by a copy that it may write to."""
+        block = int(self.tables[row, index])
+        taken = self._blocks.take(1)
+        assert taken is not None, "no free block for a copy"
+        self.tables[row, index] = taken[0]
+        self._copy_block(block, row, index)
+        self._blocks.release([block])
 
     def move(self, source: int, destination: int) -> None:
         """Give a row's entries to another row, whose own are dropped. Copies no entries."""
@@ -143,6 +214,8 @@ class KVCache:
         for of_rows in (self.tables, self.rooms, self.lengths):
             of_rows[destination] = of_rows[source]
         self.rooms[source] = self.lengths[source] = 0
+        self._texts[destination], self._keys[destination] = self._texts[source], self._keys[source]
+        self._texts[source], self._keys[source] = (), []
 
 
 def _zeros(sizes: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:

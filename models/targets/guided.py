@@ -5,6 +5,7 @@ logits = without + scale * (with - without). Source: Ho & Salimans 2022, arXiv 2
 logit form used by autoregressive image models. Letters: B rows, T nodes, W wanted, V vocabulary.
 """
 
+from collections.abc import Sequence as Several
 from dataclasses import replace
 from typing import Any, cast
 
@@ -19,6 +20,8 @@ from models.targets.target import Cache, Target
 
 class PairedCache:
     """A cache whose row r stands for rows 2r (with the condition) and 2r + 1 (without)."""
+
+    shares = False
 
     def __init__(self, inner: Cache) -> None:
         self.inner = inner
@@ -44,6 +47,10 @@ class PairedCache:
         """Keep the same nodes in both halves."""
         for half in (2 * row, 2 * row + 1):
             self.inner.commit(half, nodes)
+
+    def begin(self, row: int, tokens: Several[int]) -> int:
+        """Nothing is shared: the entries depend on the condition, and differ between the halves."""
+        return 0
 
     def reserve(self, row: int, entries: int) -> bool:
         """Make the same room in both halves."""

@@ -3,6 +3,7 @@
 Does not depend on drafting, sampling or requests.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -20,6 +21,7 @@ class Cache(Protocol):
     """
 
     lengths: Ints  # [rows] committed entries
+    shares: bool  # whether rows with the same text share entries
 
     @property
     def rows(self) -> int: ...
@@ -30,6 +32,13 @@ class Cache(Protocol):
 
     def commit(self, row: int, nodes: Ints) -> None:
         """Keep the scratch nodes `nodes` (a path, ascending) of a row; drop all others."""
+
+    def begin(self, row: int, tokens: Sequence[int]) -> int:
+        """The entries of an empty row will be those of `tokens`, a list that may grow.
+
+        Takes over the entries of as many of them as are in memory, except the last one's, as if
+        they had been committed. Returns their number; 0 unless `shares`.
+        """
 
     def reserve(self, row: int, entries: int) -> bool:
         """Make room for `entries` entries of a row, scratch included; False: there is too little.

@@ -22,8 +22,10 @@ class Summary:
     the `rows_retryable` again. `seconds` of generating begin with a run's first request and end
     with its last commit; `startup_seconds` come before. `tokens_per_second` is `tokens` over
     `seconds`. `accepted_length` is tokens per request and target pass. `round_ms` is the mean round
-    and its parts. What a killed run counted of passes and rounds is lost, its rows, tokens and
-    seconds are not. `images` and `passes_per_image` are None for texts.
+    and its parts. `prefix_hit_tokens` of prompts were in a cache and not read; `preemptions` counts
+    requests that gave way to others in a full cache. What a killed run counted of passes and rounds
+    is lost, its rows, tokens and seconds are not. `images` and `passes_per_image` are None for
+    texts.
     """
 
     output: str
@@ -52,6 +54,7 @@ class Summary:
     acceptance_by_position: tuple[float, ...]
     round_ms: dict[str, float]
     prefill_seconds: float
+    prefix_hit_tokens: int
     preemptions: int
     exactness: str
     noise: str
@@ -153,6 +156,7 @@ def summarize(
         acceptance_by_position=figures.acceptance_by_position,
         round_ms=figures.round_ms(),
         prefill_seconds=figures.prefill_s,
+        prefix_hit_tokens=figures.prefix_hit_tokens,
         preemptions=figures.preemptions,
         exactness=weakest([entry.exactness for entry in entries]),
         images=images,

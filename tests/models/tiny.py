@@ -14,6 +14,8 @@ from models.schedules.schedule import RASTER
 
 
 class TokenCache:
+    shares = False
+
     def __init__(self, rows: int, capacity: int, total: int | None = None) -> None:
         self.total = rows * capacity if total is None else total  # entries of all rows
         self.rooms = np.zeros(rows, dtype=np.int64)
@@ -39,6 +41,9 @@ class TokenCache:
         self.entries[row, length:] = -1
         self.entries[row, length : length + len(kept)] = kept
         self.lengths[row] += len(kept)
+
+    def begin(self, row, tokens):
+        return 0
 
     def reserve(self, row, entries):
         assert entries <= self.capacity, "a request grew beyond what it was admitted for"

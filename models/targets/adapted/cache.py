@@ -1,5 +1,7 @@
 """The cache of an adapted model: rows of tokens, and the transformers cache of each row."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from transformers import DynamicCache
 
@@ -31,6 +33,8 @@ class Row:
 class AdaptedCache:
     """Rows of tokens. The entries that the model has cached affect the speed only."""
 
+    shares = False
+
     def __init__(
         self, rows: int, capacity: int, bytes_per_entry: int, entries: int | None = None
     ) -> None:
@@ -56,6 +60,10 @@ class AdaptedCache:
         """Keep the scratch nodes `nodes` (a path) of a row, in order; drop all others."""
         text = self.texts[row]
         self._set(row, text.committed + [text.scratch[node] for node in nodes.tolist()])
+
+    def begin(self, row: int, tokens: Sequence[int]) -> int:
+        """Nothing is shared: each row has a cache of its own."""
+        return 0
 
     def reserve(self, row: int, entries: int) -> bool:
         """Count the entries as the row's; False if all rows together would have too many."""
