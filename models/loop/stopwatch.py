@@ -14,13 +14,14 @@ class Stopwatch:
         """Start a new step."""
         self._last, self._round = time.perf_counter(), 0.0
 
-    def note(self, part: str) -> None:
-        """Add the time since the previous note to `part`."""
+    def note(self, part: str) -> float:
+        """Add the time since the previous note to `part`; returns it, in seconds."""
         now = time.perf_counter()
         seconds, self._last = now - self._last, now
         self._seconds[part] = self._seconds.get(part, 0.0) + seconds
         if part != "prefill":
             self._round += seconds
+        return seconds
 
     def shift(self, source: str, destination: str, seconds: float) -> None:
         """Move time from one part to another."""

@@ -23,6 +23,7 @@ from models.loop.cache_rows import Rows
 from models.loop.figures import Figures, Sums
 from models.loop.groups import choose, need_plain, new_canvas, plan_groups, settle
 from models.loop.logprobs import token_logprobs
+from models.loop.pace import Pace
 from models.loop.packing import Piece, draft_batch, prompt_batch
 from models.loop.processors import Processors
 from models.loop.readings import readings_for
@@ -70,7 +71,7 @@ class TokenLoop:
         self.target, self.drafter, self.sizing = target, drafter, sizing
         self.name, self.rule = name, verify
         self._verify: Rule = load(RULES[verify].where)
-        self.max_length, self._chunk, self._decode = max_length, prefill_chunk, decode
+        self.max_length, self._decode, self._pace = max_length, decode, Pace(prefill_chunk)
         assert entries is None or entries >= max_length + scratch, (entries, max_length, scratch)
         self._cache = target.new_cache(rows, max_length + scratch, entries)
         self._rows = Rows(self._cache, scratch=scratch, whole=not target.schedule.in_order)
@@ -183,23 +184,28 @@ class TokenLoop:
         So a request that is cancelled between two steps is in no later pass, whatever it waits for.
         """
         self._marks.start()
-        self._sums.add(prefix_hit_tokens=self._rows.admit())
+        if self._rows.waiting:
+            self._sums.add(prefix_hit_tokens=self._rows.admit())
         self._read_prompts()
         self._make_room()
         results: list[Result] = []
         if self._rows.running:
             results = self._round() if self._groups is None else self._group_round(self._groups)
+            self._pace.observe_round(self._marks.round_s())
         return results
 
     def _read_prompts(self) -> None:
-        """Prefill one chunk of prompts."""
-        pieces = self._rows.next_pieces(self._chunk)
+        """Prefill one chunk of prompts, or a piece of it while other requests decode."""
+        longest = max((len(sequence.tokens) for sequence in self._rows.reading), default=0)
+        pieces = self._rows.next_pieces(
+            self._pace.limit(longest, decoding=bool(self._rows.running))
+        )
+        read = sum(len(tokens) for _, tokens in pieces)
         if pieces:
             self._read_pieces(pieces)
-            read = sum(len(tokens) for _, tokens in pieces)
             self._sums.add(prefill_passes=1, prompt_tokens=read)
         self._rows.commit(pieces)
-        self._marks.note("prefill")
+        self._pace.observe_piece(read, self._marks.note("prefill"))
 
     def _read_pieces(self, pieces: list[Piece]) -> None:
         batch, readings = prompt_batch(pieces), self._readings

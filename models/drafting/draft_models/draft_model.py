@@ -26,6 +26,7 @@ from models.targets.target import ChoosingTarget, Target
 from models.verify.round import Commit, Round, children
 
 CHUNK = 256  # prompt tokens in one pass of prefill
+FAR = 4  # chunks; a sequence that lacks more is read chunk by chunk, and has no draft meanwhile
 
 
 class ModelDrafter:
@@ -72,7 +73,11 @@ class ModelDrafter:
         if depth == 0:
             return [EMPTY] * len(sequences)
         fed = shape.width * (depth - 1)
-        held = [b for b, sequence in enumerate(sequences) if self._has_room(sequence, fed)]
+        held = [
+            b
+            for b, sequence in enumerate(sequences)
+            if self._has_room(sequence, fed) and self._is_near(sequence)
+        ]
         if len(held) == len(sequences):
             return self._propose(sequences, depth, shape, context)
         drafts, some = [EMPTY] * len(sequences), replace(context, owners=context.owners[held])
@@ -86,6 +91,16 @@ class ModelDrafter:
         if self._cache.reserve(self._slot(sequence), len(sequence.tokens) + fed):
             return True
         self.forget(sequence.id)
+        return False
+
+    def _is_near(self, sequence: Sequence) -> bool:
+        """Whether few tokens are missing in the cache. If many are, a chunk of them is read now."""
+        slot = self._slots[sequence.id]
+        self._keep(sequence, slot)
+        begin = int(self._cache.lengths[slot])
+        if len(sequence.tokens) - begin <= FAR * CHUNK:
+            return True
+        self._read(_pass([sequence.tokens[begin : begin + CHUNK]], np.array([slot])))
         return False
 
     def _propose(
@@ -116,9 +131,8 @@ class ModelDrafter:
         return self._slots[sequence.id]
 
     def _catch_up(self, sequences: Several[Sequence], slots: Ints) -> Batch:
-        """Commit accepted draft tokens; returns a batch of the new tokens, not yet run."""
+        """Read all missing tokens but a chunk; returns a batch of the others, not yet run."""
         for sequence, slot in zip(sequences, slots.tolist(), strict=True):
-            self._keep(sequence, slot)
             while len(sequence.tokens) - self._cache.lengths[slot] > CHUNK:
                 begin = int(self._cache.lengths[slot])
                 self._read(_pass([sequence.tokens[begin : begin + CHUNK]], np.array([slot])))

@@ -6,7 +6,7 @@ import torch
 
 from models.compute.x86.kernels import compiled
 from models.drafting.draft import Shape
-from models.drafting.draft_models.draft_model import ModelDrafter
+from models.drafting.draft_models.draft_model import CHUNK, FAR, ModelDrafter
 from models.drafting.drafter import DraftContext
 from models.requests.request import Request, Sampling
 from models.requests.sequence import Sequence
@@ -216,3 +216,22 @@ def way(draft, rng):
         tokens.insert(0, int(draft.tokens[node]))
         node = int(draft.parents[node])
     return tokens
+
+
+def test_a_sequence_that_lacks_much_is_read_chunk_by_chunk():
+    """Its neighbour is drafted for at once; it has its first draft when it is near."""
+    behind = FAR * CHUNK + 2 * CHUNK - 9
+    members = [
+        Sequence(Request(id=str(n), prompt=(1,) * n, sampling=Sampling(max_tokens=99), seed=n))
+        for n in (behind, 3)
+    ]
+    drafter, store = ModelDrafter(DRAFT_MODEL, rows=2, capacity=2000), NoiseStore(VOCAB, CPU)
+    for turn in range(3):
+        processor = Processor(members, VOCAB, CPU)
+        context = DraftContext(processor, RoundNoise(members, store), np.arange(2), sampled=False)
+        far, near = drafter.propose(members, Shape(depth=3), context)
+        assert len(near) == 3
+        assert len(far) == (3 if turn == 2 else 0)
+        for sequence in members:
+            sequence.append(2)
+    assert committed(drafter, members[0]) == members[0].tokens[:-1]
