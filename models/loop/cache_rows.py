@@ -11,6 +11,7 @@ from itertools import count, islice
 
 import numpy as np
 
+from models.loop.pace import Pace
 from models.loop.packing import Piece
 from models.requests.sequence import Sequence
 from models.targets.target import Cache
@@ -98,19 +99,25 @@ class Rows:
         needs = (len(sequence.tokens) + self._scratch for sequence in self.running)
         return not all(self.cache.reserve(row, need) for row, need in enumerate(needs))
 
-    def next_pieces(self, limit: int) -> list[Piece]:
-        """The next prompt tokens to prefill, at most `limit`, of one or several prompts.
+    def next_pieces(self, pace: Pace) -> list[Piece]:
+        """The next prompt tokens to prefill, of one or several prompts; shorter ones come first.
 
         Prefill leaves out the last token of a prompt, which is the root of the first round.
         """
-        pieces = []
-        for row, sequence in enumerate(self.reading, len(self.running)):
+        pieces, left = [], pace.chunk
+        slow = pace.limit(decoding=bool(self.running))  # tokens of long prompts
+        for row, sequence in sorted(
+            enumerate(self.reading, len(self.running)), key=lambda each: len(each[1].tokens)
+        ):
+            is_long = pace.is_long(len(sequence.tokens))
             begin = int(self.cache.lengths[row])
-            tokens = sequence.tokens[begin : min(len(sequence.tokens) - 1, begin + limit)]
+            end = begin + (min(left, slow) if is_long else left)
+            tokens = sequence.tokens[begin : min(len(sequence.tokens) - 1, end)]
             if tokens:
                 pieces.append((row, tokens))
-            limit -= len(tokens)
-            if limit <= 0:
+            left -= len(tokens)
+            slow -= len(tokens) if is_long else 0
+            if left <= 0:
                 break
         return pieces
 
@@ -118,11 +125,15 @@ class Rows:
         """Commit pieces that were prefilled; requests with complete prompts start to decode."""
         for row, tokens in pieces:
             self.cache.commit(row, np.arange(len(tokens)))
-        while self.reading:
-            read = int(self.cache.lengths[len(self.running)])
-            if read < len(self.reading[0].tokens) - 1:
-                break
-            self.running.append(self.reading.pop(0))
+        for sequence in list(self.reading):
+            first, place = len(self.running), self.reading.index(sequence)
+            if int(self.cache.lengths[first + place]) < len(sequence.tokens) - 1:
+                continue
+            if place:
+                self.cache.swap(first, first + place)
+                self.reading[place] = self.reading[0]
+            self.running.append(sequence)
+            del self.reading[0]
 
     def withdraw(self, sequence: Sequence) -> None:
         """Remove a request that waits."""

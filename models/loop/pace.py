@@ -9,20 +9,27 @@ WEIGHT = 0.25  # of the newest measurement
 
 
 class Pace:
-    """Measures what a round and a prompt token take, and sizes pieces of long prompts."""
+    """Measures what a round and a prompt token take, and sizes pieces of long prompts.
+
+    `chunk`: the most prompt tokens between two rounds.
+    """
 
     def __init__(self, chunk: int) -> None:
-        self._chunk = chunk
+        self.chunk = chunk
         self._round_s: float | None = None
         self._token_s: float | None = None
 
-    def limit(self, longest: int, *, decoding: bool) -> int:
-        """The most tokens of the next piece; `longest`: tokens of the longest prompt."""
-        if not decoding or longest <= CHUNKS * self._chunk:
-            return self._chunk
+    def is_long(self, tokens: int) -> bool:
+        """Whether a prompt of so many tokens is a long one."""
+        return tokens > CHUNKS * self.chunk
+
+    def limit(self, *, decoding: bool) -> int:
+        """The most tokens of long prompts that are read before the next round."""
+        if not decoding:
+            return self.chunk
         if self._round_s is None or self._token_s is None:
             return 1
-        return max(1, min(self._chunk, int(self._round_s / self._token_s)))
+        return max(1, min(self.chunk, int(self._round_s / self._token_s)))
 
     def observe_piece(self, tokens: int, seconds: float) -> None:
         """A piece was read, or none."""

@@ -196,10 +196,7 @@ class TokenLoop:
 
     def _read_prompts(self) -> None:
         """Prefill one chunk of prompts, or a piece of it while other requests decode."""
-        longest = max((len(sequence.tokens) for sequence in self._rows.reading), default=0)
-        pieces = self._rows.next_pieces(
-            self._pace.limit(longest, decoding=bool(self._rows.running))
-        )
+        pieces = self._rows.next_pieces(self._pace)
         read = sum(len(tokens) for _, tokens in pieces)
         if pieces:
             self._read_pieces(pieces)

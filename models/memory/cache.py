@@ -211,11 +211,14 @@ class KVCache:
         if source == destination:
             return
         self.truncate(destination, 0)
+        self.swap(source, destination)
+
+    def swap(self, first: int, second: int) -> None:
+        """Exchange the entries of two rows. Copies no entries."""
         for of_rows in (self.tables, self.rooms, self.lengths):
-            of_rows[destination] = of_rows[source]
-        self.rooms[source] = self.lengths[source] = 0
-        self._texts[destination], self._keys[destination] = self._texts[source], self._keys[source]
-        self._texts[source], self._keys[source] = (), []
+            of_rows[[first, second]] = of_rows[[second, first]]
+        for known in (self._texts, self._keys):
+            known[first], known[second] = known[second], known[first]
 
 
 def _zeros(sizes: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:

@@ -66,6 +66,11 @@ class PairedCache:
         for half in (0, 1):
             self.inner.move(2 * source + half, 2 * destination + half)
 
+    def swap(self, first: int, second: int) -> None:
+        """Exchange both halves."""
+        for half in (0, 1):
+            self.inner.swap(2 * first + half, 2 * second + half)
+
 
 class GuidedTarget:
     """A target with guidance. Its callers see one row for each request."""

@@ -52,6 +52,9 @@ class Cache(Protocol):
     def move(self, source: int, destination: int) -> None:
         """Give a row's entries to another row, whose own are dropped. Copies no entries."""
 
+    def swap(self, first: int, second: int) -> None:
+        """Exchange the entries of two rows. Copies no entries."""
+
 
 class Target(Protocol):
     """A model that scores nodes under a mask.

@@ -115,6 +115,11 @@ def check_moves(target, model):
     again = np.concatenate([second[:9], first[:3]])
     assert_near(target.score(cache, chain(0, again[9:])).logits, reference(model, again)[9:])
     assert_near(target.score(cache, chain(2, first[:5])).logits, reference(model, first[:5]))
+    prefill(target, cache, 1, first[:7])
+    cache.swap(0, 1)
+    assert cache.lengths.tolist() == [7, 9, 0]
+    assert_near(target.score(cache, chain(1, again[9:])).logits, reference(model, again)[9:])
+    assert_near(target.score(cache, chain(0, first[7:])).logits, reference(model, first)[7:])
 
 
 def check_hidden(target, model):

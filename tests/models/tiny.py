@@ -64,6 +64,10 @@ class TokenCache:
         self.rooms[destination] = self.rooms[source]
         self.truncate(source, 0)
 
+    def swap(self, first, second):
+        for of_rows in (self.entries, self.lengths, self.rooms):
+            of_rows[[first, second]] = of_rows[[second, first]]
+
 
 class TableTarget:
     """Logits of the next token from the last two tokens (missing ones count as token 0)."""

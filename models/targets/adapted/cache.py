@@ -86,6 +86,12 @@ class AdaptedCache:
             self._rooms[destination] = self._rooms[source]
             self.lengths[source] = self._rooms[source] = 0
 
+    def swap(self, first: int, second: int) -> None:
+        """Exchange the entries of two rows."""
+        self.texts[first], self.texts[second] = self.texts[second], self.texts[first]
+        for of_rows in (self.lengths, self._rooms):
+            of_rows[[first, second]] = of_rows[[second, first]]
+
     def _set(self, row: int, committed: list[int]) -> None:
         self.texts[row].committed, self.texts[row].scratch = committed, []
         self.lengths[row] = len(committed)
