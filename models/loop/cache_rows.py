@@ -23,11 +23,13 @@ LEAST = 16  # shared tokens worth waiting for
 class Rows:
     """The requests that wait, that are in prefill (`reading`), and that decode (`running`)."""
 
-    def __init__(self, cache: Cache, *, scratch: int, whole: bool) -> None:
+    def __init__(self, cache: Cache, *, scratch: int, whole: bool, share: bool = True) -> None:
         """`scratch`: entries that a round needs beyond a request's tokens. `whole`: requests are
-        admitted with room for their whole completions, and so never give way.
+        admitted with room for their whole completions, and so never give way. `share`: tokens that
+        are already in the cache are not read again.
         """
         self.cache, self._scratch, self._whole = cache, scratch, whole
+        self._share = share and not whole
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []  # row = index
         self.reading: list[Sequence] = []  # row = len(running) + index
@@ -48,7 +50,7 @@ class Rows:
             sequence = None if row and self._full else self._next_in_line()
             if sequence is None:
                 break
-            hit = 0 if self._whole else self.cache.begin(row, sequence.tokens)
+            hit = self.cache.begin(row, sequence.tokens) if self._share else 0
             if not self.cache.reserve(row, self._expected(sequence)):
                 assert row, "a request that can never run was queued"
                 self.cache.truncate(row, 0)
@@ -67,7 +69,7 @@ class Rows:
 
     def _will_share(self, sequence: Sequence) -> bool:
         """Whether a request in prefill reads the next token of the same prompt."""
-        if not self.cache.shares or self._whole:
+        if not (self._share and self.cache.shares):
             return False
         for row, other in enumerate(self.reading, len(self.running)):
             shared = max(int(self.cache.lengths[row]) + 1, LEAST)

@@ -74,11 +74,16 @@ class TokenLoop:
         self.max_length, self._decode, self._pace = max_length, decode, Pace(prefill_chunk)
         assert entries is None or entries >= max_length + scratch, (entries, max_length, scratch)
         self._cache = target.new_cache(rows, max_length + scratch, entries)
-        self._rows = Rows(self._cache, scratch=scratch, whole=not target.schedule.in_order)
+        self._readings = readings_for(drafter, target)  # it reads every position of a request
+        self._rows = Rows(
+            self._cache,
+            scratch=scratch,
+            whole=not target.schedule.in_order,
+            share=self._readings is None,
+        )
         self._groups = None if target.schedule.in_order else cast(GroupTarget, target)
         if self._groups is not None:
             need_plain(drafter.name if drafter else "none", verify)
-        self._readings = readings_for(drafter, target)
         self._sums = Sums()
         self._ids: set[str] = set()  # of requests that have not ended
         self._updates = Updates()
@@ -219,6 +224,8 @@ class TokenLoop:
             self._sums.add(preemptions=1)
             if self.drafter is not None:
                 self.drafter.forget(sequence.id)
+            if self._readings is not None:
+                self._readings.forget(sequence.id)
 
     def _group_round(self, target: GroupTarget) -> list[Result]:
         running = list(self._rows.running)

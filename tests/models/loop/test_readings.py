@@ -223,3 +223,35 @@ def test_states_under_guidance_are_those_of_the_half_with_the_condition(arithmet
     combined = without.logits + 2.0 * (with_.logits - without.logits)
     assert torch.equal(found.top.tokens, combined.topk(4).indices)
     assert not torch.equal(found.top.tokens, with_.top.tokens)
+
+
+class Restarting(Reader):
+    """Keeps what it had read of a request when that was forgotten last."""
+
+    def __init__(self, inner, wants=WANTS):
+        super().__init__(inner, wants)
+        self.last = {}
+
+    def forget(self, request_id):
+        self.last[request_id] = self.states.pop(request_id, [])
+        super().forget(request_id)
+
+
+def test_equal_prompts_and_requests_that_gave_way_are_read_from_the_start():
+    """Also a prefix that is in the cache: a drafter that reads needs every position."""
+    target = Decoder.from_config(DEEP)
+    prompt, sampling = (
+        tuple(3 + i % 41 for i in range(80)),
+        Sampling(max_tokens=150, ignore_eos=True),
+    )
+    requests = [Request(id=f"r{i}", prompt=prompt, sampling=sampling, seed=i) for i in range(5)]
+    reader = Restarting(Prophet({}, target.vocab_size, absent=1.0))
+    options = {"target": target, "rows": 4, "max_length": 240, "chunk": 30, "decode": None}
+    loop = loop_of((lambda: reader, NOTHING), entries=512, **options)
+    results = {result.id: result.tokens for result in loop.run(requests)}
+    assert loop.figures().preemptions > 0
+    for request in requests:
+        text = np.array([*prompt, *results[request.id]])
+        batch = replace(chain(0, text[:-1]), readout=WANTS)
+        expected = target.score(target.new_cache(1, 240), batch).states
+        torch.testing.assert_close(torch.cat(reader.last[request.id]), expected)
