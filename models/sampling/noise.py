@@ -30,6 +30,8 @@ class Purpose(IntEnum):
     START = 4  # a random first draft token of a position
     COUPLE = 5  # whether a draft token is kept when its distribution changes
     POSITION = 6  # a draft token whose noise stays the same from round to round
+    FLOW = 7  # the Gaussian noise of the flow map
+    TRAINING = 8  # random choices about a training sample
 
 
 def _mix64(x: Words) -> Words:
@@ -68,6 +70,19 @@ def uniform(keys: Words) -> NDArray[np.float64]:
         word = _mix64(keys ^ np.uint64(0xD1B54A32D192ED03))
     out: NDArray[np.float64] = (word >> np.uint64(11)).astype(np.float64) * 2.0**-53
     return out
+
+
+def normals(keys: Words, width: int) -> torch.Tensor:
+    """Standard normal numbers, `width` per key, by the inverse distribution function.
+
+    Returns:
+        [R, width] float64, from 52 random bits for each number.
+    """
+    with np.errstate(over="ignore"):
+        columns = _mix64(np.arange(1, width + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+        words = _mix64(keys[:, None] ^ columns)  # [R, width]
+    shares = ((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
+    return torch.special.ndtri(torch.from_numpy(shares))
 
 
 def _logical_shift(x: torch.Tensor, bits: int) -> torch.Tensor:

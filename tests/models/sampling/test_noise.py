@@ -6,7 +6,7 @@ import torch
 from scipy.stats import chi2, kstest
 
 from models.compute.x86.kernels import compiled
-from models.sampling.noise import Purpose, gumbel, row_keys, uniform
+from models.sampling.noise import Purpose, gumbel, normals, row_keys, uniform
 from tests.models.drawing import drawn, numbers_of
 
 CPU = torch.device("cpu")
@@ -38,6 +38,8 @@ PINNED_PURPOSES = {
     Purpose.START: 0xAF434E47FBAEA1D6,
     Purpose.COUPLE: 0xDA282BD2D719B575,
     Purpose.POSITION: 0x656FD752ED1BA804,
+    Purpose.FLOW: 0x7DF2F93DE6209731,
+    Purpose.TRAINING: 0xFD59F52131F80691,
 }
 
 
@@ -52,6 +54,19 @@ def test_uniform_is_pinned():
     found = uniform(np.array(list(PINNED_KEYS.values()), dtype=np.uint64))
     expected = [0.15639099857253513, 0.47433869469261236, 0.8305801601878576, 0.684718654391303]
     assert found.tolist() == expected
+
+
+def test_normals_are_pinned():
+    found = normals(np.array([0x48218226FF3CD4BF], dtype=np.uint64), 4)
+    assert found.dtype == torch.float64
+    expected = [-0.729442716825549, -0.3691563696763305, -2.0935536205180405, -0.7028705967217604]
+    assert found[0].tolist() == pytest.approx(expected, rel=1e-12)
+
+
+def test_normals_are_normal_and_independent():
+    found = normals(row_keys(np.arange(5000), np.full(5000, 3), Purpose.FLOW), 4).numpy()
+    assert all(kstest(found[:, c], "norm").pvalue > 1e-3 for c in range(4))
+    assert np.abs(np.corrcoef(found.T) - np.eye(4)).max() < 0.06
 
 
 def test_gumbel_is_pinned():
