@@ -68,7 +68,7 @@ def _shaped(value: Any, hint: Any, where: str) -> Any:
         return tuple(_shaped(item, get_args(hint)[0], where) for item in value)
     if hint is float and type(value) is int:
         return float(value)
-    if hint in (int, float, bool) and type(value) is hint:
+    if hint in (int, float, bool, str) and type(value) is hint:
         return value
     raise UnsupportedCheckpoint(f"{where}={value!r} is of another kind than needed")
 

@@ -159,7 +159,11 @@ class RasterModel(nn.Module):
     def of_vectors(self, classes: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
         """classes [B], vectors [B, n, C], codes or not -> logits [B, n + 1, V]."""
         first = self.model.class_embed(classes).unsqueeze(1)
-        x = self._dropout(torch.cat([first, self.model.input_proj(vectors)], dim=1))
+        return self.of_inputs(torch.cat([first, self.model.input_proj(vectors)], dim=1))
+
+    def of_inputs(self, x: torch.Tensor) -> torch.Tensor:
+        """The first layer's input [B, n + 1, D], the class first -> logits [B, n + 1, V]."""
+        x = self._dropout(x)
         positions = torch.arange(x.shape[1])
         rotation = self._rotary(positions).to(x.device)
         for layer in self.model.layers:

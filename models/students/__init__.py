@@ -1,0 +1,1 @@
+"""Students: networks that make an image of a target in one or two passes."""

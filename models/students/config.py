@@ -1,0 +1,84 @@
+"""What a student's config.json says: its sizes, its method and the target it was made for."""
+
+from dataclasses import dataclass
+
+from models.errors import UnsupportedCheckpoint
+from models.sampling.flow import NAME
+from models.training.raster import RasterConfig
+
+MODEL_TYPE = "paceline_student"
+FLOW_MAP = "flow-map"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MadeFor:
+    """A target: where it was, and the digest of its files."""
+
+    path: str
+    digest: str
+
+    def __str__(self) -> str:
+        return f"{self.path!r} (digest {self.digest[:12]})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudentConfig:
+    """A map-headed student of a raster target; the sizes are the target's.
+
+    `guidance`: the scale of the laws that it learned. `noise`: the name of the map on top.
+    """
+
+    target: MadeFor
+    vocab_size: int
+    code_width: int
+    num_classes: int
+    grid_width: int
+    grid_height: int
+    width: int
+    inner_width: int
+    num_layers: int
+    num_heads: int
+    guidance: float = 1.0
+    method: str = FLOW_MAP
+    noise: str = NAME
+
+    def __post_init__(self) -> None:
+        for name, known in (("method", FLOW_MAP), ("noise", NAME)):
+            if getattr(self, name) != known:
+                found = getattr(self, name)
+                raise UnsupportedCheckpoint(f"the student's {name} is {found!r}; known is {known}")
+
+    @classmethod
+    def of(cls, raster: RasterConfig, target: MadeFor, guidance: float = 1.0) -> "StudentConfig":
+        """The configuration of a student with the target's sizes."""
+        sizes = {name: getattr(raster, name) for name in SIZES}
+        return cls(target=target, guidance=guidance, **sizes)
+
+    def raster(self) -> RasterConfig:
+        """The sizes of the network."""
+        return RasterConfig(**{name: getattr(self, name) for name in SIZES}, dropout=0.0)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of an image."""
+        return self.grid_width * self.grid_height
+
+    def refuse_another(self, target: MadeFor) -> None:
+        """Raise UnsupportedCheckpoint unless the student was made for this target."""
+        if self.target.digest != target.digest:
+            raise UnsupportedCheckpoint(
+                f"the student was made for the target {self.target}, not for {target}"
+            )
+
+
+SIZES = (
+    "vocab_size",
+    "code_width",
+    "num_classes",
+    "grid_width",
+    "grid_height",
+    "width",
+    "inner_width",
+    "num_layers",
+    "num_heads",
+)

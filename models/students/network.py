@@ -1,0 +1,73 @@
+"""The map-headed student: the teacher's network, which reads noise where tokens are not known yet.
+
+Place i of the output is a law over codes; the flow map on top turns it and the noise of place i
+into a token. A token before place i is a function of the noise before place i. So a network that
+reads this noise can have the teacher's own law as its output.
+Letters: B images, n tokens of an image, V vocabulary, C width of a code, D width, K classes.
+"""
+
+import torch
+from torch import nn
+
+from models.students.config import StudentConfig
+from models.training.raster import RasterModel
+
+DATA, NOISE = 0, 1
+
+
+class Student(nn.Module):
+    """Reads, for each place, the code of its token, or the place's noise and a first guess."""
+
+    prior: torch.Tensor
+
+    def __init__(self, config: StudentConfig, codebook: torch.Tensor, prior: torch.Tensor) -> None:
+        """`codebook` [V, C]; `prior` [K, n, V]: the laws of first guesses, which see the class."""
+        super().__init__()
+        self.config = config
+        self.raster = RasterModel(config.raster(), codebook)
+        self.noise_proj = nn.Linear(config.code_width, config.width)
+        self.kind = nn.Embedding(2, config.width)
+        nn.init.normal_(self.noise_proj.weight, std=0.02)
+        nn.init.zeros_(self.noise_proj.bias)
+        nn.init.zeros_(self.kind.weight)
+        self.register_buffer("prior", prior.float())
+
+    @property
+    def codebook(self) -> torch.Tensor:
+        """[V, C] the codes that tokens stand for."""
+        return self.raster.model.codebook
+
+    def forward(
+        self,
+        classes: torch.Tensor,
+        tokens: torch.Tensor,
+        noise: torch.Tensor,
+        guesses: torch.Tensor,
+        starts: torch.Tensor,
+    ) -> torch.Tensor:
+        """The law of each place.
+
+        Args:
+            classes: [B] int64.
+            tokens: [B, n] int64; those before `starts` are read.
+            noise: [B, n, C] standard normal; read from `starts` on.
+            guesses: [B, n] int64, the first guesses; read from `starts` on.
+            starts: [B] int64, 0 to n: how many tokens are known.
+        Returns:
+            [B, n, V] float32 logits; those of place i depend on the inputs before place i.
+        """
+        trunk, last = self.raster.model, tokens.shape[1] - 1
+        known = torch.arange(last, device=tokens.device) < starts[:, None]  # [B, n - 1]
+        ids = tokens[:, :last].where(known, guesses[:, :last])
+        read = trunk.input_proj(trunk.codebook[ids])
+        unknown = self.noise_proj(noise[:, :last].to(read.dtype)) + self.kind.weight[NOISE]
+        more = torch.where(known[..., None], self.kind.weight[DATA], unknown)
+        first = trunk.class_embed(classes).unsqueeze(1)
+        return self.raster.of_inputs(torch.cat([first, read + more], dim=1))
+
+
+def student_of(teacher: RasterModel, config: StudentConfig, prior: torch.Tensor) -> Student:
+    """A student with the teacher's weights: where all tokens are known, it is the teacher."""
+    student = Student(config, teacher.model.codebook, prior)
+    student.raster.load_state_dict(teacher.state_dict())
+    return student

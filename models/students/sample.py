@@ -1,0 +1,63 @@
+"""Images from a student: first guesses, then one or more passes with the same noise.
+
+Letters: B images, n tokens of an image, V vocabulary, C width of a code.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from models.batch import Ints
+from models.sampling.flow import FlowMap
+from models.sampling.noise import Purpose, normals, row_keys
+from models.students.network import Student
+
+
+def image_noise(seeds: Sequence[int] | Ints, num_tokens: int, width: int) -> torch.Tensor:
+    """The noise of images' places: [B, n, C] float32, a function of seed and place.
+
+    The class of an image is at position 0 of its sequence, so its first token is at position 1.
+    """
+    owners = np.repeat(np.asarray(seeds, dtype=np.int64), num_tokens)
+    positions = np.tile(np.arange(1, num_tokens + 1), len(seeds))
+    keys = row_keys(owners, positions, Purpose.FLOW)
+    return normals(keys, width).float().view(len(seeds), num_tokens, width)
+
+
+def first_guesses(
+    chart: FlowMap, prior: torch.Tensor, classes: torch.Tensor, noise: torch.Tensor
+) -> torch.Tensor:
+    """[B, n] tokens drawn from the prior [K, n, V] by the noise [B, n, C], each by itself."""
+    laws = prior[classes % len(prior)]  # [B, n, V]
+    return _tokens(chart, laws, noise)
+
+
+@torch.inference_mode()
+def sample(
+    student: Student, chart: FlowMap, classes: torch.Tensor, noise: torch.Tensor, steps: int = 1
+) -> torch.Tensor:
+    """Images in `steps` passes.
+
+    The pass k decides an equal share of the places from the tokens decided so far and from the
+    noise of all others, which is the same in every pass.
+
+    Args:
+        classes: [B] int64. noise: [B, n, C]. steps: 1 to n.
+    Returns:
+        tokens [B, n] int64.
+    """
+    count = noise.shape[1]
+    guesses = first_guesses(chart, student.prior, classes, noise)
+    tokens = guesses.clone()
+    for k in range(steps):
+        start, end = count * k // steps, count * (k + 1) // steps
+        starts = torch.full_like(classes, start)
+        logits = student(classes, tokens, noise, guesses, starts)[:, start:end]
+        tokens[:, start:end] = _tokens(chart, logits.double().softmax(-1), noise[:, start:end])
+    return tokens
+
+
+def _tokens(chart: FlowMap, laws: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """Laws [B, n, V] and noise [B, n, C] -> tokens [B, n]."""
+    return chart(laws.flatten(0, 1), noise.flatten(0, 1)).view(laws.shape[:2])
