@@ -25,6 +25,7 @@ from pipelines.interruption import leave_if_interrupted, obey_signals
 COMMANDS = (
     "pipelines.generate.command",
     "pipelines.bench.command",
+    "pipelines.distill.command",
     "pipelines.evaluate.command",
     "pipelines.convert",
 )

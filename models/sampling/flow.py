@@ -23,8 +23,8 @@ TILE = 8  # a block's rows are a multiple of it, so that no row is a remainder t
 class FlowMap:
     """From laws over codes and Gaussian noise to tokens; a pure function for given codes.
 
-    Rows are solved in blocks of one size, which depends on V only. So a row's result does not depend
-    on the number of rows or on the rows around it.
+    Rows are solved in blocks of one size, which depends on V only. So a row's result does not
+    depend on the number of rows or on the rows around it.
     """
 
     def __init__(

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from models.errors import UnsupportedCheckpoint
 from models.sampling.flow import NAME
+from models.students.methods import FLOW_MAP
 from models.training.raster import RasterConfig
 
 MODEL_TYPE = "paceline_student"
-FLOW_MAP = "flow-map"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -81,7 +81,7 @@ def test_another_target_is_refused_with_both_names(student):
 
 def test_a_folder_without_a_student_is_refused(teacher, tmp_path):
     teacher.save(tmp_path, torch.float32)
-    with pytest.raises(UnsupportedCheckpoint, match="holds no student: config.json needs"):
+    with pytest.raises(UnsupportedCheckpoint, match=r"holds no student: config\.json needs"):
         load_student(tmp_path)
 
 

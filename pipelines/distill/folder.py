@@ -1,0 +1,86 @@
+"""A run's folder: what the run is, and which of its stages are committed.
+
+RUN/run.json            options, what decides the result, versions
+RUN/records/            the target's images to learn from (rows of `paceline generate`)
+RUN/held-out/           more of them, for the evaluation
+RUN/train/              states, metrics.jsonl, events/ of TensorBoard, the student
+RUN/samples/            images of each way of sampling
+RUN/evaluation/         their figures, curves and sheets
+RUN/export/             the student, to be used by its path
+RUN/_stages/NAME.json   commits a stage
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cluster import storage
+from models.errors import InvalidOption
+from pipelines.errors import OutputRefused
+from pipelines.generate.manifest import differences
+
+ABOUT, STAGES = "run.json", "_stages"
+PARTS = ("classes", "records", "held-out", "train", "samples", "evaluation", "export", STAGES)
+
+
+class RunFolder:
+    """Opened for one run; stages that are committed are skipped."""
+
+    def __init__(self, path: Path, *, tell: Callable[[str], None]) -> None:
+        self.path, self._tell = path, tell
+
+    def stage(self, name: str, work: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+        """Do the work unless it is committed, commit it, and return what it reported."""
+        entry = self.path / STAGES / f"{name}.json"
+        if entry.exists():
+            self._tell(f"{name}: done before")
+        else:
+            self._tell(f"{name} ...")
+            told = json.dumps(dict(work()), indent=1) + "\n"
+            storage.create(str(entry), told.encode())
+        found: dict[str, Any] = json.loads(entry.read_text(encoding="utf-8"))
+        return found
+
+    def describe(self, about: Mapping[str, Any]) -> None:
+        """Write what the run is.
+
+        Raises:
+            OutputRefused: the folder holds a run that something else decides.
+        """
+        file = self.path / ABOUT
+        if file.exists():
+            before = json.loads(file.read_text(encoding="utf-8"))
+            changes = differences(before["decides"], about["decides"])
+            if changes:
+                raise OutputRefused(
+                    f"output {str(self.path)!r} holds another run: {'; '.join(changes[:3])}. Give "
+                    "another output, or --no-resume to delete that run and start over"
+                )
+        storage.publish(str(file), json.dumps(about, indent=1).encode() + b"\n")
+
+    def clear(self) -> None:
+        """Delete the run's stages and their files."""
+        for name in PARTS:
+            shutil.rmtree(self.path / name, ignore_errors=True)
+        (self.path / ABOUT).unlink(missing_ok=True)
+
+
+def open_path(output: str) -> Path:
+    """The folder of a run.
+
+    Raises:
+        InvalidOption: it is not on a file system.
+        OutputRefused: it holds something else.
+    """
+    url = storage.normalize(output)
+    if not storage.is_local(url):
+        raise InvalidOption("output", output, "a folder of a file system: states are renamed there")
+    path = Path(url)
+    there = sorted(p.name for p in path.iterdir()) if path.is_dir() else []
+    strange = [name for name in there if name not in (*PARTS, ABOUT, "_manifest")]
+    if strange and ABOUT not in there:
+        told = f"contains {strange[0]!r}, which paceline did not write; choose an empty folder"
+        raise OutputRefused(f"output {output!r} already {told}")
+    return path

@@ -1,0 +1,87 @@
+"""The target's images, made by `paceline generate` on its pool: to learn from, and held out."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cluster import storage
+from models.tokenizers.about import ImageTarget
+from pipelines.distill.config import DistillConfig
+from pipelines.errors import InvalidInput, JobFailed
+from pipelines.generate.config import GenerateConfig
+from pipelines.generate.digest import digests
+from pipelines.generate.job import generate
+
+SHARD_ROWS = 512
+LABEL = "label"
+
+
+def make_records(
+    config: DistillConfig, about: ImageTarget, folder: Path, *, rows: int, seed: int
+) -> dict[str, Any]:
+    """`rows` images with classes in turn, as rows in `folder`; a repeated call continues.
+
+    Raises:
+        JobFailed: some images failed.
+    """
+    classes = folder.parent / "classes" / f"{folder.name}.parquet"
+    storage.publish(str(classes), _classes(rows, about.num_classes))
+    summary = generate(
+        GenerateConfig(
+            target=config.target,
+            input=str(classes),
+            output=str(folder),
+            prompt_field=LABEL,
+            seed=seed,
+            batch_size=config.batch_size,
+            target_actors=config.target_actors,
+            guidance=config.guidance,
+            shard_rows=SHARD_ROWS,
+            address=config.address,
+            progress=config.progress,
+        )
+    )
+    if summary.rows_failed:
+        told = f"{summary.rows_failed} of {rows} images failed; their rows say why"
+        raise JobFailed(f"{folder}: {told}. The same command tries again")
+    return {
+        "rows": rows,
+        "seconds": summary.seconds,
+        "noise": summary.noise,
+        "exactness": summary.exactness,
+        "digest": digest_of(files_of(folder)),
+    }
+
+
+def files_of(source: str | Path) -> tuple[str, ...]:
+    """The Parquet files of rows, in order; `source` is a file or a folder.
+
+    Raises:
+        InvalidInput: there are none.
+    """
+    path = Path(storage.normalize(str(source)))
+    found = [path] if path.is_file() else sorted(path.glob("*.parquet"))
+    if not found:
+        raise InvalidInput(f"data={str(source)!r} holds no Parquet files; give rows of generate")
+    return tuple(str(file) for file in found)
+
+
+def digest_of(files: Sequence[str]) -> str:
+    """Of the files' contents, in order."""
+    return hashlib.blake2b("".join(digests(files)).encode(), digest_size=16).hexdigest()
+
+
+def _classes(rows: int, num_classes: int) -> bytes:
+    table = pa.table(
+        {
+            "id": pa.array([str(row) for row in range(rows)]),
+            LABEL: pa.array([row % num_classes for row in range(rows)], pa.int32()),
+        }
+    )
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    return bytes(sink.getvalue())

@@ -1,0 +1,78 @@
+"""Training on Ray Train: starts the workers and shows how far they are."""
+
+import shutil
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2.api.exceptions import TrainingFailedError
+from tqdm import tqdm
+
+from actors.student_trainer import StudentTraining, train_student
+from models.training.log import read_lines
+from pipelines.errors import JobFailed
+
+TIMEOUT_S = 300  # that a worker waits for another one
+MAX_FAILURES = 5  # of worker groups; each one continues from the newest state
+LOOK_S = 0.5
+
+
+def train(training: StudentTraining, *, workers: int, progress: bool) -> Mapping[str, Any]:
+    """Train to the end, from the newest state on.
+
+    Raises:
+        JobFailed: the workers failed too often.
+    """
+    folder = Path(training.folder)
+    notes = folder / "ray"  # Ray's own, which nothing is continued from
+    shutil.rmtree(notes, ignore_errors=True)
+    began = time.monotonic()
+    trainer = TorchTrainer(
+        train_student,
+        train_loop_config={"training": training},
+        scaling_config=ScalingConfig(num_workers=workers, resources_per_worker={"CPU": 1}),
+        torch_config=TorchConfig(backend="gloo", timeout_s=TIMEOUT_S),
+        run_config=RunConfig(
+            name="train",
+            storage_path=str(notes),
+            failure_config=FailureConfig(max_failures=MAX_FAILURES),
+        ),
+    )
+    try:
+        with _shown(folder / "metrics.jsonl", training.plan.steps, shown=progress):
+            trainer.fit()
+    except TrainingFailedError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise JobFailed(f"the training stopped: {reason}. The same command continues") from error
+    finally:
+        shutil.rmtree(notes, ignore_errors=True)
+    last = read_lines(folder / "metrics.jsonl")[-1]
+    return {"steps": last["step"], "loss": last["loss"], "seconds": time.monotonic() - began}
+
+
+@contextmanager
+def _shown(metrics: Path, steps: int, *, shown: bool) -> Iterator[None]:
+    """A progress bar that follows the lines of the figures."""
+    ended = threading.Event()
+    with tqdm(total=steps, desc="train", unit="step", disable=not shown) as bar:
+        bar.set_postfix_str("starting workers, drawing noise")
+
+        def follow() -> None:
+            while not ended.wait(LOOK_S):
+                lines = read_lines(metrics)
+                if lines and lines[-1]["step"] != bar.n:
+                    bar.set_postfix_str(f"loss {lines[-1]['loss']:.3f}", refresh=False)
+                    bar.update(int(lines[-1]["step"]) - bar.n)
+
+        thread = threading.Thread(target=follow, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
