@@ -5,6 +5,7 @@ that starts again continues from the newest state in the run's folder.
 """
 
 import shutil
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +30,7 @@ from models.training.state import load_state, save_state, states
 from models.training.student_step import Plan, StudentStep, Worker
 
 STUDENT = "student"  # folder of the trained student
+FAILURE = "failure"  # files of workers that ended with an error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,11 +54,24 @@ class StudentTraining:
 
 
 def train_student(settings: dict[str, StudentTraining]) -> None:
-    """The function of each worker; `settings` holds the training by this name."""
+    """The function of each worker; `settings` holds the training by this name.
+
+    Ray starts all workers again if one raises an error, as if its process had died. An error of our
+    code would only come again, so it is written to a file and the worker ends.
+    """
     training, context = settings["training"], ray.train.get_context()
     worker = Worker(
         rank=context.get_world_rank(), world=context.get_world_size(), add=_add_over_workers
     )
+    failure = Path(training.folder) / f"{FAILURE}-{worker.rank}.txt"
+    failure.unlink(missing_ok=True)
+    try:
+        _train(training, worker)
+    except Exception:
+        failure.write_text(traceback.format_exc(), encoding="utf-8")
+
+
+def _train(training: StudentTraining, worker: Worker) -> None:
     torch.set_num_threads(training.threads)
     torch.use_deterministic_algorithms(True)
     made = prepare(training, worker)

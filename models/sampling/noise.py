@@ -82,7 +82,8 @@ def normals(keys: Words, width: int) -> torch.Tensor:
         columns = _mix64(np.arange(1, width + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
         words = _mix64(keys[:, None] ^ columns)  # [R, width]
     shares = ((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
-    return torch.special.ndtri(torch.from_numpy(shares))
+    out: torch.Tensor = torch.special.ndtri(torch.from_numpy(shares))
+    return out
 
 
 def _logical_shift(x: torch.Tensor, bits: int) -> torch.Tensor:

@@ -99,7 +99,8 @@ def noise_of(
     noise = torch.zeros(len(wanted), chart.width)
     left = torch.arange(len(wanted))
     for attempt in range(1, TRIES + 1):
-        keys = row_keys(owners[left], positions[left], Purpose.FLOW, attempt)
+        at = left.numpy()
+        keys = row_keys(owners[at], positions[at], Purpose.FLOW, attempt)
         found = chart.noise_of(probs[left], wanted[left], normals(keys, chart.width))
         noise[left] = found.float()
         left = left[chart(probs[left], noise[left]) != wanted[left]]

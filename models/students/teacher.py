@@ -51,10 +51,11 @@ def laws(
         [B, n, V] float32.
     """
     with torch.no_grad():
-        logits = teacher(classes, tokens[:, :-1])
+        logits: torch.Tensor = teacher(classes, tokens[:, :-1])
         if guidance == 1.0:
             return logits
-        nothing = teacher(torch.full_like(classes, teacher.config.num_classes), tokens[:, :-1])
+        no_class = torch.full_like(classes, teacher.config.num_classes)
+        nothing: torch.Tensor = teacher(no_class, tokens[:, :-1])
         return nothing + guidance * (logits - nothing)
 
 
@@ -63,11 +64,13 @@ def _config(raw: Json, folder: Path) -> RasterConfig:
         found = raw.get("model_type")
         told = f"students are made of raster targets, model_type {RASTER!r}"
         raise UnsupportedCheckpoint(f"{folder} has model_type {found!r}: {told}")
-    values = {ours: raw.get(theirs) for ours, theirs in OF_FIELDS.items()}
-    for ours, value in values.items():
+    values = dict[str, int]()
+    for ours, theirs in OF_FIELDS.items():
+        value = raw.get(theirs)
         if type(value) is not int or value < 1:
-            told = f"{OF_FIELDS[ours]} is {value!r}; students need a whole number"
+            told = f"{theirs} is {value!r}; students need a whole number"
             raise UnsupportedCheckpoint(f"{folder}: config.json: {told}")
+        values[ours] = value
     places = raw.get("max_position_embeddings", 0) - 1
     height, rest = divmod(places, values["grid_width"])
     if places < 1 or rest:

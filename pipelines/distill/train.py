@@ -13,7 +13,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 from tqdm import tqdm
 
-from actors.student_trainer import StudentTraining, train_student
+from actors.student_trainer import FAILURE, StudentTraining, train_student
 from models.training.log import read_lines
 from pipelines.errors import JobFailed
 
@@ -31,6 +31,9 @@ def train(training: StudentTraining, *, workers: int, progress: bool) -> Mapping
     folder = Path(training.folder)
     notes = folder / "ray"  # Ray's own, which nothing is continued from
     shutil.rmtree(notes, ignore_errors=True)
+    for file in folder.glob(f"{FAILURE}-*"):
+        file.unlink()
+    folder.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     trainer = TorchTrainer(
         train_student,
@@ -51,6 +54,9 @@ def train(training: StudentTraining, *, workers: int, progress: bool) -> Mapping
         raise JobFailed(f"the training stopped: {reason}. The same command continues") from error
     finally:
         shutil.rmtree(notes, ignore_errors=True)
+    for file in sorted(folder.glob(f"{FAILURE}-*")):
+        reason = file.read_text(encoding="utf-8").strip().splitlines()[-1]
+        raise JobFailed(f"the training stopped: {reason}. {file} has the details")
     last = read_lines(folder / "metrics.jsonl")[-1]
     return {"steps": last["step"], "loss": last["loss"], "seconds": time.monotonic() - began}
 

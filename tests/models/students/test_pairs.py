@@ -27,6 +27,17 @@ def test_noise_leads_to_tokens_and_is_normal():
     assert all(kstest(noise[..., c].flatten().numpy(), "norm").pvalue > 1e-3 for c in range(3))
 
 
+def test_noise_of_one_place():
+    """A single row, as the last one that is tried again may be."""
+    noise = noise_of(
+        normal(1, 1, 4, seed=4),
+        torch.tensor([[2]]),
+        np.array([9]),
+        FlowMap(CODES[:1].expand(4, 1) * torch.arange(4)[:, None]),
+    )
+    assert noise.shape == (1, 1, 1)
+
+
 def test_guesses_follow_the_prior():
     records = records_of(2, lambda t: t[:, 0], count=400)
     prior = token_shares(records.classes, records.tokens, num_classes=1, vocab_size=2)
