@@ -13,6 +13,7 @@ from models.requests.update import Update
 from pipelines.errors import InvalidInput, JobFailed, OutputRefused
 from pipelines.evaluate.config import EvaluateConfig
 from pipelines.generate.config import GenerateConfig
+from pipelines.generate.student import with_target
 from pipelines.options import from_mapping
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def generate(**options: Any) -> "Summary":
     They are named as the flags are, with _ for -: `generate(target=..., input=..., output=...,
     drafter="lookup", max_tokens=64)`. Returns the run's figures; the rows are in `output`.
     """
-    config = from_mapping(GenerateConfig, options)
+    config = from_mapping(GenerateConfig, with_target(options))
     from pipelines.generate.job import generate as run
 
     return run(config)

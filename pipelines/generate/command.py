@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.flags import add_flags, given, read_yaml
 from pipelines.generate.config import GenerateConfig
+from pipelines.generate.student import with_target
 from pipelines.options import from_mapping
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def config_of(options: argparse.Namespace) -> GenerateConfig:
     """The file's options, and before them those of the command line."""
     values = read_yaml(options.config) if options.config else {}
-    return from_mapping(GenerateConfig, values | given(options, GenerateConfig))
+    return from_mapping(GenerateConfig, with_target(values | given(options, GenerateConfig)))
 
 
 def run(options: argparse.Namespace) -> int:

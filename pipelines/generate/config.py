@@ -285,6 +285,14 @@ class GenerateConfig:
         metavar="SCALE",
         group=IMAGES,
     )
+    student: str | None = option(
+        "folder of a student, made by `paceline distill`, that makes the images instead of a "
+        "target: in --steps passes each, of about the target's distribution",
+        default=None,
+        metavar="PATH",
+        group=IMAGES,
+    )
+    steps: int = option("number of a student's passes per image", default=1, group=IMAGES)
     images_as: str | None = option(
         "bytes: PNGs in the rows; files: PNG files named by the rows; default: bytes",
         default=None,
@@ -371,6 +379,8 @@ class GenerateConfig:
             ok = getattr(self, name) is None or self.decoder in decoders
             require(ok, name, getattr(self, name), f"only with decoder {' or '.join(decoders)}")
         parse_memory(self.memory)
+        require(self.steps >= 1, "steps", self.steps, "1 or more")
+        require(self.student is not None or self.steps == 1, "steps", self.steps, "only --student")
         self.sampling()
 
     @property

@@ -22,6 +22,7 @@ from pipelines.inputs.shards import ShardPlan
 from pipelines.options import deciding
 
 FORMAT = 3
+NOISE_OF_STUDENTS = "flow:K20:v1, float32"  # the map from noise to token of a student's images
 # Who guesses, and how, where that changes the rows.
 OF_DRAFTERS = ("drafter", "draft_tokens", "draft_width", "draft_nodes")
 OF_DECODERS = ("decoder", "window", "coupling", "start")
@@ -34,7 +35,7 @@ def fingerprint(config: GenerateConfig, plan: ShardPlan) -> dict[str, Any]:
         "format": FORMAT,
         "target": checkpoint_digest(config.target),
         "versions": versions(config),
-        "settings": deciding(config) | _of_guesses(config),
+        "settings": deciding(config) | _of_guesses(config) | _of_student(config),
         "input": {
             found.file.name: f"{found.num_rows} rows, digest {found.digest}"
             for found in plan.surveys
@@ -42,11 +43,23 @@ def fingerprint(config: GenerateConfig, plan: ShardPlan) -> dict[str, Any]:
     }
 
 
+def noise_of(config: GenerateConfig) -> str:
+    """The name of the map from noise to token."""
+    return config.noise if config.student is None else NOISE_OF_STUDENTS
+
+
+def _of_student(config: GenerateConfig) -> dict[str, Any]:
+    """A student's passes; the student itself is in the target's place."""
+    return (
+        {} if config.student is None else {"student_steps": config.steps, "noise": noise_of(config)}
+    )
+
+
 def versions(config: GenerateConfig) -> dict[str, str]:
     """Of the libraries whose order of sums a token depends on; none where it is all ours."""
     raw = read_json(Path(config.target) / "config.json")
     ours = is_known(raw) or str(raw.get("model_type")).startswith(OURS)
-    if ours and config.arithmetic == STEADY:
+    if ours and config.arithmetic == STEADY and config.student is None:
         return {}
     names = ("torch",) if ours else ("torch", "transformers")
     return {name: metadata.version(name) for name in names}

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import ray
@@ -30,10 +31,12 @@ from pipelines.generate import in_driver
 from pipelines.generate.bounds import has_draft_model
 from pipelines.generate.config import GenerateConfig
 from pipelines.generate.drive import Drive
+from pipelines.generate.fingerprint import noise_of
 from pipelines.generate.history import read_history, write_history
 from pipelines.generate.prepare import Prepared, prepare
 from pipelines.generate.progress import Progress
 from pipelines.generate.remote_writer import RemoteWriter
+from pipelines.generate.student import student_pool
 from pipelines.generate.summary import Summary, summarize
 from pipelines.generate.writer import Writer, publish_all
 from pipelines.inputs.prefetch import Prefetch
@@ -41,6 +44,9 @@ from pipelines.interruption import interrupted_with
 from pipelines.modality.choose import modality_of
 from pipelines.options import as_dict
 from pipelines.output.manifest import claimed
+
+if TYPE_CHECKING:
+    from actors.student import StudentPool
 
 Writing = AbstractContextManager[Writer]
 
@@ -106,7 +112,7 @@ def run(job: Prepared, *, began: float) -> Summary:
         return _summary(job, startup_seconds=first - began)
 
 
-def _remember(job: Prepared, pool: TargetPool, *, startup_seconds: float) -> None:
+def _remember(job: Prepared, pool: "TargetPool | StudentPool", *, startup_seconds: float) -> None:
     """Add this run's figures to those of the job."""
     job.layout.check()
     before = read_history(job.layout.url)
@@ -116,7 +122,9 @@ def _remember(job: Prepared, pool: TargetPool, *, startup_seconds: float) -> Non
     write_history(job.layout.url, history)
 
 
-def _pool(config: GenerateConfig) -> TargetPool:
+def _pool(config: GenerateConfig) -> "TargetPool | StudentPool":
+    if config.student is not None:
+        return student_pool(config)
     actors = config.target_actors + config.draft_actors
     gpus = gpus_each(actors=actors, device=config.device)
     return TargetPool.start(
@@ -163,7 +171,7 @@ def _summary(job: Prepared, *, startup_seconds: float = 0.0) -> Summary:
         startup_seconds=startup_seconds,
         output=job.layout.url,
         kind=job.layout.modality.kind,
-        noise=job.config.noise,
+        noise=noise_of(job.config),
         config=as_dict(job.config),
     )
 

@@ -15,6 +15,7 @@ from models.requests.request import Result, require
 from models.targets.limits import Limits, read_limits
 from models.tokenizers.about import ImageTarget
 from pipelines.generate.config import AUTO, GenerateConfig
+from pipelines.generate.student import check_student
 from pipelines.inputs.rows import ID, PromptText
 from pipelines.inputs.shards import ShardPlan
 from pipelines.modality.chat import prompt_column
@@ -71,6 +72,7 @@ class Images:
         for name, (off, told) in _OFF.items():
             value = getattr(config, name)
             require(value == off, name, value, f"only {off!r} with an image target: {told}")
+        check_student(config)
         size, decoder = self.about.num_tokens, config.decoder or SEQUENTIAL
         ok = config.max_tokens in (None, size)
         require(ok, "max_tokens", config.max_tokens, f"{size}, the tokens of an image, or none")

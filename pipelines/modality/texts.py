@@ -24,7 +24,7 @@ from pipelines.modality.chat import (
 )
 from pipelines.modality.modality import Codec, Contents, refuse_column
 
-OF_IMAGES = ("decoder", "window", "coupling", "start", "guidance", "images_as")
+OF_IMAGES = ("student", "decoder", "window", "coupling", "start", "guidance", "images_as")
 CONTEXT = (
     8  # prompt tokens decoded before a completion, so that its first characters come out right
 )

@@ -1,0 +1,82 @@
+"""A student in the place of the target: what a generate job may ask of it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from models.errors import InvalidOption
+from models.registry import GUMBEL
+from models.requests.request import require
+
+if TYPE_CHECKING:
+    from actors.student import StudentPool
+    from pipelines.generate.config import GenerateConfig
+
+# What the student has learned with, so that another value cannot be honoured.
+_LEARNED: Mapping[str, object] = {
+    "temperature": 1.0,
+    "top_p": 1.0,
+    "top_k": 0,
+    "min_p": 0.0,
+    "logit_bias": {},
+    "logprobs": None,
+    "decoder": None,
+    "drafter": "none",
+    "draft_actors": 0,
+    "verify": "match",
+    "dtype": "float32",
+}
+
+
+def with_target(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as a user gives them, with a student's folder as the target.
+
+    Raises:
+        InvalidOption: both a student and a target are given.
+    """
+    student = values.get("student")
+    if student is None:
+        return dict(values)
+    if values.get("target") not in (None, student):
+        told = "leave it out with --student, which makes images by itself"
+        raise InvalidOption("target", values["target"], told)
+    return {**values, "target": student}
+
+
+def check_student(config: "GenerateConfig") -> None:
+    """Refuse what a student cannot do; without one, a student as the target.
+
+    Raises:
+        InvalidOption: the option and what would be accepted.
+        UnsupportedCheckpoint: the folder holds no student.
+    """
+    from models.students.checkpoint import is_student, load_student
+
+    if config.student is None:
+        if is_student(Path(config.target)):
+            raise InvalidOption("target", config.target, "it is a student: give it as --student")
+        return
+    require(config.target == config.student, "target", config.target, "the student's folder")
+    made = load_student(config.student).config
+    for name, learned in _LEARNED.items():
+        value = getattr(config, name)
+        require(value == learned, name, value, f"only {learned!r} with a student")
+    require(config.noise == GUMBEL, "noise", config.noise, "no map: a student has its own")
+    told = f"{made.guidance}, with which the student has learned"
+    require(config.guidance in (None, made.guidance), "guidance", config.guidance, told)
+    require(config.device != "cuda", "device", config.device, "auto or cpu with a student")
+    require(config.steps <= made.num_tokens, "steps", config.steps, f"1 to {made.num_tokens}")
+
+
+def student_pool(config: "GenerateConfig") -> "StudentPool":
+    """The actors that make the images."""
+    from actors.student import StudentPool
+
+    assert config.student is not None
+    return StudentPool(
+        str(Path(config.student).absolute()),
+        steps=config.steps,
+        actors=config.target_actors,
+        batch_size=config.batch_size,
+        threads=config.threads,
+    )

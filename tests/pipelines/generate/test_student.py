@@ -1,0 +1,106 @@
+"""Generate jobs with a student in the target's place: what is refused, and rows on Ray."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pipelines.generate.modality import modality_of
+
+from models.errors import InvalidOption, UnsupportedCheckpoint
+from models.students.checkpoint import save_student
+from models.students.config import MadeFor, StudentConfig
+from models.students.network import student_of
+from models.students.teacher import load_teacher
+from models.tokenizers import TOKENIZER_FOLDER
+from pipelines.cli import main
+from pipelines.generate.config import GenerateConfig
+from pipelines.generate.fingerprint import fingerprint
+from pipelines.generate.prepare import prepare
+from pipelines.generate.student import with_target
+from pipelines.options import from_mapping
+from tests.pipelines.generate.image_jobs import labels, raster
+from tests.pipelines.generate.inprocess import outcome
+
+__all__ = ["labels", "raster"]  # fixtures
+
+
+@pytest.fixture(scope="module")
+def student(raster: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    teacher = load_teacher(raster)
+    said = StudentConfig.of(teacher.config, MadeFor(path=raster, digest="d" * 32))
+    prior = torch.rand(5, 16, teacher.config.vocab_size).softmax(-1)
+    folder = tmp_path_factory.mktemp("student")
+    save_student(
+        student_of(teacher, said, prior), folder, tokenizer=Path(raster) / TOKENIZER_FOLDER
+    )
+    return str(folder)
+
+
+def config_of(source: str, output: Path, **values: Any) -> GenerateConfig:
+    settings = {"input": source, "output": str(output), "prompt_field": "label", "seed": 5}
+    return from_mapping(GenerateConfig, with_target({**settings, **values}))
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"temperature": 0.5}, r"temperature=0\.5 is not accepted: only 1\.0 with a student"),
+        ({"decoder": "jacobi"}, r"decoder='jacobi' is not accepted: only None with a student"),
+        ({"guidance": 2.0}, r"guidance=2\.0 is not accepted: 1\.0, with which the student"),
+        ({"steps": 17}, "steps=17 is not accepted: 1 to 16"),
+    ],
+)
+def test_what_a_student_has_not_learned_is_refused(
+    student: str, labels: str, tmp_path: Path, values: dict[str, Any], told: str
+) -> None:
+    config = config_of(labels, tmp_path / "out", student=student, **values)
+    with pytest.raises(InvalidOption, match=told):
+        modality_of(config).settled(config)
+
+
+def test_a_student_is_no_target_and_a_target_no_student(
+    student: str, raster: str, labels: str, tmp_path: Path
+) -> None:
+    config = config_of(labels, tmp_path / "out", target=student)
+    with pytest.raises(InvalidOption, match="it is a student: give it as --student"):
+        modality_of(config).settled(config)
+    config = config_of(labels, tmp_path / "out", student=raster)
+    with pytest.raises(UnsupportedCheckpoint, match="holds no student"):
+        modality_of(config).settled(config)
+    with pytest.raises(InvalidOption, match="leave it out with --student"):
+        config_of(labels, tmp_path / "out", student=student, target=raster)
+    with pytest.raises(InvalidOption, match="steps=2 is not accepted: only --student"):
+        config_of(labels, tmp_path / "out", target=raster, steps=2)
+
+
+def test_the_fingerprint_names_noise_and_steps(student: str, labels: str, tmp_path: Path) -> None:
+    prints = []
+    for steps in (1, 2):
+        config = config_of(labels, tmp_path / f"out{steps}", student=student, steps=steps)
+        prints.append(fingerprint(config, prepare(config).plan))
+    assert prints[0]["noise"].startswith("flow:K20:v1")
+    assert [found["settings"]["student_steps"] for found in prints] == [1, 2]
+
+
+@pytest.mark.ray
+def test_rows_of_a_student(
+    student: str, labels: str, tmp_path: Path, ray_cluster: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--student", student, "--input", labels, "--prompt-field", "label", "--seed", "5"]
+    for name, more in (("a", []), ("b", ["--batch-size", "3", "--target-actors", "2"])):
+        out = str(tmp_path / name)
+        words = ["generate", *given, "--output", out, "--threads", "1", "--no-progress", *more]
+        assert main(words) == 0
+    assert "approximate" in capsys.readouterr().out
+    rows = outcome(str(tmp_path / "a"))
+    assert len(rows) == 11
+    assert {row["exactness"] for row in rows} == {"approximate"}
+    assert {len(row["tokens"]) for row in rows} == {16}
+    other = outcome(str(tmp_path / "b"))  # in other batches, whose sums may round otherwise
+    pairs = [
+        (a, b)
+        for x, y in zip(rows, other, strict=True)
+        for a, b in zip(x["tokens"], y["tokens"], strict=True)
+    ]
+    assert sum(a == b for a, b in pairs) > 0.95 * len(pairs)
