@@ -91,7 +91,8 @@ class DistillConfig:
 
     workers: int = option("number of training processes", default=1, group=HARDWARE)
     threads: int | None = option(
-        "number of CPU threads of each training process; default: all cores, shared equally",
+        "number of CPU threads of each training process, and of the evaluation; default: all "
+        "cores, shared equally",
         default=None,
         group=HARDWARE,
     )

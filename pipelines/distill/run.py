@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from cluster import storage
 from cluster.connect import connected
 from models.errors import InvalidOption, UnsupportedCheckpoint
@@ -49,6 +51,8 @@ def distill(config: DistillConfig, *, tell: Callable[[str], None] = print) -> Pa
         PacelineError: what the user gave cannot work (these are ValueErrors), or JobFailed.
     """
     run = check(config)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
     with claimed(str(run.path)):
         folder = RunFolder(run.path, tell=tell)
         if not config.resume:

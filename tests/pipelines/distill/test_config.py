@@ -1,0 +1,51 @@
+"""Options of a distillation: what is refused, and where they come from."""
+
+import pytest
+
+from models.errors import InvalidOption
+from pipelines.cli import main, parse
+from pipelines.distill.command import config_of
+from pipelines.distill.config import DistillConfig
+from pipelines.options import from_mapping
+
+GIVEN = {"target": "t", "output": "o"}
+
+
+@pytest.mark.parametrize(
+    ("steps", "passes"), [("1,2", (1, 2)), (1, (1,)), ("4,1,4", (1, 4)), ("8", (8,))]
+)
+def test_numbers_of_passes(steps, passes):
+    assert from_mapping(DistillConfig, {**GIVEN, "steps": steps}).passes == passes
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"steps": "1,x"}, "steps='1,x' is not accepted: positive numbers with commas"),
+        ({"steps": 0}, "steps=0 is not accepted"),
+        ({"method": "two-head"}, "one of flow-map"),
+        ({"records": 0}, "records=0 is not accepted: 1 or more"),
+        ({"eval_rows": 5}, "eval_rows=5 is not accepted: 20 or more"),
+        ({"workers": 100}, r"workers=100 is not accepted: at most train_batch \(64\)"),
+        ({"rate": 0.0}, r"rate=0\.0 is not accepted"),
+        ({"recods": 3}, "there is no such option"),
+        ({"target": ""}, "target='' is not accepted"),
+    ],
+)
+def test_what_is_refused(values, told):
+    with pytest.raises(InvalidOption, match=told):
+        from_mapping(DistillConfig, {**GIVEN, **values})
+
+
+def test_the_command_line_overrides_the_file(tmp_path):
+    file = tmp_path / "job.yaml"
+    file.write_text("target: t\noutput: o\nrecords: 50\nsteps: 1\n")
+    words = ["distill", "student", "--config", str(file), "--steps", "1,4", "--no-resume"]
+    config = config_of(parse(words))
+    assert (config.records, config.passes, config.resume) == (50, (1, 4), False)
+
+
+def test_only_students_are_made(capsys):
+    with pytest.raises(SystemExit):
+        main(["distill", "drafter", "--target", "t", "--output", "o"])
+    assert "invalid choice: 'drafter'" in capsys.readouterr().err
