@@ -23,8 +23,8 @@ TILE = 8  # a block's rows are a multiple of it, so that no row is a remainder t
 class FlowMap:
     """From laws over codes and Gaussian noise to tokens; a pure function for given codes.
 
-    Rows are solved in blocks of one size, which depends on V only. So a row's result does not
-    depend on the number of rows or on the rows around it.
+    In float64, rows are solved in blocks of one size, which depends on V only. So the result of a
+    row does not depend on the number of rows or on the rows around it.
     """
 
     def __init__(
@@ -33,7 +33,8 @@ class FlowMap:
         """`codes` [V, C].
 
         With other `steps` than STEPS it is another map than NAME. With float32 it is several times
-        faster and rounds near ties otherwise: where a token need not be the named map's.
+        faster, and small numbers of rows are solved in small blocks. So it decides near ties
+        otherwise: for where a token need not be the named map's.
         """
         self.codes, self.dtype = codes.detach().to(dtype), dtype
         self.vocab_size, self.width = self.codes.shape
@@ -98,14 +99,16 @@ class FlowMap:
         x: torch.Tensor,
     ) -> torch.Tensor:
         """`solve(x [B, C], logs [B, V])` for blocks of equal size; the last one is padded."""
-        parts = []
-        for first in range(0, max(1, len(x)), self._rows):
-            some, law = x[first : first + self._rows], logs[first : first + self._rows]
-            lack = self._rows - len(some)
+        rows, parts = self._rows, []
+        if self.dtype == torch.float32:
+            rows = min(rows, TILE * max(1, -(-len(x) // TILE)))
+        for first in range(0, max(1, len(x)), rows):
+            some, law = x[first : first + rows], logs[first : first + rows]
+            lack = rows - len(some)
             if lack:
                 some = torch.cat([some, some.new_zeros(lack, self.width)])
                 law = torch.cat([law, law.new_zeros(lack, self.vocab_size)])
-            parts.append(solve(some, law)[: self._rows - lack])
+            parts.append(solve(some, law)[: rows - lack])
         return torch.cat(parts)
 
     def _tokens(self, x: torch.Tensor, logs: torch.Tensor) -> torch.Tensor:

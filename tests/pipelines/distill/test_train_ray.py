@@ -1,0 +1,113 @@
+"""Training on Ray Train: a killed worker and a second worker change no figure."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from actors.student_trainer import StudentTraining, prepare
+from models.students.checkpoint import load_student
+from models.students.config import MadeFor
+from models.training.log import read_lines
+from models.training.student_step import Plan, Worker
+from pipelines.distill.train import train
+from pipelines.errors import JobFailed
+from tests.pipelines.generate.image_jobs import NUM_CLASSES, NUM_TOKENS, raster
+
+__all__ = ["raster"]  # fixture
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
+STEPS, KILL_AFTER = 300, 60
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> str:
+    random, count = np.random.default_rng(0), 60
+    table = pa.table(
+        {
+            "label": [row % NUM_CLASSES for row in range(count)],
+            "tokens": random.integers(0, 8, (count, NUM_TOKENS)).tolist(),
+            "seed": list(range(count)),
+        }
+    )
+    file = tmp_path_factory.mktemp("records") / "part-00000.parquet"
+    pq.write_table(table, file)
+    return str(file)
+
+
+def training_in(folder: Path, target: str, records: str, steps: int = STEPS) -> StudentTraining:
+    return StudentTraining(
+        folder=str(folder),
+        target=target,
+        made_for=MadeFor(path=target, digest="e" * 32),
+        files=(records,),
+        label_field="label",
+        guidance=1.0,
+        plan=Plan(steps=steps, batch=8, rate=1e-3, seed=3),
+        save_every=20,
+        threads=1,
+        agreed={"records": "e"},
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(raster: str, records: str, tmp_path_factory: pytest.TempPathFactory) -> list[float]:
+    """The losses of a training in this process."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    made = prepare(training_in(tmp_path_factory.mktemp("plain"), raster, records), Worker())
+    losses = [made.step()["loss"] for _ in range(STEPS)]
+    torch.set_num_threads(threads)
+    return losses
+
+
+def kill_a_worker(metrics: Path, killed: list[int]) -> None:
+    """SIGKILL to the training worker of this process's cluster, once it has taken some steps."""
+    while len(read_lines(metrics)) < KILL_AFTER:
+        time.sleep(0.05)
+    for process in psutil.Process().children(recursive=True):
+        if any("RayTrainWorker" in word for word in process.cmdline()):
+            os.kill(process.pid, signal.SIGKILL)
+            killed.append(process.pid)
+
+
+def test_a_killed_worker_changes_no_loss(
+    raster: str, records: str, tmp_path: Path, undisturbed: list[float]
+) -> None:
+    killed: list[int] = []
+    thread = threading.Thread(target=kill_a_worker, args=(tmp_path / "metrics.jsonl", killed))
+    thread.start()
+    told = train(training_in(tmp_path, raster, records), workers=1, progress=False)
+    thread.join()
+    assert killed
+    lines = read_lines(tmp_path / "metrics.jsonl")
+    assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
+    assert [line["loss"] for line in lines] == undisturbed  # to the bit
+    assert told["steps"] == STEPS
+    student = load_student(tmp_path / "student")
+    assert student.config.target.path == raster
+    kinds = {path.suffix for path in tmp_path.rglob("*") if path.is_file()}
+    assert not kinds & {".pkl", ".pickle", ".pt", ".bin"}
+
+
+def test_two_workers_have_the_losses_of_one(
+    raster: str, records: str, tmp_path: Path, undisturbed: list[float]
+) -> None:
+    train(training_in(tmp_path, raster, records), workers=2, progress=False)
+    losses = [line["loss"] for line in read_lines(tmp_path / "metrics.jsonl")]
+    assert losses[:50] == pytest.approx(undisturbed[:50], rel=1e-4)
+
+
+def test_an_error_of_the_training_ends_it_at_once(
+    raster: str, records: str, tmp_path: Path
+) -> None:
+    training = training_in(tmp_path, raster, str(tmp_path / "none.parquet"))
+    with pytest.raises(JobFailed, match=r"the training stopped: .*none\.parquet"):
+        train(training, workers=1, progress=False)
