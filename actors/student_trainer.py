@@ -27,7 +27,7 @@ from models.students.teacher import laws, load_teacher
 from models.tokenizers import TOKENIZER_FOLDER
 from models.training.log import Log
 from models.training.state import load_state, save_state, states
-from models.training.student_step import Plan, StudentStep, Worker
+from models.training.student_step import StudentStep, TrainingPlan, Worker
 
 STUDENT = "student"  # folder of the trained student
 FAILURE = "failure"  # files of workers that ended with an error
@@ -47,7 +47,7 @@ class StudentTraining:
     files: tuple[str, ...]
     label_field: str
     guidance: float
-    plan: Plan
+    plan: TrainingPlan
     save_every: int
     threads: int
     agreed: Mapping[str, Any]

@@ -23,7 +23,7 @@ BETAS = (0.9, 0.95)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class TrainingPlan:
     """A training: `steps` of `batch` samples of all workers together."""
 
     steps: int
@@ -57,7 +57,12 @@ class StudentStep:
     """
 
     def __init__(
-        self, student: Student, laws: Laws, pairs: Pairs, plan: Plan, worker: Worker | None = None
+        self,
+        student: Student,
+        laws: Laws,
+        pairs: Pairs,
+        plan: TrainingPlan,
+        worker: Worker | None = None,
     ) -> None:
         """`laws`: the frozen teacher's logits [B, n, V] of classes [B] and tokens [B, n]."""
         self.student, self.plan, self.done = student, plan, 0

@@ -16,7 +16,7 @@ from models.students.network import student_of
 from models.students.pairs import Records, make_pairs
 from models.students.prior import token_shares
 from models.students.teacher import laws, load_teacher
-from models.training.student_step import Plan, StudentStep
+from models.training.student_step import StudentStep, TrainingPlan
 from pipelines.distill.config import DistillConfig
 from pipelines.errors import OutputRefused
 
@@ -69,7 +69,7 @@ def estimate(config: DistillConfig, made_for: MadeFor, guidance: float) -> Estim
     pairs = make_pairs(records, teach, chart, prior)
     pairing = (time.perf_counter() - began) / IMAGES
     student = student_of(teacher, StudentConfig.of(sizes, made_for, guidance), prior)
-    step = StudentStep(student, teach, pairs, Plan(steps=4, batch=IMAGES))
+    step = StudentStep(student, teach, pairs, TrainingPlan(steps=4, batch=IMAGES))
     stepping = _seconds(step.step) / IMAGES
     rows = 0 if config.data else config.records
     shown = 2 * config.eval_rows

@@ -15,7 +15,7 @@ from cluster.connect import connected
 from models.errors import InvalidOption, UnsupportedCheckpoint
 from models.students.config import MadeFor
 from models.tokenizers.about import ImageTarget, image_target
-from models.training.student_step import Plan
+from models.training.student_step import TrainingPlan
 from pipelines.distill.config import DistillConfig
 from pipelines.distill.folder import RunFolder, open_path
 from pipelines.distill.records import LABEL, digest_of, files_of, make_records
@@ -140,7 +140,7 @@ def _train(run: Distillation, data: Mapping[str, Any]) -> Mapping[str, Any]:
     from pipelines.distill.train import train
 
     config = run.config
-    plan = Plan(
+    plan = TrainingPlan(
         steps=config.train_steps, batch=config.train_batch, rate=config.rate, seed=config.seed
     )
     return train(

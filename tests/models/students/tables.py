@@ -8,7 +8,7 @@ from models.students.config import MadeFor, StudentConfig
 from models.students.network import Student
 from models.students.pairs import Records, make_pairs
 from models.students.prior import token_shares
-from models.training.student_step import Plan, StudentStep
+from models.training.student_step import StudentStep, TrainingPlan
 
 CODES = torch.tensor([[-1.0], [1.0]])
 MADE_FOR = MadeFor(path="table", digest="0" * 32)
@@ -57,4 +57,6 @@ def training_of(case, *, steps, batch=64, rate=1e-2, count=2000, worker=None, wi
     student = small_student(length, width)
     student.prior.copy_(token_shares(records.classes, records.tokens, num_classes=1, vocab_size=2))
     pairs = make_pairs(records, laws, chart, student.prior)
-    return StudentStep(student, laws, pairs, Plan(steps=steps, batch=batch, rate=rate), worker)
+    return StudentStep(
+        student, laws, pairs, TrainingPlan(steps=steps, batch=batch, rate=rate), worker
+    )

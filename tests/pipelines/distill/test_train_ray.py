@@ -17,7 +17,7 @@ from actors.student_trainer import StudentTraining, prepare
 from models.students.checkpoint import load_student
 from models.students.config import MadeFor
 from models.training.log import read_lines
-from models.training.student_step import Plan, Worker
+from models.training.student_step import TrainingPlan, Worker
 from pipelines.distill.train import train
 from pipelines.errors import JobFailed
 from tests.pipelines.generate.image_jobs import NUM_CLASSES, NUM_TOKENS, raster
@@ -50,7 +50,7 @@ def training_in(folder: Path, target: str, records: str, steps: int = STEPS) -> 
         files=(records,),
         label_field="label",
         guidance=1.0,
-        plan=Plan(steps=steps, batch=8, rate=1e-3, seed=3),
+        plan=TrainingPlan(steps=steps, batch=8, rate=1e-3, seed=3),
         save_every=20,
         threads=1,
         agreed={"records": "e"},

@@ -76,7 +76,7 @@ NEVER: dict[str, Any] = {
     "progress": True,
 }
 BY_CONTENT = {"target", "input", "output"}  # where they lie does not matter
-HERE = {"decoder", "noise"}  # have tests of their own
+HERE = {"decoder", "noise", "student", "steps"}  # have tests of their own
 
 
 def test_every_option_is_decided_about() -> None:
