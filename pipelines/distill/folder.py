@@ -19,7 +19,7 @@ from typing import Any
 from cluster import storage
 from models.errors import InvalidOption
 from pipelines.errors import OutputRefused
-from pipelines.generate.manifest import differences
+from pipelines.output.manifest import differences
 
 ABOUT, STAGES = "run.json", "_stages"
 PARTS = ("classes", "records", "held-out", "train", "samples", "evaluation", "export", STAGES)

@@ -13,8 +13,8 @@ from models.tokenizers.about import ImageTarget
 from pipelines.distill.config import DistillConfig
 from pipelines.errors import InvalidInput, JobFailed
 from pipelines.generate.config import GenerateConfig
-from pipelines.generate.digest import digests
 from pipelines.generate.job import generate
+from pipelines.inputs.digest import digests
 
 SHARD_ROWS = 512
 LABEL = "label"

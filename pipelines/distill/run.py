@@ -20,9 +20,9 @@ from pipelines.distill.config import DistillConfig
 from pipelines.distill.folder import RunFolder, open_path
 from pipelines.distill.records import LABEL, digest_of, files_of, make_records
 from pipelines.generate.fingerprint import checkpoint_digest
-from pipelines.generate.manifest import claimed
 from pipelines.generate.summary import versions
 from pipelines.options import as_dict, deciding
+from pipelines.output.manifest import claimed
 
 HELD_OUT_SEED = 2**62  # added to the run's seed, so that no held-out image is a record
 BATCHES = (1, 64)  # sizes at which the evaluation measures time

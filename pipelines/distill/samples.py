@@ -14,8 +14,8 @@ from models.sampling.flow import FlowMap
 from models.students.checkpoint import load_student
 from models.students.network import Student
 from models.students.sample import first_guesses, image_noise, sample
-from pipelines.generate.seeds import row_seed
-from pipelines.output.writer import parquet_bytes
+from pipelines.generate.writer import parquet_bytes
+from pipelines.inputs.seeds import row_seed
 
 BATCH = 64
 INDEPENDENT = "independent"

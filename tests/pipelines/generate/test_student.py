@@ -18,6 +18,7 @@ from pipelines.generate.config import GenerateConfig
 from pipelines.generate.fingerprint import fingerprint
 from pipelines.generate.prepare import prepare
 from pipelines.generate.student import with_target
+from pipelines.modality.choose import modality_of
 from pipelines.options import from_mapping
 from tests.pipelines.generate.image_jobs import labels, raster
 from tests.pipelines.generate.inprocess import outcome
