@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
 from models.errors import UnsupportedCheckpoint
+from models.exactness import APPROXIMATE
 from models.students.pairs import Records
 from models.training.raster import RasterConfig
 
-TOKENS, SEED = "tokens", "seed"
+TOKENS, SEED, EXACTNESS = "tokens", "seed", "exactness"
 
 
 def read_records(files: Sequence[str], config: RasterConfig, *, label_field: str) -> Records:
@@ -21,7 +23,13 @@ def read_records(files: Sequence[str], config: RasterConfig, *, label_field: str
     """
     classes, tokens, seeds = list[int](), list[list[int]](), list[int]()
     for file in files:
-        table = pq.read_table(file, columns=[label_field, TOKENS, SEED])
+        table = pq.read_table(file)
+        _refuse_other_laws(table, file)
+        for name in (label_field, TOKENS, SEED):
+            if name not in table.column_names:
+                told = f"the rows have {', '.join(table.column_names)}"
+                raise UnsupportedCheckpoint(f"{file}: there is no column {name!r}; {told}")
+        table = table.select([label_field, TOKENS, SEED])
         for label, row, seed in zip(*(column.to_pylist() for column in table), strict=True):
             if row is not None:
                 classes.append(int(label))
@@ -31,6 +39,14 @@ def read_records(files: Sequence[str], config: RasterConfig, *, label_field: str
     return Records(
         classes=torch.tensor(classes), tokens=torch.tensor(tokens), seeds=np.array(seeds)
     )
+
+
+def _refuse_other_laws(table: pa.Table, file: str) -> None:
+    """Raise UnsupportedCheckpoint if rows say that they are not of the target's distribution."""
+    said = table.column(EXACTNESS).to_pylist() if EXACTNESS in table.column_names else []
+    if APPROXIMATE in said:
+        told = "rows of the target's own distribution are needed"
+        raise UnsupportedCheckpoint(f"{file}: a row's exactness is {APPROXIMATE!r}; {told}")
 
 
 def _check(

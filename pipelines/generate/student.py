@@ -29,18 +29,26 @@ _LEARNED: Mapping[str, object] = {
 
 
 def with_target(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as a user gives them, with a student's folder as the target.
+    """Options as a user gives them, with a student's folder in the target's place.
 
     Raises:
-        InvalidOption: both a student and a target are given.
+        UnsupportedCheckpoint: a target is given, too, and the student was made for another one.
     """
-    student = values.get("student")
+    student, target = values.get("student"), values.get("target")
     if student is None:
         return dict(values)
-    if values.get("target") not in (None, student):
-        told = "leave it out with --student, which makes images by itself"
-        raise InvalidOption("target", values["target"], told)
+    if target not in (None, student):
+        _check_target(student, str(target))
     return {**values, "target": student}
+
+
+def _check_target(student: str, target: str) -> None:
+    from models.students.checkpoint import load_student
+    from models.students.config import MadeFor
+    from pipelines.generate.fingerprint import checkpoint_digest
+
+    found = MadeFor(path=target, digest=checkpoint_digest(target))
+    load_student(student).config.refuse_another(found)
 
 
 def check_student(config: "GenerateConfig") -> None:

@@ -24,6 +24,20 @@ def test_rows_in_order_without_errors(tmp_path):
     assert found.seeds.tolist() == [8, 2**62]
 
 
+def test_a_missing_column_is_told(tmp_path):
+    files = write(tmp_path, [0], [[1] * 12])
+    with pytest.raises(UnsupportedCheckpoint, match="no column 'class'; the rows have label, tok"):
+        read_records(files, CONFIG, label_field="class")
+
+
+def test_rows_of_a_student_are_refused(tmp_path):
+    (file,) = write(tmp_path, [0], [[1] * 12])
+    table = pq.read_table(file).append_column("exactness", [["approximate"]])
+    pq.write_table(table, file)
+    with pytest.raises(UnsupportedCheckpoint, match="a row's exactness is 'approximate'"):
+        read_records([file], CONFIG, label_field="label")
+
+
 @pytest.mark.parametrize(
     ("labels", "tokens", "told"),
     [

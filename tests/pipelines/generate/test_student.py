@@ -15,7 +15,7 @@ from models.students.teacher import load_teacher
 from models.tokenizers import TOKENIZER_FOLDER
 from pipelines.cli import main
 from pipelines.generate.config import GenerateConfig
-from pipelines.generate.fingerprint import fingerprint
+from pipelines.generate.fingerprint import checkpoint_digest, fingerprint
 from pipelines.generate.prepare import prepare
 from pipelines.generate.student import with_target
 from pipelines.modality.choose import modality_of
@@ -29,7 +29,7 @@ __all__ = ["labels", "raster"]  # fixtures
 @pytest.fixture(scope="module")
 def student(raster: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     teacher = load_teacher(raster)
-    said = StudentConfig.of(teacher.config, MadeFor(path=raster, digest="d" * 32))
+    said = StudentConfig.of(teacher.config, MadeFor(path=raster, digest=checkpoint_digest(raster)))
     prior = torch.rand(5, 16, teacher.config.vocab_size).softmax(-1)
     folder = tmp_path_factory.mktemp("student")
     save_student(
@@ -69,10 +69,22 @@ def test_a_student_is_no_target_and_a_target_no_student(
     config = config_of(labels, tmp_path / "out", student=raster)
     with pytest.raises(UnsupportedCheckpoint, match="holds no student"):
         modality_of(config).settled(config)
-    with pytest.raises(InvalidOption, match="leave it out with --student"):
-        config_of(labels, tmp_path / "out", student=student, target=raster)
     with pytest.raises(InvalidOption, match="steps=2 is not accepted: only --student"):
         config_of(labels, tmp_path / "out", target=raster, steps=2)
+
+
+def test_a_student_of_another_target_is_refused(
+    student: str, raster: str, labels: str, tmp_path: Path
+) -> None:
+    both = {"student": student, "target": raster}
+    assert config_of(labels, tmp_path / "out", **both).target == student
+    with (Path(raster) / "report.json").open("w") as file:  # another target
+        file.write("{}")
+    try:
+        with pytest.raises(UnsupportedCheckpoint, match=r"made for the target .*, not for"):
+            config_of(labels, tmp_path / "out", **both)
+    finally:
+        (Path(raster) / "report.json").unlink()
 
 
 def test_the_fingerprint_names_noise_and_steps(student: str, labels: str, tmp_path: Path) -> None:
