@@ -17,7 +17,9 @@ class Log:
         kept = [line for line in read_lines(metrics) if line["step"] <= done]
         text = "".join(json.dumps(line) + "\n" for line in kept)
         metrics.parent.mkdir(parents=True, exist_ok=True)
-        metrics.write_text(text, encoding="utf-8")
+        new = metrics.with_suffix(".new")
+        new.write_text(text, encoding="utf-8")
+        new.replace(metrics)
         self._file = metrics.open("a", encoding="utf-8")
         self._events = SummaryWriter(str(events), purge_step=done + 1)
 

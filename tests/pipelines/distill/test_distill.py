@@ -11,7 +11,7 @@ from tests.pipelines.generate.image_jobs import labels, raster
 from tests.pipelines.generate.inprocess import outcome
 
 __all__ = ["labels", "raster"]  # fixtures
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def test_from_a_target_to_images_of_a_student(

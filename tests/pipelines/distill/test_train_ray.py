@@ -23,7 +23,12 @@ from pipelines.errors import JobFailed
 from tests.pipelines.generate.image_jobs import NUM_CLASSES, NUM_TOKENS, raster
 
 __all__ = ["raster"]  # fixture
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    pytest.mark.usefixtures("ray_cluster"),
+]
 STEPS, KILL_AFTER = 300, 60
 
 

@@ -1,0 +1,90 @@
+"""Samples of each way, their times, the estimate and the table, with a tiny student."""
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from models.students.checkpoint import save_student
+from models.students.config import MadeFor, StudentConfig
+from models.students.network import student_of
+from models.students.teacher import load_teacher
+from models.tokenizers import TOKENIZER_FOLDER
+from pipelines.distill.config import DistillConfig
+from pipelines.distill.estimate import estimate
+from pipelines.distill.judge import Judgement
+from pipelines.distill.samples import write_samples
+from pipelines.distill.timing import times_of
+from pipelines.errors import OutputRefused
+from tests.pipelines.generate.image_jobs import NUM_CLASSES, NUM_TOKENS, raster
+
+__all__ = ["raster"]  # fixture
+MADE_FOR = MadeFor(path="t", digest="d" * 32)
+
+
+@pytest.fixture(scope="module")
+def student(raster: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    teacher = load_teacher(raster)
+    prior = torch.rand(NUM_CLASSES, NUM_TOKENS, teacher.config.vocab_size).softmax(-1)
+    made = student_of(teacher, StudentConfig.of(teacher.config, MADE_FOR), prior)
+    folder = tmp_path_factory.mktemp("student")
+    save_student(made, folder, tokenizer=Path(raster) / TOKENIZER_FOLDER)
+    return folder
+
+
+def test_each_way_makes_the_same_rows_again(student: Path, tmp_path: Path) -> None:
+    made = write_samples(tmp_path / "samples", student, (1, 2), rows=20, seed=1)
+    assert made == {
+        "independent": "samples/independent",
+        "1 step": "samples/1-step",
+        "2 steps": "samples/2-steps",
+    }
+    again = write_samples(tmp_path / "again", student, (1, 2), rows=20, seed=1)
+    for way, place in made.items():
+        table = pq.read_table(tmp_path / place)
+        assert table.num_rows == 20
+        assert table.column("label").to_pylist() == [row % NUM_CLASSES for row in range(20)]
+        assert {len(row) for row in table.column("tokens").to_pylist()} == {NUM_TOKENS}
+        assert table.equals(pq.read_table(tmp_path / again[way]))
+    half = NUM_TOKENS // 2
+    one, two = (pq.read_table(tmp_path / made[way]) for way in ("1 step", "2 steps"))
+    for a, b in zip(
+        one.column("tokens").to_pylist(), two.column("tokens").to_pylist(), strict=True
+    ):
+        assert a[:half] == b[:half]  # decided by the first pass, from the same noise
+
+
+def test_times_are_per_image(student: Path, raster: str) -> None:
+    times = times_of(student, raster, 1.0, (1,), (1, 4))
+    assert set(times) == {"independent", "1 step", "teacher"}
+    assert all(ms > 0 for way in times.values() for ms in way.values())
+
+
+def test_a_run_that_does_not_fit_the_disk_is_refused(
+    raster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = DistillConfig(target=raster, output=str(tmp_path / "run"), records=100)
+    expected = estimate(config, MADE_FOR, 1.0)
+    assert [line.split()[1] for line in expected.lines()] == ["records", "train", "evaluate"]
+    assert all(value > 0 for value in (*expected.seconds.values(), *expected.num_bytes.values()))
+    expected.refuse_without_room(tmp_path / "run")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(OutputRefused, match=r"the run needs .* MiB, 0 MiB are free"):
+        expected.refuse_without_room(tmp_path / "run")
+
+
+def test_the_table_says_how_much_of_the_gap_is_closed() -> None:
+    values = {"teacher": 1.0, "independent": 9.0, "1 step": 3.0}
+    found = Judgement(
+        values={way: {"fd-clf": value} for way, value in values.items()},
+        beyond={"1 step": ["fd-clf"]},
+        ms_per_image={way: {"1": 2.0} for way in values},
+        passes={"teacher": 16, "independent": 0, "1 step": 1},
+    )
+    assert found.closed == {"1 step": 0.75}
+    assert "| 1 step      |      1 |" in found.lines()[0]
+    assert "3.0000*" in found.lines()[0]
+    assert found.lines()[-1].endswith("1 step 75%")
