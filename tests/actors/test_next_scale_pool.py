@@ -56,17 +56,41 @@ def config(tmp_path: Path) -> EngineConfig:
     return EngineConfig(target=str(folder), batch_size=BATCH, guidance=2.0, device="cpu", threads=1)
 
 
-def take_until(pool: TargetPool, reached) -> list[Result]:
+class Images:
+    """The tokens that streamed, by request and position; none comes twice."""
+
+    def __init__(self) -> None:
+        self.placed: dict[str, dict[int, int]] = {}
+
+    def add(self, updates) -> None:
+        for update in updates:
+            placed = self.placed.setdefault(update.id, {})
+            new = dict(zip(update.positions, update.tokens, strict=True))
+            assert not placed.keys() & new.keys()
+            placed |= new
+
+    def sizes(self) -> dict[str, int]:
+        return {i: len(placed) for i, placed in self.placed.items() if len(placed) < LENGTH}
+
+
+def take_until(pool: TargetPool, images: Images, reached) -> list[Result]:
     """Results until `reached(results)`."""
     results, deadline = [], time.monotonic() + 100
     while not reached(results):
         assert time.monotonic() < deadline, f"{pool.num_unfinished} requests never came"
         results += pool.take(timeout_s=0.2)
+        images.add(pool.take_updates())
     return results
 
 
-def test_a_killed_actor_s_unfinished_images_are_decoded_anew(config, tmp_path):
-    requests = [request_of(i, i % CLASSES, **SETTINGS[i % len(SETTINGS)]) for i in range(COUNT)]
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_killed_actor_s_unfinished_images_are_decoded_anew(config, tmp_path, stream):
+    """Those that stream keep the maps that were reported, and report the others."""
+    requests = [
+        replace(request_of(i, i % CLASSES, **SETTINGS[i % len(SETTINGS)]), stream=stream)
+        for i in range(COUNT)
+    ]
+    images, half = Images(), {str(i): 5 for i in range(BATCH, 2 * BATCH)}
     with torch.inference_mode():
         alone = build_loop(replace(config, batch_size=1)).run(requests)
         unguided = build_loop(replace(config, guidance=1.0)).run(requests)
@@ -78,18 +102,27 @@ def test_a_killed_actor_s_unfinished_images_are_decoded_anew(config, tmp_path):
     targets.start()
     with TargetPool(config, targets) as pool:
         pool.submit(requests)
-        results = take_until(pool, lambda taken: len(taken) >= BATCH and told.exists())
+        results = take_until(
+            pool,
+            images,
+            lambda taken: (
+                len(taken) >= BATCH and told.exists() and images.sizes() == (half if stream else {})
+            ),
+        )
         # It is at work on images that have begun and not ended; more wait, on it and here.
-        assert json.loads(told.read_text()) == {str(i): 5 for i in range(BATCH, 2 * BATCH)}
+        assert json.loads(told.read_text()) == half
         assert pool.num_unfinished == COUNT - BATCH
         assert pool._ledger.load("target-0") == 2 * BATCH
         killed = psutil.Process(pool.pids()["target-0"])
         os.kill(killed.pid, signal.SIGKILL)
-        results += take_until(pool, lambda _: pool.num_unfinished == 0)
+        results += take_until(pool, images, lambda _: pool.num_unfinished == 0)
         assert not pool.take(timeout_s=0.3)
         assert not killed.is_running() or killed.status() == psutil.STATUS_ZOMBIE
         assert set(pool.pids()) == {"target-1"}
-        assert pool._figures["target-1"].tokens == LENGTH * (COUNT - BATCH)
+        known = sum(half.values()) if stream else 0
+        assert pool._figures["target-1"].tokens == LENGTH * (COUNT - BATCH) - known
     assert sorted(r.id for r in results) == sorted(expected)
     assert {r.id: r.tokens for r in results} == expected
+    streamed = {i: tuple(p[place] for place in sorted(p)) for i, p in images.placed.items()}
+    assert streamed == (expected if stream else {})
     assert {r.exactness for r in results} == {"identical"}
