@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from pipelines.generate.modality import modality_of
 
 from models.errors import InvalidOption, UnsupportedCheckpoint
 from models.students.checkpoint import save_student
