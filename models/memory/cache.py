@@ -217,8 +217,9 @@ class KVCache:
         """Exchange the entries of two rows. Copies no entries."""
         for of_rows in (self.tables, self.rooms, self.lengths):
             of_rows[[first, second]] = of_rows[[second, first]]
-        for known in (self._texts, self._keys):
-            known[first], known[second] = known[second], known[first]
+        texts, keys = self._texts, self._keys
+        texts[first], texts[second] = texts[second], texts[first]
+        keys[first], keys[second] = keys[second], keys[first]
 
 
 def _zeros(sizes: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
