@@ -43,7 +43,7 @@ class RepeatDrafter:
         pass
 
 
-def build_repeat(config, target, *, rows, max_length, scratch):
+def build_repeat(config, target, *, rows, max_length, scratch, budget):
     return RepeatDrafter()
 
 

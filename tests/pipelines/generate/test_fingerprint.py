@@ -68,6 +68,7 @@ NEVER: dict[str, Any] = {
     "draft_actors": 0,
     "batch_size": 3,
     "prefill_chunk": 64,
+    "memory": "64MiB",
     "device": "cpu",
     "threads": 2,
     "resume": False,

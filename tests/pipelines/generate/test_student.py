@@ -91,7 +91,7 @@ def test_the_fingerprint_names_noise_and_steps(student: str, labels: str, tmp_pa
     for steps in (1, 2):
         config = config_of(labels, tmp_path / f"out{steps}", student=student, steps=steps)
         prints.append(fingerprint(config, prepare(config).plan))
-    assert prints[0]["noise"].startswith("flow:K20:v1")
+    assert prints[0]["settings"]["noise"].startswith("flow:K20:v1")
     assert [found["settings"]["student_steps"] for found in prints] == [1, 2]
 
 
