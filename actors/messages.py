@@ -145,3 +145,14 @@ class DraftTeam:
     deterministic: bool = False
     by_choices: bool = False
     patience: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class News:
+    """What the requests of one ingress have gained since its last call.
+
+    All updates of a request come before or together with its result.
+    """
+
+    updates: tuple[Update, ...] = ()
+    results: tuple[Result, ...] = ()

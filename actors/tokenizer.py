@@ -59,6 +59,10 @@ class TokenizerActor:
         """The text of each list of token ids."""
         return self._codec.decode([[int(t) for t in row] for row in tokens])
 
+    def spell(self, token: int) -> str:
+        """A token's own text, special tokens included; U+FFFD for a part of a character."""
+        return self._codec.spell(token)
+
 
 class Fast:
     """tokenizer.json alone: no transformers, a second to load."""
@@ -78,6 +82,9 @@ class Fast:
 
     def decode(self, tokens: list[list[int]]) -> list[str]:
         return list(self._tokenizer.decode_batch(tokens))
+
+    def spell(self, token: int) -> str:
+        return str(self._tokenizer.decode([token], skip_special_tokens=False))
 
 
 class Slow:
@@ -101,6 +108,9 @@ class Slow:
     def decode(self, tokens: list[list[int]]) -> list[str]:
         texts: list[str] = self._tokenizer.batch_decode(tokens, skip_special_tokens=True)
         return texts
+
+    def spell(self, token: int) -> str:
+        return str(self._tokenizer.decode([token]))
 
 
 def _adds_by_settings(checkpoint: Path) -> bool:

@@ -24,6 +24,7 @@ from pipelines.interruption import leave_if_interrupted, obey_signals
 # parsed options that returns the exit code. They import what is heavy only when run.
 COMMANDS = (
     "pipelines.generate.command",
+    "pipelines.serve.command",
     "pipelines.bench.command",
     "pipelines.distill.command",
     "pipelines.evaluate.command",

@@ -5,12 +5,24 @@ Reads the checkpoints' configurations and tokenizers, no weights.
 
 import difflib
 from pathlib import Path
+from typing import Protocol
 
 from models.errors import InvalidOption, UnsupportedCheckpoint
 from models.registry import DRAFTERS, FOLDER, GUMBEL, RULES, drafters
 from models.targets.limits import Limits, read_limits
 from models.targets.vocabulary import same_vocabulary
 from pipelines.generate.config import GenerateConfig
+
+
+class Drafting(Protocol):
+    """What a configuration says of target and drafter."""
+
+    @property
+    def target(self) -> str: ...
+    @property
+    def drafter(self) -> str: ...
+    @property
+    def max_length(self) -> int | None: ...
 
 
 def check_bounds(config: GenerateConfig, limits: Limits) -> None:
@@ -28,7 +40,7 @@ def check_bounds(config: GenerateConfig, limits: Limits) -> None:
         raise InvalidOption("stop", config.stop, told)
 
 
-def check_drafter(config: GenerateConfig, limits: Limits) -> None:
+def check_drafter(config: Drafting, limits: Limits) -> None:
     """Check that the drafter is there, and that a draft model fits the target's `limits`.
 
     Raises:
@@ -53,7 +65,7 @@ def check_drafter(config: GenerateConfig, limits: Limits) -> None:
         )
 
 
-def has_draft_model(config: GenerateConfig) -> bool:
+def has_draft_model(config: Drafting) -> bool:
     """Whether the drafter is a model in a folder; raises InvalidOption if it is nothing at all."""
     names = drafters()
     if config.drafter in names:

@@ -7,7 +7,7 @@ who guesses ahead nor the number of actors is part of it: they do not change a t
 import hashlib
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from models.errors import UnsupportedCheckpoint
 from models.exactness import IDENTICAL, STEADY
@@ -34,7 +34,7 @@ def fingerprint(config: GenerateConfig, plan: ShardPlan) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "target": checkpoint_digest(config.target),
-        "versions": versions(config),
+        "versions": versions(config, student=config.student is not None),
         "settings": deciding(config) | _of_guesses(config) | _of_student(config),
         "input": {
             found.file.name: f"{found.num_rows} rows, digest {found.digest}"
@@ -50,16 +50,25 @@ def noise_of(config: GenerateConfig) -> str:
 
 def _of_student(config: GenerateConfig) -> dict[str, Any]:
     """A student's passes; the student itself is in the target's place."""
-    return (
-        {} if config.student is None else {"student_steps": config.steps, "noise": noise_of(config)}
-    )
+    if config.student is None:
+        return {}
+    return {"student_steps": config.steps, "noise": NOISE_OF_STUDENTS}
 
 
-def versions(config: GenerateConfig) -> dict[str, str]:
+class Computing(Protocol):
+    """What a configuration says of the target's arithmetic."""
+
+    @property
+    def target(self) -> str: ...
+    @property
+    def arithmetic(self) -> str: ...
+
+
+def versions(config: Computing, *, student: bool = False) -> dict[str, str]:
     """Of the libraries whose order of sums a token depends on; none where it is all ours."""
     raw = read_json(Path(config.target) / "config.json")
     ours = is_known(raw) or str(raw.get("model_type")).startswith(OURS)
-    if ours and config.arithmetic == STEADY and config.student is None:
+    if ours and config.arithmetic == STEADY and not student:
         return {}
     names = ("torch",) if ours else ("torch", "transformers")
     return {name: metadata.version(name) for name in names}

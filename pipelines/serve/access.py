@@ -1,0 +1,81 @@
+"""Who may use the server: holders of a key; without keys, programs on this machine.
+
+A web page in a browser on this machine can reach a loopback address, too. Without keys, the headers
+Host and Origin must therefore name this machine, and bodies must say that they are JSON, which a
+page of another site cannot send without asking.
+"""
+
+import hashlib
+import hmac
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from models.errors import InvalidOption
+from pipelines.serve.api_error import ApiError
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+HASH = re.compile(r"[0-9a-f]{64}")
+
+
+def read_key_hashes(file: str) -> tuple[str, ...]:
+    """SHA-256 of each key in hexadecimal, one per line; the first word of a line counts.
+
+    Raises InvalidOption if the file cannot be read, or holds something else.
+    """
+    try:
+        lines = Path(file).read_text(encoding="ascii").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidOption("api_key_file", file, f"it cannot be read: {error}") from error
+    words = [line.split()[0].lower() for line in lines if line.strip()]
+    told = "a SHA-256 in hexadecimal per line, as `printf %s KEY | sha256sum` prints it"
+    if not words or not all(HASH.fullmatch(word) for word in words):
+        raise InvalidOption("api_key_file", file, told)
+    return tuple(words)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address of this name."""
+    return host.lower().strip("[]") in LOOPBACK
+
+
+def check_access(headers: Mapping[str, str], key_hashes: tuple[str, ...]) -> None:
+    """Raise ApiError (401, 403) unless the client may use the server."""
+    if key_hashes:
+        _check_key(headers, key_hashes)
+        return
+    host, origin = headers.get("host", ""), headers.get("origin")
+    if not is_loopback(_hostname(f"//{host}")):
+        raise _forbidden(f"Host {host[:100]!r} is not this machine")
+    if origin is not None and not is_loopback(_hostname(origin)):
+        raise _forbidden(f"Origin {origin[:100]!r} is not this machine")
+
+
+def check_content(headers: Mapping[str, str]) -> None:
+    """Raise ApiError (415) unless a body says that it is JSON."""
+    found = headers.get("content-type", "")
+    if found.partition(";")[0].strip().lower() != "application/json":
+        told = f"Content-Type is {found[:100]!r}; application/json is needed"
+        raise ApiError(told, status=415)
+
+
+def _check_key(headers: Mapping[str, str], key_hashes: tuple[str, ...]) -> None:
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    found = hashlib.sha256(key.strip().encode("utf-8", "surrogatepass")).hexdigest()
+    matches = [hmac.compare_digest(found, each) for each in key_hashes]
+    if scheme.lower() != "bearer" or not any(matches):
+        told = "a valid API key is needed: Authorization: Bearer KEY"
+        raise ApiError(told, status=401, kind="authentication_error", code="invalid_api_key")
+
+
+def _hostname(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _forbidden(reason: str) -> ApiError:
+    told = f"{reason}, and the server has no API keys"
+    return ApiError(told, status=403, kind="permission_error", code="forbidden")

@@ -1,0 +1,50 @@
+"""Errors as OpenAI's clients read them: a status and {"error": {message, type, param, code}}."""
+
+from typing import Any
+
+INVALID = "invalid_request_error"
+
+
+class ApiError(Exception):
+    """An answer that is an error. `param`: the field of the body that it is about."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 400,
+        kind: str = INVALID,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after_s: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self._retry_after_s = status, retry_after_s
+        self._told = {"message": message, "type": kind, "param": param, "code": code}
+
+    def body(self) -> dict[str, Any]:
+        """The JSON that is sent."""
+        return {"error": self._told}
+
+    def headers(self) -> dict[str, str]:
+        """Whether a client should try again: only where the reason may pass."""
+        if self._retry_after_s is None:
+            return {"x-should-retry": "false"}
+        return {"x-should-retry": "true", "retry-after": str(self._retry_after_s)}
+
+
+def overloaded() -> ApiError:
+    """The queue is full."""
+    told = "the server's queue is full; try again later"
+    return ApiError(told, status=429, kind="rate_limit_error", code="queue_full", retry_after_s=1)
+
+
+def unavailable(reason: str) -> ApiError:
+    """No target can run requests now."""
+    told = f"the model cannot be reached: {reason}"
+    return ApiError(told, status=503, kind="server_error", code="unavailable", retry_after_s=5)
+
+
+def failed(reason: str) -> ApiError:
+    """A request that ended with an error on its target."""
+    return ApiError(reason, status=500, kind="server_error", code="generation_failed")

@@ -1,0 +1,198 @@
+"""The HTTP routes, and the Ray Serve deployment that answers them."""
+
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from ray import serve
+from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
+
+from pipelines.serve.access import check_access, check_content
+from pipelines.serve.api_error import ApiError
+from pipelines.serve.events import HEADERS, MEDIA
+from pipelines.serve.exchange import Call, Exchange
+from pipelines.serve.facts import Facts
+from pipelines.serve.fields import ChatBody, CompletionBody, DetokenizeBody, TokenizeBody
+from pipelines.serve.generation import Generation, chat, completion
+from pipelines.serve.read_body import AnyBody, read_body
+from pipelines.serve.words import Words
+
+SEED_HEADER = "x-paceline-seed"
+
+
+@serve.ingress()
+class Ingress:
+    """A replica: routes, tokenizer, and a line to the manager."""
+
+    def __init__(self, manager: Any, facts: Facts) -> None:
+        self._manager, self._facts = manager, facts
+
+    def __serve_build_asgi_app__(self) -> FastAPI:  # the name that Ray Serve looks for
+        """Called by Ray Serve once the replica runs."""
+        return build_app(Exchange(self._manager, f"ingress-{uuid.uuid4().hex}"), self._facts)
+
+
+def build_app(exchange: Exchange, facts: Facts) -> FastAPI:
+    """The routes. Not to be confused: /health says that this process answers, /readyz the model."""
+    app = FastAPI(title="Paceline", docs_url=None, redoc_url=None, openapi_url=None)
+    routes = Routes(exchange, facts)
+    for path in ("/health", "/healthz"):
+        app.add_api_route(path, routes.health, methods=["GET"])
+    app.add_api_route("/readyz", routes.ready, methods=["GET"])
+    app.add_api_route("/v1/models", routes.models, methods=["GET"])
+    app.add_api_route("/v1/models/{name:path}", routes.model, methods=["GET"])
+    app.add_api_route("/v1/completions", routes.completions, methods=["POST"])
+    app.add_api_route("/v1/chat/completions", routes.chats, methods=["POST"])
+    app.add_api_route("/tokenize", routes.tokenize, methods=["POST"])
+    app.add_api_route("/detokenize", routes.detokenize, methods=["POST"])
+    app.add_exception_handler(ApiError, _told)
+    app.add_exception_handler(HTTPException, _not_found)
+    return app
+
+
+class Routes:
+    """One method per route."""
+
+    def __init__(self, exchange: Exchange, facts: Facts) -> None:
+        self._exchange, self._facts = exchange, facts
+        self._words = Words(facts.checkpoint)
+
+    async def health(self) -> Response:
+        """This process answers."""
+        return JSONResponse({"status": "ok"})
+
+    async def ready(self) -> Response:
+        """The target can take requests; 503 otherwise."""
+        await self._exchange.ask(self._exchange.manager.describe.remote())
+        return JSONResponse({"status": "ready"})
+
+    async def models(self, request: Request) -> Response:
+        """The one model."""
+        check_access(request.headers, self._facts.key_hashes)
+        return JSONResponse({"object": "list", "data": [self._card()]})
+
+    async def model(self, request: Request, name: str) -> Response:
+        """The model of this name."""
+        check_access(request.headers, self._facts.key_hashes)
+        self._check_model(name)
+        return JSONResponse(self._card())
+
+    async def completions(self, request: Request) -> Response:
+        """Continue texts or token ids."""
+        body = await self._read(request, CompletionBody)
+        made = await completion(body, self._words, self._exchange, self._facts)
+        return await self._answer(request, body, made)
+
+    async def chats(self, request: Request) -> Response:
+        """Answer a chat."""
+        body = await self._read(request, ChatBody)
+        made = await chat(body, self._words, self._exchange, self._facts)
+        return await self._answer(request, body, made)
+
+    async def tokenize(self, request: Request) -> Response:
+        """Token ids of a text or a chat."""
+        body = await self._read(request, TokenizeBody)
+        if (body.prompt is None) == (body.messages is None):
+            raise ApiError("give prompt or messages, one of them", param="prompt")
+        if body.messages is not None:
+            tokens = await self._words.encode_chat(body.messages)
+        else:
+            special = body.add_special_tokens
+            texts = [body.prompt or ""]
+            tokens = (await self._words.encode(texts, add_special_tokens=special))[0]
+        room = self._facts.bounds.max_length
+        return JSONResponse({"tokens": tokens, "count": len(tokens), "max_model_len": room})
+
+    async def detokenize(self, request: Request) -> Response:
+        """The text of token ids, without special tokens."""
+        body = await self._read(request, DetokenizeBody)
+        bad = [token for token in body.tokens if token >= self._facts.bounds.vocabulary]
+        if bad:
+            told = f"tokens holds {bad[0]}; below {self._facts.bounds.vocabulary} are accepted"
+            raise ApiError(told, param="tokens", code="invalid_value")
+        return JSONResponse({"prompt": await self._words.decode(body.tokens)})
+
+    # --- what routes share --------------------------------------------------------------------
+
+    async def _read(self, request: Request, kind: type[AnyBody]) -> AnyBody:
+        """The body of a client that may send one."""
+        check_access(request.headers, self._facts.key_hashes)
+        check_content(request.headers)
+        body = read_body(await self._bytes(request), kind)
+        model = getattr(body, "model", None)
+        if model is not None:
+            self._check_model(model)
+        return body
+
+    async def _bytes(self, request: Request) -> bytes:
+        most, data = self._facts.max_body_bytes, bytearray()
+        length = request.headers.get("content-length", "")
+        if length.isdecimal() and int(length[:20]) > most:
+            raise _too_large(most)
+        async for chunk in request.stream():
+            data += chunk
+            if len(data) > most:
+                raise _too_large(most)
+        return bytes(data)
+
+    def _check_model(self, name: str) -> None:
+        if name != self._facts.name:
+            told = f"there is no model {name[:100]!r}; this server has {self._facts.name!r}"
+            raise ApiError(told, status=404, param="model", code="model_not_found")
+
+    def _card(self) -> dict[str, Any]:
+        return {
+            "id": self._facts.name,
+            "object": "model",
+            "created": self._facts.created,
+            "owned_by": "paceline",
+            "max_model_len": self._facts.bounds.max_length,
+        }
+
+    async def _answer(
+        self, request: Request, body: CompletionBody | ChatBody, made: Generation
+    ) -> Response:
+        headers = {SEED_HEADER: str(made.answer.seed)}
+        call = made.call(request.is_disconnected)
+        if not body.stream:
+            async with call:
+                return JSONResponse(await made.whole(call), headers=headers)
+        usage = body.stream_options is not None and body.stream_options.include_usage
+        await call.__aenter__()  # what it raises has a status of its own
+        return Stream(call, made.events(call, include_usage=usage), headers=headers | HEADERS)
+
+
+class Stream(StreamingResponse):
+    """Server-sent events; the call ends with them, also when the client goes."""
+
+    def __init__(
+        self, call: Call, events: AsyncIterator[bytes], *, headers: dict[str, str]
+    ) -> None:
+        super().__init__(events, media_type=MEDIA, headers=headers)
+        self._call = call
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Called by the framework to send it."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._call.__aexit__()
+
+
+async def _told(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return JSONResponse(error.body(), status_code=error.status, headers=error.headers())
+
+
+async def _not_found(request: Request, error: Exception) -> Response:
+    """Unknown routes and methods."""
+    assert isinstance(error, HTTPException)
+    told = f"{request.method} {request.url.path[:100]}: {error.detail}"
+    return await _told(request, ApiError(told, status=error.status_code, code="not_found"))
+
+
+def _too_large(most: int) -> ApiError:
+    return ApiError(f"the body is too large: {most} bytes are accepted", status=413)

@@ -1,0 +1,61 @@
+"""A choice of an answer while it grows: its updates and its result added up."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from models.requests.request import Result, TokenLogprob
+from models.requests.update import Update
+from pipelines.serve.api_error import failed
+
+
+@dataclass(slots=True)
+class Piece:
+    """What a choice has gained in one step; `finish_reason` with the last one."""
+
+    index: int
+    text: str = ""
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    offset: int = 0  # characters of the choice's text before this piece
+    finish_reason: str | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to send yet: text may be held back."""
+        return not (self.text or self.logprobs or self.finish_reason)
+
+
+@dataclass(slots=True)
+class Choice:
+    """`add` what came; `whole` is everything so far."""
+
+    index: int
+    whole: Piece = field(init=False)
+    result: Result | None = None
+
+    def __post_init__(self) -> None:
+        self.whole = Piece(self.index)
+
+    def add(self, items: Iterable[Update | Result]) -> Piece:
+        """The piece that these make. Raises ApiError if the request ended with an error."""
+        piece = Piece(self.index, offset=len(self.whole.text))
+        for item in items:
+            if isinstance(item, Update):
+                piece.text += item.text or ""
+                piece.logprobs += item.logprobs or ()
+            else:
+                piece.finish_reason = self._end(item)
+        self.whole.text += piece.text
+        self.whole.logprobs += piece.logprobs
+        self.whole.finish_reason = piece.finish_reason
+        return piece
+
+    def _end(self, result: Result) -> str:
+        self.result = result
+        if result.finish_reason not in ("stop", "length"):
+            raise failed(result.error or f"the request was {result.finish_reason}")
+        return result.finish_reason
+
+    @property
+    def num_tokens(self) -> int:
+        """Generated tokens, that which ended the choice included."""
+        return len(self.result.tokens) if self.result else 0

@@ -1,0 +1,87 @@
+"""`paceline serve` as a command."""
+
+import argparse
+import json
+import time
+
+from pipelines.flags import add_flags, given, read_yaml
+from pipelines.options import from_mapping
+from pipelines.serve.config import ServeConfig
+
+ABOUT = """\
+Serve a text model over HTTP, with the interface of OpenAI's API.
+
+A drafter makes answers faster and changes no token. The `seed` of a request
+decides its answer: the seed of a row that `paceline generate` wrote gives the
+text of that row, streamed or not, whatever else the server does meanwhile.
+Where a request has no seed, one is drawn and returned. A target process that
+dies is replaced, and its streams continue where they were.
+"""
+EXAMPLE = """\
+example: serve a model with a draft model, and ask it
+
+  paceline serve --target examples/models/text-target \\
+      --drafter examples/models/text-draft
+
+  curl http://127.0.0.1:8000/v1/completions -H 'Content-Type: application/json' \\
+      -d '{"prompt": "Once upon a time", "max_tokens": 32, "seed": 1}'
+
+example: the same from Python, with the package openai
+
+  client = openai.OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="none")
+  client.completions.create(model="text-target", prompt="Once upon a time")
+
+example: for other machines, with an API key
+
+  printf %s "$KEY" | sha256sum > keys.txt
+  paceline serve --target PATH --host 0.0.0.0 --api-key-file keys.txt
+
+Ctrl-C stops the server. Fields of requests, and what is refused: docs/serve.md.
+"""
+
+
+def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "serve",
+        usage="paceline serve --target PATH [--drafter ...] [options]",
+        help="answer requests over HTTP, as OpenAI's API does",
+        description=ABOUT,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--config", metavar="FILE.yaml", help="read options from a YAML file (port: 8000)"
+    )
+    add_flags(parser, ServeConfig)
+    parser.set_defaults(run=run)
+
+
+def config_of(options: argparse.Namespace) -> ServeConfig:
+    """The file's options, and before them those of the command line."""
+    values = read_yaml(options.config) if options.config else {}
+    return from_mapping(ServeConfig, values | given(options, ServeConfig))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve until a signal comes."""
+    config, began = config_of(options), time.monotonic()
+    from cluster.connect import connected
+    from pipelines.interruption import interrupted_with
+    from pipelines.serve.server import check, serving
+
+    check(config)
+    actors = config.target_actors + config.draft_actors
+    with (
+        interrupted_with(lambda: "the server has stopped"),
+        connected(config.address, min_cpus=actors + 1),
+        serving(config) as server,
+    ):
+        body = {"model": config.name, "prompt": "Once upon a time", "max_tokens": 32, "seed": 1}
+        key = "" if config.api_key_file is None else " -H 'Authorization: Bearer KEY'"
+        print(f"serving {config.name} at {server.url} after {time.monotonic() - began:.0f} s")
+        print(f"  curl {server.url}/v1/completions{key} -H 'Content-Type: application/json' \\")
+        print(f"      -d '{json.dumps(body)}'", flush=True)
+        server.wait()
+    return 0

@@ -1,0 +1,19 @@
+"""What an ingress must know of the served target; small, and sent to every ingress."""
+
+from dataclasses import dataclass
+
+from pipelines.serve.plan import Bounds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """`name`: what clients call the model. `created`: when the server started, in Unix seconds."""
+
+    name: str
+    checkpoint: str
+    kind: str  # text | images
+    fingerprint: str  # two equal ones and one seed: the same answer
+    created: int
+    max_body_bytes: int
+    bounds: Bounds
+    key_hashes: tuple[str, ...] = ()

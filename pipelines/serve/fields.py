@@ -1,0 +1,160 @@
+"""The fields of request bodies: their types, and what is known but not supported.
+
+Ranges of sampling options are checked by models/requests/request.py.
+"""
+
+import math
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+MAX_CHOICES = 16
+MAX_STOPS = 16
+MAX_BIASES = 1024
+MAX_MESSAGES = 4096
+MAX_TOP_LOGPROBS = 20
+MAX_PROMPTS = 64
+
+_GRAMMARS = "output cannot be constrained to a grammar"
+_TOOLS = "tool calls are not supported"
+_THINKING = "the server does not control how a model reasons"
+
+# What other servers know: why it is refused here. Values in NEUTRAL ask for nothing: accepted.
+UNSUPPORTED: dict[str, str] = {
+    "prediction": "predicted outputs are not supported",
+    "tools": _TOOLS,
+    "tool_choice": _TOOLS,
+    "parallel_tool_calls": _TOOLS,
+    "functions": _TOOLS,
+    "function_call": _TOOLS,
+    "response_format": f"{_GRAMMARS}; only type text is supported",
+    "structured_outputs": _GRAMMARS,
+    "guided_json": _GRAMMARS,
+    "guided_regex": _GRAMMARS,
+    "guided_choice": _GRAMMARS,
+    "guided_grammar": _GRAMMARS,
+    "grammar": _GRAMMARS,
+    "regex": _GRAMMARS,
+    "best_of": "each choice is returned; use n",
+    "echo": "prompts are not returned",
+    "suffix": "text can only be continued, not filled in",
+    "prompt_logprobs": "log-probabilities of prompts are not computed",
+    "store": "answers are not stored",
+    "audio": "only text is generated",
+    "modalities": "only text is generated",
+    "reasoning_effort": _THINKING,
+    "verbosity": _THINKING,
+    "web_search_options": "the server does not search the web",
+    "moderation": "answers are not moderated",
+    "service_tier": "there is one tier",
+    "priority": "requests run in the order they arrive",
+    "cache_salt": "prompts are not cached between requests",
+    "prompt_cache_key": "prompts are not cached between requests",
+    "chat_template": "the template of the model is used",
+    "chat_template_kwargs": "the template of the model is used without options",
+    "skip_special_tokens": "special tokens are left out of texts",
+    "include_stop_str_in_output": "stop strings are left out of texts",
+    "return_token_ids": "use logprobs, or /tokenize",
+    "stream_interval": "every step is streamed",
+    "use_beam_search": "beam search is not supported",
+    "length_penalty": "beam search is not supported",
+}
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "tools": ([],),
+    "tool_choice": ("none",),
+    "response_format": ({"type": "text"},),
+    "best_of": (1,),
+    "echo": (False,),
+    "suffix": ("",),
+    "store": (False,),
+    "modalities": (["text"],),
+    "service_tier": ("auto", "default"),
+    "priority": (0,),
+    "skip_special_tokens": (True,),
+    "include_stop_str_in_output": (False,),
+    "return_token_ids": (False,),
+    "use_beam_search": (False,),
+}
+
+Text = Annotated[str, StringConstraints(max_length=2**20)]
+Stop = Annotated[str, StringConstraints(max_length=1024)]
+Stops = Annotated[list[Stop], Field(max_length=MAX_STOPS)]
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Tokens = list[Annotated[int, Field(ge=0, lt=2**31)]]
+Bias = Annotated[float, Field(gt=-math.inf, lt=math.inf)]
+
+
+class Body(BaseModel):
+    """A JSON object with these fields and no others; whole numbers are not texts."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    unsupported: ClassVar[dict[str, str]] = {}
+
+
+class StreamOptions(Body):
+    """What a stream holds besides the text."""
+
+    include_usage: bool = False
+    include_obfuscation: Literal[False] = False
+    continuous_usage_stats: Literal[False] = False
+
+
+class Generation(Body):
+    """What completions and chats have in common. `user` and the like are labels without effect."""
+
+    unsupported: ClassVar[dict[str, str]] = UNSUPPORTED
+
+    model: str | None = None
+    seed: Seed | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] = 1
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: Annotated[dict[str, Bias], Field(max_length=MAX_BIASES)] = {}
+    min_tokens: int = 0
+    stop: Stop | Stops = []
+    stop_token_ids: Annotated[Tokens, Field(max_length=MAX_BIASES)] = []
+    ignore_eos: bool = False
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    user: Text | None = None
+    safety_identifier: Text | None = None
+    metadata: Annotated[dict[str, str], Field(max_length=16)] = {}
+
+
+class CompletionBody(Generation):
+    """POST /v1/completions. `logprobs`: how many of the most likely tokens to report."""
+
+    prompt: Text | Annotated[list[Text] | Tokens | list[Tokens], Field(min_length=1)]
+    max_tokens: int = 16
+    logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+
+
+class ChatBody(Generation):
+    """POST /v1/chat/completions. `max_tokens`: by default, what the context leaves."""
+
+    messages: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_MESSAGES)]
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    logprobs: bool = False
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+
+
+class TokenizeBody(Body):
+    """POST /tokenize: a text, or a chat as its template writes it."""
+
+    model: str | None = None
+    prompt: Text | None = None
+    messages: Annotated[list[dict[str, Any]], Field(min_length=1)] | None = None
+    add_special_tokens: bool = True
+
+
+class DetokenizeBody(Body):
+    """POST /detokenize."""
+
+    model: str | None = None
+    tokens: Tokens

@@ -1,0 +1,168 @@
+"""Answers in OpenAI's two forms, completions and chats, whole or in chunks."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from models.requests.request import TokenLogprob
+from pipelines.serve.choice import Choice, Piece
+
+Json = dict[str, Any]
+Spell = Callable[[int], str]
+INCOMPLETE = "\ufffd"
+
+
+class Form(Protocol):
+    """What differs between completions and chats."""
+
+    prefix: str  # of ids
+    whole_kind: str
+    chunk_kind: str
+
+    def opening(self, index: int) -> Json | None: ...
+    def chunk(self, piece: Piece) -> Json: ...
+    def choice(self, whole: Piece) -> Json: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Completions:
+    """Of /v1/completions. `logprobs`: whether they were asked for."""
+
+    spell: Spell
+    logprobs: bool
+    prefix: str = "cmpl"
+    whole_kind: str = "text_completion"
+    chunk_kind: str = "text_completion"
+
+    def opening(self, index: int) -> Json | None:
+        """Nothing comes before the text."""
+        return None
+
+    def chunk(self, piece: Piece) -> Json:
+        """A chunk's choice has the form of a whole one."""
+        return {
+            "index": piece.index,
+            "text": piece.text,
+            "logprobs": self._logprobs(piece) if self.logprobs else None,
+            "finish_reason": piece.finish_reason,
+        }
+
+    choice = chunk
+
+    def _logprobs(self, piece: Piece) -> Json:
+        texts = [self.spell(entry.token) for entry in piece.logprobs]
+        offsets, at = [], piece.offset
+        for text in texts:
+            offsets.append(at)
+            at += len(text)
+        return {
+            "tokens": texts,
+            "token_logprobs": [entry.logprob for entry in piece.logprobs],
+            "top_logprobs": [
+                {self.spell(token): logprob for token, logprob in reversed(entry.top)}
+                for entry in piece.logprobs
+            ],
+            "text_offset": offsets,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Chats:
+    """Of /v1/chat/completions."""
+
+    spell: Spell
+    logprobs: bool
+    prefix: str = "chatcmpl"
+    whole_kind: str = "chat.completion"
+    chunk_kind: str = "chat.completion.chunk"
+
+    def opening(self, index: int) -> Json | None:
+        """The role comes first."""
+        return _chat(index, "delta", {"role": "assistant", "content": ""}, None, None)
+
+    def chunk(self, piece: Piece) -> Json:
+        """New text."""
+        delta = {"content": piece.text} if piece.text else {}
+        return _chat(piece.index, "delta", delta, self._logprobs(piece), piece.finish_reason)
+
+    def choice(self, whole: Piece) -> Json:
+        """The message."""
+        message = {"role": "assistant", "content": whole.text, "refusal": None}
+        return _chat(whole.index, "message", message, self._logprobs(whole), whole.finish_reason)
+
+    def _logprobs(self, piece: Piece) -> Json | None:
+        if not self.logprobs:
+            return None
+        return {"content": [self._entry(each) for each in piece.logprobs], "refusal": None}
+
+    def _entry(self, entry: TokenLogprob) -> Json:
+        top = [self._token(token, logprob) for token, logprob in entry.top]
+        return {**self._token(entry.token, entry.logprob), "top_logprobs": top}
+
+    def _token(self, token: int, logprob: float) -> Json:
+        text = self.spell(token)
+        raw = None if INCOMPLETE in text else list(text.encode())
+        return {"token": text, "logprob": logprob, "bytes": raw}
+
+
+def _chat(index: int, name: str, value: Json, logprobs: Json | None, reason: str | None) -> Json:
+    return {"index": index, name: value, "logprobs": logprobs, "finish_reason": reason}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What all chunks of an answer repeat."""
+
+    form: Form
+    id: str
+    created: int
+    model: str
+    fingerprint: str
+    seed: int
+    prompt_tokens: int
+
+    def whole(self, choices: Sequence[Choice]) -> Json:
+        """The answer to a body without `stream`."""
+        found = [self.form.choice(choice.whole) for choice in choices]
+        head = self._head(self.form.whole_kind)
+        return {**head, "choices": found, "usage": self.usage(choices), **_decoding(choices)}
+
+    def chunk(self, choice: Json) -> Json:
+        """One of a stream."""
+        return {**self._head(self.form.chunk_kind), "choices": [choice]}
+
+    def last_chunk(self, choices: Sequence[Choice]) -> Json:
+        """With `include_usage`: no choices, but the usage."""
+        head = self._head(self.form.chunk_kind)
+        return {**head, "choices": [], "usage": self.usage(choices), **_decoding(choices)}
+
+    def usage(self, choices: Sequence[Choice]) -> Json:
+        """Tokens; a prompt counts once for all of its choices."""
+        generated = sum(choice.num_tokens for choice in choices)
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": generated,
+            "total_tokens": self.prompt_tokens + generated,
+        }
+
+    def _head(self, kind: str) -> Json:
+        return {
+            "id": self.id,
+            "object": kind,
+            "created": self.created,
+            "model": self.model,
+            "system_fingerprint": self.fingerprint,
+            "seed": self.seed,
+        }
+
+
+def _decoding(choices: Sequence[Choice]) -> Json:
+    """How the tokens came about: they are the same whatever was drafted."""
+    results = [choice.result for choice in choices if choice.result is not None]
+    return {
+        "paceline": {
+            "exactness": sorted({result.exactness for result in results}),
+            "target_passes": sum(result.target_passes for result in results),
+            "draft_tokens": sum(result.draft_tokens for result in results),
+        }
+    }

@@ -1,0 +1,101 @@
+"""A generation from its body to its answer, whole or as a stream."""
+
+import time
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from models.requests.request import Result
+from models.requests.update import Update
+from pipelines.serve.api_error import ApiError
+from pipelines.serve.choice import Choice
+from pipelines.serve.events import DONE, event
+from pipelines.serve.exchange import Call, Exchange, Gone, Item
+from pipelines.serve.facts import Facts
+from pipelines.serve.fields import ChatBody, CompletionBody
+from pipelines.serve.forms import Answer, Chats, Completions, Form
+from pipelines.serve.plan import Plan, plan
+from pipelines.serve.words import Words
+
+
+class Generation:
+    """One body's requests and the answer that they make."""
+
+    def __init__(self, exchange: Exchange, facts: Facts, form: Form, plan: Plan) -> None:
+        self._exchange, self._plan, self._form = exchange, plan, form
+        self.answer = Answer(
+            form=form,
+            id=plan.requests[0].id.partition("/")[0],
+            created=int(time.time()),
+            model=facts.name,
+            fingerprint=facts.fingerprint,
+            seed=plan.seed,
+            prompt_tokens=plan.prompt_tokens,
+        )
+        self._choices = [Choice(index) for index in range(len(plan.requests))]
+
+    def call(self, gone: Gone) -> Call:
+        """The requests, to be run."""
+        return self._exchange.call(self._plan.requests, gone)
+
+    async def whole(self, call: Call) -> dict[str, Any]:
+        """The answer, once all requests have ended. Raises ApiError."""
+        async for items in call.news():
+            for index, came in by_choice(items).items():
+                self._choices[index].add(came)
+        return self.answer.whole(self._choices)
+
+    async def events(self, call: Call, *, include_usage: bool) -> AsyncIterator[bytes]:
+        """The answer as server-sent events; an error is the last one."""
+        try:
+            for choice in self._choices:
+                opening = self._form.opening(choice.index)
+                if opening is not None:
+                    yield event(self.answer.chunk(opening))
+            async for items in call.news():
+                for index, came in by_choice(items).items():
+                    piece = self._choices[index].add(came)
+                    if not piece.is_empty:
+                        yield event(self.answer.chunk(self._form.chunk(piece)))
+            if include_usage:
+                yield event(self.answer.last_chunk(self._choices))
+        except ApiError as error:
+            yield event(error.body())
+            return
+        yield DONE
+
+
+def by_choice(items: Sequence[Item]) -> dict[int, list[Update | Result]]:
+    """What came, for each choice in its order."""
+    out: dict[int, list[Update | Result]] = {}
+    for index, item in items:
+        out.setdefault(index, []).append(item)
+    return out
+
+
+async def completion(
+    body: CompletionBody, words: Words, exchange: Exchange, facts: Facts
+) -> Generation:
+    """The generation of a body of /v1/completions. Raises ApiError (400)."""
+    form = Completions(words.spell, body.logprobs is not None)
+    prompts = await _prompts(body, words)
+    planned = plan(body, prompts, facts.bounds, name=f"{form.prefix}-{uuid.uuid4().hex}")
+    return Generation(exchange, facts, form, planned)
+
+
+async def chat(body: ChatBody, words: Words, exchange: Exchange, facts: Facts) -> Generation:
+    """The generation of a body of /v1/chat/completions. Raises ApiError (400)."""
+    form = Chats(words.spell, body.logprobs)
+    prompts = [await words.encode_chat(body.messages)]
+    planned = plan(body, prompts, facts.bounds, name=f"{form.prefix}-{uuid.uuid4().hex}")
+    return Generation(exchange, facts, form, planned)
+
+
+async def _prompts(body: CompletionBody, words: Words) -> list[list[int]]:
+    """One or more prompts, each a text or token ids."""
+    given: list[Any] = body.prompt if isinstance(body.prompt, list) else [body.prompt]
+    if isinstance(given[0], int):
+        return [given]
+    if isinstance(given[0], str):
+        return await words.encode(given)
+    return given

@@ -1,0 +1,191 @@
+"""A running server: the manager with its pool, and the ingress on Ray Serve."""
+
+import hashlib
+import json
+import logging
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import serve
+from ray.exceptions import RayError, RayTaskError
+from ray.serve.config import HTTPOptions
+from ray.serve.schema import LoggingConfig
+
+from actors.manager import Manager
+from cluster.placement import gpus_each
+from models.errors import InvalidOption, PacelineError, UnsupportedCheckpoint
+from models.exactness import STEADY
+from models.targets.limits import read_limits
+from pipelines.errors import JobFailed
+from pipelines.generate.bounds import check_drafter, has_draft_model
+from pipelines.generate.fingerprint import NOISE, checkpoint_digest, versions
+from pipelines.modality.choose import modality
+from pipelines.serve.access import read_key_hashes
+from pipelines.serve.config import ServeConfig
+from pipelines.serve.facts import Facts
+from pipelines.serve.plan import Bounds
+
+APP = "paceline"
+ONGOING = 10_000  # HTTP requests at once; the manager's queue is what bounds them
+CHECK_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """`url`: where it listens. `manager`: the actor that owns the pool."""
+
+    url: str
+    facts: Facts
+    manager: Any
+
+    def wait(self) -> None:
+        """Until the pool fails, which it raises as JobFailed."""
+        while True:
+            try:
+                ray.get(self.manager.describe.remote())
+            except RayError as error:
+                raise JobFailed(f"the server stopped: {_cause(error)}") from error
+            time.sleep(CHECK_S)
+
+
+def check(config: ServeConfig) -> None:
+    """What can be checked before anything starts.
+
+    Raises:
+        InvalidOption, UnsupportedCheckpoint.
+    """
+    kind = modality(config.target).kind
+    if kind != "text":
+        raise UnsupportedCheckpoint(f"{config.target!r} generates {kind}; serve takes text models")
+    if not (Path(config.target) / "tokenizer.json").exists():
+        raise UnsupportedCheckpoint(f"{config.target!r} has no tokenizer.json, which serving needs")
+    limits, longest = read_limits(config.target), config.max_length
+    context = limits.context_length
+    if longest is not None and (longest < 2 or (context and longest > context)):
+        most = f" to the target's context of {context}" if context else " or more"
+        raise InvalidOption("max_length", longest, f"2{most}")
+    has_draft_model(config)
+    check_drafter(config, limits)
+    with socket.socket(socket.AF_INET6 if ":" in config.host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((config.host.strip("[]"), config.port))
+        except OSError as error:
+            told = f"a free one; {config.host}:{config.port} cannot be used: {error.strerror}"
+            raise InvalidOption("port", config.port, told) from error
+
+
+@contextmanager
+def serving(config: ServeConfig) -> Iterator[Server]:
+    """A server that is ready, on the cluster that this process is connected to.
+
+    Raises what `check` and TargetPool.start raise, and JobFailed if Serve does not start.
+    """
+    check(config)
+    _refuse_other_serve()
+    keys = read_key_hashes(config.api_key_file) if config.api_key_file else ()
+    most = config.batch_size * config.target_actors + config.max_queued
+    manager = ray.remote(Manager).options(num_cpus=0).remote(max_unfinished=most)
+    try:
+        loading = manager.start.remote(config.engine(), _sizes(config))
+        _start_serve(config)
+        description = _loaded(loading)
+        facts = _facts(config, description, keys)
+        _deploy(manager, facts)
+        host = f"[{config.host}]" if ":" in config.host else config.host
+        yield Server(url=f"http://{host}:{config.port}", facts=facts, manager=manager)
+    finally:
+        with suppress(RayError):
+            ray.kill(manager)
+        serve.shutdown()
+
+
+def _facts(config: ServeConfig, description: dict[str, Any], keys: tuple[str, ...]) -> Facts:
+    return Facts(
+        name=config.name,
+        checkpoint=config.engine().target,
+        kind="text",
+        fingerprint=fingerprint(config),
+        created=int(time.time()),
+        max_body_bytes=config.max_body_bytes,
+        bounds=Bounds(max_length=description["max_length"], vocabulary=description["vocabulary"]),
+        key_hashes=keys,
+    )
+
+
+def fingerprint(config: ServeConfig) -> str:
+    """What decides the text of an answer besides the body: weights, arithmetic, noise, rule."""
+    parts: dict[str, Any] = {
+        "target": checkpoint_digest(config.target),
+        "versions": versions(config),
+        "arithmetic": config.arithmetic,
+        "dtype": config.dtype,
+        "noise": NOISE,
+    }
+    if config.verify != "match" or config.arithmetic != STEADY:
+        parts |= {"verify": config.verify, "drafter": config.drafter}
+        parts |= {"draft_tokens": config.draft_tokens, "draft_width": config.draft_width}
+    digest = hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=6)
+    return f"fp_{digest.hexdigest()}"
+
+
+def _sizes(config: ServeConfig) -> dict[str, Any]:
+    """Arguments of TargetPool.start."""
+    actors = config.target_actors + config.draft_actors
+    gpus = gpus_each(actors=actors, device=config.device)
+    return {
+        "target_actors": config.target_actors,
+        "draft_actors": config.draft_actors,
+        "num_cpus": None if config.address is None else float(config.threads or 1),
+        "num_gpus": gpus,
+        "draft_gpus": gpus,
+    }
+
+
+def _refuse_other_serve() -> None:
+    """Serve has one address per cluster: a second server cannot have another."""
+    if serve.status().applications:
+        told = "a cluster without Ray Serve; on this one, Serve runs other applications"
+        raise InvalidOption("address", None, told)
+
+
+def _start_serve(config: ServeConfig) -> None:
+    http = HTTPOptions(host=config.host.strip("[]"), port=config.port)
+    quiet = LoggingConfig(log_level=logging.WARNING, enable_access_log=False)
+    serve.start(http_options=http, logging_config=quiet)
+
+
+def _deploy(manager: Any, facts: Facts) -> None:
+    from pipelines.serve.app import Ingress
+
+    deployment = serve.deployment(Ingress).options(
+        name="ingress",
+        max_ongoing_requests=ONGOING,
+        ray_actor_options={"num_cpus": 0},
+        logging_config=LoggingConfig(log_level=logging.WARNING, enable_access_log=False),
+    )
+    try:
+        serve.run(deployment.bind(manager, facts), name=APP, route_prefix="/")
+    except RuntimeError as error:
+        raise JobFailed(f"Ray Serve does not start: {error}") from error
+
+
+def _loaded(loading: Any) -> dict[str, Any]:
+    try:
+        description: dict[str, Any] = ray.get(loading)
+    except RayTaskError as error:
+        if isinstance(error.cause, PacelineError):
+            raise error.cause from None
+        raise
+    return description
+
+
+def _cause(error: RayError) -> str:
+    cause = getattr(error, "cause", None) or error
+    return (str(cause).strip().splitlines() or [type(cause).__name__])[0]

@@ -1,0 +1,68 @@
+"""A target's tokenizer and chat template in an ingress, off the event loop."""
+
+import asyncio
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from actors.chat_template import ChatTemplate
+from actors.tokenizer import TokenizerActor
+from models.errors import UnsupportedCheckpoint
+from pipelines.modality.chat import messages_of
+from pipelines.serve.api_error import ApiError
+
+
+class Words:
+    """Texts and chats to tokens, and back."""
+
+    def __init__(self, checkpoint: str) -> None:
+        """Raises UnsupportedCheckpoint if the folder has no tokenizer."""
+        self._checkpoint = checkpoint
+        self._tokenizer = TokenizerActor(checkpoint)
+        self._template: ChatTemplate | None = None
+        self.spell = cache(self._tokenizer.spell)
+
+    async def encode(
+        self, texts: Sequence[str], *, add_special_tokens: bool = True
+    ) -> list[list[int]]:
+        """Token ids of each text."""
+        encode = self._tokenizer.encode_batch
+        return await asyncio.to_thread(encode, texts, add_special_tokens=add_special_tokens)
+
+    async def encode_chat(self, messages: Sequence[Any]) -> list[int]:
+        """Token ids of a chat and of the beginning of its answer.
+
+        Raises ApiError (400) for messages that the template refuses, and without a template.
+        """
+        text = await asyncio.to_thread(self._render, messages)
+        return (await self.encode([text], add_special_tokens=False))[0]
+
+    async def decode(self, tokens: Sequence[int]) -> str:
+        """The text of tokens."""
+        return (await asyncio.to_thread(self._tokenizer.decode_batch, [tokens]))[0]
+
+    def _render(self, messages: Sequence[Any]) -> str:
+        try:
+            chat = messages_of([_joined(message) for message in messages], "messages")
+            self._template = self._template or ChatTemplate(self._checkpoint)
+            return self._template.render(chat)
+        except UnsupportedCheckpoint as error:
+            told = f"{error}; or send texts to /v1/completions"
+            raise ApiError(told, param="messages", code="no_chat_template") from None
+        except ValueError as error:
+            raise ApiError(str(error), param="messages", code="invalid_value") from None
+
+
+def _joined(message: Any) -> Any:
+    """A message whose content is a list of parts, with their texts joined."""
+    content = message.get("content") if isinstance(message, dict) else None
+    if not isinstance(content, list):
+        return message
+    texts = []
+    for part in content:
+        if not (isinstance(part, dict) and part.keys() == {"type", "text"}):
+            raise ValueError(f"messages: part {part!r:.80} is no text; only text is read")
+        if part["type"] != "text" or not isinstance(part["text"], str):
+            raise ValueError(f"messages: part {part!r:.80} is no text; only text is read")
+        texts.append(part["text"])
+    return {**message, "content": "".join(texts)}
