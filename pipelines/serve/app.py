@@ -72,13 +72,13 @@ class Routes:
     async def models(self, request: Request) -> Response:
         """The one model."""
         check_access(request.headers, self._facts.key_hashes)
-        return JSONResponse({"object": "list", "data": [self._card()]})
+        return JSONResponse({"object": "list", "data": [await self._card()]})
 
     async def model(self, request: Request, name: str) -> Response:
         """The model of this name."""
         check_access(request.headers, self._facts.key_hashes)
         self._check_model(name)
-        return JSONResponse(self._card())
+        return JSONResponse(await self._card())
 
     async def completions(self, request: Request) -> Response:
         """Continue texts or token ids."""
@@ -103,15 +103,16 @@ class Routes:
             special = body.add_special_tokens
             texts = [body.prompt or ""]
             tokens = (await self._words.encode(texts, add_special_tokens=special))[0]
-        room = self._facts.bounds.max_length
+        room = (await self._exchange.bounds()).max_length
         return JSONResponse({"tokens": tokens, "count": len(tokens), "max_model_len": room})
 
     async def detokenize(self, request: Request) -> Response:
         """The text of token ids, without special tokens."""
         body = await self._read(request, DetokenizeBody)
-        bad = [token for token in body.tokens if token >= self._facts.bounds.vocabulary]
+        size = (await self._exchange.bounds()).vocabulary
+        bad = [token for token in body.tokens if token >= size]
         if bad:
-            told = f"tokens holds {bad[0]}; below {self._facts.bounds.vocabulary} are accepted"
+            told = f"tokens holds {bad[0]}; below {size} are accepted"
             raise ApiError(told, param="tokens", code="invalid_value")
         return JSONResponse({"prompt": await self._words.decode(body.tokens)})
 
@@ -143,13 +144,14 @@ class Routes:
             told = f"there is no model {name[:100]!r}; this server has {self._facts.name!r}"
             raise ApiError(told, status=404, param="model", code="model_not_found")
 
-    def _card(self) -> dict[str, Any]:
+    async def _card(self) -> dict[str, Any]:
+        bounds = await self._exchange.bounds()
         return {
             "id": self._facts.name,
             "object": "model",
             "created": self._facts.created,
             "owned_by": "paceline",
-            "max_model_len": self._facts.bounds.max_length,
+            "max_model_len": bounds.max_length,
         }
 
     async def _answer(

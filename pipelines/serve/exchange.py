@@ -15,6 +15,7 @@ from ray.exceptions import RayError
 from models.requests.request import Request, Result
 from models.requests.update import Update
 from pipelines.serve.api_error import ApiError, overloaded, unavailable
+from pipelines.serve.plan import Bounds
 
 POLL_S = 1.0
 RETRY_S = 1.0
@@ -33,6 +34,14 @@ class Exchange:
         self._calls: dict[str, tuple[Call, int]] = {}  # by request
         self._tasks: set[asyncio.Future[Any]] = set()
         self._polling = False
+        self._bounds: Bounds | None = None
+
+    async def bounds(self) -> Bounds:
+        """Of the target. Raises ApiError (503) while it loads."""
+        if self._bounds is None:
+            told = await self.ask(self.manager.describe.remote())
+            self._bounds = Bounds(max_length=told["max_length"], vocabulary=told["vocabulary"])
+        return self._bounds
 
     def call(self, requests: Sequence[Request], gone: Gone) -> "Call":
         """The requests of one HTTP request, to be run as a context; `gone`: has the client left."""

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-from pipelines.serve.plan import Bounds
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
@@ -11,9 +9,7 @@ class Facts:
 
     name: str
     checkpoint: str
-    kind: str  # text | images
     fingerprint: str  # two equal ones and one seed: the same answer
     created: int
     max_body_bytes: int
-    bounds: Bounds
     key_hashes: tuple[str, ...] = ()

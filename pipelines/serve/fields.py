@@ -80,6 +80,7 @@ Text = Annotated[str, StringConstraints(max_length=2**20)]
 Stop = Annotated[str, StringConstraints(max_length=1024)]
 Stops = Annotated[list[Stop], Field(max_length=MAX_STOPS)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Count = Annotated[int, Field(ge=0, lt=2**31)]
 Tokens = list[Annotated[int, Field(ge=0, lt=2**31)]]
 Bias = Annotated[float, Field(gt=-math.inf, lt=math.inf)]
 
@@ -109,13 +110,13 @@ class Generation(Body):
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] = 1
     temperature: float = 1.0
     top_p: float = 1.0
-    top_k: int = 0
+    top_k: Count = 0
     min_p: float = 0.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     repetition_penalty: float = 1.0
     logit_bias: Annotated[dict[str, Bias], Field(max_length=MAX_BIASES)] = {}
-    min_tokens: int = 0
+    min_tokens: Count = 0
     stop: Stop | Stops = []
     stop_token_ids: Annotated[Tokens, Field(max_length=MAX_BIASES)] = []
     ignore_eos: bool = False
@@ -130,7 +131,7 @@ class CompletionBody(Generation):
     """POST /v1/completions. `logprobs`: how many of the most likely tokens to report."""
 
     prompt: Text | Annotated[list[Text] | Tokens | list[Tokens], Field(min_length=1)]
-    max_tokens: int = 16
+    max_tokens: Count = 16
     logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
 
 
@@ -138,8 +139,8 @@ class ChatBody(Generation):
     """POST /v1/chat/completions. `max_tokens`: by default, what the context leaves."""
 
     messages: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_MESSAGES)]
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
+    max_tokens: Count | None = None
+    max_completion_tokens: Count | None = None
     logprobs: bool = False
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
 

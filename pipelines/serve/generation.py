@@ -79,7 +79,7 @@ async def completion(
     """The generation of a body of /v1/completions. Raises ApiError (400)."""
     form = Completions(words.spell, body.logprobs is not None)
     prompts = await _prompts(body, words)
-    planned = plan(body, prompts, facts.bounds, name=f"{form.prefix}-{uuid.uuid4().hex}")
+    planned = plan(body, prompts, await exchange.bounds(), name=f"{form.prefix}-{uuid.uuid4().hex}")
     return Generation(exchange, facts, form, planned)
 
 
@@ -87,7 +87,7 @@ async def chat(body: ChatBody, words: Words, exchange: Exchange, facts: Facts) -
     """The generation of a body of /v1/chat/completions. Raises ApiError (400)."""
     form = Chats(words.spell, body.logprobs)
     prompts = [await words.encode_chat(body.messages)]
-    planned = plan(body, prompts, facts.bounds, name=f"{form.prefix}-{uuid.uuid4().hex}")
+    planned = plan(body, prompts, await exchange.bounds(), name=f"{form.prefix}-{uuid.uuid4().hex}")
     return Generation(exchange, facts, form, planned)
 
 

@@ -29,7 +29,6 @@ from pipelines.modality.choose import modality
 from pipelines.serve.access import read_key_hashes
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.facts import Facts
-from pipelines.serve.plan import Bounds
 
 APP = "paceline"
 ONGOING = 10_000  # HTTP requests at once; the manager's queue is what bounds them
@@ -94,10 +93,10 @@ def serving(config: ServeConfig) -> Iterator[Server]:
     manager = ray.remote(Manager).options(num_cpus=0).remote(max_unfinished=most)
     try:
         loading = manager.start.remote(config.engine(), _sizes(config))
+        facts = _facts(config, keys)
         _start_serve(config)
-        description = _loaded(loading)
-        facts = _facts(config, description, keys)
         _deploy(manager, facts)
+        _wait_for(loading)
         host = f"[{config.host}]" if ":" in config.host else config.host
         yield Server(url=f"http://{host}:{config.port}", facts=facts, manager=manager)
     finally:
@@ -106,16 +105,14 @@ def serving(config: ServeConfig) -> Iterator[Server]:
         serve.shutdown()
 
 
-def _facts(config: ServeConfig, description: dict[str, Any], keys: tuple[str, ...]) -> Facts:
+def _facts(config: ServeConfig, key_hashes: tuple[str, ...]) -> Facts:
     return Facts(
         name=config.name,
         checkpoint=config.engine().target,
-        kind="text",
         fingerprint=fingerprint(config),
         created=int(time.time()),
         max_body_bytes=config.max_body_bytes,
-        bounds=Bounds(max_length=description["max_length"], vocabulary=description["vocabulary"]),
-        key_hashes=keys,
+        key_hashes=key_hashes,
     )
 
 
@@ -156,6 +153,7 @@ def _refuse_other_serve() -> None:
 
 
 def _start_serve(config: ServeConfig) -> None:
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     http = HTTPOptions(host=config.host.strip("[]"), port=config.port)
     quiet = LoggingConfig(log_level=logging.WARNING, enable_access_log=False)
     serve.start(http_options=http, logging_config=quiet)
@@ -176,14 +174,14 @@ def _deploy(manager: Any, facts: Facts) -> None:
         raise JobFailed(f"Ray Serve does not start: {error}") from error
 
 
-def _loaded(loading: Any) -> dict[str, Any]:
+def _wait_for(loading: Any) -> None:
+    """Until the pool is ready."""
     try:
-        description: dict[str, Any] = ray.get(loading)
+        ray.get(loading)
     except RayTaskError as error:
         if isinstance(error.cause, PacelineError):
             raise error.cause from None
-        raise
-    return description
+        raise JobFailed(f"the target does not start: {_cause(error)}") from error
 
 
 def _cause(error: RayError) -> str:

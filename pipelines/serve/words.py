@@ -46,8 +46,8 @@ class Words:
             chat = messages_of([_joined(message) for message in messages], "messages")
             self._template = self._template or ChatTemplate(self._checkpoint)
             return self._template.render(chat)
-        except UnsupportedCheckpoint as error:
-            told = f"{error}; or send texts to /v1/completions"
+        except UnsupportedCheckpoint:
+            told = "the model has no chat template: send texts to /v1/completions"
             raise ApiError(told, param="messages", code="no_chat_template") from None
         except ValueError as error:
             raise ApiError(str(error), param="messages", code="invalid_value") from None

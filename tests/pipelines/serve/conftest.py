@@ -1,0 +1,89 @@
+"""One server on the session's Ray cluster, its client, and rows that `generate` wrote."""
+
+import json
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from pipelines.serve.config import ServeConfig
+
+CHATML = (
+    "{% for message in messages %}<{{ message['role'] }}>{{ message['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+QUEUED, ROWS = 40, 4
+
+
+@pytest.fixture(scope="session")
+def served_target(checkpoints: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The tiny target with a chat template."""
+    folder = tmp_path_factory.mktemp("served") / "tiny"
+    shutil.copytree(checkpoints["target"], folder)
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": CHATML}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def server(ray_cluster: None, served_target: str, checkpoints: dict[str, str]) -> Iterator[Any]:
+    """A server with a draft model."""
+    from pipelines.serve.server import serving
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    config = ServeConfig(
+        target=served_target,
+        drafter=checkpoints["draft"],
+        port=port,
+        batch_size=ROWS,
+        max_queued=QUEUED - ROWS,
+        device="cpu",
+        threads=1,
+    )
+    with serving(config) as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: Any) -> Iterator[openai.OpenAI]:
+    """Does not try again by itself: what the server says is what a test sees."""
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def rows(
+    ray_cluster: None, served_target: str, tmp_path_factory: pytest.TempPathFactory
+) -> list[dict[str, Any]]:
+    """Of a job without a drafter."""
+    import pyarrow.parquet as pq
+
+    from pipelines.generate.config import GenerateConfig
+    from pipelines.generate.job import generate
+
+    folder: Path = tmp_path_factory.mktemp("job")
+    prompts = [{"prompt": f"Tell me of number {i}: "} for i in range(8)]
+    (folder / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in prompts))
+    config = GenerateConfig(
+        target=served_target,
+        input=str(folder / "in.jsonl"),
+        output=str(folder / "out"),
+        n=2,
+        max_tokens=60,
+        temperature=0.9,
+        top_p=0.95,
+        frequency_penalty=0.5,
+        stop=("qu", "z"),
+        logprobs=1,
+        device="cpu",
+        threads=1,
+        progress=False,
+    )
+    generate(config)
+    return list(pq.read_table(folder / "out").to_pylist())

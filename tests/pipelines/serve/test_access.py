@@ -1,0 +1,99 @@
+"""Who may use the server, and what the configuration refuses."""
+
+import hashlib
+
+import pytest
+
+from models.errors import InvalidOption
+from pipelines.options import from_mapping
+from pipelines.serve.access import check_access, check_content, read_key_hashes
+from pipelines.serve.api_error import ApiError
+from pipelines.serve.config import ServeConfig
+
+KEYS = (hashlib.sha256(b"secret").hexdigest(), hashlib.sha256(b"other").hexdigest())
+
+
+def status(headers, keys=()) -> int:
+    try:
+        check_access(headers, keys)
+    except ApiError as error:
+        return error.status
+    return 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"host": "127.0.0.1:8000"}, 200),
+        ({"host": "localhost"}, 200),
+        ({"host": "[::1]:8000"}, 200),
+        ({"host": "localhost:8000", "origin": "http://localhost:3000"}, 200),
+        ({"host": "evil.example:8000"}, 403),
+        ({"host": "localhost.evil.example"}, 403),
+        ({"host": "[broken"}, 403),
+        ({}, 403),
+        ({"host": "localhost", "origin": "https://evil.example"}, 403),
+        ({"host": "localhost", "origin": "null"}, 403),
+    ],
+)
+def test_without_keys_host_and_origin_name_this_machine(headers, expected) -> None:
+    assert status(headers) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("Bearer secret", 200),
+        ("bearer other", 200),
+        ("Bearer wrong", 401),
+        ("Basic secret", 401),
+        ("Bearer", 401),
+        (f"Bearer {KEYS[0]}", 401),
+        ("", 401),
+    ],
+)
+def test_with_keys_one_of_them_is_needed(given, expected) -> None:
+    headers = {"host": "anything", "authorization": given}
+    assert status(headers, KEYS) == expected
+
+
+def test_bodies_say_that_they_are_json() -> None:
+    check_content({"content-type": "application/json; charset=utf-8"})
+    with pytest.raises(ApiError, match="application/json is needed"):
+        check_content({"content-type": "text/plain"})
+
+
+def test_the_key_file_holds_hashes(tmp_path) -> None:
+    file = tmp_path / "keys"
+    file.write_text(f"{KEYS[0]}  -\n\n{KEYS[1].upper()}\n")
+    assert read_key_hashes(str(file)) == KEYS
+    for text in ("secret\n", ""):
+        file.write_text(text)
+        with pytest.raises(InvalidOption, match="SHA-256"):
+            read_key_hashes(str(file))
+    with pytest.raises(InvalidOption, match="cannot be read"):
+        read_key_hashes(str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org"])
+def test_other_machines_need_keys(host) -> None:
+    with pytest.raises(InvalidOption, match="api-key-file"):
+        ServeConfig(target="x", host=host)
+    ServeConfig(target="x", host=host, api_key_file="keys.txt")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"port": 0},
+        {"batch_size": 0},
+        {"max_queued": -1},
+        {"draft_actors": 1},
+        {"verify": "guess"},
+        {"model_name": ""},
+        {"prot": 8000},
+    ],
+)
+def test_options_that_cannot_be_used_are_refused(options) -> None:
+    with pytest.raises(InvalidOption):
+        from_mapping(ServeConfig, {"target": "x", **options})

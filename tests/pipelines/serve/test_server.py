@@ -1,0 +1,182 @@
+"""A real server and OpenAI's own client: the answers are the rows of `generate`."""
+
+import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import openai
+import pytest
+import ray
+
+from tests.pipelines.serve.conftest import ROWS
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+
+OPTIONS: dict[str, Any] = {
+    "model": "tiny",
+    "max_tokens": 60,
+    "temperature": 0.9,
+    "top_p": 0.95,
+    "frequency_penalty": 0.5,
+    "stop": ["qu", "z"],
+    "logprobs": 1,
+}
+LONG: dict[str, Any] = {"model": "tiny", "max_tokens": 200, "extra_body": {"ignore_eos": True}}
+
+
+def told(choice: Any) -> tuple[Any, ...]:
+    """What a choice says, with log-probabilities."""
+    said = choice.logprobs
+    return choice.text, choice.finish_reason, list(said.tokens), list(said.token_logprobs)
+
+
+def whole(client: openai.OpenAI, row: dict[str, Any]) -> tuple[Any, ...]:
+    made = client.completions.create(prompt=row["prompt"], seed=row["seed"], **OPTIONS)
+    return told(made.choices[0])
+
+
+def streamed(client: openai.OpenAI, row: dict[str, Any]) -> tuple[Any, ...]:
+    text, tokens, logprobs, reason = "", [], [], None
+    for chunk in client.completions.create(
+        prompt=row["prompt"], seed=row["seed"], stream=True, **OPTIONS
+    ):
+        assert chunk.seed == row["seed"]
+        piece = chunk.choices[0]
+        text, reason = text + piece.text, piece.finish_reason
+        tokens += piece.logprobs.tokens
+        logprobs += piece.logprobs.token_logprobs
+    return text, reason, tokens, logprobs
+
+
+def unfinished(server: Any) -> int:
+    found: dict[str, int] = ray.get(server.manager.counts.remote())
+    return found["unfinished"]
+
+
+def wait_until_idle(server: Any, *, within_s: float) -> None:
+    deadline = time.monotonic() + within_s
+    while unfinished(server):
+        assert time.monotonic() < deadline, "requests are still there"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("concurrency", [1, 16])
+def test_the_seed_of_a_row_gives_its_text_streamed_or_not(client, rows, concurrency) -> None:
+    with ThreadPoolExecutor(concurrency) as pool:
+        answers = list(pool.map(lambda row: whole(client, row), rows))
+        streams = list(pool.map(lambda row: streamed(client, row), rows))
+    assert answers == streams
+    assert [answer[:2] for answer in answers] == [
+        (row["completion"], row["finish_reason"]) for row in rows
+    ]
+    assert {row["finish_reason"] for row in rows} == {"stop", "length"}
+
+
+def test_an_answer_without_a_seed_can_be_had_again(client) -> None:
+    first = client.completions.create(model="tiny", prompt="Once", n=3)
+    assert len({choice.text for choice in first.choices}) == 3
+    again = client.completions.create(model="tiny", prompt="Once", n=3, seed=first.seed)
+    assert again.choices == first.choices
+    assert again.system_fingerprint == first.system_fingerprint
+    assert first.usage.completion_tokens <= 48
+    alone = client.completions.create(model="tiny", prompt="Once", seed=first.seed)
+    assert alone.choices[0] == first.choices[0]
+
+
+def test_prompts_are_texts_or_tokens_one_or_many(client, server) -> None:
+    same = ["Once", [ord(letter) - 33 for letter in "Once"]]
+    answers = [client.completions.create(model="tiny", prompt=p, seed=3) for p in same]
+    assert answers[0].choices[0].text == answers[1].choices[0].text
+    both = client.completions.create(model="tiny", prompt=["Once", "Twice"], seed=3, n=2)
+    assert [choice.index for choice in both.choices] == [0, 1, 2, 3]
+    assert both.choices[0].text == answers[0].choices[0].text
+
+
+def test_chats_whole_and_streamed(client) -> None:
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": [{"type": "text", "text": "Hello"}]},
+    ]
+    same: dict[str, Any] = {"model": "tiny", "messages": messages, "seed": 4, "n": 2}
+    same |= {"max_completion_tokens": 40, "logprobs": True, "top_logprobs": 2}
+    made = client.chat.completions.create(**same)
+    options = {"include_usage": True}
+    texts, spelled, reasons = ["", ""], [[], []], [None, None]
+    chunks = list(client.chat.completions.create(stream=True, stream_options=options, **same))
+    for chunk in chunks[:-1]:
+        (choice,) = chunk.choices
+        texts[choice.index] += choice.delta.content or ""
+        spelled[choice.index] += choice.logprobs.content if choice.logprobs else []
+        reasons[choice.index] = choice.finish_reason
+    assert texts == [choice.message.content for choice in made.choices]
+    assert spelled == [choice.logprobs.content for choice in made.choices]
+    assert reasons == [choice.finish_reason for choice in made.choices]
+    assert (chunks[-1].choices, chunks[-1].usage) == ([], made.usage)
+    assert made.usage.prompt_tokens == len("<system>Be brief.\n<user>Hello\n<assistant>")
+    assert all(len(entry.top_logprobs) == 2 for entry in spelled[0])
+
+
+def test_errors_are_openai_s(client) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.completions.create(model="tiny", prompt="a", extra_body={"best_off": 2})
+    assert refused.value.param == "best_off"
+    assert refused.value.response.headers["x-should-retry"] == "false"
+    with pytest.raises(openai.NotFoundError, match="this server has 'tiny'"):
+        client.completions.create(model="gpt", prompt="a")
+    with pytest.raises(openai.BadRequestError, match="256 tokens"):
+        client.completions.create(model="tiny", prompt="a" * 300)
+    answered: Any = [{"role": "assistant", "content": "a"}]
+    with pytest.raises(openai.BadRequestError, match="assistant's"):
+        client.chat.completions.create(model="tiny", messages=answered)
+    with pytest.raises(openai.NotFoundError):
+        client.embeddings.create(model="tiny", input="a")
+    (model,) = client.models.list().data
+    assert (model.id, model.max_model_len) == ("tiny", 256)
+    assert client.models.retrieve("tiny") == model
+
+
+def test_a_full_queue_turns_requests_away_and_runs_the_others(client, server) -> None:
+    with client.completions.create(prompt="a", n=16, stream=True, **LONG) as first:
+        next(iter(first))
+        with pytest.raises(openai.RateLimitError) as refused:
+            client.completions.create(prompt=["a", "b"], n=16, **LONG)
+        assert refused.value.response.headers["retry-after"] == "1"
+    wait_until_idle(server, within_s=20)
+
+
+def test_a_client_that_leaves_takes_its_requests_out_of_the_batch(client, server) -> None:
+    many: dict[str, Any] = {"prompt": ["a", "b"], "n": 16, "seed": 1, **LONG}
+    began = time.monotonic()
+    client.completions.create(**many)
+    whole_s = time.monotonic() - began
+    with client.completions.create(stream=True, **many) as stream:
+        next(stream)
+        assert unfinished(server) > 16
+    left = time.monotonic()
+    wait_until_idle(server, within_s=20)
+    assert time.monotonic() - left < whole_s / 3
+    impatient = client.with_options(timeout=whole_s / 4)
+    with pytest.raises(openai.APITimeoutError):
+        impatient.completions.create(**many)
+    left = time.monotonic()
+    wait_until_idle(server, within_s=20)
+    assert time.monotonic() - left < whole_s / 3
+
+
+def test_a_killed_target_s_streams_go_on_with_the_same_text(client, server) -> None:
+    same: dict[str, Any] = {"prompt": "Once", "n": 16, "seed": 8, "logprobs": 1, **LONG}
+    expected = client.completions.create(**same)
+    before = ray.get(server.manager.counts.remote())["target-0"]
+    texts, logprobs = [""] * 16, [[] for _ in range(16)]
+    for count, chunk in enumerate(client.completions.create(stream=True, **same)):
+        piece = chunk.choices[0]
+        texts[piece.index] += piece.text
+        logprobs[piece.index] += piece.logprobs.token_logprobs
+        if count == 0:
+            os.kill(before, signal.SIGKILL)
+            assert unfinished(server) >= ROWS
+    assert texts == [choice.text for choice in expected.choices]
+    assert logprobs == [choice.logprobs.token_logprobs for choice in expected.choices]
+    assert before not in ray.get(server.manager.counts.remote()).values()
