@@ -21,7 +21,8 @@ from models.engine_config import EngineConfig
 from models.requests.request import Request, Result
 from models.requests.update import Update
 
-LEASE_S = 5.0  # without a call of `take`, after which an ingress counts as dead
+LEASE_S = 10.0  # without a call of `take`, after which an ingress counts as dead
+FORGOTTEN_S = 60.0  # after which nothing is kept for it any more
 BUSY_S = 0.02  # that commands wait at most while requests run but report nothing
 IDLE_S = 1.0  # between two looks at the actors while nothing runs
 
@@ -71,11 +72,14 @@ class Manager:
     async def counts(self) -> dict[str, int]:
         """Requests that have not ended, and the pool's processes by name. Raises its failure."""
         self._check()
-        told: asyncio.Future[dict[str, int]] = asyncio.get_running_loop().create_future()
-        loop = told.get_loop()
-        self._commands.put(
-            lambda pool: _settle(loop, told, {"unfinished": pool.num_unfinished, **pool.pids()})
-        )
+        loop = asyncio.get_running_loop()
+        told: asyncio.Future[dict[str, int]] = loop.create_future()
+
+        def count(pool: TargetPool) -> None:
+            found = {"unfinished": pool.num_unfinished, **pool.pids()}
+            loop.call_soon_threadsafe(told.set_result, found)
+
+        self._commands.put(count)
         return await told
 
     # --- for ingresses ------------------------------------------------------------------------
@@ -147,20 +151,24 @@ class Manager:
                 inbox.filled.set()
 
     def _expire(self) -> None:
-        """Cancel the requests of ingresses that have stopped asking."""
+        """Cancel the requests of silent ingresses; one that asks again is told."""
         for name, inbox in list(self._inboxes.items()):
-            if time.monotonic() - inbox.seen > LEASE_S:
-                lost = list(inbox.open)
-                self._forget(lost)
+            silent_s = time.monotonic() - inbox.seen
+            if silent_s > LEASE_S and inbox.open:
+                self._give_up(list(inbox.open))
+            if silent_s > FORGOTTEN_S:
                 del self._inboxes[name]
-                if lost:
-                    self._commands.put(lambda pool, lost=lost: pool.cancel(lost))  # type: ignore[misc]
+
+    def _give_up(self, ids: list[str]) -> None:
+        told = f"the ingress asked for nothing for {LEASE_S:.0f} s"
+        self._deliver([], [_failed(each, told) for each in ids])
+        self._commands.put(lambda pool: pool.cancel(ids))
 
     def _fail(self, error: Exception) -> None:
         """The pool has ended: so has every request."""
         self._failure = error
         told = f"the pool of targets failed: {error}"
-        self._deliver([], [_failed(each, told) for each in self._owners])
+        self._deliver([], [_failed(each, told) for each in list(self._owners)])
 
     # --- on the pool's thread -----------------------------------------------------------------
 
@@ -204,10 +212,6 @@ class Manager:
                 command = self._commands.get_nowait()
         except queue.Empty:
             return
-
-
-def _settle(loop: asyncio.AbstractEventLoop, told: "asyncio.Future[Any]", value: object) -> None:
-    loop.call_soon_threadsafe(lambda: told.done() or told.set_result(value))
 
 
 def _failed(request_id: str, told: str) -> Result:

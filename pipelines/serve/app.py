@@ -50,6 +50,7 @@ def build_app(exchange: Exchange, facts: Facts) -> FastAPI:
     app.add_api_route("/detokenize", routes.detokenize, methods=["POST"])
     app.add_exception_handler(ApiError, _told)
     app.add_exception_handler(HTTPException, _not_found)
+    app.add_exception_handler(Exception, _broken)
     return app
 
 
@@ -194,6 +195,12 @@ async def _not_found(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     told = f"{request.method} {request.url.path[:100]}: {error.detail}"
     return await _told(request, ApiError(told, status=error.status_code, code="not_found"))
+
+
+async def _broken(request: Request, error: Exception) -> Response:
+    """An error of our own; Ray Serve's log has it."""
+    told = ApiError("the server failed to answer", status=500, kind="server_error")
+    return await _told(request, told)
 
 
 def _too_large(most: int) -> ApiError:

@@ -15,10 +15,12 @@ INCOMPLETE = "\ufffd"
 class Form(Protocol):
     """What differs between completions and chats."""
 
-    prefix: str  # of ids
-    whole_kind: str
-    chunk_kind: str
-
+    @property
+    def prefix(self) -> str: ...  # of ids
+    @property
+    def whole_kind(self) -> str: ...
+    @property
+    def chunk_kind(self) -> str: ...
     def opening(self, index: int) -> Json | None: ...
     def chunk(self, piece: Piece) -> Json: ...
     def choice(self, whole: Piece) -> Json: ...

@@ -90,7 +90,8 @@ def serving(config: ServeConfig) -> Iterator[Server]:
     _refuse_other_serve()
     keys = read_key_hashes(config.api_key_file) if config.api_key_file else ()
     most = config.batch_size * config.target_actors + config.max_queued
-    manager = ray.remote(Manager).options(num_cpus=0).remote(max_unfinished=most)
+    manager_class: Any = ray.remote(Manager)
+    manager = manager_class.options(num_cpus=0).remote(max_unfinished=most)
     try:
         loading = manager.start.remote(config.engine(), _sizes(config))
         facts = _facts(config, keys)
@@ -162,7 +163,8 @@ def _start_serve(config: ServeConfig) -> None:
 def _deploy(manager: Any, facts: Facts) -> None:
     from pipelines.serve.app import Ingress
 
-    deployment = serve.deployment(Ingress).options(
+    deployment_class: Any = serve.deployment(Ingress)
+    deployment = deployment_class.options(
         name="ingress",
         max_ongoing_requests=ONGOING,
         ray_actor_options={"num_cpus": 0},

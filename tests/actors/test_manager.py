@@ -1,0 +1,121 @@
+"""The manager's bookkeeping between ingresses, without a pool: commands stay in its queue."""
+
+import asyncio
+import queue
+from dataclasses import replace
+
+import pytest
+
+from actors.errors import PoolFailed
+from actors.manager import LEASE_S, Manager
+from models.requests.request import Result
+from models.requests.update import Update
+from tests.actors.conftest import make_requests
+
+REQUESTS = make_requests(6)
+
+
+def update(request_id: str, token: int = 1) -> Update:
+    return Update(id=request_id, positions=range(1), tokens=(token,), sources=("target",), text="a")
+
+
+def result(request_id: str) -> Result:
+    return Result(id=request_id, tokens=(1,), finish_reason="length")
+
+
+class Pool:
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.submitted: list[str] = []
+        self.cancelled: list[str] = []
+
+    def submit(self, requests) -> None:
+        self.submitted += [request.id for request in requests]
+
+    def cancel(self, ids) -> None:
+        self.cancelled += ids
+
+
+def obeyed(manager: Manager) -> Pool:
+    """A pool that was told all that waits in the manager's queue."""
+    pool = Pool()
+    try:
+        while True:
+            manager._commands.get_nowait()(pool)
+    except queue.Empty:
+        return pool
+
+
+def test_each_ingress_gets_its_own_news_in_one_message() -> None:
+    async def run() -> None:
+        manager = Manager(max_unfinished=10)
+        assert await manager.submit("a", REQUESTS[:2])
+        assert await manager.submit("b", REQUESTS[2:3])
+        assert obeyed(manager).submitted == ["r0", "r1", "r2"]
+        manager._deliver([update("r0"), update("r1"), update("r2")], [result("r1")])
+        news = await manager.take("a", 1.0)
+        assert [u.id for u in news.updates] == ["r0", "r1"]
+        assert [r.id for r in news.results] == ["r1"]
+        assert [u.id for u in (await manager.take("b", 1.0)).updates] == ["r2"]
+        assert not (await manager.take("a", 0.01)).updates
+
+    asyncio.run(run())
+
+
+def test_too_many_requests_are_turned_away_until_some_have_ended() -> None:
+    async def run() -> None:
+        manager = Manager(max_unfinished=2)
+        assert await manager.submit("a", REQUESTS[:2])
+        assert not await manager.submit("b", REQUESTS[2:3])
+        manager._deliver([], [result("r0")])
+        assert await manager.submit("b", REQUESTS[2:3])
+        assert obeyed(manager).submitted == ["r0", "r1", "r2"]
+
+    asyncio.run(run())
+
+
+def test_nothing_comes_of_a_cancelled_request() -> None:
+    async def run() -> None:
+        manager = Manager(max_unfinished=10)
+        await manager.submit("a", REQUESTS[:2])
+        manager._deliver([update("r0"), update("r1")], [])
+        await manager.cancel("b", ["r1"])  # not its own
+        await manager.cancel("a", ["r0", "unknown"])
+        manager._deliver([update("r0")], [result("r0")])
+        assert obeyed(manager).cancelled == ["r0"]
+        news = await manager.take("a", 1.0)
+        assert ([u.id for u in news.updates], news.results) == (["r1"], ())
+
+    asyncio.run(run())
+
+
+def test_a_silent_ingress_s_requests_are_cancelled_and_it_is_told() -> None:
+    async def run() -> None:
+        manager = Manager(max_unfinished=10)
+        await manager.submit("a", REQUESTS[:1])
+        await manager.submit("b", [replace(REQUESTS[1], id="other")])
+        manager._inboxes["a"].seen -= LEASE_S + 1
+        manager._expire()
+        assert obeyed(manager).cancelled == ["r0"]
+        (told,) = (await manager.take("a", 1.0)).results
+        assert (told.finish_reason, told.retryable) == ("error", True)
+        assert not (await manager.take("b", 0.01)).results
+
+    asyncio.run(run())
+
+
+def test_when_the_pool_fails_every_request_ends_and_no_other_is_taken() -> None:
+    async def run() -> None:
+        manager = Manager(max_unfinished=10)
+        with pytest.raises(PoolFailed, match="loading"):
+            await manager.describe()
+        await manager.submit("a", REQUESTS[:2])
+        manager._fail(PoolFailed("all actors died"))
+        assert [r.finish_reason for r in (await manager.take("a", 1.0)).results] == ["error"] * 2
+        with pytest.raises(PoolFailed, match="all actors died"):
+            await manager.submit("a", REQUESTS[2:3])
+        with pytest.raises(PoolFailed, match="all actors died"):
+            await manager.describe()
+
+    asyncio.run(run())
