@@ -67,11 +67,13 @@ def config_of(options: argparse.Namespace) -> ServeConfig:
 def run(options: argparse.Namespace) -> int:
     """Serve until a signal comes."""
     config, began = config_of(options), time.monotonic()
-    from cluster.connect import connected
-    from pipelines.interruption import interrupted_with
-    from pipelines.serve.server import check, serving
+    from pipelines.serve.check import check
 
     check(config)
+    from cluster.connect import connected
+    from pipelines.interruption import interrupted_with
+    from pipelines.serve.server import serving
+
     actors = config.target_actors + config.draft_actors
     with (
         interrupted_with(lambda: "the server has stopped"),

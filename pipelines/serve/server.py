@@ -3,12 +3,10 @@
 import hashlib
 import json
 import logging
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -19,14 +17,12 @@ from ray.serve.schema import LoggingConfig
 
 from actors.manager import Manager
 from cluster.placement import gpus_each
-from models.errors import InvalidOption, PacelineError, UnsupportedCheckpoint
+from models.errors import InvalidOption, PacelineError
 from models.exactness import STEADY
-from models.targets.limits import read_limits
 from pipelines.errors import JobFailed
-from pipelines.generate.bounds import check_drafter, has_draft_model
 from pipelines.generate.fingerprint import NOISE, checkpoint_digest, versions
-from pipelines.modality.choose import modality
 from pipelines.serve.access import read_key_hashes
+from pipelines.serve.check import check
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.facts import Facts
 
@@ -51,33 +47,6 @@ class Server:
             except RayError as error:
                 raise JobFailed(f"the server stopped: {_cause(error)}") from error
             time.sleep(CHECK_S)
-
-
-def check(config: ServeConfig) -> None:
-    """What can be checked before anything starts.
-
-    Raises:
-        InvalidOption, UnsupportedCheckpoint.
-    """
-    kind = modality(config.target).kind
-    if kind != "text":
-        raise UnsupportedCheckpoint(f"{config.target!r} generates {kind}; serve takes text models")
-    if not (Path(config.target) / "tokenizer.json").exists():
-        raise UnsupportedCheckpoint(f"{config.target!r} has no tokenizer.json, which serving needs")
-    limits, longest = read_limits(config.target), config.max_length
-    context = limits.context_length
-    if longest is not None and (longest < 2 or (context and longest > context)):
-        most = f" to the target's context of {context}" if context else " or more"
-        raise InvalidOption("max_length", longest, f"2{most}")
-    has_draft_model(config)
-    check_drafter(config, limits)
-    with socket.socket(socket.AF_INET6 if ":" in config.host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((config.host.strip("[]"), config.port))
-        except OSError as error:
-            told = f"a free one; {config.host}:{config.port} cannot be used: {error.strerror}"
-            raise InvalidOption("port", config.port, told) from error
 
 
 @contextmanager

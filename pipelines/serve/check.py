@@ -1,0 +1,37 @@
+"""What can be checked before Ray is imported: the target, the drafter, lengths and the port."""
+
+import socket
+from pathlib import Path
+
+from models.errors import InvalidOption, UnsupportedCheckpoint
+from models.targets.limits import read_limits
+from pipelines.generate.bounds import check_drafter, has_draft_model
+from pipelines.modality.choose import modality
+from pipelines.serve.config import ServeConfig
+
+
+def check(config: ServeConfig) -> None:
+    """What can be checked before anything starts.
+
+    Raises:
+        InvalidOption, UnsupportedCheckpoint.
+    """
+    kind = modality(config.target).kind
+    if kind != "text":
+        raise UnsupportedCheckpoint(f"{config.target!r} generates {kind}; serve takes text models")
+    if not (Path(config.target) / "tokenizer.json").exists():
+        raise UnsupportedCheckpoint(f"{config.target!r} has no tokenizer.json, which serving needs")
+    limits, longest = read_limits(config.target), config.max_length
+    context = limits.context_length
+    if longest is not None and (longest < 2 or (context and longest > context)):
+        most = f" to the target's context of {context}" if context else " or more"
+        raise InvalidOption("max_length", longest, f"2{most}")
+    has_draft_model(config)
+    check_drafter(config, limits)
+    with socket.socket(socket.AF_INET6 if ":" in config.host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((config.host.strip("[]"), config.port))
+        except OSError as error:
+            told = f"a free one; {config.host}:{config.port} cannot be used: {error.strerror}"
+            raise InvalidOption("port", config.port, told) from error

@@ -1,0 +1,85 @@
+"""`paceline serve` as a program: it answers, and Ctrl-C leaves nothing running."""
+
+import json
+import signal
+import socket
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from pipelines.cli import main
+from tests.pipelines.test_interruption import Command
+
+TARGET = "examples/models/text-target"
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_it_answers_until_it_is_interrupted(tmp_path: Path) -> None:
+    port = free_port()
+    command = Command(tmp_path, "serve", "--target", TARGET, "--port", str(port), "--threads", "1")
+    try:
+        url = f"http://127.0.0.1:{port}"
+        while not ready(url):
+            assert command.process.poll() is None, command.told
+            time.sleep(0.2)
+        body = json.dumps({"prompt": "Once", "max_tokens": 4, "seed": 1}).encode()
+        headers = {"content-type": "application/json"}
+        asked = urllib.request.Request(f"{url}/v1/completions", body, headers)
+        with urllib.request.urlopen(asked, timeout=60) as answer:
+            assert json.load(answer)["usage"]["completion_tokens"] == 4
+        code, seconds = command.stop(signal.SIGINT)
+    finally:
+        command.process.kill()
+    assert (code, command.told.strip()) == (130, "paceline: the server has stopped")
+    assert seconds < 10
+    assert not command.left()
+
+
+def ready(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/readyz", timeout=5):
+            return True
+    except (urllib.error.URLError, TimeoutError, ConnectionError):
+        return False
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--target", "none"], "none"),
+        (["--target", "examples/models/digits-raster"], "serve takes text models"),
+        (["--target", TARGET, "--host", "0.0.0.0"], "need --api-key-file"),
+        (["--target", TARGET, "--drafter", "lokup"], "did you mean 'lookup'"),
+        (["--target", TARGET, "--max-length", "5000"], "context of 1024"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_at_once(options, told, capsys) -> None:
+    assert main(["serve", *options]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_port_in_use_is_refused(capsys) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert main(["serve", "--target", TARGET, "--port", str(taken.getsockname()[1])]) == 2
+    assert "a free one" in capsys.readouterr().err
+
+
+def test_help_teaches(capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["serve", "--help"])
+    told = capsys.readouterr().out
+    assert "curl http://127.0.0.1:8000/v1/completions" in told
+    assert "--api-key-file" in told
