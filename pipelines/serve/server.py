@@ -17,7 +17,7 @@ from ray.serve.schema import LoggingConfig
 
 from actors.manager import Manager
 from cluster.placement import gpus_each
-from models.errors import InvalidOption, PacelineError
+from models.errors import PacelineError
 from models.exactness import STEADY
 from pipelines.errors import JobFailed
 from pipelines.generate.fingerprint import NOISE, checkpoint_digest, versions
@@ -116,10 +116,11 @@ def _sizes(config: ServeConfig) -> dict[str, Any]:
 
 
 def _refuse_other_serve() -> None:
-    """Serve has one address per cluster: a second server cannot have another."""
-    if serve.status().applications:
-        told = "a cluster without Ray Serve; on this one, Serve runs other applications"
-        raise InvalidOption("address", None, told)
+    """Serve has one HTTP address per cluster, which cannot be changed while it runs."""
+    running = serve.status()
+    if running.applications or running.proxies:
+        apps = ", ".join(running.applications) or "no application"
+        raise JobFailed(f"the cluster already runs Ray Serve ({apps}): stop it, or use another one")
 
 
 def _start_serve(config: ServeConfig) -> None:

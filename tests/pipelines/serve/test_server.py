@@ -10,7 +10,11 @@ import openai
 import pytest
 import ray
 
+from pipelines.errors import JobFailed
+from pipelines.serve.config import ServeConfig
+from pipelines.serve.server import serving
 from tests.pipelines.serve.conftest import ROWS
+from tests.pipelines.serve.test_command import free_port
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
@@ -137,6 +141,13 @@ def test_errors_are_openai_s(client) -> None:
     assert client.models.retrieve("tiny") == model
 
 
+def test_a_second_server_on_the_cluster_is_refused(server, served_target) -> None:
+    """Ray Serve would keep the first one's address."""
+    config = ServeConfig(target=served_target, port=free_port())
+    with pytest.raises(JobFailed, match="already runs Ray Serve"), serving(config):
+        pass
+
+
 def test_a_full_queue_turns_requests_away_and_runs_the_others(client, server) -> None:
     with client.completions.create(prompt="a", n=16, stream=True, **LONG) as first:
         next(iter(first))
@@ -146,8 +157,11 @@ def test_a_full_queue_turns_requests_away_and_runs_the_others(client, server) ->
     wait_until_idle(server, within_s=20)
 
 
-def test_a_client_that_leaves_takes_its_requests_out_of_the_batch(client, server) -> None:
-    many: dict[str, Any] = {"prompt": ["a", "b"], "n": 16, "seed": 1, **LONG}
+@pytest.mark.parametrize("header", [{}, {"x-request-disconnect-disabled": "?1"}])
+def test_a_client_that_leaves_takes_its_requests_out_of_the_batch(client, server, header) -> None:
+    """Ray Serve's proxy obeys the header, the ingress does not."""
+    many: dict[str, Any] = {"prompt": ["a", "b"], "n": 16, "seed": 1, "extra_headers": header}
+    many |= LONG
     began = time.monotonic()
     client.completions.create(**many)
     whole_s = time.monotonic() - began
