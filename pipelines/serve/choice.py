@@ -9,13 +9,13 @@ from pipelines.serve.api_error import failed
 
 
 @dataclass(slots=True)
-class Piece:
+class Delta:
     """What a choice has gained in one step; `finish_reason` with the last one."""
 
     index: int
     text: str = ""
     logprobs: list[TokenLogprob] = field(default_factory=list)
-    offset: int = 0  # characters of the choice's text before this piece
+    offset: int = 0  # characters of the choice's text before this delta
     finish_reason: str | None = None
 
     @property
@@ -25,29 +25,29 @@ class Piece:
 
 
 @dataclass(slots=True)
-class Choice:
+class AnswerChoice:
     """`add` what came; `whole` is everything so far."""
 
     index: int
-    whole: Piece = field(init=False)
+    whole: Delta = field(init=False)
     result: Result | None = None
 
     def __post_init__(self) -> None:
-        self.whole = Piece(self.index)
+        self.whole = Delta(self.index)
 
-    def add(self, items: Iterable[Update | Result]) -> Piece:
-        """The piece that these make. Raises ApiError if the request ended with an error."""
-        piece = Piece(self.index, offset=len(self.whole.text))
+    def add(self, items: Iterable[Update | Result]) -> Delta:
+        """The delta that these make. Raises ApiError if the request ended with an error."""
+        delta = Delta(self.index, offset=len(self.whole.text))
         for item in items:
             if isinstance(item, Update):
-                piece.text += item.text or ""
-                piece.logprobs += item.logprobs or ()
+                delta.text += item.text or ""
+                delta.logprobs += item.logprobs or ()
             else:
-                piece.finish_reason = self._end(item)
-        self.whole.text += piece.text
-        self.whole.logprobs += piece.logprobs
-        self.whole.finish_reason = piece.finish_reason
-        return piece
+                delta.finish_reason = self._end(item)
+        self.whole.text += delta.text
+        self.whole.logprobs += delta.logprobs
+        self.whole.finish_reason = delta.finish_reason
+        return delta
 
     def _end(self, result: Result) -> str:
         self.result = result

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from models.requests.request import TokenLogprob
-from pipelines.serve.choice import Choice, Piece
+from pipelines.serve.choice import AnswerChoice, Delta
 
 Json = dict[str, Any]
 Spell = Callable[[int], str]
 INCOMPLETE = "\ufffd"
 
 
-class Form(Protocol):
+class AnswerForm(Protocol):
     """What differs between completions and chats."""
 
     @property
@@ -22,8 +22,8 @@ class Form(Protocol):
     @property
     def chunk_kind(self) -> str: ...
     def opening(self, index: int) -> Json | None: ...
-    def chunk(self, piece: Piece) -> Json: ...
-    def choice(self, whole: Piece) -> Json: ...
+    def chunk(self, delta: Delta) -> Json: ...
+    def choice(self, whole: Delta) -> Json: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,29 +40,29 @@ class Completions:
         """Nothing comes before the text."""
         return None
 
-    def chunk(self, piece: Piece) -> Json:
+    def chunk(self, delta: Delta) -> Json:
         """A chunk's choice has the form of a whole one."""
         return {
-            "index": piece.index,
-            "text": piece.text,
-            "logprobs": self._logprobs(piece) if self.logprobs else None,
-            "finish_reason": piece.finish_reason,
+            "index": delta.index,
+            "text": delta.text,
+            "logprobs": self._logprobs(delta) if self.logprobs else None,
+            "finish_reason": delta.finish_reason,
         }
 
     choice = chunk
 
-    def _logprobs(self, piece: Piece) -> Json:
-        texts = [self.spell(entry.token) for entry in piece.logprobs]
-        offsets, at = [], piece.offset
+    def _logprobs(self, delta: Delta) -> Json:
+        texts = [self.spell(entry.token) for entry in delta.logprobs]
+        offsets, at = [], delta.offset
         for text in texts:
             offsets.append(at)
             at += len(text)
         return {
             "tokens": texts,
-            "token_logprobs": [entry.logprob for entry in piece.logprobs],
+            "token_logprobs": [entry.logprob for entry in delta.logprobs],
             "top_logprobs": [
                 {self.spell(token): logprob for token, logprob in reversed(entry.top)}
-                for entry in piece.logprobs
+                for entry in delta.logprobs
             ],
             "text_offset": offsets,
         }
@@ -82,20 +82,20 @@ class Chats:
         """The role comes first."""
         return _chat(index, "delta", {"role": "assistant", "content": ""}, None, None)
 
-    def chunk(self, piece: Piece) -> Json:
+    def chunk(self, delta: Delta) -> Json:
         """New text."""
-        delta = {"content": piece.text} if piece.text else {}
-        return _chat(piece.index, "delta", delta, self._logprobs(piece), piece.finish_reason)
+        text = {"content": delta.text} if delta.text else {}
+        return _chat(delta.index, "delta", text, self._logprobs(delta), delta.finish_reason)
 
-    def choice(self, whole: Piece) -> Json:
+    def choice(self, whole: Delta) -> Json:
         """The message."""
         message = {"role": "assistant", "content": whole.text, "refusal": None}
         return _chat(whole.index, "message", message, self._logprobs(whole), whole.finish_reason)
 
-    def _logprobs(self, piece: Piece) -> Json | None:
+    def _logprobs(self, delta: Delta) -> Json | None:
         if not self.logprobs:
             return None
-        return {"content": [self._entry(each) for each in piece.logprobs], "refusal": None}
+        return {"content": [self._entry(each) for each in delta.logprobs], "refusal": None}
 
     def _entry(self, entry: TokenLogprob) -> Json:
         top = [self._token(token, logprob) for token, logprob in entry.top]
@@ -115,7 +115,7 @@ def _chat(index: int, name: str, value: Json, logprobs: Json | None, reason: str
 class Answer:
     """What all chunks of an answer repeat."""
 
-    form: Form
+    form: AnswerForm
     id: str
     created: int
     model: str
@@ -123,7 +123,7 @@ class Answer:
     seed: int
     prompt_tokens: int
 
-    def whole(self, choices: Sequence[Choice]) -> Json:
+    def whole(self, choices: Sequence[AnswerChoice]) -> Json:
         """The answer to a body without `stream`."""
         found = [self.form.choice(choice.whole) for choice in choices]
         head = self._head(self.form.whole_kind)
@@ -133,12 +133,12 @@ class Answer:
         """One of a stream."""
         return {**self._head(self.form.chunk_kind), "choices": [choice]}
 
-    def last_chunk(self, choices: Sequence[Choice]) -> Json:
+    def last_chunk(self, choices: Sequence[AnswerChoice]) -> Json:
         """With `include_usage`: no choices, but the usage."""
         head = self._head(self.form.chunk_kind)
         return {**head, "choices": [], "usage": self.usage(choices), **_decoding(choices)}
 
-    def usage(self, choices: Sequence[Choice]) -> Json:
+    def usage(self, choices: Sequence[AnswerChoice]) -> Json:
         """Tokens; a prompt counts once for all of its choices."""
         generated = sum(choice.num_tokens for choice in choices)
         return {
@@ -158,7 +158,7 @@ class Answer:
         }
 
 
-def _decoding(choices: Sequence[Choice]) -> Json:
+def _decoding(choices: Sequence[AnswerChoice]) -> Json:
     """How the tokens came about: they are the same whatever was drafted."""
     results = [choice.result for choice in choices if choice.result is not None]
     return {

@@ -8,20 +8,20 @@ from typing import Any
 from models.requests.request import Result
 from models.requests.update import Update
 from pipelines.serve.api_error import ApiError
-from pipelines.serve.choice import Choice
+from pipelines.serve.choice import AnswerChoice
 from pipelines.serve.events import DONE, event
 from pipelines.serve.exchange import Call, Exchange, Gone, Item
 from pipelines.serve.facts import Facts
 from pipelines.serve.fields import ChatBody, CompletionBody
-from pipelines.serve.forms import Answer, Chats, Completions, Form
-from pipelines.serve.plan import Plan, plan
+from pipelines.serve.forms import Answer, AnswerForm, Chats, Completions
+from pipelines.serve.plan import Planned, plan
 from pipelines.serve.words import Words
 
 
 class Generation:
     """One body's requests and the answer that they make."""
 
-    def __init__(self, exchange: Exchange, facts: Facts, form: Form, plan: Plan) -> None:
+    def __init__(self, exchange: Exchange, facts: Facts, form: AnswerForm, plan: Planned) -> None:
         self._exchange, self._plan, self._form = exchange, plan, form
         self.answer = Answer(
             form=form,
@@ -32,7 +32,7 @@ class Generation:
             seed=plan.seed,
             prompt_tokens=plan.prompt_tokens,
         )
-        self._choices = [Choice(index) for index in range(len(plan.requests))]
+        self._choices = [AnswerChoice(index) for index in range(len(plan.requests))]
 
     def call(self, gone: Gone) -> Call:
         """The requests, to be run."""
@@ -54,9 +54,9 @@ class Generation:
                     yield event(self.answer.chunk(opening))
             async for items in call.news():
                 for index, came in by_choice(items).items():
-                    piece = self._choices[index].add(came)
-                    if not piece.is_empty:
-                        yield event(self.answer.chunk(self._form.chunk(piece)))
+                    delta = self._choices[index].add(came)
+                    if not delta.is_empty:
+                        yield event(self.answer.chunk(self._form.chunk(delta)))
             if include_usage:
                 yield event(self.answer.last_chunk(self._choices))
         except ApiError as error:

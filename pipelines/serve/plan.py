@@ -36,7 +36,7 @@ class Bounds:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Planned:
     """The requests of one body, choice by choice of each prompt in turn; `seed`: of the body."""
 
     seed: int
@@ -51,7 +51,7 @@ class Plan:
 
 def plan(
     body: CompletionBody | ChatBody, prompts: Sequence[Sequence[int]], bounds: Bounds, *, name: str
-) -> Plan:
+) -> Planned:
     """The requests, with ids that begin with `name`.
 
     Raises ApiError (400) for an option out of range, a token that is none of the target's, and a
@@ -72,7 +72,7 @@ def plan(
         for p, prompt in enumerate(prompts)
         for choice in range(body.n)
     )
-    return Plan(seed=seed, requests=requests)
+    return Planned(seed=seed, requests=requests)
 
 
 def drawn_seed() -> int:

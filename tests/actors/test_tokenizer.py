@@ -46,6 +46,14 @@ def test_encodes_as_transformers_does(checkpoint):
     assert fast.decode_batch(tokens) == Slow(str(checkpoint)).decode(tokens)
 
 
+def test_a_token_is_spelled_on_its_own_special_ones_too(checkpoint):
+    fast, slow = TokenizerActor(str(checkpoint)), Slow(str(checkpoint))
+    tokens = fast.encode_batch([" ☕"])[0]
+    spelled = [fast.spell(token) for token in tokens]
+    assert spelled == ["<s>", " ", *["\ufffd"] * 3]
+    assert spelled == [slow.spell(token) for token in tokens]
+
+
 def test_settings_beside_the_tokenizer_are_heeded(checkpoint):
     set_config(checkpoint, add_bos_token=True)
     assert isinstance(TokenizerActor(str(checkpoint))._codec, Slow)

@@ -9,7 +9,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from models.requests.request import Result, TokenLogprob
 from models.requests.update import Update
 from pipelines.serve.api_error import ApiError
-from pipelines.serve.choice import Choice
+from pipelines.serve.choice import AnswerChoice
 from pipelines.serve.events import event
 from pipelines.serve.forms import Answer, Chats, Completions
 
@@ -41,8 +41,8 @@ def answer(form) -> Answer:
     return Answer(form=form, prompt_tokens=5, **facts)
 
 
-def grown() -> Choice:
-    choice = Choice(0)
+def grown() -> AnswerChoice:
+    choice = AnswerChoice(0)
     choice.add([update("He", 1)])
     choice.add([update("llo", 2, 3, at=1), END])
     return choice
@@ -68,7 +68,7 @@ def test_a_chat_is_read_by_the_client() -> None:
 
 
 def test_chunks_add_up_to_the_chat() -> None:
-    told, choice = answer(Chats(spell, False)), Choice(0)
+    told, choice = answer(Chats(spell, False)), AnswerChoice(0)
     chunks = [told.form.opening(0)]
     for items in ([update("He", 1)], [update("llo", 2)], [END]):
         chunks.append(told.form.chunk(choice.add(items)))
@@ -82,7 +82,7 @@ def test_chunks_add_up_to_the_chat() -> None:
 
 def test_text_that_is_held_back_makes_no_chunk() -> None:
     assert (
-        Choice(0)
+        AnswerChoice(0)
         .add([Update(id="x", positions=range(1), tokens=(1,), sources=("t",), text="")])
         .is_empty
     )
@@ -90,7 +90,7 @@ def test_text_that_is_held_back_makes_no_chunk() -> None:
 
 def test_an_error_of_the_target_is_an_error_of_the_answer() -> None:
     with pytest.raises(ApiError, match="scores that are NaN"):
-        Choice(0).add(
+        AnswerChoice(0).add(
             [Result(id="x", tokens=(), finish_reason="error", error="scores that are NaN")]
         )
 
