@@ -1,8 +1,8 @@
 """The HTTP routes, and the Ray Serve deployment that answers them."""
 
 import uuid
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
@@ -10,15 +10,19 @@ from ray import serve
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
+from pipelines.modality.choose import modality
 from pipelines.serve.access import check_access, check_content
 from pipelines.serve.api_error import ApiError
 from pipelines.serve.events import HEADERS, MEDIA
 from pipelines.serve.exchange import Call, Exchange
 from pipelines.serve.facts import Facts
-from pipelines.serve.fields import ChatBody, CompletionBody, DetokenizeBody, TokenizeBody
+from pipelines.serve.fields import ChatBody, CompletionBody, DetokenizeBody, ImageBody, TokenizeBody
 from pipelines.serve.generation import Generation, chat, completion
 from pipelines.serve.read_body import AnyBody, read_body
 from pipelines.serve.words import Words
+
+if TYPE_CHECKING:
+    from pipelines.serve.pictures import Pictures
 
 SEED_HEADER = "x-paceline-seed"
 
@@ -44,10 +48,8 @@ def build_app(exchange: Exchange, facts: Facts) -> FastAPI:
     app.add_api_route("/readyz", routes.ready, methods=["GET"])
     app.add_api_route("/v1/models", routes.models, methods=["GET"])
     app.add_api_route("/v1/models/{name:path}", routes.model, methods=["GET"])
-    app.add_api_route("/v1/completions", routes.completions, methods=["POST"])
-    app.add_api_route("/v1/chat/completions", routes.chats, methods=["POST"])
-    app.add_api_route("/tokenize", routes.tokenize, methods=["POST"])
-    app.add_api_route("/detokenize", routes.detokenize, methods=["POST"])
+    for path, answer in routes.of_kind().items():
+        app.add_api_route(path, answer, methods=["POST"])
     app.add_exception_handler(ApiError, _told)
     app.add_exception_handler(HTTPException, _not_found)
     app.add_exception_handler(Exception, _broken)
@@ -59,7 +61,21 @@ class Routes:
 
     def __init__(self, exchange: Exchange, facts: Facts) -> None:
         self._exchange, self._facts = exchange, facts
-        self._words = Words(facts.checkpoint)
+        if facts.kind == "text":
+            self._words = Words(facts.checkpoint)
+        else:
+            self._pictures = _pictures(exchange, facts)
+
+    def of_kind(self) -> dict[str, Callable[[Request], Awaitable[Response]]]:
+        """The routes of a text model or an image model."""
+        if self._facts.kind == "images":
+            return {"/v1/images/generations": self.images}
+        return {
+            "/v1/completions": self.completions,
+            "/v1/chat/completions": self.chats,
+            "/tokenize": self.tokenize,
+            "/detokenize": self.detokenize,
+        }
 
     async def health(self) -> Response:
         """This process answers."""
@@ -92,6 +108,12 @@ class Routes:
         body = await self._read(request, ChatBody)
         made = await chat(body, self._words, self._exchange, self._facts)
         return await self._answer(request, body, made)
+
+    async def images(self, request: Request) -> Response:
+        """Images of a class."""
+        body = await self._read(request, ImageBody)
+        told = await self._pictures.answer(body, request.is_disconnected)
+        return JSONResponse(told, headers={SEED_HEADER: str(told["seed"])})
 
     async def tokenize(self, request: Request) -> Response:
         """Token ids of a text or a chat."""
@@ -183,6 +205,15 @@ class Stream(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             await self._call.__aexit__()
+
+
+def _pictures(exchange: Exchange, facts: Facts) -> "Pictures":
+    from pipelines.modality.images import Images  # these load torch: only where images are made
+    from pipelines.serve.pictures import Pictures
+
+    found = modality(facts.checkpoint)
+    assert isinstance(found, Images), "facts.kind says so"
+    return Pictures(found, exchange, facts)
 
 
 async def _told(request: Request, error: Exception) -> Response:

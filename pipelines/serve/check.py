@@ -4,7 +4,6 @@ import socket
 from pathlib import Path
 
 from models.errors import InvalidOption, UnsupportedCheckpoint
-from models.targets.limits import read_limits
 from pipelines.generate.bounds import check_drafter, has_draft_model
 from pipelines.modality.choose import modality
 from pipelines.serve.config import ServeConfig
@@ -16,12 +15,13 @@ def check(config: ServeConfig) -> None:
     Raises:
         InvalidOption, UnsupportedCheckpoint.
     """
-    kind = modality(config.target).kind
-    if kind != "text":
-        raise UnsupportedCheckpoint(f"{config.target!r} generates {kind}; serve takes text models")
-    if not (Path(config.target) / "tokenizer.json").exists():
+    served = modality(config.target)
+    if served.kind == "images" and config.drafter != "none":
+        told = f"none: {config.target!r} generates images, which are served without drafts"
+        raise InvalidOption("drafter", config.drafter, told)
+    if served.kind == "text" and not (Path(config.target) / "tokenizer.json").exists():
         raise UnsupportedCheckpoint(f"{config.target!r} has no tokenizer.json, which serving needs")
-    limits, longest = read_limits(config.target), config.max_length
+    limits, longest = served.limits, config.max_length
     context = limits.context_length
     if longest is not None and (longest < 2 or (context and longest > context)):
         most = f" to the target's context of {context}" if context else " or more"

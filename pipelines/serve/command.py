@@ -9,7 +9,7 @@ from pipelines.options import from_mapping
 from pipelines.serve.config import ServeConfig
 
 ABOUT = """\
-Serve a text model over HTTP, with the interface of OpenAI's API.
+Serve a text or image model over HTTP, with the interface of OpenAI's API.
 
 A drafter makes answers faster and changes no token. The `seed` of a request
 decides its answer: the seed of a row that `paceline generate` wrote gives the
@@ -38,6 +38,11 @@ example: for other machines, with an API key
 
 Ctrl-C stops the server. Fields of requests, and what is refused: docs/serve.md.
 """
+# What is printed once the server is ready, by the kind of its target.
+EXAMPLES = {
+    "text": ("/v1/completions", {"prompt": "Once upon a time", "max_tokens": 32, "seed": 1}),
+    "images": ("/v1/images/generations", {"prompt": "3", "seed": 1}),
+}
 
 
 def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -80,10 +85,10 @@ def run(options: argparse.Namespace) -> int:
         connected(config.address, min_cpus=actors + 1),
         serving(config) as server,
     ):
-        body = {"model": config.name, "prompt": "Once upon a time", "max_tokens": 32, "seed": 1}
+        path, body = EXAMPLES[server.facts.kind]
         key = "" if config.api_key_file is None else " -H 'Authorization: Bearer KEY'"
         print(f"serving {config.name} at {server.url} after {time.monotonic() - began:.0f} s")
-        print(f"  curl {server.url}/v1/completions{key} -H 'Content-Type: application/json' \\")
+        print(f"  curl {server.url}{path}{key} -H 'Content-Type: application/json' \\")
         print(f"      -d '{json.dumps(body)}'", flush=True)
         server.wait()
     return 0

@@ -9,6 +9,7 @@ class Facts:
 
     name: str
     checkpoint: str
+    kind: str  # text | images
     fingerprint: str  # two equal ones and one seed: the same answer
     created: int
     max_body_bytes: int

@@ -13,7 +13,7 @@ MAX_STOPS = 16
 MAX_BIASES = 1024
 MAX_MESSAGES = 4096
 MAX_TOP_LOGPROBS = 20
-MAX_PROMPTS = 64
+MAX_IMAGES = 10
 
 _GRAMMARS = "output cannot be constrained to a grammar"
 _TOOLS = "tool calls are not supported"
@@ -76,6 +76,27 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "use_beam_search": (False,),
 }
 
+_PNG = "images are PNGs of the model's size"
+OF_IMAGES: dict[str, str] = {
+    "stream": "images are returned whole",
+    "partial_images": "images are returned whole",
+    "size": _PNG,
+    "quality": _PNG,
+    "style": _PNG,
+    "background": _PNG,
+    "output_compression": _PNG,
+    "moderation": "images are not moderated",
+}
+AUTO = ("auto",)
+NEUTRAL_OF_IMAGES: dict[str, tuple[Any, ...]] = {
+    "stream": (False,),
+    "partial_images": (0,),
+    "size": AUTO,
+    "quality": AUTO,
+    "background": AUTO,
+    "moderation": AUTO,
+}
+
 Text = Annotated[str, StringConstraints(max_length=2**20)]
 Stop = Annotated[str, StringConstraints(max_length=1024)]
 Stops = Annotated[list[Stop], Field(max_length=MAX_STOPS)]
@@ -90,6 +111,7 @@ class Body(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
     unsupported: ClassVar[dict[str, str]] = {}
+    neutral: ClassVar[dict[str, tuple[Any, ...]]] = {}
 
 
 class StreamOptions(Body):
@@ -104,6 +126,7 @@ class Generation(Body):
     """What completions and chats have in common. `user` and the like are labels without effect."""
 
     unsupported: ClassVar[dict[str, str]] = UNSUPPORTED
+    neutral: ClassVar[dict[str, tuple[Any, ...]]] = NEUTRAL
 
     model: str | None = None
     seed: Seed | None = None
@@ -143,6 +166,25 @@ class ChatBody(Generation):
     max_completion_tokens: Count | None = None
     logprobs: bool = False
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+
+
+class ImageBody(Body):
+    """POST /v1/images/generations. `prompt`: the number of a class."""
+
+    unsupported: ClassVar[dict[str, str]] = OF_IMAGES
+    neutral: ClassVar[dict[str, tuple[Any, ...]]] = NEUTRAL_OF_IMAGES
+
+    prompt: Text | int
+    model: str | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_IMAGES)] = 1
+    seed: Seed | None = None
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: Count = 0
+    min_p: float = 0.0
+    response_format: Literal["b64_json"] = "b64_json"
+    output_format: Literal["png"] = "png"
+    user: Text | None = None
 
 
 class TokenizeBody(Body):

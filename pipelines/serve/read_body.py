@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from pipelines.serve.api_error import ApiError
-from pipelines.serve.fields import NEUTRAL, Body
+from pipelines.serve.fields import Body
 
 AnyBody = TypeVar("AnyBody", bound=Body)
 
@@ -44,7 +44,7 @@ def _neutral(name: str, value: object, kind: type[Body]) -> bool:
     """Whether a field that is not supported asks for nothing."""
     if name not in kind.unsupported or name in kind.model_fields:
         return False
-    return any(value == each and type(value) is type(each) for each in NEUTRAL.get(name, ()))
+    return any(value == each and type(value) is type(each) for each in kind.neutral.get(name, ()))
 
 
 def _refuse_others(values: Mapping[str, Any], kind: type[Body]) -> None:
@@ -55,7 +55,7 @@ def _refuse_others(values: Mapping[str, Any], kind: type[Body]) -> None:
         reason = kind.unsupported.get(name)
         if reason is not None:
             told = f"{name} is not supported: {reason}"
-            accepted = NEUTRAL.get(name)
+            accepted = kind.neutral.get(name)
             if accepted:
                 told += f" (accepted: {', '.join(map(repr, accepted))})"
             raise ApiError(told, param=name, code="unsupported_parameter")

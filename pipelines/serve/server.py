@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -17,10 +17,12 @@ from ray.serve.schema import LoggingConfig
 
 from actors.manager import Manager
 from cluster.placement import gpus_each
+from models.engine_config import EngineConfig
 from models.errors import PacelineError
 from models.exactness import STEADY
 from pipelines.errors import JobFailed
 from pipelines.generate.fingerprint import NOISE, checkpoint_digest, versions
+from pipelines.modality.choose import modality
 from pipelines.serve.access import read_key_hashes
 from pipelines.serve.check import check
 from pipelines.serve.config import ServeConfig
@@ -62,7 +64,7 @@ def serving(config: ServeConfig) -> Iterator[Server]:
     manager_class: Any = ray.remote(Manager)
     manager = manager_class.options(num_cpus=0).remote(max_unfinished=most)
     try:
-        loading = manager.start.remote(config.engine(), _sizes(config))
+        loading = manager.start.remote(_engine(config), _sizes(config))
         facts = _facts(config, keys)
         _start_serve(config)
         _deploy(manager, facts)
@@ -75,10 +77,17 @@ def serving(config: ServeConfig) -> Iterator[Server]:
         serve.shutdown()
 
 
+def _engine(config: ServeConfig) -> EngineConfig:
+    """Image targets name the scale of their guidance."""
+    about = getattr(modality(config.target), "about", None)
+    return config.engine() if about is None else replace(config.engine(), guidance=about.guidance)
+
+
 def _facts(config: ServeConfig, key_hashes: tuple[str, ...]) -> Facts:
     return Facts(
         name=config.name,
         checkpoint=config.engine().target,
+        kind=modality(config.target).kind,
         fingerprint=fingerprint(config),
         created=int(time.time()),
         max_body_bytes=config.max_body_bytes,

@@ -29,18 +29,23 @@ def served_target(checkpoints: dict[str, str], tmp_path_factory: pytest.TempPath
     return str(folder)
 
 
-@pytest.fixture(scope="session")
+def free_port() -> int:
+    """One that nothing listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="module")
 def server(ray_cluster: None, served_target: str, checkpoints: dict[str, str]) -> Iterator[Any]:
     """A server with a draft model."""
     from pipelines.serve.server import serving
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     config = ServeConfig(
         target=served_target,
         drafter=checkpoints["draft"],
-        port=port,
+        port=free_port(),
         batch_size=ROWS,
         max_queued=QUEUED - ROWS,
         device="cpu",

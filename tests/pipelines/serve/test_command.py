@@ -11,16 +11,10 @@ from pathlib import Path
 import pytest
 
 from pipelines.cli import main
+from tests.pipelines.serve.conftest import free_port
 from tests.pipelines.test_interruption import Command
 
 TARGET = "examples/models/text-target"
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 @pytest.mark.slow
@@ -58,7 +52,7 @@ def ready(url: str) -> bool:
     ("options", "told"),
     [
         (["--target", "none"], "none"),
-        (["--target", "examples/models/digits-raster"], "serve takes text models"),
+        (["--target", "examples/models/digits-raster", "--drafter", "lookup"], "without drafts"),
         (["--target", TARGET, "--host", "0.0.0.0"], "need --api-key-file"),
         (["--target", TARGET, "--drafter", "lokup"], "did you mean 'lookup'"),
         (["--target", TARGET, "--max-length", "5000"], "context of 1024"),

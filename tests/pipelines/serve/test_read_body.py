@@ -5,7 +5,15 @@ import json
 import pytest
 
 from pipelines.serve.api_error import ApiError
-from pipelines.serve.fields import NEUTRAL, UNSUPPORTED, ChatBody, CompletionBody
+from pipelines.serve.fields import (
+    NEUTRAL,
+    NEUTRAL_OF_IMAGES,
+    OF_IMAGES,
+    UNSUPPORTED,
+    ChatBody,
+    CompletionBody,
+    ImageBody,
+)
 from pipelines.serve.read_body import read_body
 
 CHAT = {"messages": [{"role": "user", "content": "Hello"}]}
@@ -103,6 +111,17 @@ def test_what_is_not_supported_says_so_and_its_neutral_values_are_accepted(field
     assert error.body()["error"]["param"] == field
     for value in (*NEUTRAL.get(field, ()), None):
         read_body(json.dumps(base | {field: value}).encode(), kind)
+
+
+@pytest.mark.parametrize("field", OF_IMAGES)
+def test_images_have_fields_of_their_own(field) -> None:
+    error = refused({"prompt": "3", field: "1024x1024"}, ImageBody)
+    assert error.body()["error"]["param"] == field
+    for value in (*NEUTRAL_OF_IMAGES.get(field, ()), None):
+        body = read_body(json.dumps({"prompt": 3, field: value}).encode(), ImageBody)
+        assert (body.prompt, body.n) == (3, 1)
+    assert refused({"prompt": "3", "n": 11}, ImageBody).body()["error"]["param"] == "n"
+    assert refused({"prompt": "3", "response_format": "url"}, ImageBody)
 
 
 def test_missing_fields_are_named() -> None:

@@ -21,6 +21,7 @@ def app(*, keys: tuple[str, ...] = ()) -> Any:
     facts = Facts(
         name="demo",
         checkpoint=str(TARGET),
+        kind="text",
         fingerprint="fp",
         created=1,
         max_body_bytes=1000,
