@@ -13,4 +13,5 @@ class Facts:
     fingerprint: str  # two equal ones and one seed: the same answer
     created: int
     max_body_bytes: int
+    max_unfinished: int  # completions that may run or wait
     key_hashes: tuple[str, ...] = ()

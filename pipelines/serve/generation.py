@@ -19,9 +19,12 @@ from pipelines.serve.words import Words
 
 
 class Generation:
-    """One body's requests and the answer that they make."""
+    """One body's requests and the answer that they make. Raises ApiError (400) for too many."""
 
     def __init__(self, exchange: Exchange, facts: Facts, form: AnswerForm, plan: Planned) -> None:
+        if len(plan.requests) > facts.max_unfinished:
+            told = f"prompts times n are {len(plan.requests)} completions"
+            raise ApiError(f"{told}; the server takes {facts.max_unfinished} at once", param="n")
         self._exchange, self._plan, self._form = exchange, plan, form
         self.answer = Answer(
             form=form,

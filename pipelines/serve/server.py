@@ -60,9 +60,8 @@ def serving(config: ServeConfig) -> Iterator[Server]:
     check(config)
     _refuse_other_serve()
     keys = read_key_hashes(config.api_key_file) if config.api_key_file else ()
-    most = config.batch_size * config.target_actors + config.max_queued
     manager_class: Any = ray.remote(Manager)
-    manager = manager_class.options(num_cpus=0).remote(max_unfinished=most)
+    manager = manager_class.options(num_cpus=0).remote(max_unfinished=_most(config))
     try:
         loading = manager.start.remote(_engine(config), _sizes(config))
         facts = _facts(config, keys)
@@ -91,6 +90,7 @@ def _facts(config: ServeConfig, key_hashes: tuple[str, ...]) -> Facts:
         fingerprint=fingerprint(config),
         created=int(time.time()),
         max_body_bytes=config.max_body_bytes,
+        max_unfinished=_most(config),
         key_hashes=key_hashes,
     )
 
@@ -109,6 +109,11 @@ def fingerprint(config: ServeConfig) -> str:
         parts |= {"draft_tokens": config.draft_tokens, "draft_width": config.draft_width}
     digest = hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=6)
     return f"fp_{digest.hexdigest()}"
+
+
+def _most(config: ServeConfig) -> int:
+    """Completions that may run or wait."""
+    return config.batch_size * config.target_actors + config.max_queued
 
 
 def _sizes(config: ServeConfig) -> dict[str, Any]:

@@ -25,6 +25,7 @@ def app(*, keys: tuple[str, ...] = ()) -> Any:
         fingerprint="fp",
         created=1,
         max_body_bytes=1000,
+        max_unfinished=10,
         key_hashes=tuple(hashlib.sha256(key.encode()).hexdigest() for key in keys),
     )
     return build_app(Exchange(None, "ingress"), facts)

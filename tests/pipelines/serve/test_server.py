@@ -128,6 +128,8 @@ def test_errors_are_openai_s(client) -> None:
     assert refused.value.response.headers["x-should-retry"] == "false"
     with pytest.raises(openai.NotFoundError, match="this server has 'tiny'"):
         client.completions.create(model="gpt", prompt="a")
+    with pytest.raises(openai.BadRequestError, match="the server takes 40 at once"):
+        client.completions.create(model="tiny", prompt=["a"] * 21, n=2)
     with pytest.raises(openai.BadRequestError, match="256 tokens"):
         client.completions.create(model="tiny", prompt="a" * 300)
     answered: Any = [{"role": "assistant", "content": "a"}]
