@@ -6,7 +6,8 @@ from pathlib import Path
 from models.engine_config import EngineConfig
 from models.errors import InvalidOption
 from models.exactness import ARITHMETICS, STEADY
-from models.requests.request import VERIFY_RULES, require
+from models.registry import RULES
+from models.requests.request import require
 from pipelines.generate.config import AUTO, DRAFTING, HARDWARE, MAIN
 from pipelines.options import check_types, option
 from pipelines.serve.access import is_loopback
@@ -87,7 +88,7 @@ class ServeConfig:
         "how the target accepts proposed tokens: match gives the same tokens as without a "
         "drafter, rejection and block the same distribution",
         default="match",
-        choices=VERIFY_RULES,
+        choices=tuple(RULES),
         group=DRAFTING,
     )
     draft_actors: int = option(

@@ -20,8 +20,9 @@ from cluster.placement import gpus_each
 from models.engine_config import EngineConfig
 from models.errors import PacelineError
 from models.exactness import STEADY
+from models.registry import GUMBEL
 from pipelines.errors import JobFailed
-from pipelines.generate.fingerprint import NOISE, checkpoint_digest, versions
+from pipelines.generate.fingerprint import checkpoint_digest, versions
 from pipelines.modality.choose import modality
 from pipelines.serve.access import read_key_hashes
 from pipelines.serve.check import check
@@ -102,7 +103,7 @@ def fingerprint(config: ServeConfig) -> str:
         "versions": versions(config),
         "arithmetic": config.arithmetic,
         "dtype": config.dtype,
-        "noise": NOISE,
+        "noise": GUMBEL,
     }
     if config.verify != "match" or config.arithmetic != STEADY:
         parts |= {"verify": config.verify, "drafter": config.drafter}
