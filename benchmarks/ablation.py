@@ -11,7 +11,6 @@ from benchmarks.work import Contestant, Setting, Work, compete, contestant, make
 from models.compute import linear
 from models.compute.x86 import kernels
 from models.compute.x86.attention_compiled import CompiledAttention
-from models.memory import cache
 from models.sampling import noise, processing
 from models.targets.decoder import decoder
 from pipelines.bench.interleave import Series
@@ -22,7 +21,6 @@ TURNS = 2  # of every slice
 STEPS = (
     "nothing",
     "draft.c",
-    "cache.c",
     "choose.c, noise.c",
     "score.c",
     "attention.c",
@@ -80,15 +78,13 @@ def _switched_off(level: int) -> Iterator[None]:
     if level >= 1:
         patches.append(patch.object(decoder.Decoder, "chooses", False))
     if level >= 2:
-        patches.append(patch.object(cache, "kernels", absent))
-    if level >= 3:
         patches.append(patch.object(noise, "kernels", absent))
         patches.append(patch.object(processing, "compiled", absent.compiled))
-    if level >= 4:
+    if level >= 3:
         patches.append(patch.object(decoder, "stack_of", lambda *given: None))
-    if level == 4:
+    if level == 3:
         patches.append(patch.object(decoder, "TorchAttention", CompiledAttention))
-    if level >= 6:
+    if level >= 5:
         patches.append(patch.object(linear, "compiled", absent.compiled))
         patches.append(patch.object(kernels, "compiled", absent.compiled))
     with ExitStack() as stack:

@@ -4,12 +4,53 @@ import argparse
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
 from cluster import storage
 from models.errors import InvalidOption
+
+Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def add_command(
+    subparsers: Subparsers,
+    name: str,
+    cls: type,
+    *,
+    run: Callable[[argparse.Namespace], int],
+    usage: str,
+    summary: str,
+    about: str,
+    example: str,
+    line: str,
+) -> argparse.ArgumentParser:
+    """A subcommand with a flag per field of `cls`, and --config for a file of them.
+
+    `summary` is its line in the list of commands, `line` an example of a line of the file.
+    """
+    parser = subparsers.add_parser(
+        name,
+        usage=usage,
+        help=summary,
+        description=about,
+        epilog=example,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--config", metavar="FILE.yaml", help=f"read options from a YAML file ({line})"
+    )
+    add_flags(parser, cls)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def read_options(options: argparse.Namespace, cls: type) -> dict[str, Any]:
+    """The file's options, and before them those of the command line."""
+    values = read_yaml(options.config) if options.config else {}
+    return values | given(options, cls)
 
 
 def add_flags(parser: argparse.ArgumentParser, cls: type) -> None:

@@ -41,6 +41,16 @@ def imported(tree: ast.AST) -> Iterator[str]:
             yield str(node.module).partition(".")[0]
 
 
+def modules(tree: ast.AST) -> Iterator[str]:
+    """The modules that a file may import, wherever in it: a name may be a module of a package."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield str(node.module)
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
 def tree_of(path: Path) -> ast.Module:
     return ast.parse((ROOT / path).read_text(encoding="utf-8"))
 
@@ -58,6 +68,17 @@ def test_imports_point_one_way(package: str) -> None:
         or name in {"paceline", "tests"}
     ]
     assert not wrong
+
+
+def test_no_files_import_each_other() -> None:
+    """Also not inside functions, for types alone, or by way of others."""
+    ours = {".".join(path.with_suffix("").parts): path for path in FILES if path.parts[0] in OURS}
+    left = {name: set(modules(tree_of(path))) & set(ours) - {name} for name, path in ours.items()}
+    while free := [name for name, found in left.items() if not found & set(left)]:
+        for name in free:
+            del left[name]
+    # What is left is in a circle, or imports one.
+    assert not left, {name: sorted(found & set(left)) for name, found in left.items()}
 
 
 def test_no_package_imports_a_pickle() -> None:

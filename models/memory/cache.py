@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from models.batch import Batch, Ints
-from models.compute.x86 import kernels
 from models.memory.blocks import BLOCK, Blocks, key_after, num_blocks
 from models.targets.decoder.config import DecoderConfig
 
@@ -174,9 +173,6 @@ class KVCache:
             self._blocks.note(int(self.tables[row, len(keys) - 1]), keys[-1])
 
     def _keep(self, row: int, start: int, nodes: Ints) -> None:
-        if self.kv.is_cpu and kernels.compiled():
-            kernels.keep_entries(self.kv, self.tables[row], start, nodes)
-            return
         count = len(nodes)
         first = int(np.argmax(nodes != np.arange(count)))  # all before it need no move
         source = torch.from_numpy(self.slots(row, start + nodes[first:])).to(self.kv.device)

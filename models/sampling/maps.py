@@ -19,7 +19,6 @@ from models.registry import GUMBEL, MAPS, load
 from models.sampling.noise import NoiseStore, Numbers, Purpose, gumbel, row_keys
 
 if TYPE_CHECKING:
-    from models.sampling.processing import Processor
     from models.targets.target import Target
 
 
@@ -54,6 +53,13 @@ def gumbel_map(target: "Target") -> NoiseMap:
     return choose
 
 
+class Processed(Protocol):
+    """What `tokens_of` needs of a Processor."""
+
+    def probabilities(self, values: torch.Tensor, owners: Ints) -> torch.Tensor: ...
+    def gumbel_tokens(self, values: torch.Tensor, numbers: Numbers, store: NoiseStore) -> Ints: ...
+
+
 class Maps:
     """The maps of the requests on one target; each is made when a request first names it."""
 
@@ -79,8 +85,8 @@ def users(names: list[str], stochastic: Bools) -> dict[str, Bools]:
 
 
 def tokens_of(
-    processor: "Processor",
-    maps: "Maps | None",
+    processor: Processed,
+    maps: Maps | None,
     mapped: Mapping[str, Bools],
     values: torch.Tensor,
     numbers: Numbers,

@@ -3,7 +3,7 @@
 import argparse
 
 from pipelines.bench.config import BenchConfig
-from pipelines.flags import add_flags, given, read_yaml
+from pipelines.flags import Subparsers, add_command, read_options
 from pipelines.options import from_mapping
 
 ABOUT = """\
@@ -28,28 +28,24 @@ controller choose number and width every round. Options can be in a file,
 """
 
 
-def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def register(subparsers: Subparsers) -> None:
     """Add the subcommand."""
-    parser = subparsers.add_parser(
+    add_command(
+        subparsers,
         "bench",
+        BenchConfig,
+        run=run,
         usage="paceline bench --target PATH --input FILE_OR_FOLDER [--drafter ...] [options]",
-        help="measure whether, with what and how much to draft",
-        description=ABOUT,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        summary="measure whether, with what and how much to draft",
+        about=ABOUT,
+        example=EXAMPLE,
+        line="max_tokens: 64",
     )
-    parser.add_argument(
-        "--config", metavar="FILE.yaml", help="read options from a YAML file (max_tokens: 64)"
-    )
-    add_flags(parser, BenchConfig)
-    parser.set_defaults(run=run)
 
 
 def config_of(options: argparse.Namespace) -> BenchConfig:
     """The file's options, and before them those of the command line."""
-    values = read_yaml(options.config) if options.config else {}
-    return from_mapping(BenchConfig, values | given(options, BenchConfig))
+    return from_mapping(BenchConfig, read_options(options, BenchConfig))
 
 
 def run(options: argparse.Namespace) -> int:

@@ -3,7 +3,7 @@
 import argparse
 
 from pipelines.distill.config import DistillConfig
-from pipelines.flags import add_flags, given, read_yaml
+from pipelines.flags import Subparsers, add_command, read_options
 from pipelines.options import from_mapping
 
 ABOUT = """\
@@ -28,29 +28,25 @@ docs/distill.md describes stages, files and figures.
 """
 
 
-def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def register(subparsers: Subparsers) -> None:
     """Add the subcommand."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "distill",
+        DistillConfig,
+        run=run,
         usage="paceline distill student --target PATH --output FOLDER [options]",
-        help="train a student that makes images in one or two passes",
-        description=ABOUT,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        summary="train a student that makes images in one or two passes",
+        about=ABOUT,
+        example=EXAMPLE,
+        line="records: 4000",
     )
     parser.add_argument("what", choices=("student",), help="what to train")
-    parser.add_argument(
-        "--config", metavar="FILE.yaml", help="read options from a YAML file (records: 4000)"
-    )
-    add_flags(parser, DistillConfig)
-    parser.set_defaults(run=run)
 
 
 def config_of(options: argparse.Namespace) -> DistillConfig:
     """The file's options, and before them those of the command line."""
-    values = read_yaml(options.config) if options.config else {}
-    return from_mapping(DistillConfig, values | given(options, DistillConfig))
+    return from_mapping(DistillConfig, read_options(options, DistillConfig))
 
 
 def run(options: argparse.Namespace) -> int:

@@ -3,7 +3,7 @@
 import argparse
 
 from pipelines.evaluate.config import EvaluateConfig
-from pipelines.flags import add_flags, given, read_yaml
+from pipelines.flags import Subparsers, add_command, read_options
 from pipelines.options import from_mapping
 
 ABOUT = """\
@@ -33,28 +33,24 @@ evaluations to make their figures comparable. Options can be in a file,
 """
 
 
-def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def register(subparsers: Subparsers) -> None:
     """Add the subcommand."""
-    parser = subparsers.add_parser(
+    add_command(
+        subparsers,
         "evaluate",
+        EvaluateConfig,
+        run=run,
         usage="paceline evaluate --samples FILE_OR_FOLDER --reference FILE_OR_FOLDER [options]",
-        help="compare samples with a reference, beside the noise floor",
-        description=ABOUT,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        summary="compare samples with a reference, beside the noise floor",
+        about=ABOUT,
+        example=EXAMPLE,
+        line="max_rows: 500",
     )
-    parser.add_argument(
-        "--config", metavar="FILE.yaml", help="read options from a YAML file (max_rows: 500)"
-    )
-    add_flags(parser, EvaluateConfig)
-    parser.set_defaults(run=run)
 
 
 def config_of(options: argparse.Namespace) -> EvaluateConfig:
     """The file's options, and before them those of the command line."""
-    values = read_yaml(options.config) if options.config else {}
-    return from_mapping(EvaluateConfig, values | given(options, EvaluateConfig))
+    return from_mapping(EvaluateConfig, read_options(options, EvaluateConfig))
 
 
 def run(options: argparse.Namespace) -> int:

@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from pipelines.flags import add_flags, given, read_yaml
+from pipelines.flags import Subparsers, add_command, read_options
 from pipelines.generate.config import GenerateConfig
 from pipelines.generate.student import with_target
 from pipelines.options import from_mapping
@@ -49,28 +49,24 @@ exit codes
 """
 
 
-def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def register(subparsers: Subparsers) -> None:
     """Add the subcommand."""
-    parser = subparsers.add_parser(
+    add_command(
+        subparsers,
         "generate",
+        GenerateConfig,
+        run=run,
         usage="paceline generate --target PATH --input FILE_OR_FOLDER --output FOLDER [options]",
-        help="complete the prompts of a data set",
-        description=ABOUT,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        summary="complete the prompts of a data set",
+        about=ABOUT,
+        example=EXAMPLE,
+        line="max_tokens: 64",
     )
-    parser.add_argument(
-        "--config", metavar="FILE.yaml", help="read options from a YAML file (max_tokens: 64)"
-    )
-    add_flags(parser, GenerateConfig)
-    parser.set_defaults(run=run)
 
 
 def config_of(options: argparse.Namespace) -> GenerateConfig:
     """The file's options, and before them those of the command line."""
-    values = read_yaml(options.config) if options.config else {}
-    return from_mapping(GenerateConfig, with_target(values | given(options, GenerateConfig)))
+    return from_mapping(GenerateConfig, with_target(read_options(options, GenerateConfig)))
 
 
 def run(options: argparse.Namespace) -> int:

@@ -4,7 +4,7 @@ import argparse
 import json
 import time
 
-from pipelines.flags import add_flags, given, read_yaml
+from pipelines.flags import Subparsers, add_command, read_options
 from pipelines.options import from_mapping
 from pipelines.serve.config import ServeConfig
 
@@ -45,28 +45,24 @@ EXAMPLES = {
 }
 
 
-def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def register(subparsers: Subparsers) -> None:
     """Add the subcommand."""
-    parser = subparsers.add_parser(
+    add_command(
+        subparsers,
         "serve",
+        ServeConfig,
+        run=run,
         usage="paceline serve --target PATH [--drafter ...] [options]",
-        help="answer requests over HTTP, as OpenAI's API does",
-        description=ABOUT,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        summary="answer requests over HTTP, as OpenAI's API does",
+        about=ABOUT,
+        example=EXAMPLE,
+        line="port: 8000",
     )
-    parser.add_argument(
-        "--config", metavar="FILE.yaml", help="read options from a YAML file (port: 8000)"
-    )
-    add_flags(parser, ServeConfig)
-    parser.set_defaults(run=run)
 
 
 def config_of(options: argparse.Namespace) -> ServeConfig:
     """The file's options, and before them those of the command line."""
-    values = read_yaml(options.config) if options.config else {}
-    return from_mapping(ServeConfig, values | given(options, ServeConfig))
+    return from_mapping(ServeConfig, read_options(options, ServeConfig))
 
 
 def run(options: argparse.Namespace) -> int:

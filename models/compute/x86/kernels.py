@@ -249,29 +249,6 @@ def score(
     )
 
 
-def keep_entries(kv: torch.Tensor, table: Ints, start: int, nodes: Ints) -> None:
-    """Copy the cache entries start + nodes[i] of a row to start + i.
-
-    Args:
-        kv: [L, 2, H, blocks, entries of a block, D], contiguous.
-        table: [N] the row's blocks.
-        start: index of the first entry.
-        nodes: ascending; nodes[i] >= i, and start + nodes[i] < N times the entries of a block.
-    """
-    assert kv.is_contiguous()
-    assert start + int(nodes[-1]) < len(table) * kv.shape[4]
-    size = kv.element_size()
-    _kernels.keep_entries(
-        kv.data_ptr(),
-        kv.shape[0] * kv.shape[1] * kv.shape[2],
-        kv.stride(2) * size,
-        kv.stride(4) * size,
-        start,
-        table,
-        np.ascontiguousarray(nodes),
-    )
-
-
 class Draw(NamedTuple):
     """Which random numbers to draw: R rows for B requests; see csrc/kernels.h."""
 

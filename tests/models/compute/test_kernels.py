@@ -128,7 +128,6 @@ def test_wrong_arguments_are_refused():
         ("linear", 12),
         ("rms_norm", 7),
         ("attend", 22),
-        ("keep_entries", 7),
         ("score", 28),
         ("gumbel", 10),
         ("choose", 16),

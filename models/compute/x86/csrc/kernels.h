@@ -75,12 +75,6 @@ typedef struct {
 int attend(const Shape *shape, const Nodes *nodes, const Turn *turn, const char *qkv,
            const float *norm, char *cache, char *y);
 
-/* Entry start + i of a row becomes its entry start + nodes[i]; ascending, so that none is lost before
-   it is read. `kv`: keys and values of all layers as one list of `heads`, head_stride bytes apart, of
-   entries of `line` bytes. */
-void keep_entries(char *kv, Size heads, Size head_stride, Size line, const Size *table, Size start,
-                  const Size *nodes, Size count);
-
 /* Which random numbers: one row of them for a position `levels` behind the end `starts` of a request
    `owners`; for `purpose`, and if `fresh` for the round that began at that end. `words` [vocabulary]
    are the tokens' hashes. */

@@ -71,20 +71,6 @@ static PyObject *call_attend(PyObject *self, PyObject *const *given, Size count)
     return valid ? finished(done) : NULL;
 }
 
-static PyObject *call_keep_entries(PyObject *self, PyObject *const *given, Size count) {
-    Size v[5];
-    Py_buffer table = {0}, nodes = {0};
-    if (!expect(count, 7) || !integers(given, 5, v)) return NULL;
-    int valid = open_view(given[5], sizeof(Size), &table) &&
-                open_view(given[6], sizeof(Size), &nodes);
-    if (valid)
-        keep_entries((char *)v[0], v[1], v[2], v[3], table.buf, v[4], nodes.buf,
-                     length_of(&nodes));
-    PyBuffer_Release(&table);
-    PyBuffer_Release(&nodes);
-    return valid ? finished(1) : NULL;
-}
-
 static PyObject *call_score(PyObject *self, PyObject *const *given, Size count) {
     Batch batch;
     Shape shape;
@@ -224,7 +210,6 @@ static PyMethodDef methods[] = {
     METHOD(layer_norm, "kind, rows, width, x, y, eps"),
     METHOD(activate, "kind, gelu, count, x, y"),
     METHOD(attend, OF_A_BATCH "qkv, norm, table, cache, y; floor"),
-    METHOD(keep_entries, "kv, heads, head_stride, line, start; table, nodes"),
     METHOD(score, OF_A_BATCH OF_A_MODEL "x, logits, states; model, tokens, wanted, layers"),
     METHOD(chain, OF_A_DRAFT "chosen"),
     METHOD(trees, OF_A_DRAFT "width; tokens, parents; kept tokens, parents, levels"),
