@@ -29,7 +29,7 @@ pytestmark = [
     pytest.mark.timeout(600),
     pytest.mark.usefixtures("ray_cluster"),
 ]
-STEPS, KILL_AFTER = 300, 60
+STEPS, KILL_AFTER = 120, 50
 
 
 @pytest.fixture(scope="module")
