@@ -74,7 +74,9 @@ def test_the_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
     } | {"paceline.py"}
     assert {n for n in names if n.endswith(".py")} == sources
     assert {f"{p}/py.typed" for p in PACKAGES} <= set(names)
-    kernels = [n for n in names if n.startswith("models/_kernels.") and n.endswith(".so")]
+    kernels = [
+        n for n in names if n.startswith("models/compute/x86/_kernels.") and n.endswith(".so")
+    ]
     assert len(kernels) == (find_spec("models.compute.x86._kernels") is not None)
     tops = {n.partition("/")[0] for n in names}
     assert {t for t in tops if not t.endswith(".dist-info")} == {*PACKAGES, "paceline.py"}
