@@ -39,7 +39,8 @@ types: $(INSTALLED)
 test: check ## everything that CI runs, from nothing
 	$(BIN)/python -m pytest -q -n auto --kernels off -m 'not slow and not ray' \
 		tests/models --ignore tests/models/metrics
-	$(BIN)/python -m pytest --durations 25 -m 'slow or ray'
+	$(BIN)/python -m pytest -q -n auto --durations 10 -m 'slow and not ray'
+	$(BIN)/python -m pytest --durations 20 -m ray
 
 demo: $(INSTALLED) ## complete a few prompts three ways, and compare
 	$(BIN)/python examples/demo.py
