@@ -23,7 +23,7 @@ install: $(INSTALLED) ## create .venv and install Paceline into it
 $(INSTALLED): pyproject.toml setup.py constraints-cpu.txt $(wildcard models/compute/x86/csrc/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-compile $(CONSTRAINTS) --editable '.[dev]'
-	@$(BIN)/python -m compileall -q -j 0 $(COMPILED:%=$(VENV)/lib/python*/site-packages/%) || true
+	@$(BIN)/python -m compileall -qq -j 0 $(COMPILED:%=$(VENV)/lib/python*/site-packages/%) || true
 	@touch $@
 
 check: lint types ## formatter, linter, type checker and the quick tests
