@@ -65,10 +65,8 @@ def build_loop(
     target = guide(target, config.guidance)
     if not target.schedule.in_order:
         need_plain(config.drafter, config.rule)
-    max_length, budget = (
-        _max_length(config, target),
-        budget_bytes(config.memory, target.device.type),
-    )
+    max_length = _max_length(config, target)
+    budget = budget_bytes(config.memory, target.device.type)
     made = drafter
     if made is None:
         made = build_drafter(config, target, max_length, budget=budget)

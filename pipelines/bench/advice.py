@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.bench.measurement import Measurement
-from pipelines.bench.recipe import AUTO, Recipe, names
+from pipelines.bench.recipe import Recipe, names
+from pipelines.engine_options import AUTO
 
 WORTH = 1.03  # below this, a measured speed-up is no reason to draft
 AS_GOOD = 0.97  # of the best speed: what `auto` may lose to be recommended in its stead

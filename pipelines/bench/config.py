@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from models.exactness import ARITHMETICS, STEADY
 from models.registry import NONE, RULES
 from models.requests.request import Sampling, require
-from pipelines.bench.recipe import AUTO, Recipe, grid
-from pipelines.generate.config import DRAFTER_NAMES, DRAFTING, HARDWARE, MAIN, SAMPLING
+from pipelines import engine_options
+from pipelines.bench.recipe import Recipe, grid
+from pipelines.engine_options import AUTO, DRAFTER_NAMES, DRAFTING, HARDWARE, MAIN, SAMPLING
 from pipelines.options import check_types, option
 
 if TYPE_CHECKING:
@@ -100,21 +100,9 @@ class BenchConfig:
     )
     seed: int = option("rows derive their seeds from it, as in generate", default=0, group=SAMPLING)
 
-    dtype: str = option(
-        "data type of weights and cache",
-        default="float32",
-        choices=("float32", "bfloat16", "float16"),
-        group=HARDWARE,
-    )
-    arithmetic: str = option(
-        "steady or fast, as in generate", default=STEADY, choices=ARITHMETICS, group=HARDWARE
-    )
-    device: str = option(
-        "device to run the models on; auto: a GPU if there is one",
-        default=AUTO,
-        choices=(AUTO, "cpu", "cuda"),
-        group=HARDWARE,
-    )
+    dtype: str = engine_options.dtype()
+    arithmetic: str = engine_options.arithmetic()
+    device: str = engine_options.device()
     threads: int | None = option(
         "number of CPU threads; default: all cores", default=None, group=HARDWARE
     )

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.registry import NONE, RULES, drafter_entry
-
-AUTO = "auto"
+from pipelines.engine_options import AUTO
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

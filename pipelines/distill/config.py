@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from models.errors import InvalidOption
 from models.requests.request import require
 from models.students.methods import FLOW_MAP, METHODS
+from pipelines import engine_options
+from pipelines.engine_options import HARDWARE, MAIN
 from pipelines.options import check_types, option
 
-MAIN, TRAINING, EVALUATION = "main options", "training", "evaluation"
-HARDWARE = "hardware"
+TRAINING, EVALUATION = "training", "evaluation"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,11 +103,7 @@ class DistillConfig:
     batch_size: int = option(
         "number of images each target actor works on at once", default=64, group=HARDWARE
     )
-    address: str | None = option(
-        "Ray cluster to run on (auto or HOST:6379); default: a private one on this machine",
-        default=None,
-        group=HARDWARE,
-    )
+    address: str | None = engine_options.address()
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from models.errors import InvalidOption
 from models.metrics.catalogue import METRICS
 from models.requests.request import require
+from pipelines.engine_options import MAIN
 from pipelines.options import check_types, option
 
 AUTO = "auto"
-MAIN, COLUMNS, MEASURING = "main options", "columns of the rows", "how it is measured"
+COLUMNS, MEASURING = "columns of the rows", "how it is measured"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from models.drafting.parallel.decoders import (
     COUPLED,
@@ -13,43 +12,36 @@ from models.drafting.parallel.decoders import (
     STARTS,
     WINDOW,
 )
-from models.exactness import ARITHMETICS, STEADY
 from models.memory.budget import parse_memory
 from models.registry import (
     DECODERS,
-    DRAFTERS,
-    FOLDER,
     GUMBEL,
     MAPS,
     NONE,
-    RULES,
     SEQUENTIAL,
-    DrafterEntry,
     drafter_entry,
-    drafters,
 )
 from models.requests.request import Sampling, require
+from pipelines import engine_options
+from pipelines.engine_options import (
+    AUTO,
+    DRAFTING,
+    MAIN,
+    SAMPLING,
+    located,
+    located_drafter,
+    same_named,
+    told_of,
+)
 from pipelines.options import check_types, option
 
 if TYPE_CHECKING:
     from models.engine_config import EngineConfig
 
-AUTO = "auto"
-DRAFTER_NAMES = "|".join([*DRAFTERS, "PATH"])
-
-# What options are about, as --help groups them.
-MAIN = "main options"
+# What options are about, as --help groups them; see also pipelines/engine_options.py.
 ROWS = "rows in and out"
-SAMPLING = "sampling"
 ENDS = "end of a completion"
-DRAFTING = "drafting"
 IMAGES = "images (with an image target only)"
-HARDWARE = "models and hardware"
-
-
-def _told(entries: Mapping[str, DrafterEntry]) -> str:
-    """Names, each with what it does."""
-    return ", ".join(f"{name} ({entry.told})" for name, entry in entries.items())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,12 +59,7 @@ class GenerateConfig:
         group=MAIN,
     )
     output: str = option("folder for the output rows; local or s3://", metavar="FOLDER", group=MAIN)
-    drafter: str = option(
-        f"what proposes tokens for the target to check: {_told(DRAFTERS)}, or {FOLDER.told}",
-        default=NONE,
-        metavar=DRAFTER_NAMES,
-        group=MAIN,
-    )
+    drafter: str = engine_options.drafter()
     max_tokens: int | None = option(
         "maximum number of tokens to generate per completion; default: 128, or the size of an "
         "image",
@@ -86,9 +73,7 @@ class GenerateConfig:
         decides=True,
         group=MAIN,
     )
-    batch_size: int = option(
-        "number of completions each target actor works on at once", default=8, group=MAIN
-    )
+    batch_size: int = engine_options.batch_size()
     seed: int = option(
         "seed of the job; each row derives its own seed from it and from the row's id",
         default=0,
@@ -219,41 +204,18 @@ class GenerateConfig:
         "continue after the model's end-of-sequence token", default=False, decides=True, group=ENDS
     )
 
-    draft_tokens: int | str = option(
-        "number of tokens to propose per round (1 to 64); auto: chosen every round by measured "
-        "cost and acceptance",
-        default=AUTO,
-        metavar="auto|N",
-        group=DRAFTING,
-    )
-    draft_width: int | str = option(
-        "number of alternatives for each proposed token (1 to 8): 1 is a chain, more a tree",
-        default=AUTO,
-        metavar="auto|N",
-        group=DRAFTING,
-    )
+    draft_tokens: int | str = engine_options.draft_tokens()
+    draft_width: int | str = engine_options.draft_width()
     draft_nodes: int | None = option(
         "score only the N most likely tokens of a tree of fixed size; default: all of them",
         default=None,
         group=DRAFTING,
     )
-    verify: str = option(
-        "how the target accepts proposed tokens: match gives the same tokens as without a "
-        "drafter, rejection and block the same distribution",
-        default="match",
-        decides=True,
-        choices=RULES,
-        group=DRAFTING,
-    )
-    draft_actors: int = option(
-        "number of separate drafter processes, shared by all targets; 0: each target runs its own "
-        "drafter",
-        default=0,
-        group=DRAFTING,
-    )
+    verify: str = engine_options.verify()
+    draft_actors: int = engine_options.draft_actors()
 
     decoder: str | None = option(
-        f"how many of an image's tokens are decoded at once: {_told(DECODERS)}; default: "
+        f"how many of an image's tokens are decoded at once: {told_of(DECODERS)}; default: "
         f"{SEQUENTIAL}",
         default=None,
         choices=DECODERS,
@@ -301,56 +263,15 @@ class GenerateConfig:
         group=IMAGES,
     )
 
-    dtype: str = option(
-        "data type of weights and cache",
-        default="float32",
-        decides=True,
-        choices=("float32", "bfloat16", "float16"),
-        group=HARDWARE,
-    )
-    arithmetic: str = option(
-        "steady: a token's scores have the same bits in every batch and draft, and on every x86 "
-        "CPU with AVX2; fast: whatever is fastest on the device. Each row's exactness says which "
-        "held",
-        default=STEADY,
-        decides=True,
-        choices=ARITHMETICS,
-        group=HARDWARE,
-    )
-    device: str = option(
-        "device to run the models on; auto: a GPU if there is one",
-        default=AUTO,
-        choices=(AUTO, "cpu", "cuda"),
-        group=HARDWARE,
-    )
-    threads: int | None = option(
-        "number of CPU threads of each model process; default: all cores, shared equally",
-        default=None,
-        group=HARDWARE,
-    )
-    max_length: int | None = option(
-        "maximum number of tokens of a prompt and its completion together; default: the target's "
-        "context length",
-        default=None,
-        decides=True,
-        group=HARDWARE,
-    )
-    memory: str | float | None = option(
-        "memory of each target actor for the KV caches: an amount such as 8GiB, or a share of the "
-        "free memory such as 0.5; default: 0.5, or less if the batch needs less",
-        default=None,
-        metavar="SIZE|SHARE",
-        group=HARDWARE,
-    )
-    prefill_chunk: int = option(
-        "number of prompt tokens to read per pass", default=256, group=HARDWARE
-    )
-    target_actors: int = option("number of copies of the target", default=1, group=HARDWARE)
-    address: str | None = option(
-        "Ray cluster to run on (auto or HOST:6379); default: a private one on this machine",
-        default=None,
-        group=HARDWARE,
-    )
+    dtype: str = engine_options.dtype()
+    arithmetic: str = engine_options.arithmetic()
+    device: str = engine_options.device()
+    threads: int | None = engine_options.threads()
+    max_length: int | None = engine_options.max_length()
+    memory: str | float | None = engine_options.memory()
+    prefill_chunk: int = engine_options.prefill_chunk()
+    target_actors: int = engine_options.target_actors()
+    address: str | None = engine_options.address()
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -390,27 +311,16 @@ class GenerateConfig:
 
     def sampling(self) -> Sampling:
         """How each request's tokens are chosen."""
-        values = _same_named(self, Sampling)
+        values = same_named(self, Sampling)
         return Sampling(**{k: v for k, v in values.items() if k != "max_tokens" or v is not None})
 
     def engine(self) -> "EngineConfig":
         """What each target actor runs; folders of this machine by their full names."""
         from models.engine_config import EngineConfig
 
-        values = _same_named(self, EngineConfig)
-        values["target"] = _located(self.target)
-        if self.drafter not in drafters():
-            values["drafter"] = _located(self.drafter)
+        values = same_named(self, EngineConfig)
+        values["target"] = located(self.target)
+        values["drafter"] = located_drafter(self.drafter)
         if self.decoder not in (None, SEQUENTIAL):
             values |= {"drafter": self.decoder, "draft_tokens": self.window or AUTO}
         return EngineConfig(**{k: v for k, v in values.items() if v is not None})
-
-
-def _same_named(config: GenerateConfig, other: Any) -> dict[str, Any]:
-    """What the other configuration also has; the rest is left to its defaults."""
-    names = other.__dataclass_fields__
-    return {name: getattr(config, name) for name in names if hasattr(config, name)}
-
-
-def _located(folder: str) -> str:
-    return str(Path(folder).absolute()) if Path(folder).is_dir() else folder

@@ -14,7 +14,8 @@ from models.registry import SEQUENTIAL
 from models.requests.request import Result, require
 from models.targets.limits import Limits, read_limits
 from models.tokenizers.about import ImageTarget
-from pipelines.generate.config import AUTO, GenerateConfig
+from pipelines.engine_options import AUTO
+from pipelines.generate.config import GenerateConfig
 from pipelines.generate.student import check_student
 from pipelines.inputs.rows import ID, PromptText
 from pipelines.inputs.shards import ShardPlan

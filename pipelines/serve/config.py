@@ -5,27 +5,14 @@ from pathlib import Path
 
 from models.engine_config import EngineConfig
 from models.errors import InvalidOption
-from models.exactness import ARITHMETICS, STEADY
-from models.registry import RULES
+from models.registry import NONE
 from models.requests.request import require
-from pipelines.generate.config import AUTO, DRAFTING, HARDWARE, MAIN
+from pipelines import engine_options
+from pipelines.engine_options import MAIN, located, located_drafter, same_named
 from pipelines.options import check_types, option
 from pipelines.serve.access import is_loopback
 
 HTTP = "HTTP and limits"
-OF_ENGINE = (
-    "drafter",
-    "draft_tokens",
-    "draft_width",
-    "verify",
-    "dtype",
-    "device",
-    "batch_size",
-    "max_length",
-    "prefill_chunk",
-    "threads",
-    "arithmetic",
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,13 +20,7 @@ class ServeConfig:
     """A server of one model."""
 
     target: str = option("folder of the target model to serve", metavar="PATH", group=MAIN)
-    drafter: str = option(
-        "what proposes tokens for the target to check: none, lookup (copies from the text so far) "
-        "or the folder of a small draft model; it changes no token",
-        default="none",
-        metavar="none|lookup|PATH",
-        group=MAIN,
-    )
+    drafter: str = engine_options.drafter()
     host: str = option(
         "address to listen on; one that other machines can reach needs --api-key-file",
         default="127.0.0.1",
@@ -52,9 +33,7 @@ class ServeConfig:
         metavar="NAME",
         group=MAIN,
     )
-    batch_size: int = option(
-        "number of completions each target actor works on at once", default=8, group=MAIN
-    )
+    batch_size: int = engine_options.batch_size()
     api_key_file: str | None = option(
         "file with the SHA-256 of each API key, one per line: printf %s KEY | sha256sum",
         default=None,
@@ -71,71 +50,19 @@ class ServeConfig:
         default=4 * 2**20,
         group=HTTP,
     )
-    draft_tokens: int | str = option(
-        "number of tokens to propose per round (1 to 64); auto: chosen every round by measured "
-        "cost and acceptance",
-        default=AUTO,
-        metavar="auto|N",
-        group=DRAFTING,
-    )
-    draft_width: int | str = option(
-        "number of alternatives for each proposed token (1 to 8): 1 is a chain, more a tree",
-        default=AUTO,
-        metavar="auto|N",
-        group=DRAFTING,
-    )
-    verify: str = option(
-        "how the target accepts proposed tokens: match gives the same tokens as without a "
-        "drafter, rejection and block the same distribution",
-        default="match",
-        choices=tuple(RULES),
-        group=DRAFTING,
-    )
-    draft_actors: int = option(
-        "number of separate drafter processes, shared by all targets; 0: each target runs its own "
-        "drafter",
-        default=0,
-        group=DRAFTING,
-    )
-    dtype: str = option(
-        "type of weights and cache",
-        default="float32",
-        choices=("float32", "bfloat16", "float16"),
-        group=HARDWARE,
-    )
-    arithmetic: str = option(
-        "steady: a token's scores have the same bits in every batch and draft; fast: whatever is "
-        "fastest on the device",
-        default=STEADY,
-        choices=ARITHMETICS,
-        group=HARDWARE,
-    )
-    device: str = option(
-        "device to run the models on; auto: a GPU if there is one",
-        default=AUTO,
-        choices=(AUTO, "cpu", "cuda"),
-        group=HARDWARE,
-    )
-    threads: int | None = option(
-        "number of CPU threads of each model process; default: all cores, shared equally",
-        default=None,
-        group=HARDWARE,
-    )
-    max_length: int | None = option(
-        "maximum number of tokens of a prompt and its completion together, which bounds the "
-        "cache's memory; default: the target's context length",
-        default=None,
-        group=HARDWARE,
-    )
-    prefill_chunk: int = option(
-        "number of prompt tokens to read per pass", default=256, group=HARDWARE
-    )
-    target_actors: int = option("number of copies of the target", default=1, group=HARDWARE)
-    address: str | None = option(
-        "Ray cluster to run on (auto or HOST:6379); default: a private one on this machine",
-        default=None,
-        group=HARDWARE,
-    )
+    draft_tokens: int | str = engine_options.draft_tokens()
+    draft_width: int | str = engine_options.draft_width()
+    verify: str = engine_options.verify()
+    draft_actors: int = engine_options.draft_actors()
+    dtype: str = engine_options.dtype()
+    arithmetic: str = engine_options.arithmetic()
+    device: str = engine_options.device()
+    threads: int | None = engine_options.threads()
+    max_length: int | None = engine_options.max_length()
+    memory: str | float | None = engine_options.memory()
+    prefill_chunk: int = engine_options.prefill_chunk()
+    target_actors: int = engine_options.target_actors()
+    address: str | None = engine_options.address()
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -145,7 +72,7 @@ class ServeConfig:
             require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         for name in ("max_queued", "draft_actors"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
-        ok = self.drafter != "none" or self.draft_actors == 0
+        ok = self.drafter != NONE or self.draft_actors == 0
         require(ok, "draft_actors", self.draft_actors, "0 with drafter='none'")
         require(self.threads is None or self.threads >= 1, "threads", self.threads, "1 or more")
         require(0 < self.port < 2**16, "port", self.port, "1 to 65535")
@@ -161,7 +88,6 @@ class ServeConfig:
 
     def engine(self) -> EngineConfig:
         """What each target actor runs; folders of this machine by their full names."""
-        values = {name: getattr(self, name) for name in OF_ENGINE}
-        if Path(self.drafter).is_dir() and self.drafter not in ("none", "lookup"):
-            values["drafter"] = str(Path(self.drafter).absolute())
-        return EngineConfig(target=str(Path(self.target).absolute()), **values)
+        values = same_named(self, EngineConfig)
+        values |= {"target": located(self.target), "drafter": located_drafter(self.drafter)}
+        return EngineConfig(**values)

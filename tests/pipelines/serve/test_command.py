@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.cli import main
+from pipelines.serve.config import ServeConfig
 from tests.pipelines.serve.conftest import free_port
 from tests.pipelines.test_interruption import Command
 
@@ -56,6 +57,7 @@ def ready(url: str) -> bool:
         (["--target", TARGET, "--host", "0.0.0.0"], "need --api-key-file"),
         (["--target", TARGET, "--drafter", "lokup"], "did you mean 'lookup'"),
         (["--target", TARGET, "--max-length", "5000"], "context of 1024"),
+        (["--target", TARGET, "--memory", "lots"], "memory='lots'"),
     ],
 )
 def test_what_cannot_be_served_is_refused_at_once(options, told, capsys) -> None:
@@ -77,3 +79,11 @@ def test_help_teaches(capsys) -> None:
     told = capsys.readouterr().out
     assert "curl http://127.0.0.1:8000/v1/completions" in told
     assert "--api-key-file" in told
+
+
+def test_every_option_of_the_engine_reaches_it() -> None:
+    given = {"memory": "64MiB", "dtype": "bfloat16", "draft_tokens": 3, "prefill_chunk": 32}
+    engine = ServeConfig(target=TARGET, drafter="lookup", **given).engine()
+    assert {name: getattr(engine, name) for name in given} == given
+    assert engine.target == str(Path(TARGET).absolute())
+    assert engine.drafter == "lookup"

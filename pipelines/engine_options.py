@@ -1,0 +1,185 @@
+"""The options of an engine, for every command that runs one: each is told once.
+
+A function makes a dataclass field, so `dtype: str = engine_options.dtype()` gives a configuration
+the option.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from models.exactness import ARITHMETICS, STEADY
+from models.registry import DRAFTERS, FOLDER, NONE, RULES, DrafterEntry, drafters
+from pipelines.options import option
+
+AUTO = "auto"
+DRAFTER_NAMES = "|".join([*DRAFTERS, "PATH"])
+
+# What options are about, as --help groups them.
+MAIN = "main options"
+SAMPLING = "sampling"
+DRAFTING = "drafting"
+HARDWARE = "models and hardware"
+
+
+def told_of(entries: Mapping[str, DrafterEntry]) -> str:
+    """Names, each with what it does."""
+    return ", ".join(f"{name} ({entry.told})" for name, entry in entries.items())
+
+
+def drafter() -> Any:
+    """What proposes tokens."""
+    return option(
+        f"what proposes tokens for the target to check: {told_of(DRAFTERS)}, or {FOLDER.told}",
+        default=NONE,
+        metavar=DRAFTER_NAMES,
+        group=MAIN,
+    )
+
+
+def batch_size() -> Any:
+    """Requests at once."""
+    return option("number of completions each target actor works on at once", default=8, group=MAIN)
+
+
+def draft_tokens() -> Any:
+    """The length of a draft."""
+    return option(
+        "number of tokens to propose per round (1 to 64); auto: chosen every round by measured "
+        "cost and acceptance",
+        default=AUTO,
+        metavar="auto|N",
+        group=DRAFTING,
+    )
+
+
+def draft_width() -> Any:
+    """The width of a draft."""
+    return option(
+        "number of alternatives for each proposed token (1 to 8): 1 is a chain, more a tree",
+        default=AUTO,
+        metavar="auto|N",
+        group=DRAFTING,
+    )
+
+
+def verify() -> Any:
+    """The verification rule."""
+    return option(
+        "how the target accepts proposed tokens: match gives the same tokens as without a "
+        "drafter, rejection and block the same distribution",
+        default="match",
+        decides=True,
+        choices=RULES,
+        group=DRAFTING,
+    )
+
+
+def draft_actors() -> Any:
+    """Processes of drafters."""
+    return option(
+        "number of separate drafter processes, shared by all targets; 0: each target runs its own "
+        "drafter",
+        default=0,
+        group=DRAFTING,
+    )
+
+
+def dtype() -> Any:
+    """The type of weights."""
+    return option(
+        "data type of weights and cache",
+        default="float32",
+        decides=True,
+        choices=("float32", "bfloat16", "float16"),
+        group=HARDWARE,
+    )
+
+
+def arithmetic() -> Any:
+    """Steady or fast."""
+    return option(
+        "steady: a token's scores have the same bits in every batch and draft, and on every x86 "
+        "CPU with AVX2; fast: whatever is fastest on the device. Each row's exactness says which "
+        "held",
+        default=STEADY,
+        decides=True,
+        choices=ARITHMETICS,
+        group=HARDWARE,
+    )
+
+
+def device() -> Any:
+    """CPU or GPU."""
+    return option(
+        "device to run the models on; auto: a GPU if there is one",
+        default=AUTO,
+        choices=(AUTO, "cpu", "cuda"),
+        group=HARDWARE,
+    )
+
+
+def threads() -> Any:
+    """CPU threads of a process."""
+    return option(
+        "number of CPU threads of each model process; default: all cores, shared equally",
+        default=None,
+        group=HARDWARE,
+    )
+
+
+def max_length() -> Any:
+    """The longest request."""
+    return option(
+        "maximum number of tokens of a prompt and its completion together; default: the target's "
+        "context length",
+        default=None,
+        decides=True,
+        group=HARDWARE,
+    )
+
+
+def memory() -> Any:
+    """Room for the KV caches."""
+    return option(
+        "memory of each target actor for the KV caches: an amount such as 8GiB, or a share of the "
+        "free memory such as 0.5; default: 0.5, or less if the batch needs less",
+        default=None,
+        metavar="SIZE|SHARE",
+        group=HARDWARE,
+    )
+
+
+def prefill_chunk() -> Any:
+    """Prompt tokens of a pass."""
+    return option("number of prompt tokens to read per pass", default=256, group=HARDWARE)
+
+
+def target_actors() -> Any:
+    """Processes of targets."""
+    return option("number of copies of the target", default=1, group=HARDWARE)
+
+
+def address() -> Any:
+    """The Ray cluster."""
+    return option(
+        "Ray cluster to run on (auto or HOST:6379); default: a private one on this machine",
+        default=None,
+        group=HARDWARE,
+    )
+
+
+def same_named(config: Any, other: Any) -> dict[str, Any]:
+    """The values of `config` for the fields that the dataclass `other` also has."""
+    names = other.__dataclass_fields__
+    return {name: getattr(config, name) for name in names if hasattr(config, name)}
+
+
+def located(folder: str) -> str:
+    """The full name of a folder of this machine; anything else as it is."""
+    return str(Path(folder).absolute()) if Path(folder).is_dir() else folder
+
+
+def located_drafter(name: str) -> str:
+    """The same of a drafter's folder; the registry's names stand for no folder."""
+    return name if name in drafters() else located(name)
