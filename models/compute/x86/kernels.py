@@ -1,4 +1,4 @@
-"""Python's side of the compiled CPU kernels (models/csrc), with torch as the fallback.
+"""Python's side of the compiled CPU kernels (csrc/), with torch as the fallback.
 
 The kernels are used if they were compiled at installation and the CPU has AVX2. They use no newer
 instructions, so their results have the same bits on CPUs with AVX2, AVX-512 or AMX. They compute in
