@@ -158,7 +158,8 @@ class Controller:
         return max(new, key=speeds.__getitem__, default=None)
 
     def _rival(self, speeds: dict[Shape, float]) -> Shape:
-        """Each known shape in its turn, the slower the more rarely."""
+        """Each known shape in its turn, the slower the more rarely; the smallest if none is."""
         batch = self._batch
         rivals = [shape for shape in batch.costs.known if shape != batch.costs.chosen]
-        return max(rivals, key=lambda s: speeds[s] ** 2 * (self._round - batch.played[s]))
+        rivals = rivals or self._shapes[:1]
+        return max(rivals, key=lambda s: speeds[s] ** 2 * (self._round - batch.played.get(s, 0)))

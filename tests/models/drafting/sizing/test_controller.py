@@ -191,3 +191,13 @@ def test_no_tree_of_the_menu_is_wider_than_allowed(most):
     trees = [shape for shape in menu(most, free=False) if shape.width > 1]
     assert {shape.width for shape in trees} == {w for w in (2, 4, 8) if w <= most}
     assert all(s.depth < s.budget <= s.depth * s.width for s in trees)
+
+
+def test_useless_guesses_are_looked_at_in_batches_of_a_new_size():
+    """What is known of their acceptance rules out every shape; one is tried all the same."""
+    made = controller()
+    play(made, 2000, cost=by_nodes, rows=7)
+    for rows in (1, 16):
+        plans = play(made, 200, cost=by_nodes, rows=rows)
+        assert usual(plans) == NOTHING
+        assert any(shape.depth for shape, _ in plans)
