@@ -1,9 +1,10 @@
-"""The state of a student's training on disk: weights, moments, average; no pickle.
+"""The state of a training on disk: weights, moments, average, best; no pickle.
 
     FOLDER/step-00000200/state.json            the step, and what the run must agree on
-    FOLDER/step-00000200/{weights,moments,average}.safetensors
+    FOLDER/step-00000200/{weights,moments,average,best}.safetensors
 
 A folder is written under another name and renamed, so one with its final name is complete.
+Tensors are whole, so a state can be continued with another number of workers.
 """
 
 import json
@@ -17,21 +18,30 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from models.errors import UnsupportedCheckpoint
-from models.training.student_step import StudentStep
+from models.training.step import Best, TrainingStep, put
 
 STATE = "state.json"
 KEPT = 2  # states
 
 
-def save_state(folder: Path, training: StudentStep, agreed: Mapping[str, Any]) -> Path:
-    """Write the state of the steps done so far, and remove all but the newest KEPT."""
+def save_state(
+    folder: Path, training: TrainingStep, agreed: Mapping[str, Any], *, write: bool = True
+) -> Path:
+    """Write the state of the steps done so far, and remove all but the newest KEPT.
+
+    All workers call it, as tensors may be spread over them; one of them, with `write`, writes.
+    """
     place = folder / f"step-{training.done:08d}"
+    files = _tensors(training)
+    if not write:
+        return place
     new = place.with_suffix(".new")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
-    for name, tensors in _tensors(training).items():
+    for name, tensors in files.items():
         save_file({key: t.detach().contiguous() for key, t in tensors.items()}, new / _file(name))
-    told = {"step": training.done, "agreed": dict(agreed)}
+    best = training.best and {"step": training.best.step, "score": training.best.score}
+    told = {"step": training.done, "agreed": dict(agreed), "best": best}
     (new / STATE).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     for file in new.iterdir():
         _sync(file)
@@ -48,8 +58,8 @@ def states(folder: Path) -> list[Path]:
     return sorted(path for path in found if path.suffix != ".new" and (path / STATE).exists())
 
 
-def load_state(place: Path, training: StudentStep, agreed: Mapping[str, Any]) -> None:
-    """Continue from a state, to the bit.
+def load_state(place: Path, training: TrainingStep, agreed: Mapping[str, Any]) -> None:
+    """Continue from a state; with the same number of workers, to the bit.
 
     Raises:
         UnsupportedCheckpoint: it belongs to another training.
@@ -61,28 +71,20 @@ def load_state(place: Path, training: StudentStep, agreed: Mapping[str, Any]) ->
         ]
         raise UnsupportedCheckpoint(f"{place} is of another training: {', '.join(changed)} differ")
     found = {name: load_file(place / _file(name)) for name in ("weights", "moments", "average")}
-    training.student.load_state_dict(found["weights"])
-    training.average.load_state_dict(found["average"])
-    optimiser, state = training.optimiser, dict[torch.Tensor, dict[str, torch.Tensor]]()
-    for name, weight in training.student.named_parameters():
-        keys = [key for key in found["moments"] if key.rpartition("/")[0] == name]
-        state[weight] = {key.rpartition("/")[2]: found["moments"][key] for key in keys}
-    optimiser.state.clear()
-    optimiser.state.update(state)
+    training.engine.load(found["weights"], found["moments"], told["step"])
+    put(training.average, found["average"])
+    if told["best"] is not None:
+        training.best = Best(**told["best"], weights=load_file(place / _file("best")))
     training.done = told["step"]
 
 
-def _tensors(training: StudentStep) -> dict[str, dict[str, torch.Tensor]]:
-    moments = {
-        f"{name}/{key}": value
-        for name, weight in training.student.named_parameters()
-        for key, value in training.optimiser.state[weight].items()
+def _tensors(training: TrainingStep) -> dict[str, dict[str, torch.Tensor]]:
+    out: dict[str, dict[str, torch.Tensor]] = {
+        "weights": training.engine.weights(),
+        "moments": training.engine.moments(),
+        "average": dict(training.average.named_parameters()),
     }
-    return {
-        "weights": training.student.state_dict(),
-        "moments": moments,
-        "average": training.average.state_dict(),
-    }
+    return out if training.best is None else out | {"best": dict(training.best.weights)}
 
 
 def _file(name: str) -> str:

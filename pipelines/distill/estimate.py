@@ -12,18 +12,19 @@ import torch
 
 from models.sampling.flow import FlowMap
 from models.students.config import MadeFor, StudentConfig
+from models.students.kind import StudentKind
 from models.students.network import student_of
 from models.students.pairs import Records, make_pairs
 from models.students.prior import token_shares
 from models.students.teacher import laws, load_teacher
-from models.training.student_step import StudentStep, TrainingPlan
-from pipelines.distill.config import DistillConfig
+from models.training.step import TrainingPlan, TrainingStep
+from pipelines.distill.student_config import StudentOptions
 from pipelines.errors import OutputRefused
 
 IMAGES = 64
 RECORD_BYTES = 900  # of a row without its picture and tokens, before compression
 CACHED = 2.5  # a whole image token by token, against one pass over all of its places
-STATES = 3  # of weights, two moments and an average, while one is written
+STATES = 3  # of weights, two moments, an average and the best one, while one is written
 START_S = 20.0  # of Ray and its workers
 
 
@@ -51,7 +52,7 @@ class Estimate:
             raise OutputRefused(f"output {str(folder)!r}: {told}")
 
 
-def estimate(config: DistillConfig, made_for: MadeFor, guidance: float) -> Estimate:
+def estimate(config: StudentOptions, made_for: MadeFor, guidance: float) -> Estimate:
     """Measure a step on IMAGES random images; takes seconds."""
     teacher = load_teacher(config.target)
     sizes = teacher.config
@@ -69,7 +70,7 @@ def estimate(config: DistillConfig, made_for: MadeFor, guidance: float) -> Estim
     pairs = make_pairs(records, teach, chart, prior)
     pairing = (time.perf_counter() - began) / IMAGES
     student = student_of(teacher, StudentConfig.of(sizes, made_for, guidance), prior)
-    step = StudentStep(student, teach, pairs, TrainingPlan(steps=4, batch=IMAGES))
+    step = TrainingStep(StudentKind(student, teach, pairs), TrainingPlan(steps=4, batch=IMAGES))
     stepping = _seconds(step.step) / IMAGES
     rows = 0 if config.data else config.records
     shown = 2 * config.eval_rows
@@ -86,7 +87,7 @@ def estimate(config: DistillConfig, made_for: MadeFor, guidance: float) -> Estim
         },
         num_bytes={
             "records": row_bytes * (rows + shown),
-            "train": 4 * STATES * weights,
+            "train": 5 * STATES * weights,
             "evaluate": row_bytes * config.eval_rows * ways + weights,
         },
     )

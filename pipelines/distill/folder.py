@@ -3,7 +3,7 @@
 RUN/run.json            options, what decides the result, versions
 RUN/records/            the target's images to learn from (rows of `paceline generate`)
 RUN/held-out/           more of them, for the evaluation
-RUN/train/              states, metrics.jsonl, events/ of TensorBoard, the student
+RUN/train/              states, metrics.jsonl, exams.jsonl, events/ of TensorBoard, the trained
 RUN/samples/            images of each way of sampling
 RUN/evaluation/         their figures, curves and sheets
 RUN/export/             the student, to be used by its path
@@ -33,7 +33,7 @@ class RunFolder:
 
     def stage(self, name: str, work: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
         """Do the work unless it is committed, commit it, and return what it reported."""
-        entry = self.path / STAGES / f"{name}.json"
+        entry = self._entry(name)
         if entry.exists():
             self._tell(f"{name}: done before")
         else:
@@ -42,6 +42,13 @@ class RunFolder:
             storage.create(str(entry), told.encode())
         found: dict[str, Any] = json.loads(entry.read_text(encoding="utf-8"))
         return found
+
+    def is_done(self, name: str) -> bool:
+        """Whether the stage is committed."""
+        return self._entry(name).exists()
+
+    def _entry(self, name: str) -> Path:
+        return self.path / STAGES / f"{name}.json"
 
     def describe(self, about: Mapping[str, Any]) -> None:
         """Write what the run is.

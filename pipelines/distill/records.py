@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from cluster import storage
 from models.tokenizers.about import ImageTarget
-from pipelines.distill.config import DistillConfig
+from pipelines.distill.student_config import StudentOptions
 from pipelines.errors import InvalidInput, JobFailed
 from pipelines.generate.config import GenerateConfig
 from pipelines.generate.job import generate
@@ -21,7 +21,7 @@ LABEL = "label"
 
 
 def make_records(
-    config: DistillConfig, about: ImageTarget, folder: Path, *, rows: int, seed: int
+    config: StudentOptions, about: ImageTarget, folder: Path, *, rows: int, seed: int
 ) -> dict[str, Any]:
     """`rows` images with classes in turn, as rows in `folder`; a repeated call continues.
 

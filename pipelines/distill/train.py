@@ -13,8 +13,8 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 from tqdm import tqdm
 
-from actors.student_trainer import FAILURE, StudentTraining, train_student
-from models.training.log import read_lines
+from actors.trainer import FAILURE, Training, train_worker
+from models.training.log import METRICS, read_lines
 from pipelines.errors import JobFailed
 
 TIMEOUT_S = 300  # that a worker waits for another one
@@ -22,7 +22,7 @@ MAX_FAILURES = 5  # of worker groups; each one continues from the newest state
 LOOK_S = 0.5
 
 
-def train(training: StudentTraining, *, workers: int, progress: bool) -> Mapping[str, Any]:
+def train(training: Training, *, workers: int, progress: bool) -> Mapping[str, Any]:
     """Train to the end, from the newest state on.
 
     Raises:
@@ -36,7 +36,7 @@ def train(training: StudentTraining, *, workers: int, progress: bool) -> Mapping
     folder.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     trainer = TorchTrainer(
-        train_student,
+        train_worker,
         train_loop_config={"training": training},
         scaling_config=ScalingConfig(num_workers=workers, resources_per_worker={"CPU": 1}),
         torch_config=TorchConfig(backend="gloo", timeout_s=TIMEOUT_S),
@@ -47,7 +47,7 @@ def train(training: StudentTraining, *, workers: int, progress: bool) -> Mapping
         ),
     )
     try:
-        with _shown(folder / "metrics.jsonl", training.plan.steps, shown=progress):
+        with _shown(folder / METRICS, training.plan.steps, shown=progress):
             trainer.fit()
     except TrainingFailedError as error:
         reason = str(error).strip().splitlines()[-1]
@@ -57,7 +57,7 @@ def train(training: StudentTraining, *, workers: int, progress: bool) -> Mapping
     for file in sorted(folder.glob(f"{FAILURE}-*")):
         reason = file.read_text(encoding="utf-8").strip().splitlines()[-1]
         raise JobFailed(f"the training stopped: {reason}. {file} has the details")
-    last = read_lines(folder / "metrics.jsonl")[-1]
+    last = read_lines(folder / METRICS)[-1]
     return {"steps": last["step"], "loss": last["loss"], "seconds": time.monotonic() - began}
 
 

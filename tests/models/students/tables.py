@@ -5,10 +5,11 @@ import torch
 
 from models.sampling.flow import FlowMap
 from models.students.config import MadeFor, StudentConfig
+from models.students.kind import StudentKind
 from models.students.network import Student
 from models.students.pairs import Records, make_pairs
 from models.students.prior import token_shares
-from models.training.student_step import StudentStep, TrainingPlan
+from models.training.step import TrainingPlan, TrainingStep
 
 CODES = torch.tensor([[-1.0], [1.0]])
 MADE_FOR = MadeFor(path="table", digest="0" * 32)
@@ -51,12 +52,11 @@ def small_student(length, width=16, seed=0):
     return Student(config, CODES, torch.full((1, length, 2), 0.5))
 
 
-def training_of(case, *, steps, batch=64, rate=1e-2, count=2000, worker=None, width=16):
+def training_of(case, *, steps, batch=64, rate=1e-2, count=2000, worker=None, width=16, kept=0):
     laws, length, last = case
     records, chart = records_of(length, last, count), FlowMap(CODES)
     student = small_student(length, width)
     student.prior.copy_(token_shares(records.classes, records.tokens, num_classes=1, vocab_size=2))
     pairs = make_pairs(records, laws, chart, student.prior)
-    return StudentStep(
-        student, laws, pairs, TrainingPlan(steps=steps, batch=batch, rate=rate), worker
-    )
+    plan = TrainingPlan(steps=steps, batch=batch, rate=rate)
+    return TrainingStep(StudentKind(student, laws, pairs, kept=kept), plan, worker)

@@ -22,7 +22,7 @@ def noise():
 @pytest.mark.parametrize("case", [EQUAL, PARITY], ids=["equal", "parity"])
 def test_independent_sampling_gets_half_wrong(case, noise):
     training, classes = training_of(case, steps=1), torch.zeros(2000, dtype=torch.int64)
-    tokens = first_guesses(FlowMap(CODES), training.student.prior, classes, noise[case[1]])
+    tokens = first_guesses(FlowMap(CODES), training.kind.model.prior, classes, noise[case[1]])
     assert share_right(tokens, case) == pytest.approx(0.5, abs=0.05)
 
 

@@ -4,7 +4,7 @@ from models.training.log import Log, read_lines
 
 
 def write(tmp_path, steps, *, done):
-    with Log(tmp_path / "metrics.jsonl", tmp_path / "events", done=done) as log:
+    with Log(tmp_path, done=done) as log:
         for step in steps:
             log.add({"step": step, "loss": 1 / step})
 

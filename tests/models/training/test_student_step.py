@@ -2,16 +2,18 @@
 
 import json
 import shutil
+from operator import attrgetter
 
 import numpy as np
 import pytest
 import torch
 
 from models.errors import UnsupportedCheckpoint
+from models.students.kind import divergence, start_of
 from models.training.order import records_of, share
 from models.training.schedule import average_weight, rate_at
 from models.training.state import load_state, save_state, states
-from models.training.student_step import Worker, divergence, start_of
+from models.training.worker import Worker
 from tests.models.students.tables import EQUAL, training_of
 
 AGREED = {"seed": 0, "records": "abc"}
@@ -38,8 +40,8 @@ def test_resumed_training_is_the_undisturbed_one_to_the_bit(tmp_path, undisturbe
     second = make()
     load_state(states(tmp_path)[-1], second, AGREED)
     assert losses(second, 5) == undisturbed[0][7:]
-    for part in ("student", "average"):
-        found, wanted = getattr(second, part), getattr(undisturbed[1], part)
+    for part in ("kind.model", "average"):
+        found, wanted = (attrgetter(part)(training) for training in (second, undisturbed[1]))
         for a, b in zip(found.parameters(), wanted.parameters(), strict=True):
             assert torch.equal(a, b)
 
@@ -47,10 +49,10 @@ def test_resumed_training_is_the_undisturbed_one_to_the_bit(tmp_path, undisturbe
 def test_gradients_of_workers_add_up(undisturbed):
     """Three workers of one process, one after the other: the sum over them is one worker's."""
     whole = make()
-    loss = whole.gradients()
+    loss = whole.gradients()["loss"]
     parts = [make(worker=Worker(rank=r, world=3)) for r in range(3)]
-    assert sum(part.gradients() for part in parts) == pytest.approx(loss, rel=1e-6)
-    for weights in zip(*(t.student.parameters() for t in (whole, *parts)), strict=True):
+    assert sum(part.gradients()["loss"] for part in parts) == pytest.approx(loss, rel=1e-6)
+    for weights in zip(*(t.kind.model.parameters() for t in (whole, *parts)), strict=True):
         wanted, *found = (weight.grad for weight in weights)
         torch.testing.assert_close(sum(found), wanted, atol=1e-7, rtol=1e-5)
 
@@ -83,14 +85,35 @@ def test_the_state_of_another_training_is_refused(tmp_path, undisturbed):
 
 def test_the_average_follows_the_weights():
     training = make()
-    replay = [weight.clone() for weight in training.student.parameters()]
+    replay = [weight.clone() for weight in training.kind.model.parameters()]
     for step in range(5):
         training.step()
         keep = average_weight(step)
-        now = training.student.parameters()
+        now = training.kind.model.parameters()
         replay = [keep * a + (1 - keep) * w for a, w in zip(replay, now, strict=True)]
     for found, wanted in zip(training.average.parameters(), replay, strict=True):
         torch.testing.assert_close(found, wanted.detach(), atol=1e-6, rtol=1e-5)
+
+
+def test_the_best_state_by_exam_is_chosen_and_survives_a_resumption(tmp_path):
+    training = make(kept=8, rate=1e-2)
+    assert training.kind.num_records == 32
+    scores = [training.examine()["score"]]
+    for _ in range(3):
+        training.step()
+        scores.append(training.examine()["score"])
+    assert training.best.step == max(range(4), key=scores.__getitem__) == 3
+    wanted = [weight.clone() for weight in training.average.parameters()]
+    best = training.best.score
+    with torch.no_grad():
+        for weight in training.kind.model.parameters():
+            weight.mul_(30)
+    training.step()
+    assert training.examine()["score"] < best
+    again = make(kept=8)
+    load_state(save_state(tmp_path, training, AGREED), again, AGREED)
+    for chosen in (training.chosen(), again.chosen()):
+        assert all(torch.equal(a, b) for a, b in zip(chosen.parameters(), wanted, strict=True))
 
 
 def test_every_epoch_is_a_permutation_of_its_own():

@@ -4,8 +4,8 @@ import pytest
 
 from models.errors import InvalidOption
 from pipelines.cli import main, parse
-from pipelines.distill.command import config_of
-from pipelines.distill.config import DistillConfig
+from pipelines.distill.command import student_config
+from pipelines.distill.student_config import StudentOptions
 from pipelines.options import from_mapping
 
 GIVEN = {"target": "t", "output": "o"}
@@ -15,7 +15,7 @@ GIVEN = {"target": "t", "output": "o"}
     ("steps", "passes"), [("1,2", (1, 2)), (1, (1,)), ("4,1,4", (1, 4)), ("8", (8,))]
 )
 def test_numbers_of_passes(steps, passes):
-    assert from_mapping(DistillConfig, {**GIVEN, "steps": steps}).passes == passes
+    assert from_mapping(StudentOptions, {**GIVEN, "steps": steps}).passes == passes
 
 
 @pytest.mark.parametrize(
@@ -34,14 +34,14 @@ def test_numbers_of_passes(steps, passes):
 )
 def test_what_is_refused(values, told):
     with pytest.raises(InvalidOption, match=told):
-        from_mapping(DistillConfig, {**GIVEN, **values})
+        from_mapping(StudentOptions, {**GIVEN, **values})
 
 
 def test_the_command_line_overrides_the_file(tmp_path):
     file = tmp_path / "job.yaml"
     file.write_text("target: t\noutput: o\nrecords: 50\nsteps: 1\n")
     words = ["distill", "student", "--config", str(file), "--steps", "1,4", "--no-resume"]
-    config = config_of(parse(words))
+    config = student_config(parse(words))
     assert (config.records, config.passes, config.resume) == (50, (1, 4), False)
 
 

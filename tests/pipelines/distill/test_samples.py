@@ -13,10 +13,10 @@ from models.students.config import MadeFor, StudentConfig
 from models.students.network import student_of
 from models.students.teacher import load_teacher
 from models.tokenizers import TOKENIZER_FOLDER
-from pipelines.distill.config import DistillConfig
 from pipelines.distill.estimate import estimate
 from pipelines.distill.judge import Judgement
 from pipelines.distill.samples import write_samples
+from pipelines.distill.student_config import StudentOptions
 from pipelines.distill.timing import times_of
 from pipelines.errors import OutputRefused
 from tests.pipelines.generate.image_jobs import NUM_CLASSES, NUM_TOKENS, raster
@@ -66,7 +66,7 @@ def test_times_are_per_image(student: Path, raster: str) -> None:
 def test_a_run_that_does_not_fit_the_disk_is_refused(
     raster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = DistillConfig(target=raster, output=str(tmp_path / "run"), records=100)
+    config = StudentOptions(target=raster, output=str(tmp_path / "run"), records=100)
     expected = estimate(config, MADE_FOR, 1.0)
     assert [line.split()[1] for line in expected.lines()] == ["records", "train", "evaluate"]
     assert all(value > 0 for value in (*expected.seconds.values(), *expected.num_bytes.values()))

@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from actors.student_trainer import StudentTraining, prepare
+from actors.trainer import TRAINED, Training
 from models.students.checkpoint import load_student
 from models.students.config import MadeFor
+from models.students.kind import StudentLessons, build_student
 from models.training.log import read_lines
-from models.training.student_step import TrainingPlan, Worker
+from models.training.step import TrainingPlan, TrainingStep
+from models.training.worker import Worker
 from pipelines.distill.train import train
 from pipelines.errors import JobFailed
 from tests.pipelines.generate.image_jobs import NUM_CLASSES, NUM_TOKENS, raster
@@ -47,16 +50,21 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(file)
 
 
-def training_in(folder: Path, target: str, records: str, steps: int = STEPS) -> StudentTraining:
-    return StudentTraining(
-        folder=str(folder),
+def training_in(folder: Path, target: str, records: str, steps: int = STEPS) -> Training:
+    lessons = StudentLessons(
         target=target,
         made_for=MadeFor(path=target, digest="e" * 32),
         files=(records,),
         label_field="label",
         guidance=1.0,
+        seed=3,
+    )
+    return Training(
+        folder=str(folder),
+        build=partial(build_student, lessons),
         plan=TrainingPlan(steps=steps, batch=8, rate=1e-3, seed=3),
         save_every=20,
+        exam_every=40,
         threads=1,
         agreed={"records": "e"},
     )
@@ -67,7 +75,8 @@ def undisturbed(raster: str, records: str, tmp_path_factory: pytest.TempPathFact
     """The losses of a training in this process."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    made = prepare(training_in(tmp_path_factory.mktemp("plain"), raster, records), Worker())
+    training, worker = training_in(tmp_path_factory.mktemp("plain"), raster, records), Worker()
+    made = TrainingStep(training.build(worker), training.plan, worker)
     losses = [made.step()["loss"] for _ in range(STEPS)]
     torch.set_num_threads(threads)
     return losses
@@ -96,7 +105,7 @@ def test_a_killed_worker_changes_no_loss(
     assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
     assert [line["loss"] for line in lines] == undisturbed  # to the bit
     assert told["steps"] == STEPS
-    student = load_student(tmp_path / "student")
+    student = load_student(tmp_path / TRAINED)
     assert student.config.target.path == raster
     kinds = {path.suffix for path in tmp_path.rglob("*") if path.is_file()}
     assert not kinds & {".pkl", ".pickle", ".pt", ".bin"}

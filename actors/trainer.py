@@ -1,0 +1,107 @@
+"""What a worker of Ray Train runs: its part of every batch, exams and states, for any kind.
+
+All workers have the same weights, or their parts of them. The first one writes. A worker group that
+starts again continues from the newest state in the run's folder.
+"""
+
+import shutil
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import torch
+from torch import distributed
+
+from models.training.kind import Kind
+from models.training.log import Log
+from models.training.state import load_state, save_state, states
+from models.training.step import TrainingPlan, TrainingStep
+from models.training.worker import Worker
+
+TRAINED = "trained"  # folder of the trained model
+FAILURE = "failure"  # files of workers that ended with an error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """A training: from records to a model.
+
+    `folder`: for states, figures and the model. `build`: makes what is trained on a worker; Ray
+    sends it there. `agreed`: what a state must agree on to be continued.
+    """
+
+    folder: str
+    build: Callable[[Worker], Kind]
+    plan: TrainingPlan
+    save_every: int
+    exam_every: int
+    threads: int
+    agreed: Mapping[str, Any]
+
+
+def train_worker(settings: dict[str, Training]) -> None:
+    """The function of each worker; `settings` holds the training by this name.
+
+    Ray starts all workers again if one raises an error, as if its process had died. An error of our
+    code would only come again, so it is written to a file and the worker ends.
+    """
+    training, context = settings["training"], ray.train.get_context()
+    worker = Worker(
+        rank=context.get_world_rank(), world=context.get_world_size(), add=_add_over_workers
+    )
+    failure = Path(training.folder) / f"{FAILURE}-{worker.rank}.txt"
+    failure.unlink(missing_ok=True)
+    try:
+        _train(training, worker)
+    except Exception:
+        failure.write_text(traceback.format_exc(), encoding="utf-8")
+
+
+def _train(training: Training, worker: Worker) -> None:
+    torch.set_num_threads(training.threads)
+    torch.use_deterministic_algorithms(True)
+    made = TrainingStep(training.build(worker), training.plan, worker)
+    folder = Path(training.folder)
+    found = states(folder)
+    if found:
+        load_state(found[-1], made, training.agreed)
+    if worker.rank == 0:
+        with Log(folder, done=made.done) as log:
+            _run(made, training, log)
+        _write(made, training)
+    else:
+        _run(made, training, None)
+
+
+def _run(made: TrainingStep, training: Training, log: Log | None) -> None:
+    """Take the steps that are left; the first worker, which has the log, examines and saves."""
+    if log is not None and made.done == 0:
+        log.add_exam(0, made.examine())
+    while made.done < training.plan.steps:
+        figures = made.step()
+        last = made.done == training.plan.steps
+        if log is not None:
+            log.add(figures)
+            if last or made.done % training.exam_every == 0:
+                log.add_exam(made.done, made.examine())
+        if last or made.done % training.save_every == 0:
+            save_state(Path(training.folder), made, training.agreed, write=log is not None)
+            ray.train.report(figures)  # all workers wait here for each other
+
+
+def _write(made: TrainingStep, training: Training) -> None:
+    """The best average of the weights, as a checkpoint that says its target."""
+    place = Path(training.folder) / TRAINED
+    new = place.with_suffix(".new")
+    shutil.rmtree(new, ignore_errors=True)
+    made.kind.export(made.chosen(), new)
+    shutil.rmtree(place, ignore_errors=True)
+    new.rename(place)
+
+
+def _add_over_workers(tensor: torch.Tensor) -> None:
+    if distributed.is_initialized() and distributed.get_world_size() > 1:
+        distributed.all_reduce(tensor)

@@ -1,0 +1,75 @@
+"""The plain way to optimise: each worker holds all weights and moments, gradients are summed."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from models.training.worker import Worker
+
+CLIP = 1.0
+BETAS = (0.9, 0.95)
+MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's names
+
+
+def adamw(model: nn.Module) -> torch.optim.AdamW:
+    """The optimiser of every training; the rate is set in each step."""
+    return torch.optim.AdamW(model.parameters(), lr=1.0, betas=BETAS, weight_decay=0.0)
+
+
+class Replicas:
+    """An `Engine` (models/training/engine.py) without DeepSpeed."""
+
+    accumulate = 1
+
+    def __init__(self, model: nn.Module, worker: Worker) -> None:
+        self.model, self._worker, self._optimiser = model, worker, adamw(model)
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add the gradient of this worker's part of the step's loss."""
+        loss.backward()
+
+    def step(self, rate: float) -> float:
+        """Sum gradients over workers, clip, change the weights; returns the gradient's norm."""
+        self._sum_gradients()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate
+        self._optimiser.step()
+        self._optimiser.zero_grad()
+        return float(norm)
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Parameters by name, in float32."""
+        return {name: weight.detach() for name, weight in self.model.named_parameters()}
+
+    def moments(self) -> dict[str, torch.Tensor]:
+        """AdamW's moments: {"NAME/exp_avg", "NAME/exp_avg_sq"}."""
+        return {
+            f"{name}/{key}": self._optimiser.state[weight][key]
+            for name, weight in self.model.named_parameters()
+            for key in MOMENTS
+        }
+
+    def load(
+        self, weights: Mapping[str, torch.Tensor], moments: Mapping[str, torch.Tensor], step: int
+    ) -> None:
+        """Continue after `step` steps."""
+        with torch.no_grad():
+            for name, weight in self.model.named_parameters():
+                weight.copy_(weights[name])
+                found = {key: moments[f"{name}/{key}"].clone() for key in MOMENTS}
+                self._optimiser.state[weight] = {"step": torch.tensor(float(step)), **found}
+
+    def _sum_gradients(self) -> None:
+        parameters = list(self.model.parameters())
+        whole = torch.cat([_gradient(weight).flatten() for weight in parameters])
+        self._worker.add(whole)
+        first = 0
+        for weight in parameters:
+            weight.grad = whole[first : first + weight.numel()].view_as(weight)
+            first += weight.numel()
+
+
+def _gradient(weight: nn.Parameter) -> torch.Tensor:
+    return torch.zeros_like(weight) if weight.grad is None else weight.grad

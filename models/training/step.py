@@ -1,0 +1,118 @@
+"""A training step: a plain class without Ray, for one worker of one or several."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from models.training.engine import Engine
+from models.training.kind import LOSS, SCORE, Kind, Samples
+from models.training.order import records_of, sample_numbers, share
+from models.training.replicas import Replicas
+from models.training.schedule import average_weight, rate_at
+from models.training.worker import Worker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingPlan:
+    """A training: `steps` of `batch` samples of all workers together; `rate` is the peak."""
+
+    steps: int
+    batch: int = 64
+    rate: float = 1e-3
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Best:
+    """The best state by exam: its averaged weights."""
+
+    step: int
+    score: float
+    weights: Mapping[str, torch.Tensor]
+
+
+class TrainingStep:
+    """Trains a kind's model; every worker has its part of each batch.
+
+    Which records a step takes and in which order depends on the plan's seed and the step alone, and
+    the loss is normalised over all workers. So their number changes a loss by rounding only.
+    """
+
+    def __init__(
+        self,
+        kind: Kind,
+        plan: TrainingPlan,
+        worker: Worker | None = None,
+        engine: Engine | None = None,
+    ) -> None:
+        """`engine`: holds weights and moments; default: whole ones on every worker."""
+        self.kind, self.plan, self.done = kind, plan, 0
+        self._worker = worker or Worker()
+        self.average = copy.deepcopy(kind.model).requires_grad_(False).eval()
+        self.engine: Engine = engine or Replicas(kind.model, self._worker)
+        self.best: Best | None = None
+
+    def step(self) -> dict[str, float]:
+        """Take the next step; its figures are those of all workers."""
+        rate = rate_at(self.done, steps=self.plan.steps, peak=self.plan.rate)
+        figures = self.gradients()
+        norm = self.engine.step(rate)
+        self._follow()
+        self.done += 1
+        return {"step": self.done, **figures, "rate": rate, "gradient_norm": norm}
+
+    def gradients(self) -> dict[str, float]:
+        """Compute the step's gradients; returns its figures, LOSS first."""
+        samples = self._samples()
+        whole = self.kind.weight(samples)
+        mine = samples[share(self.plan.batch, self._worker.rank, self._worker.world)]
+        self.engine.model.train()
+        sums: dict[str, torch.Tensor] = {}
+        for part in range(self.engine.accumulate):
+            some = mine[share(len(mine.numbers), part, self.engine.accumulate)]
+            losses = self.kind.losses(self.engine.model, some)
+            self.engine.backward(losses[LOSS] / whole)
+            for name, value in losses.items():
+                sums[name] = sums.get(name, torch.zeros(())) + value.detach().float().cpu()
+        names = [LOSS, *sorted(set(sums) - {LOSS})]
+        totals = torch.stack([sums[name] for name in names])
+        self._worker.add(totals)
+        return dict(zip(names, (totals / whole).tolist(), strict=True))
+
+    def examine(self) -> dict[str, float]:
+        """The figures of the averaged weights, which become the best if their score is higher."""
+        figures = dict(self.kind.exam(self.average))
+        if figures and (self.best is None or figures[SCORE] > self.best.score):
+            weights = {name: w.clone() for name, w in self.average.named_parameters()}
+            self.best = Best(step=self.done, score=figures[SCORE], weights=weights)
+        return figures
+
+    def chosen(self) -> nn.Module:
+        """The averaged model to export: the best by exam, or the last one without exams."""
+        model = copy.deepcopy(self.average)
+        if self.best is not None:
+            put(model, self.best.weights)
+        return model
+
+    def _samples(self) -> Samples:
+        """Those of all workers in this step."""
+        numbers = sample_numbers(self.done, self.plan.batch)
+        records = records_of(numbers, num_records=self.kind.num_records, seed=self.plan.seed)
+        return Samples(numbers=numbers, records=records)
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Move the average towards the weights."""
+        keep, now = average_weight(self.done), self.engine.weights()
+        for name, average in self.average.named_parameters():
+            average.lerp_(now[name], 1 - keep)
+
+
+def put(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
+    """Copy parameters by name into a model."""
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            weight.copy_(weights[name])

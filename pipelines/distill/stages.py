@@ -1,0 +1,126 @@
+"""The stages of a distillation, each done once: records, train, evaluate, export; for any kind."""
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from actors.trainer import TRAINED, Training
+from cluster import storage
+from cluster.connect import connected
+from models.training.kind import Kind
+from models.training.step import TrainingPlan
+from models.training.worker import Worker
+from pipelines.distill.config import DistillConfig
+from pipelines.distill.estimate import Estimate
+from pipelines.distill.folder import RunFolder
+from pipelines.distill.records import digest_of, files_of
+from pipelines.distill.train import train
+from pipelines.generate.summary import versions
+from pipelines.options import as_dict, deciding
+from pipelines.output.manifest import claimed
+
+EVALUATION, REPORT = "evaluation", "evaluation.json"
+
+
+class Run(Protocol):
+    """A distillation that was checked: what students and drafters do differently."""
+
+    @property
+    def config(self) -> DistillConfig:
+        """Its options; `target` is an absolute path."""
+
+    @property
+    def path(self) -> Path:
+        """The run's folder."""
+
+    @property
+    def digest(self) -> str:
+        """Of the target's files."""
+
+    def estimate(self) -> Estimate:
+        """What the run will take; measured in seconds."""
+
+    def records(self) -> Mapping[str, Any]:
+        """Make what is missing of the records; their `files`, in order, and their `digest`."""
+
+    def build(self, data: Mapping[str, Any]) -> Callable[[Worker], Kind]:
+        """What is trained, from what `records` returned; Ray sends it to the workers."""
+
+    def evaluate(self, trained: Path, tell: Callable[[str], None]) -> Mapping[str, Any]:
+        """Measure the trained model; writes EVALUATION/REPORT in the run's folder."""
+
+
+def run_stages(run: Run, *, tell: Callable[[str], None] = print) -> Path:
+    """Do what is not done yet; returns the export's folder.
+
+    Raises:
+        PacelineError: what the user gave cannot work (these are ValueErrors), or JobFailed.
+    """
+    config = run.config
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    with claimed(str(run.path)):
+        folder = RunFolder(run.path, tell=tell)
+        if not config.resume:
+            folder.clear()
+        folder.describe(_about(run))
+        if not folder.is_done("train"):
+            _tell_estimate(run, tell)
+        trained = run.path / "train" / TRAINED
+        with connected(config.address, min_cpus=max(config.workers, config.target_actors) + 2):
+            data = folder.stage("records", run.records)
+            folder.stage("train", lambda: _train(run, data))
+            folder.stage("evaluate", lambda: run.evaluate(trained, tell))
+        folder.stage("export", lambda: _export(run, trained))
+    return run.path / "export"
+
+
+def _about(run: Run) -> dict[str, Any]:
+    decides: dict[str, Any] = deciding(run.config) | {"target": run.digest}
+    if run.config.data is not None:
+        decides["data"] = digest_of(files_of(run.config.data))
+    return {"decides": decides, "config": as_dict(run.config), "versions": versions()}
+
+
+def _tell_estimate(run: Run, tell: Callable[[str], None]) -> None:
+    expected = run.estimate()
+    for line in expected.lines():
+        tell(line)
+    expected.refuse_without_room(run.path)
+
+
+def _train(run: Run, data: Mapping[str, Any]) -> Mapping[str, Any]:
+    config = run.config
+    return train(
+        Training(
+            folder=str(run.path / "train"),
+            build=run.build(data),
+            plan=TrainingPlan(
+                steps=config.train_steps,
+                batch=config.train_batch,
+                rate=config.rate,
+                seed=config.seed,
+            ),
+            save_every=config.save_every,
+            exam_every=config.exam_every,
+            threads=config.threads or max(1, (os.cpu_count() or 1) // config.workers),
+            agreed=_about(run)["decides"] | {"records": data["digest"]},
+        ),
+        workers=config.workers,
+        progress=config.progress,
+    )
+
+
+def _export(run: Run, trained: Path) -> dict[str, Any]:
+    place, new = run.path / "export", run.path / "export.new"
+    shutil.rmtree(new, ignore_errors=True)
+    shutil.copytree(trained, new)
+    report = (run.path / EVALUATION / REPORT).read_bytes()
+    storage.publish(str(new / "report.json"), report)
+    shutil.rmtree(place, ignore_errors=True)
+    new.rename(place)
+    return {"folder": str(place)}

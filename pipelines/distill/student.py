@@ -1,0 +1,144 @@
+"""`paceline distill student`: what a student's own stages do."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from models.errors import InvalidOption, UnsupportedCheckpoint
+from models.students.config import MadeFor
+from models.students.kind import StudentKind, StudentLessons, build_student
+from models.students.teacher import load_teacher
+from models.tokenizers.about import ImageTarget, image_target
+from models.training.log import METRICS
+from models.training.worker import Worker
+from pipelines.distill.estimate import Estimate, estimate
+from pipelines.distill.folder import open_path
+from pipelines.distill.judge import TEACHER, judge
+from pipelines.distill.pictures import draw_curves, draw_sheet
+from pipelines.distill.records import LABEL, digest_of, files_of, make_records
+from pipelines.distill.samples import INDEPENDENT, name_of, write_samples
+from pipelines.distill.stages import EVALUATION, run_stages
+from pipelines.distill.student_config import StudentOptions
+from pipelines.distill.timing import times_of
+from pipelines.generate.fingerprint import checkpoint_digest
+
+HELD_OUT_SEED = 2**62  # added to the run's seed, so that no held-out image is a record
+BATCHES = (1, 64)  # sizes at which the evaluation measures time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudentRun:
+    """A student's distillation that was checked; a `Run` (pipelines/distill/stages.py)."""
+
+    config: StudentOptions
+    about: ImageTarget
+    made_for: MadeFor
+    path: Path
+
+    @property
+    def guidance(self) -> float:
+        """The scale of the laws to learn."""
+        given = self.config.guidance
+        return self.about.guidance if given is None else given
+
+    @property
+    def digest(self) -> str:
+        """Of the target's files."""
+        return self.made_for.digest
+
+    def estimate(self) -> Estimate:
+        """Measured on a few images."""
+        return estimate(self.config, self.made_for, self.guidance)
+
+    def records(self) -> dict[str, Any]:
+        """The target's images to learn from, and more of them for the evaluation."""
+        config, path = self.config, self.path
+        held = make_records(
+            config,
+            self.about,
+            path / "held-out",
+            rows=2 * config.eval_rows,
+            seed=(config.seed + HELD_OUT_SEED) % 2**63,
+        )
+        if config.data is not None:
+            files = files_of(config.data)
+            return {"held_out": held, "files": files, "digest": digest_of(files)}
+        folder = path / "records"
+        made = make_records(config, self.about, folder, rows=config.records, seed=config.seed)
+        return {**made, "held_out": held, "files": files_of(folder)}
+
+    def build(self, data: Mapping[str, Any]) -> Callable[[Worker], StudentKind]:
+        """The student, started from the target."""
+        lessons = StudentLessons(
+            target=self.config.target,
+            made_for=self.made_for,
+            files=tuple(data["files"]),
+            label_field=self.config.label_field if self.config.data else LABEL,
+            guidance=self.guidance,
+            seed=self.config.seed,
+        )
+        return partial(build_student, lessons)
+
+    def evaluate(self, trained: Path, tell: Callable[[str], None]) -> dict[str, Any]:
+        """Images of each way of sampling beside the target's."""
+        config, path = self.config, self.path
+        made = write_samples(
+            path / "samples",
+            trained,
+            config.passes,
+            rows=config.eval_rows,
+            seed=(config.seed + HELD_OUT_SEED + 1) % 2**63,
+        )
+        folders = {name: path / place for name, place in made.items()}
+        passes = {TEACHER: self.about.num_tokens, INDEPENDENT: 0}
+        times = times_of(trained, config.target, self.guidance, config.passes, BATCHES)
+        found = judge(
+            folders,
+            path / "held-out",
+            target=config.target,
+            guidance=self.guidance,
+            classifier=config.classifier,
+            output=path / EVALUATION,
+            ms_per_image=times,
+            passes=passes | {name_of(count): count for count in config.passes},
+        )
+        draw_curves(path / "train" / METRICS, path / EVALUATION / "curves.png")
+        draw_sheet({TEACHER: path / "held-out", **folders}, path / EVALUATION / "samples.png")
+        tell("\n".join(found.lines()))
+        return found.as_dict()
+
+
+def distill(config: StudentOptions, *, tell: Callable[[str], None] = print) -> Path:
+    """Make a student; returns its folder. A run that was interrupted continues.
+
+    Raises:
+        PacelineError: what the user gave cannot work (these are ValueErrors), or JobFailed.
+    """
+    return run_stages(check(config), tell=tell)
+
+
+def check(config: StudentOptions) -> StudentRun:
+    """Refuse what cannot work, before anything is written.
+
+    Raises:
+        PacelineError: the target is no raster image target, or the output cannot be used.
+    """
+    about = image_target(config.target)
+    if about is None:
+        told = "students are made of image targets"
+        raise UnsupportedCheckpoint(f"target {config.target!r} generates text: {told}")
+    load_teacher(config.target)
+    most = about.num_tokens
+    if config.passes[-1] > most:
+        raise InvalidOption("steps", config.steps, f"at most {most}, the tokens of an image")
+    if config.data is not None:
+        files_of(config.data)
+    folder = str(Path(config.target).absolute())
+    return StudentRun(
+        config=replace(config, target=folder),
+        about=about,
+        made_for=MadeFor(path=folder, digest=checkpoint_digest(folder)),
+        path=open_path(config.output),
+    )

@@ -1,0 +1,71 @@
+"""What a student's distillation is told besides the options of every distillation."""
+
+from dataclasses import dataclass
+
+from models.errors import InvalidOption
+from models.requests.request import require
+from models.students.methods import FLOW_MAP, METHODS
+from pipelines.distill.config import EVALUATION, DistillConfig
+from pipelines.engine_options import MAIN
+from pipelines.options import option
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudentOptions(DistillConfig):
+    """A distillation of an image target into a student."""
+
+    method: str = option(
+        "flow-map: the student predicts the target's distributions from noise, and the flow map "
+        "turns them into tokens",
+        default=FLOW_MAP,
+        decides=True,
+        choices=METHODS,
+        group=MAIN,
+    )
+    steps: int | str = option(
+        "numbers of passes per image to evaluate the student with, such as 1,2",
+        default="1,2",
+        metavar="N,N",
+        group=MAIN,
+    )
+    label_field: str = option(
+        "column of --data with the class of an image",
+        default="label",
+        decides=True,
+        metavar="NAME",
+        group=MAIN,
+    )
+    guidance: float | None = option(
+        "scale of classifier-free guidance to distill; default: the target's "
+        "generation_config.json, else off",
+        default=None,
+        decides=True,
+        metavar="SCALE",
+        group=MAIN,
+    )
+    eval_rows: int = option(
+        "images per way of sampling in the evaluation", default=500, decides=True, group=EVALUATION
+    )
+    classifier: str = option(
+        "classifier of the evaluation's metrics; see paceline evaluate",
+        default="auto",
+        metavar="auto|PATH",
+        group=EVALUATION,
+    )
+
+    def __post_init__(self) -> None:
+        DistillConfig.__post_init__(self)
+        require(self.label_field != "", "label_field", self.label_field, "a text, not empty")
+        require(self.eval_rows >= 20, "eval_rows", self.eval_rows, "20 or more")
+        _ = self.passes
+
+    @property
+    def passes(self) -> tuple[int, ...]:
+        """The numbers of passes, ascending."""
+        try:
+            found = sorted({int(word) for word in str(self.steps).split(",")})
+        except ValueError:
+            found = []
+        if not found or found[0] < 1:
+            raise InvalidOption("steps", self.steps, "positive numbers with commas, such as 1,2")
+        return tuple(found)
