@@ -28,7 +28,7 @@ class StudentActor:
         if threads is not None:
             torch.set_num_threads(threads)
         self._student, self._steps = load_student(folder), steps
-        self._chart = FlowMap(self._student.codebook, dtype=torch.float32)
+        self._chart = FlowMap(self._student.codebook)
 
     def run(self, requests: list[Request]) -> list[Result]:
         """The images of a batch of classes. An image depends on its class and seed alone."""

@@ -40,12 +40,14 @@ class DrafterEntry:
     remote: bool = True
 
 
-GUMBEL = "gumbel"  # the default map, and the only one that the compiled kernels compute
+GUMBEL = "gumbel"  # the default map
+FLOW = "flow:K20:v1"  # of image targets with a codebook; the map that students learn
 NONE, SEQUENTIAL = "none", "sequential"  # nothing is drafted
 
 # From random numbers to tokens: functions from a target to a NoiseMap, models/sampling/maps.py
 MAPS: dict[str, str] = {
     GUMBEL: "models.sampling.maps:gumbel_map",
+    FLOW: "models.sampling.flow:flow_map",
 }
 RULES: dict[str, RuleEntry] = {
     "match": RuleEntry(where="models.verify.match:match", exactness="identical", sampled=False),

@@ -8,37 +8,45 @@ Source: Liu et al. 2024, Distilled Decoding (arXiv 2412.17153), section 3.
 Letters: R rows, V codes of width C, B rows solved together.
 """
 
-from collections.abc import Callable
+from functools import cached_property
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import torch
+from torch.nn import functional as F
+
+from models.batch import Ints
+from models.compute.x86 import kernels
+from models.errors import InvalidOption
+from models.registry import FLOW
+from models.sampling.noise import Purpose, normals, row_keys
+
+if TYPE_CHECKING:
+    from models.sampling.maps import NoiseMap
+    from models.targets.target import Target
 
 STEPS = 20
-NAME = f"flow:K{STEPS}:v1"
+NAME = FLOW
 LAST = 1e-3  # the time of the final Euler step
-BLOCKS = {torch.float64: 2**13, torch.float32: 2**16}  # numbers of one block [B, V]
+LOST = -40.0  # weights of codes below e^LOST of the greatest are 0: rounding would lose them
+BLOCK_NUMBERS = 2**13  # of one block [B, V]
 TILE = 8  # a block's rows are a multiple of it, so that no row is a remainder to a kernel
+FILL = 16  # the compiled kernel reads so many codes at once
 
 
 class FlowMap:
     """From laws over codes and Gaussian noise to tokens; a pure function for given codes.
 
-    In float64, rows are solved in blocks of one size, which depends on V only. So the result of a
-    row does not depend on the number of rows or on the rows around it.
+    It computes in float64, with the compiled kernels where available: then a row has the same bits
+    in every batch and on every x86 CPU with AVX2. torch solves rows in blocks of one size, which
+    depends on V only. So a row does not depend on the others there, too.
     """
 
-    def __init__(
-        self, codes: torch.Tensor, *, steps: int = STEPS, dtype: torch.dtype = torch.float64
-    ) -> None:
-        """`codes` [V, C].
-
-        With other `steps` than STEPS it is another map than NAME. With float32 it is several times
-        faster, and small numbers of rows are solved in small blocks. So it decides near ties
-        otherwise: for where a token need not be the named map's.
-        """
-        self.codes, self.dtype = codes.detach().to(dtype), dtype
+    def __init__(self, codes: torch.Tensor, *, steps: int = STEPS) -> None:
+        """`codes` [V, C]. With other `steps` than STEPS it is another map than NAME."""
+        self.codes = codes.detach().cpu().double()
         self.vocab_size, self.width = self.codes.shape
-        self._rows = TILE * max(1, BLOCKS[dtype] // self.vocab_size // TILE)
+        self._rows = TILE * max(1, BLOCK_NUMBERS // self.vocab_size // TILE)
         self._half = self.codes.square().sum(-1) / 2  # [V] |c|² / 2
         self._times = [LAST + (1 - LAST) * (1 - k / steps) ** 2 for k in range(steps + 1)]
 
@@ -53,11 +61,18 @@ class FlowMap:
         Raises:
             ValueError: a shape does not fit the codes, or a row has no probability above 0.
         """
-        logs = self._logs(probs)
-        if noise.shape != (len(probs), self.width):
-            wanted = (len(probs), self.width)
+        return self.of_logits(probs.double().log(), noise)
+
+    def of_logits(self, logits: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """The same of logarithms of probabilities [R, V], up to a constant of each row.
+
+        -inf stands for probability 0.
+        """
+        logs = self._checked(logits)
+        if noise.shape != (len(logs), self.width):
+            wanted = (len(logs), self.width)
             raise ValueError(f"noise has shape {tuple(noise.shape)}, not {wanted}")
-        return self._in_blocks(self._tokens, logs, noise.to(self.dtype))
+        return self._solve(logs, noise, self._times, tokens=True)
 
     def noise_of(
         self, probs: torch.Tensor, tokens: torch.Tensor, start: torch.Tensor
@@ -73,51 +88,60 @@ class FlowMap:
             tokens: [R] int64, each of probability above 0.
             start: [R, C] standard normal numbers.
         Returns:
-            [R, C] in the map's dtype.
+            [R, C] float64.
         Raises:
             ValueError: as for a call, or a token has probability 0.
         """
-        logs = self._logs(probs)
+        logs = self._checked(probs.double().log())
         if not bool((probs.gather(1, tokens[:, None]) > 0).all()):
             raise ValueError("a token has probability 0: no noise leads to it")
-        x = (1 - LAST) * self.codes[tokens] + LAST * start.to(self.dtype)
-        return self._in_blocks(lambda x, logs: self._solve(x, logs, self._times[::-1]), logs, x)
+        x = (1 - LAST) * self.codes[tokens] + LAST * start.double()
+        return self._solve(logs, x, self._times[::-1])
 
-    def _logs(self, probs: torch.Tensor) -> torch.Tensor:
-        """[R, V] log-probabilities, checked."""
-        if probs.ndim != 2 or probs.shape[1] != self.vocab_size:
+    def _checked(self, logs: torch.Tensor) -> torch.Tensor:
+        """[R, V] float64."""
+        if logs.ndim != 2 or logs.shape[1] != self.vocab_size:
             told = f"(rows, {self.vocab_size})"
-            raise ValueError(f"probabilities have shape {tuple(probs.shape)}, not {told}")
-        if not bool((probs > 0).any(-1).all()):
+            raise ValueError(f"probabilities have shape {tuple(logs.shape)}, not {told}")
+        if bool((logs == -torch.inf).all(-1).any()):
             raise ValueError("a row has no probability above 0")
-        return probs.to(self.dtype).log()
+        return logs.cpu().double()
+
+    def _solve(
+        self, logs: torch.Tensor, x: torch.Tensor, times: list[float], *, tokens: bool = False
+    ) -> torch.Tensor:
+        """The flow from x [R, C] over `times`; or the tokens [R] at its end."""
+        if kernels.compiled():
+            return kernels.flow(*self._padded, _filled(logs, -torch.inf), times, x, tokens=tokens)
+        return self._in_blocks(logs, x.cpu().double(), times, tokens=tokens)
+
+    @cached_property
+    def _padded(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Codes [C, V] and half their squares [V] in the form of the compiled kernel."""
+        return _filled(self.codes.T, 0.0), _filled(self._half, 0.0)
 
     def _in_blocks(
-        self,
-        solve: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
-        logs: torch.Tensor,
-        x: torch.Tensor,
+        self, logs: torch.Tensor, x: torch.Tensor, times: list[float], *, tokens: bool
     ) -> torch.Tensor:
-        """`solve(x [B, C], logs [B, V])` for blocks of equal size; the last one is padded."""
+        """With torch, in blocks of equal size; the last one is padded."""
         rows, parts = self._rows, []
-        if self.dtype == torch.float32:
-            rows = min(rows, TILE * max(1, -(-len(x) // TILE)))
         for first in range(0, max(1, len(x)), rows):
             some, law = x[first : first + rows], logs[first : first + rows]
             lack = rows - len(some)
             if lack:
                 some = torch.cat([some, some.new_zeros(lack, self.width)])
                 law = torch.cat([law, law.new_zeros(lack, self.vocab_size)])
-            parts.append(solve(some, law)[: rows - lack])
+            end = self._heun(some, law, times)
+            parts.append((self._nearest(end, law) if tokens else end)[: rows - lack])
         return torch.cat(parts)
 
-    def _tokens(self, x: torch.Tensor, logs: torch.Tensor) -> torch.Tensor:
+    def _nearest(self, x: torch.Tensor, logs: torch.Tensor) -> torch.Tensor:
         """[B] the codes nearest to where the flow ends."""
-        mean = self._mean(self._solve(x, logs, self._times), logs, LAST)  # x - t * velocity
+        mean = self._mean(x, logs, LAST)  # x - t * velocity
         nearness = mean @ self.codes.T - self._half
         return nearness.masked_fill_(logs == -torch.inf, -torch.inf).argmax(-1)
 
-    def _solve(self, x: torch.Tensor, logs: torch.Tensor, times: list[float]) -> torch.Tensor:
+    def _heun(self, x: torch.Tensor, logs: torch.Tensor, times: list[float]) -> torch.Tensor:
         """Heun's method from the first of the times to the last; [B, C]."""
         for t, after in pairwise(times):
             step = after - t
@@ -131,4 +155,39 @@ class FlowMap:
         """[B, C] the mean code given x at time t: codes weighted by p_j N(x; (1-t) c_j, t² I)."""
         scale = (1 - t) / t**2
         scores = torch.addmm(logs - scale * (1 - t) * self._half, x, self.codes.T, alpha=scale)
-        return scores.softmax(-1) @ self.codes
+        scores -= scores.amax(-1, keepdim=True)
+        weights = scores.exp().masked_fill_(scores < LOST, 0.0)
+        return weights @ self.codes / weights.sum(-1, keepdim=True)
+
+
+def flow_noise(seeds: Ints, positions: Ints, width: int) -> torch.Tensor:
+    """The Gaussian noise of requests' positions.
+
+    Args:
+        seeds: [R] of the requests. positions: [R] absolute positions in their sequences.
+    Returns:
+        [R, width] float32 standard normal numbers.
+    """
+    return normals(row_keys(seeds, positions, Purpose.FLOW), width).float()
+
+
+def flow_map(target: "Target") -> "NoiseMap":
+    """The flow map over the target's codebook, as a map of requests (models/sampling/maps.py).
+
+    Raises:
+        InvalidOption: the target has no codebook.
+    """
+    if target.codes is None:
+        raise InvalidOption("noise", NAME, "gumbel: the target has no codebook of image tokens")
+    chart = FlowMap(target.codes)
+
+    def choose(values: torch.Tensor, seeds: Ints, positions: Ints) -> Ints:
+        tokens: Ints = chart.of_logits(values, flow_noise(seeds, positions, chart.width)).numpy()
+        return tokens
+
+    return choose
+
+
+def _filled(x: torch.Tensor, value: float) -> torch.Tensor:
+    """The tensor with its last dimension filled up to whole blocks of the compiled kernel."""
+    return F.pad(x, (0, -x.shape[-1] % FILL), value=value).contiguous()

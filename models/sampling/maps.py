@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 class NoiseMap(Protocol):
     """A deterministic map whose token has the law p over random seeds."""
 
-    def __call__(self, probs: torch.Tensor, seeds: Ints, positions: Ints) -> Ints:
+    def __call__(self, values: torch.Tensor, seeds: Ints, positions: Ints) -> Ints:
         """The token of each row.
 
         Args:
-            probs: [R, V] float32, rows sum to 1.
+            values: [R, V] float32, log p up to a constant of the row; -inf where p is 0.
             seeds: [R] the requests' seeds.
             positions: [R] absolute positions in the sequences; with the seeds they key the random
                 numbers, see models/sampling/noise.py.
@@ -45,9 +45,9 @@ def gumbel_map(target: "Target") -> NoiseMap:
     The processor computes the same token from logits, with the compiled kernels where it can.
     """
 
-    def choose(probs: torch.Tensor, seeds: Ints, positions: Ints) -> Ints:
-        noise = gumbel(row_keys(seeds, positions, Purpose.TOKEN), probs.shape[-1], probs.device)
-        tokens: Ints = (probs.log() + noise).argmax(-1).cpu().numpy()
+    def choose(values: torch.Tensor, seeds: Ints, positions: Ints) -> Ints:
+        noise = gumbel(row_keys(seeds, positions, Purpose.TOKEN), values.shape[-1], values.device)
+        tokens: Ints = (values + noise).argmax(-1).cpu().numpy()
         return tokens
 
     return choose
@@ -56,7 +56,7 @@ def gumbel_map(target: "Target") -> NoiseMap:
 class Processed(Protocol):
     """What `tokens_of` needs of a Processor."""
 
-    def probabilities(self, values: torch.Tensor, owners: Ints) -> torch.Tensor: ...
+    def filtered(self, values: torch.Tensor, owners: Ints) -> torch.Tensor: ...
     def gumbel_tokens(self, values: torch.Tensor, numbers: Numbers, store: NoiseStore) -> Ints: ...
 
 
@@ -102,8 +102,8 @@ def tokens_of(
     for name, members in mapped.items():
         at = np.flatnonzero(members[owners])
         if len(at):
-            probs = processor.probabilities(_rows(values, at), owners[at])
-            out[at] = maps[name](probs, numbers.seeds[owners[at]], numbers.positions[at])
+            kept = processor.filtered(_rows(values, at), owners[at])
+            out[at] = maps[name](kept, numbers.seeds[owners[at]], numbers.positions[at])
             left[at] = False
     at = np.flatnonzero(left)
     if len(at):

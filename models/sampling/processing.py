@@ -169,7 +169,7 @@ class Processor:
         tokens = (values + noise).argmax(-1)
         lost = self._lost(values, tokens, owners)
         if lost is not None:
-            kept = self._filtered(values[lost], self._index(owners)[lost])
+            kept = self.filtered(values[lost], owners[lost.cpu().numpy()])
             tokens[lost] = (kept + noise[lost]).argmax(-1)
         return tokens
 
@@ -228,8 +228,11 @@ class Processor:
             passes &= value[:, 0] >= values.amax(-1) + self._log_min_p[at]
         return passes
 
-    def _filtered(self, values: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+    def filtered(self, values: torch.Tensor, owners: Ints) -> torch.Tensor:
         """[R, V] with -inf for the tokens that the filters exclude."""
+        if not self._filters:
+            return values
+        at = self._index(owners)
         if self._top_k is not None:
             values = keep_top_k(values, self._top_k[at])
         if self._top_p is not None:
@@ -241,7 +244,7 @@ class Processor:
     def probabilities(self, values: torch.Tensor, owners: Ints) -> torch.Tensor:
         """[R, V] float32, rows sum to 1; a greedy request's row is one-hot."""
         at = self._index(owners)
-        probs = self._filtered(values, at).softmax(-1)
+        probs = self.filtered(values, owners).softmax(-1)
         if not self.all_stochastic:
             hot = torch.zeros_like(probs).scatter_(1, values.argmax(-1, keepdim=True), 1.0)
             probs = torch.where(self._stochastic[at][:, None], probs, hot)

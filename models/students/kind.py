@@ -48,7 +48,7 @@ def build_student(lessons: StudentLessons, worker: Worker) -> "StudentKind":
     records = read_records(lessons.files, config, label_field=lessons.label_field)
     sizes = {"num_classes": config.num_classes, "vocab_size": config.vocab_size}
     prior = token_shares(records.classes, records.tokens, **sizes)
-    chart = FlowMap(teacher.model.codebook, dtype=torch.float32)
+    chart = FlowMap(teacher.model.codebook)
     teach = partial(laws, teacher, guidance=lessons.guidance)
     pairs = make_pairs(records, teach, chart, prior, rank=worker.rank, world=worker.world)
     worker.add(pairs.noise)

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 
 from models.batch import Ints
-from models.sampling.flow import FlowMap
-from models.sampling.noise import Purpose, normals, row_keys
+from models.sampling.flow import FlowMap, flow_noise
 from models.students.network import Student
 
 
@@ -21,16 +20,14 @@ def image_noise(seeds: Sequence[int] | Ints, num_tokens: int, width: int) -> tor
     """
     owners = np.repeat(np.asarray(seeds, dtype=np.int64), num_tokens)
     positions = np.tile(np.arange(1, num_tokens + 1), len(seeds))
-    keys = row_keys(owners, positions, Purpose.FLOW)
-    return normals(keys, width).float().view(len(seeds), num_tokens, width)
+    return flow_noise(owners, positions, width).view(len(seeds), num_tokens, width)
 
 
 def first_guesses(
     chart: FlowMap, prior: torch.Tensor, classes: torch.Tensor, noise: torch.Tensor
 ) -> torch.Tensor:
     """[B, n] tokens drawn from the prior [K, n, V] by the noise [B, n, C], each by itself."""
-    laws = prior[classes % len(prior)]  # [B, n, V]
-    return _tokens(chart, laws, noise)
+    return tokens_of(chart, prior[classes % len(prior)].log(), noise)
 
 
 @torch.inference_mode()
@@ -54,10 +51,10 @@ def sample(
         start, end = count * k // steps, count * (k + 1) // steps
         starts = torch.full_like(classes, start)
         logits = student(classes, tokens, noise, guesses, starts)[:, start:end]
-        tokens[:, start:end] = _tokens(chart, logits.double().softmax(-1), noise[:, start:end])
+        tokens[:, start:end] = tokens_of(chart, logits, noise[:, start:end])
     return tokens
 
 
-def _tokens(chart: FlowMap, laws: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-    """Laws [B, n, V] and noise [B, n, C] -> tokens [B, n]."""
-    return chart(laws.flatten(0, 1), noise.flatten(0, 1)).view(laws.shape[:2])
+def tokens_of(chart: FlowMap, logits: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """Logits [B, n, V] and noise [B, n, C] -> tokens [B, n]."""
+    return chart.of_logits(logits.flatten(0, 1), noise.flatten(0, 1)).view(logits.shape[:2])

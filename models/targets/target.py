@@ -78,6 +78,10 @@ class Target(Protocol):
     steady: bool
 
     @property
+    def codes(self) -> torch.Tensor | None:
+        """[V, C] float32: the codebook of an image target's tokens; None without one."""
+
+    @property
     def bytes_per_entry(self) -> int:
         """Bytes of one entry of a cache's row; 0 if the model keeps none."""
 

@@ -63,7 +63,7 @@ def estimate(config: StudentOptions, made_for: MadeFor, guidance: float) -> Esti
     prior = token_shares(
         classes, tokens, num_classes=sizes.num_classes, vocab_size=sizes.vocab_size
     )
-    chart = FlowMap(teacher.model.codebook, dtype=torch.float32)
+    chart = FlowMap(teacher.model.codebook)
     teach = partial(laws, teacher, guidance=guidance)
     passing = _seconds(lambda: teach(classes, tokens)) / IMAGES
     began = time.perf_counter()

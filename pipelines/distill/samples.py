@@ -25,7 +25,7 @@ Way = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 def ways_of(student: Student, passes: Sequence[int]) -> dict[str, Way]:
     """Independent sampling of all places, and the student with each number of passes."""
-    chart = FlowMap(student.codebook, dtype=torch.float32)
+    chart = FlowMap(student.codebook)
 
     def independent(classes: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         return first_guesses(chart, student.prior, classes, noise)

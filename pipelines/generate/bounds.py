@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Protocol
 
 from models.errors import InvalidOption, UnsupportedCheckpoint
-from models.registry import DRAFTERS, FOLDER, GUMBEL, RULES, drafters
+from models.registry import DRAFTERS, FLOW, FOLDER, GUMBEL, RULES, drafters
+from models.targets.decoder.config import read_configs
 from models.targets.limits import Limits, read_limits
 from models.targets.vocabulary import same_vocabulary
 from pipelines.generate.config import GenerateConfig
@@ -89,7 +90,13 @@ def _check_tokens(config: GenerateConfig, vocab_size: int) -> None:
 
 
 def _check_noise(config: GenerateConfig) -> None:
-    """Rules with random numbers of their own leave a map nothing to decide."""
+    """Rules with random numbers of their own leave a map nothing to decide.
+
+    The flow map needs a codebook; a student, which has one, uses it without being told.
+    """
+    if config.noise == FLOW and read_configs(Path(config.target))[0].get("code_width") is None:
+        told = f"{GUMBEL} with this target: {FLOW} needs a codebook, code_width in config.json"
+        raise InvalidOption("noise", config.noise, told)
     rule = config.engine().rule
     if config.noise != GUMBEL and RULES[rule].sampled:
         raise InvalidOption("noise", config.noise, f"{GUMBEL} with {rule}: other maps need match")

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from models.errors import UnsupportedCheckpoint
 from models.exactness import IDENTICAL, STEADY
-from models.registry import RULES
+from models.registry import FLOW, RULES
 from models.targets.decoder.config import is_known, read_json
 from models.tokenizers import OURS
 from models.tokenizers import TOKENIZER_FOLDER as TOKENIZER
@@ -22,7 +22,6 @@ from pipelines.inputs.shards import ShardPlan
 from pipelines.options import deciding
 
 FORMAT = 3
-NOISE_OF_STUDENTS = "flow:K20:v1, float32"  # the map from noise to token of a student's images
 # Who guesses, and how, where that changes the rows.
 OF_DRAFTERS = ("drafter", "draft_tokens", "draft_width", "draft_nodes")
 OF_DECODERS = ("decoder", "window", "coupling", "start")
@@ -45,14 +44,14 @@ def fingerprint(config: GenerateConfig, plan: ShardPlan) -> dict[str, Any]:
 
 def noise_of(config: GenerateConfig) -> str:
     """The name of the map from noise to token."""
-    return config.noise if config.student is None else NOISE_OF_STUDENTS
+    return config.noise if config.student is None else FLOW
 
 
 def _of_student(config: GenerateConfig) -> dict[str, Any]:
     """A student's passes; the student itself is in the target's place."""
     if config.student is None:
         return {}
-    return {"student_steps": config.steps, "noise": NOISE_OF_STUDENTS}
+    return {"student_steps": config.steps, "noise": FLOW}
 
 
 class Computing(Protocol):

@@ -18,6 +18,7 @@ from models.compute.x86.kernels import compiled
 from models.drafting.draft import NOTHING
 from models.drafting.sizing.sizing import FixedSize
 from models.loop.token_loop import TokenLoop
+from models.registry import FLOW, GUMBEL
 from models.requests.request import Request, Sampling
 from models.targets.decoder.config import DecoderConfig, RotaryConfig
 from models.targets.decoder.decoder import Decoder
@@ -39,6 +40,7 @@ KNOWN = {
     "stretched text": "69fb888dbe7be88e89e867d22728da38321ef8e606ff5a36aeb809671919ad44",
     "raster": "a279055c72261f6f2aa0246a09ad858b541a4504568033185460fac831c0315c",
     "next-scale": "848cd691b91d5c03ff46b0d7c9ed06f34e1b225222ceae8550b5a7421615740f",
+    "raster, flow map": "3edffbe0701d3342b7e2c53c3989c824abb3a3081ddb51a67b396e604d3805a9",
 }
 ELSEWHERE = {
     "ATEN_CPU_CAPABILITY": "default",
@@ -100,11 +102,13 @@ def _hashed_state(module):
     return {name: hashed(name, tensor.shape) for name, tensor in module.state_dict().items()}
 
 
+FLOWING = "raster, flow map"
 TARGETS = {
     "text": lambda: text(RotaryConfig()),
     "stretched text": lambda: text(LLAMA3),
     "raster": raster,
     "next-scale": next_scale,
+    FLOWING: raster,
 }
 SETTINGS = (
     {},
@@ -116,7 +120,7 @@ SETTINGS = (
 def digest(name, rows=2):
     """Of the tokens and log-probabilities of some completions."""
     target = TARGETS[name]()
-    size = target.schedule.num_positions or (16 if name == "raster" else 30)
+    size = target.schedule.num_positions or (16 if "raster" in name else 30)
     first = 5 if "text" in name else target.vocab_size  # a class
     requests = [
         Request(
@@ -124,6 +128,7 @@ def digest(name, rows=2):
             prompt=(first + i,),
             sampling=Sampling(max_tokens=size, logprobs=2, **settings),
             seed=i,
+            noise=FLOW if name == FLOWING else GUMBEL,
         )
         for i, settings in enumerate(SETTINGS)
     ]

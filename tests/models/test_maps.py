@@ -166,7 +166,7 @@ def test_groups_of_positions_use_the_map():
 
 def test_an_unknown_map_is_refused_with_the_known_ones():
     with pytest.raises(
-        InvalidRequest, match="'r1': noise='flow' is not known; accepted: gumbel, q"
+        InvalidRequest, match="'r1': noise='flow' is not known; accepted: gumbel, flow:K20:v1, q"
     ):
         loop_of().submit(replace(request_of(1), noise="flow"))
 
@@ -205,6 +205,6 @@ def test_only_gumbel_noise_has_ties_to_replay():
 
 def test_the_toy_never_chooses_a_token_of_probability_zero():
     probs = torch.tensor([[0.0, 0.5, 0.0, 0.5, 0.0]]).expand(500, VOCAB)
-    tokens = Maps(TARGET)[TOY](probs, np.arange(500), np.full(500, 3))
+    tokens = Maps(TARGET)[TOY](probs.log(), np.arange(500), np.full(500, 3))
     assert set(tokens.tolist()) == {1, 3}
     assert uniform(np.zeros(1, dtype=np.uint64)) < 1

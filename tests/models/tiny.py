@@ -78,7 +78,7 @@ class TableTarget:
     dtype = torch.float32
     num_parameters = 0
     architecture = "table"
-    adapted, steady = False, True
+    adapted, steady, codes = False, True, None
     schedule = RASTER
 
     def __init__(self, vocab_size: int, seed: int, *, spread: float = 1.5, eos=()) -> None:

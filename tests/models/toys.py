@@ -11,9 +11,9 @@ from models.verify.match import match
 def quantile_map(target):
     """The inverse of the cumulative distribution, at the position's uniform number."""
 
-    def choose(probs, seeds, positions):
+    def choose(values, seeds, positions):
         at = uniform(row_keys(seeds, positions, Purpose.TOKEN))  # [R]
-        below = probs.double().cumsum(-1).cpu().numpy()  # [R, V]
+        below = values.double().softmax(-1).cumsum(-1).cpu().numpy()  # [R, V]
         return np.array(
             [
                 np.searchsorted(row, u * row[-1], side="right")

@@ -291,6 +291,29 @@ def choose(draw: Draw, knobs: Knobs, values: torch.Tensor) -> Ints:
     return tokens
 
 
+def flow(
+    codes: torch.Tensor,
+    half: torch.Tensor,
+    logs: torch.Tensor,
+    times: list[float],
+    x: torch.Tensor,
+    *,
+    tokens: bool,
+) -> torch.Tensor:
+    """The flow of models/sampling/flow.py from x [R, C] over `times`: [R, C], or [R] its tokens.
+
+    `codes` [C, V], `half` [V] and `logs` [R, V], float64, are filled up to whole blocks of 16.
+    """
+    end = x.to("cpu", torch.float64, copy=True, memory_format=torch.contiguous_format)
+    found, grid = torch.empty(len(x) if tokens else 0, dtype=torch.int64), np.array(times)
+    sizes = len(x), len(half), len(codes)
+    laws = codes.data_ptr(), half.data_ptr(), logs.data_ptr()
+    told = found.data_ptr() if tokens else 0
+    threads = torch.get_num_threads()
+    _kernels.flow(*sizes, *laws, grid.ctypes.data, len(grid), end.data_ptr(), told, threads)
+    return found if tokens else end
+
+
 class Trees(NamedTuple):
     """All nodes of trees, and the most likely nodes of each tree, in the same order."""
 

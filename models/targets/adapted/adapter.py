@@ -35,6 +35,7 @@ class AdaptedTarget:
 
     adapted, steady = True, False
     schedule: Schedule = RASTER
+    codes: torch.Tensor | None = None
 
     def __init__(self, model: Any, *, eos_token_ids: tuple[int, ...]) -> None:
         self.model, self.device, self.dtype = model, model.device, model.dtype

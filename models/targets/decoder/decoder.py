@@ -75,6 +75,10 @@ class Decoder:
         return cls(config, weights, dtype=dtype, device=device, kernels=kernels)
 
     @property
+    def codes(self) -> torch.Tensor | None:
+        return self._weights.codes
+
+    @property
     def bytes_per_entry(self) -> int:
         return bytes_per_entry(self.config, self.dtype)
 

@@ -16,7 +16,7 @@ import torch
 
 from models.compute.linear import Linear, Scratch, make_linear
 from models.targets.decoder.config import DecoderConfig
-from models.targets.decoder.inputs import EMBEDDING, input_shapes, read_inputs
+from models.targets.decoder.inputs import CODEBOOK, EMBEDDING, input_shapes, read_inputs
 
 Make = Callable[[torch.Tensor, torch.Tensor | None], Linear]
 Read = Callable[[str], torch.Tensor]  # a checkpoint's tensor of this name
@@ -47,6 +47,7 @@ class Weights:
     norm: torch.Tensor
     head: Linear
     project: Linear | None = None  # from vectors to inputs
+    codes: torch.Tensor | None = None  # [V, C] float32: what tokens stand for in vectors
 
 
 def shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
@@ -109,6 +110,7 @@ def assemble(
         norm=_norm(get(NORM)),
         head=make(head, None),
         project=project,
+        codes=None if project is None else read(CODEBOOK).float().to(device),
     )
 
 

@@ -73,6 +73,10 @@ class NextScaleTarget:
         self._weights = assemble(config, tensors, dtype=dtype, device=device)
 
     @property
+    def codes(self) -> torch.Tensor | None:
+        return self.tokenizer.codebook().detach().float()
+
+    @property
     def bytes_per_entry(self) -> int:
         return bytes_per_entry(_sizes(self.config), self.dtype)
 

@@ -127,6 +127,7 @@ def test_wrong_arguments_are_refused():
     for name, count in (
         ("linear", 12),
         ("rms_norm", 7),
+        ("flow", 11),
         ("attend", 22),
         ("score", 28),
         ("gumbel", 10),

@@ -8,7 +8,8 @@ import torch
 from scipy.stats import chisquare, kstest
 
 from models.batch import chain
-from models.sampling.flow import NAME, FlowMap
+from models.compute.x86 import kernels
+from models.sampling.flow import NAME, STEPS, FlowMap
 from models.sampling.noise import Purpose, normals, row_keys
 from models.targets.load import load_target
 
@@ -35,16 +36,20 @@ def quantile(probs, noise):
 
 def test_the_name_holds_the_number_of_steps():
     assert NAME == "flow:K20:v1"
+    assert f"flow:K{STEPS}:v1" == NAME
 
 
+@pytest.mark.usefixtures("arithmetic")
 def test_one_code_is_always_chosen():
     assert FlowMap(torch.ones(1, 3))(torch.ones(5, 1), normal(5, 3)).tolist() == [0] * 5
 
 
+@pytest.mark.usefixtures("arithmetic")
 def test_no_rows_give_no_tokens():
     assert FlowMap(torch.ones(2, 3))(torch.ones(0, 2), normal(0, 3)).shape == (0,)
 
 
+@pytest.mark.usefixtures("arithmetic")
 def test_a_code_of_probability_0_is_never_chosen():
     codes = normal(8, 2, seed=1)
     probs = law(8).clone()
@@ -109,12 +114,36 @@ def test_many_tokens_have_the_law():
     assert chisquare(torch.bincount(tokens, minlength=10), count * probs).pvalue > 1e-3
 
 
-def test_float32_gives_nearly_the_same_tokens():
-    codes, probs, noise = normal(32, 4), rows(law(32), 4000), normal(4000, 4, seed=16)
-    single = FlowMap(codes, dtype=torch.float32)(probs, noise)
-    assert (single == FlowMap(codes)(probs, noise)).double().mean() > 0.998
+@pytest.mark.skipif(not kernels.compiled(), reason="no compiled kernels here")
+@pytest.mark.parametrize(("vocab_size", "width"), [(1, 1), (33, 3), (100, 8), (128, 13)])
+def test_the_compiled_kernel_and_torch_give_the_same(vocab_size, width, monkeypatch):
+    chart, noise = FlowMap(normal(vocab_size, width)), normal(500, width, seed=16)
+    logits = 3 * normal(500, vocab_size, seed=17)
+    logits[::3, 1::2] = -torch.inf
+    tokens = chart.of_logits(logits, noise)
+    back = chart.noise_of(logits.softmax(-1), tokens, noise)
+    monkeypatch.setattr(kernels, "_kernels", None)
+    assert torch.equal(chart.of_logits(logits, noise), tokens)
+    torch.testing.assert_close(
+        chart.noise_of(logits.softmax(-1), tokens, noise), back, rtol=1e-6, atol=1e-6
+    )
 
 
+@pytest.mark.skipif(not kernels.compiled(), reason="no compiled kernels here")
+def test_the_number_of_threads_does_not_matter():
+    chart, noise = FlowMap(normal(40, 5)), normal(300, 5, seed=18)
+    probs, before = (2 * normal(300, 40, seed=19)).softmax(-1), torch.get_num_threads()
+    tokens = chart(probs, noise)
+    back = chart.noise_of(probs, tokens, noise)
+    torch.set_num_threads(3)
+    try:
+        assert torch.equal(chart(probs, noise), tokens)
+        assert torch.equal(chart.noise_of(probs, tokens, noise), back)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("arithmetic")
 def test_a_row_does_not_depend_on_the_batch():
     """To the bit, read from the other direction of the flow, whose result is not rounded."""
     codes, probs = normal(100, 8, seed=10), (3 * normal(300, 100, seed=11)).softmax(-1)
@@ -126,6 +155,7 @@ def test_a_row_does_not_depend_on_the_batch():
         assert torch.equal(chart.noise_of(probs[some], tokens[some], noise[some]), whole[some])
 
 
+@pytest.mark.usefixtures("arithmetic")
 def test_noise_of_tokens_leads_to_them_and_is_normal():
     """Tokens drawn without this map, by torch's generator."""
     chart, count = FlowMap(normal(32, 4, seed=13)), 8000
@@ -139,6 +169,15 @@ def test_noise_of_tokens_leads_to_them_and_is_normal():
     assert (torch.corrcoef(found.T) - torch.eye(4)).abs().max() < 0.05
 
 
+@pytest.mark.usefixtures("arithmetic")
+def test_logits_and_probabilities_give_the_same():
+    chart, noise = FlowMap(normal(20, 3)), normal(200, 3, seed=20)
+    logits = 2 * normal(200, 20, seed=21) + 7
+    logits[:, 3] = -torch.inf
+    assert torch.equal(chart.of_logits(logits, noise), chart(logits.softmax(-1), noise))
+
+
+@pytest.mark.usefixtures("arithmetic")
 def test_what_does_not_fit_is_refused():
     chart = FlowMap(normal(4, 2))
     with pytest.raises(ValueError, match=r"probabilities have shape \(3, 5\), not \(rows, 4\)"):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from models.registry import MAPS
+from models.registry import FLOW, MAPS
 from pipelines import cli
 from tests.pipelines.generate.image_jobs import NUM_TOKENS, save_raster
 from tests.pipelines.generate.inprocess import write_prompts
@@ -75,6 +75,14 @@ def test_a_map_and_a_rule_with_numbers_of_its_own(
     places = ["--target", checkpoints["target"], "--input", prompts]
     told = refused(capsys, tmp_path / "out", *places, *options)
     assert f"noise='quantile' is not accepted: gumbel with {rule}: other maps need match" in told
+
+
+def test_the_flow_map_needs_a_codebook(
+    checkpoints: dict[str, str], prompts: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = ["--target", checkpoints["target"], "--input", prompts, "--noise", FLOW]
+    told = refused(capsys, tmp_path / "out", *places)
+    assert f"noise={FLOW!r} is not accepted: gumbel with this target: {FLOW} needs a codeb" in told
 
 
 def test_a_draft_that_does_not_fit(

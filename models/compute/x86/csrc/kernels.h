@@ -75,6 +75,14 @@ typedef struct {
 int attend(const Shape *shape, const Nodes *nodes, const Turn *turn, const char *qkv,
            const float *norm, char *cache, char *y);
 
+/* Solve the flow of models/sampling/flow.py for x [rows, width] over `times` [count], in float64;
+   tokens [rows]: the codes at its end, or null. codes [width, vocabulary] and half [vocabulary], of
+   their squares, are padded with zeros to whole blocks of 16, logs [rows, vocabulary] with -inf.
+   False: no memory. */
+int flow(Size rows, Size vocabulary, Size width, const double *codes, const double *half,
+         const double *logs, const double *times, Size count, double *x, Size *tokens,
+         int threads);
+
 /* Which random numbers: one row of them for a position `levels` behind the end `starts` of a request
    `owners`; for `purpose`, and if `fresh` for the round that began at that end. `words` [vocabulary]
    are the tokens' hashes. */

@@ -50,6 +50,18 @@ static PyObject *call_activate(PyObject *self, PyObject *const *given, Size coun
     Py_RETURN_NONE;
 }
 
+static PyObject *call_flow(PyObject *self, PyObject *const *given, Size count) {
+    Size v[11];
+    int done;
+    if (!expect(count, 11) || !integers(given, 11, v)) return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    done = flow(v[0], v[1], v[2], (const double *)v[3], (const double *)v[4],
+                (const double *)v[5], (const double *)v[6], v[7], (double *)v[8], (Size *)v[9],
+                (int)v[10]);
+    Py_END_ALLOW_THREADS
+    return finished(done);
+}
+
 static PyObject *call_attend(PyObject *self, PyObject *const *given, Size count) {
     Batch batch;
     Shape shape;
@@ -209,6 +221,7 @@ static PyMethodDef methods[] = {
     METHOD(rms_norm, "kind, rows, width, x, weight, y, floor"),
     METHOD(layer_norm, "kind, rows, width, x, y, eps"),
     METHOD(activate, "kind, gelu, count, x, y"),
+    METHOD(flow, "rows, vocabulary, width, codes, half, logs, times, count, x, tokens, threads"),
     METHOD(attend, OF_A_BATCH "qkv, norm, table, cache, y; floor"),
     METHOD(score, OF_A_BATCH OF_A_MODEL "x, logits, states; model, tokens, wanted, layers"),
     METHOD(chain, OF_A_DRAFT "chosen"),
