@@ -14,6 +14,7 @@ from models.loop.figures import Figures
 from models.requests.request import Request, Result
 from models.sampling.flow import NAME, FlowMap
 from models.students.checkpoint import load_student
+from models.students.frozen import FrozenStudent
 from models.students.sample import image_noise, sample
 
 QUEUE_FACTOR = 2  # batches on an actor at most: the next waits where the first runs
@@ -27,7 +28,7 @@ class StudentActor:
         """`steps`: passes per image."""
         if threads is not None:
             torch.set_num_threads(threads)
-        self._student, self._steps = load_student(folder), steps
+        self._student, self._steps = FrozenStudent(load_student(folder)), steps
         self._chart = FlowMap(self._student.codebook)
 
     def run(self, requests: list[Request]) -> list[Result]:
@@ -51,9 +52,13 @@ class StudentActor:
     def describe(self) -> dict[str, Any]:
         """Facts for summaries."""
         config = self._student.config
-        parameters = sum(weight.numel() for weight in self._student.parameters())
         facts = {"architecture": "student", "method": config.method, "steps": self._steps}
-        return {**facts, "target": config.target.path, "parameters": parameters, "noise": NAME}
+        return {
+            **facts,
+            "target": config.target.path,
+            "parameters": self._student.num_parameters,
+            "noise": NAME,
+        }
 
 
 class StudentPool:

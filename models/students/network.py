@@ -44,6 +44,7 @@ class Student(nn.Module):
         noise: torch.Tensor,
         guesses: torch.Tensor,
         starts: torch.Tensor,
+        until: int | None = None,
     ) -> torch.Tensor:
         """The law of each place.
 
@@ -53,10 +54,11 @@ class Student(nn.Module):
             noise: [B, n, C] standard normal; read from `starts` on.
             guesses: [B, n] int64, the first guesses; read from `starts` on.
             starts: [B] int64, 0 to n: how many tokens are known.
+            until: only for places before this one; None: for all n.
         Returns:
-            [B, n, V] float32 logits; those of place i depend on the inputs before place i.
+            [B, n or until, V] float32 logits; those of place i depend on the inputs before place i.
         """
-        trunk, last = self.raster.model, tokens.shape[1] - 1
+        trunk, last = self.raster.model, (until or tokens.shape[1]) - 1
         known = torch.arange(last, device=tokens.device) < starts[:, None]  # [B, n - 1]
         ids = tokens[:, :last].where(known, guesses[:, :last])
         read = trunk.input_proj(trunk.codebook[ids])

@@ -4,13 +4,30 @@ Letters: B images, n tokens of an image, V vocabulary, C width of a code.
 """
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
 
 from models.batch import Ints
 from models.sampling.flow import FlowMap, flow_noise
-from models.students.network import Student
+
+
+class Passes(Protocol):
+    """A student: a `Student` that is trained, or a `FrozenStudent`."""
+
+    prior: torch.Tensor  # [K, n, V]
+
+    def __call__(
+        self,
+        classes: torch.Tensor,
+        tokens: torch.Tensor,
+        noise: torch.Tensor,
+        guesses: torch.Tensor,
+        starts: torch.Tensor,
+        until: int | None = None,
+    ) -> torch.Tensor:
+        """See `Student.forward`."""
 
 
 def image_noise(seeds: Sequence[int] | Ints, num_tokens: int, width: int) -> torch.Tensor:
@@ -32,12 +49,12 @@ def first_guesses(
 
 @torch.inference_mode()
 def sample(
-    student: Student, chart: FlowMap, classes: torch.Tensor, noise: torch.Tensor, steps: int = 1
+    student: Passes, chart: FlowMap, classes: torch.Tensor, noise: torch.Tensor, steps: int = 1
 ) -> torch.Tensor:
     """Images in `steps` passes.
 
     The pass k decides an equal share of the places from the tokens decided so far and from the
-    noise of all others, which is the same in every pass.
+    noise of all others, which is the same in every pass. It computes no later places.
 
     Args:
         classes: [B] int64. noise: [B, n, C]. steps: 1 to n.
@@ -50,7 +67,7 @@ def sample(
     for k in range(steps):
         start, end = count * k // steps, count * (k + 1) // steps
         starts = torch.full_like(classes, start)
-        logits = student(classes, tokens, noise, guesses, starts)[:, start:end]
+        logits = student(classes, tokens, noise, guesses, starts, end)[:, start:]
         tokens[:, start:end] = tokens_of(chart, logits, noise[:, start:end])
     return tokens
 

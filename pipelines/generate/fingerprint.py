@@ -33,7 +33,7 @@ def fingerprint(config: GenerateConfig, plan: ShardPlan) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "target": checkpoint_digest(config.target),
-        "versions": versions(config, student=config.student is not None),
+        "versions": versions(config),
         "settings": deciding(config) | _of_guesses(config) | _of_student(config),
         "input": {
             found.file.name: f"{found.num_rows} rows, digest {found.digest}"
@@ -63,11 +63,11 @@ class Computing(Protocol):
     def arithmetic(self) -> str: ...
 
 
-def versions(config: Computing, *, student: bool = False) -> dict[str, str]:
+def versions(config: Computing) -> dict[str, str]:
     """Of the libraries whose order of sums a token depends on; none where it is all ours."""
     raw = read_json(Path(config.target) / "config.json")
     ours = is_known(raw) or str(raw.get("model_type")).startswith(OURS)
-    if ours and config.arithmetic == STEADY and not student:
+    if ours and config.arithmetic == STEADY:
         return {}
     names = ("torch",) if ours else ("torch", "transformers")
     return {name: metadata.version(name) for name in names}

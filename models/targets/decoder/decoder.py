@@ -117,16 +117,25 @@ class Decoder:
 
         Also returns what `batch.readout` asks for.
         """
+        x = None if self._stack is not None and batch.inputs is None else self._read(batch)
+        return self._score(cache, batch, x)
+
+    @torch.inference_mode()
+    def score_inputs(self, cache: Cache, batch: Batch, x: torch.Tensor) -> Scores:
+        """`score` with the first layer's input x [T, width] in the place of tokens; overwrites x."""
+        return self._score(cache, batch, x)
+
+    def _score(self, cache: Cache, batch: Batch, x: torch.Tensor | None) -> Scores:
+        """`x`: None: the stack reads the batch's tokens."""
         assert isinstance(cache, KVCache)
         like = self._weights.embedding
         states = states_for(batch.readout, self.num_layers, len(batch.tokens), like)
         if self._stack is not None:
-            x = None if batch.inputs is None else self._read(batch)
             num_wanted = len(batch.tokens) if batch.wanted is None else len(batch.wanted)
             logits = torch.empty(num_wanted, self.vocab_size)
             self._stack.score(batch, cache, self.rotary, x, logits, states)
         else:
-            x = self._read(batch)
+            assert x is not None
             self._run(x, batch, cache, states)
             logits = self._head(x, batch)
         told = None if states is None else states.values

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from models.compute.x86.kernels import compiled
 from models.errors import InvalidOption, UnsupportedCheckpoint
 from models.students.checkpoint import save_student
 from models.students.config import MadeFor, StudentConfig
@@ -109,10 +110,12 @@ def test_rows_of_a_student(
     assert len(rows) == 11
     assert {row["exactness"] for row in rows} == {"approximate"}
     assert {len(row["tokens"]) for row in rows} == {16}
-    other = outcome(str(tmp_path / "b"))  # in other batches, whose sums may round otherwise
+    other = outcome(str(tmp_path / "b"))  # in other batches
     pairs = [
         (a, b)
         for x, y in zip(rows, other, strict=True)
         for a, b in zip(x["tokens"], y["tokens"], strict=True)
     ]
     assert sum(a == b for a, b in pairs) > 0.95 * len(pairs)
+    if compiled():
+        assert [row["tokens"] for row in other] == [row["tokens"] for row in rows]

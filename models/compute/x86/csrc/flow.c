@@ -45,10 +45,10 @@ typedef struct {
     Size vocabulary, width; /* `vocabulary` is padded */
 } Codes;
 
-/* Room for one row: of V numbers, and of V / 4 positions. */
+/* Room for one row: of V numbers, and of V / BLOCK positions. */
 typedef struct {
     double *weights;
-    Size *found; /* vectors with a weight above 0 */
+    Size *found; /* blocks with a weight above 0 */
 } Work;
 
 /* values [V] = logs + x times the codes - shift times half their squares; returns the greatest. */
@@ -76,21 +76,29 @@ INLINE double scores(const Codes *of, const double *logs, const double *x, doubl
 }
 
 /* Scores become weights, 0 below e^-40 of the greatest, which rounding would lose; returns how many
-   vectors of them are not all 0, and their sum. */
+   blocks of them are not all 0, and their sum. */
 INLINE Size weigh(const Codes *of, double most, Work *work, double *total) {
-    const __m256d low = _mm256_set1_pd(-40.);
-    __m256d sum = _mm256_setzero_pd();
+    const __m256d low = _mm256_set1_pd(-40.), top = _mm256_set1_pd(most);
+    __m256d sums[VECTORS];
     Size count = 0;
-    for (Size v = 0; v < of->vocabulary; v += LANES) {
-        __m256d x = _mm256_sub_pd(_mm256_loadu_pd(work->weights + v), _mm256_set1_pd(most));
-        __m256d kept = _mm256_cmp_pd(x, low, _CMP_GE_OQ);
-        if (!_mm256_movemask_pd(kept)) continue;
-        x = _mm256_and_pd(kept, power_of_e(_mm256_max_pd(x, low)));
-        _mm256_storeu_pd(work->weights + v, x);
-        sum = _mm256_add_pd(sum, x);
+    for (int i = 0; i < VECTORS; i++) sums[i] = _mm256_setzero_pd();
+    for (Size v = 0; v < of->vocabulary; v += BLOCK) {
+        __m256d x[VECTORS], kept[VECTORS], any = _mm256_setzero_pd();
+        for (int i = 0; i < VECTORS; i++) {
+            x[i] = _mm256_sub_pd(_mm256_loadu_pd(work->weights + v + i * LANES), top);
+            kept[i] = _mm256_cmp_pd(x[i], low, _CMP_GE_OQ);
+            any = _mm256_or_pd(any, kept[i]);
+        }
+        if (!_mm256_movemask_pd(any)) continue;
+        for (int i = 0; i < VECTORS; i++) {
+            x[i] = _mm256_and_pd(kept[i], power_of_e(_mm256_max_pd(x[i], low)));
+            _mm256_storeu_pd(work->weights + v + i * LANES, x[i]);
+            sums[i] = _mm256_add_pd(sums[i], x[i]);
+        }
         work->found[count++] = v;
     }
-    *total = sum_of(sum);
+    for (int i = 1; i < VECTORS; i++) sums[0] = _mm256_add_pd(sums[0], sums[i]);
+    *total = sum_of(sums[0]);
     return count;
 }
 
@@ -100,11 +108,12 @@ INLINE void average(const Codes *of, const Work *work, Size count, double total,
     __m256d sums[COLUMNS];
     for (int c = 0; c < columns; c++) sums[c] = _mm256_setzero_pd();
     for (Size i = 0; i < count; i++) {
-        const Size v = work->found[i];
-        const __m256d weight = _mm256_loadu_pd(work->weights + v);
-        for (int c = 0; c < columns; c++)
-            sums[c] = _mm256_fmadd_pd(
-                weight, _mm256_loadu_pd(of->codes + (first + c) * of->vocabulary + v), sums[c]);
+        for (Size v = work->found[i]; v < work->found[i] + BLOCK; v += LANES) {
+            const __m256d weight = _mm256_loadu_pd(work->weights + v);
+            const double *from = of->codes + first * of->vocabulary + v;
+            for (int c = 0; c < columns; c++)
+                sums[c] = _mm256_fmadd_pd(weight, _mm256_loadu_pd(from + c * of->vocabulary), sums[c]);
+        }
     }
     for (int c = 0; c < columns; c++) mean[first + c] = sum_of(sums[c]) / total;
 }
@@ -160,7 +169,7 @@ int flow(Size rows, Size vocabulary, Size width, const double *codes, const doub
 #pragma omp parallel for schedule(dynamic, 4) num_threads(rows < 8 ? 1 : threads)
     for (Size r = 0; r < rows; r++) {
         double *room = malloc((vocabulary + 4 * width) * sizeof(double) +
-                              vocabulary / LANES * sizeof(Size));
+                              vocabulary / BLOCK * sizeof(Size));
         if (!room) {
             done = 0;
             continue;
