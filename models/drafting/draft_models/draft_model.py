@@ -8,6 +8,7 @@ Letters: B sequences, K levels, W nodes a level, V vocabulary.
 
 from collections.abc import Sequence as Several
 from dataclasses import replace
+from functools import partial
 from itertools import accumulate
 from typing import cast
 
@@ -17,11 +18,11 @@ import torch
 from models.batch import Batch, Ints, chains
 from models.compute.x86.kernels import Chooser, Trees
 from models.drafting.draft import EMPTY, Draft, Shape, chain_draft
-from models.drafting.draft_models.tree import SHARPNESS, Tree, favour
 from models.drafting.drafter import DraftContext, clip, useful_depth
+from models.drafting.growth import grow_chain, grow_tree, num_generated
+from models.drafting.tree import Tree
 from models.engine_config import MAX_WIDTH
 from models.requests.sequence import Sequence
-from models.sampling.noise import Purpose
 from models.targets.target import ChoosingTarget, Target
 from models.verify.round import Commit, Round, children
 
@@ -110,11 +111,14 @@ class ModelDrafter:
         news = self._catch_up(sequences, slots)
         chooser = self._chooser(news, context)
         if chooser is None:
-            given = sequences, slots, self._read(news), depth
+            logits, generated = self._read(news), num_generated(sequences)
             if shape.width == 1:
-                return self._cut_chains(sequences, *self._choose(*given, context), depth, shape)
-            trees = self._grow(*given, shape, context).best(shape.budget)
-            return self._cut_trees(sequences, trees, depth, shape)
+                feed = partial(self._feed_chain, slots)
+                chains_ = grow_chain(logits, depth, generated, context, feed)
+                return self._cut_chains(sequences, *chains_, depth, shape)
+            feed_level = partial(self._feed_level, slots)
+            tree = grow_tree(logits, shape.width, depth, generated, context, feed_level)
+            return self._cut_trees(sequences, tree.best(shape.budget), depth, shape)
         if shape.width == 1:
             drafts = self._cut_chains(sequences, chooser.chain(depth).T, None, depth, shape)
         else:
@@ -176,32 +180,6 @@ class ModelDrafter:
         model = cast(ChoosingTarget, self.model)
         return model.chooser(self._cache, news, draw, context.processor.knobs)
 
-    def _choose(
-        self,
-        sequences: Several[Sequence],
-        slots: Ints,
-        logits: torch.Tensor,
-        depth: int,
-        context: DraftContext,
-    ) -> tuple[Ints, torch.Tensor | None]:
-        """Chains [B, K], and, if the rule needs them, the distributions of the tokens [B, K, V]."""
-        processor, owners = context.processor, context.owners
-        generated = np.array([s.num_generated for s in sequences])
-        tokens = np.zeros((len(sequences), depth), dtype=np.int64)
-        probs: list[torch.Tensor] = []
-        for level in range(depth):
-            processed = processor(logits, owners, generated + level)  # [B, V]
-            if context.sampled:
-                probs.append(processor.probabilities(processed, owners))
-            levels, purpose = np.full(len(owners), level), context.purpose
-            tokens[:, level] = context.noise.choose(processor, processed, purpose, owners, levels)
-            processor.observe(owners, tokens[:, level])
-            if level + 1 < depth:
-                logits = self._feed_chain(slots, tokens[:, level], level)
-        for level in range(depth):
-            processor.retract(owners, tokens[:, level])
-        return tokens, torch.stack(probs, dim=1) if probs else None
-
     def _feed_chain(self, slots: Ints, tokens: Ints, scratch: int) -> torch.Tensor:
         """Feed one token for each row after `scratch` others; logits [B, V]."""
         row = np.ones((1, scratch + 1), dtype=np.bool_)
@@ -233,32 +211,6 @@ class ModelDrafter:
             drafts.append(chain_draft(tokens[b, :count], row))
         return drafts
 
-    def _grow(
-        self,
-        sequences: Several[Sequence],
-        slots: Ints,
-        logits: torch.Tensor,
-        depth: int,
-        shape: Shape,
-        context: DraftContext,
-    ) -> Tree:
-        tree = Tree(len(sequences), shape.width, depth)
-        noise = _noise(context, depth)
-        generated = np.array([s.num_generated for s in sequences])
-        for level in range(depth):
-            width = len(logits) // len(sequences)  # 1 at the root
-            owners = np.repeat(context.owners, width)
-            values = context.processor(logits, owners, np.repeat(generated, width) + level)
-            own = _own_choices(context, values, owners, level)
-            added = noise[level]
-            if added is not None:
-                values = (values.view(len(added), width, -1) + added[:, None]).flatten(0, 1)
-            chances = (SHARPNESS * values).log_softmax(-1)
-            tree.grow(chances if own is None else favour(chances, *own))
-            if level + 1 < depth:
-                logits = self._feed_level(slots, tree)
-        return tree
-
     def _cut_trees(
         self, sequences: Several[Sequence], trees: Trees, depth: int, shape: Shape
     ) -> list[Draft]:
@@ -289,35 +241,3 @@ def _pass(news: list[list[int]], slots: Ints) -> Batch:
     """A batch of the new tokens of each row, with logits after the last ones."""
     ends = list(accumulate(map(len, news)))
     return chains(slots, news, wanted=np.array(ends, dtype=np.int64) - 1)
-
-
-def _noise(context: DraftContext, depth: int) -> Several[torch.Tensor] | Several[None]:
-    """Gumbel noise by level, [B, V]; 0 for requests without. None by level if all are without."""
-    processor, owners = context.processor, context.owners
-    noisy = processor.noisy[owners]  # [B]
-    if not noisy.any():
-        return [None] * depth
-    levels = np.tile(np.arange(depth), len(owners))
-    rows = context.noise.rows(Purpose.TOKEN, np.repeat(owners, depth), levels)
-    rows = rows.view(len(owners), depth, -1)  # [B, K, V]
-    if not noisy.all():
-        still = torch.from_numpy(~noisy).to(rows.device)  # [B]
-        rows = rows.masked_fill(still[:, None, None], 0.0)
-    return rows.unbind(1)
-
-
-def _own_choices(
-    context: DraftContext, values: torch.Tensor, owners: Ints, level: int
-) -> tuple[Ints, Ints] | None:
-    """Rows of requests with another map than Gumbel noise, and what the draft model chooses there.
-
-    `values` [R, V] belong to the requests `owners` [R]. None if there is no such row.
-    """
-    processor = context.processor
-    if not processor.mapped:
-        return None
-    at = np.flatnonzero(np.logical_or.reduce(list(processor.mapped.values()))[owners])
-    if not len(at):
-        return None
-    levels, chosen = np.full(len(at), level), values[torch.from_numpy(at).to(values.device)]
-    return at, context.noise.choose(processor, chosen, Purpose.TOKEN, owners[at], levels)

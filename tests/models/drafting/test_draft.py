@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from models.drafting.draft import NOTHING, Draft, Shape, chain_draft, depths, visibility
-from models.drafting.draft_models.tree import Tree
 from models.drafting.drafter import clip, useful_depth
+from models.drafting.tree import Tree
 from models.requests.request import Request, Sampling
 from models.requests.sequence import Sequence
 

@@ -32,8 +32,8 @@ def test_they_lead_to_the_target(loss):
     generator = torch.Generator().manual_seed(0)
     wanted = torch.randn(4, 9, generator=generator).log_softmax(-1)
     logits = torch.randn(4, 9, generator=generator).requires_grad_()
-    optimiser = torch.optim.Adam([logits], lr=0.05)
-    for _ in range(400):
+    optimiser = torch.optim.Adam([logits], lr=0.1)
+    for _ in range(150):
         optimiser.zero_grad()
         loss(wanted, logits).sum().backward()
         optimiser.step()
@@ -46,8 +46,8 @@ def test_a_drafter_too_small_for_the_target_agrees_more_by_the_match_loss():
     found = {}
     for loss in (divergence, match_loss):
         logits = torch.zeros(4, requires_grad=True)
-        optimiser = torch.optim.Adam([logits], lr=0.05)
-        for _ in range(400):
+        optimiser = torch.optim.Adam([logits], lr=0.1)
+        for _ in range(150):
             optimiser.zero_grad()
             loss(wanted, logits.expand(2, 4)).sum().backward()
             optimiser.step()
