@@ -21,7 +21,7 @@ def draft_pool(
 
     Raises InvalidOption: the drafter cannot work elsewhere.
     """
-    told = f"0 with {config.drafter}: its guesses carry distributions of the target's last pass"
+    told = f"0 with {config.drafter}: it reads the target's last pass"
     require(drafter_entry(config.drafter).remote, "draft_actors", actors, told)
     role = Role(
         name="draft",

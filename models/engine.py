@@ -9,6 +9,7 @@ from tokenizers import Tokenizer
 from models.drafting.draft import NOTHING, Shape
 from models.drafting.draft_models.draft_model import ModelDrafter
 from models.drafting.drafter import Drafter
+from models.drafting.heads.eagle_drafter import EagleDrafter
 from models.drafting.parallel.decoders import WINDOW
 from models.drafting.sizing.controller import Controller
 from models.drafting.sizing.sizing import FixedSize, Sizing
@@ -147,8 +148,10 @@ def _fitting(config: EngineConfig, max_length: int, room: int) -> int:
 
 
 def _draft_bytes(drafter: Drafter | None) -> int:
-    """Bytes of one token in the cache of a draft model in this process."""
-    return drafter.model.bytes_per_entry if isinstance(drafter, ModelDrafter) else 0
+    """Bytes of one token in the cache of a drafter in this process."""
+    if isinstance(drafter, ModelDrafter | EagleDrafter):
+        return drafter.model.bytes_per_entry
+    return 0
 
 
 def _fixed_shape(config: EngineConfig) -> Shape | None:

@@ -16,10 +16,12 @@ MAX_WIDTH = FOLDER.max_width  # of a draft model's tree, as models/compute/x86/c
 class EngineConfig:
     """One target, one drafter, and how they run together.
 
-    `drafter`: "none", "lookup", a checkpoint's folder, or a parallel decoder, "jacobi", "sjd" or
+    `drafter`: "none", "lookup", the folder of a draft model, of an EAGLE-3 drafter or of Medusa
+    heads, or a parallel decoder, "jacobi", "sjd" or
     "mc-sjd". `draft_tokens`: tokens ahead, or "auto"; a parallel decoder's window.
-    `draft_width`: guesses for each of them, or "auto"; more than 1 only with a draft model and
-    `match`. `draft_nodes`: how many of such a tree's guesses are scored, the likeliest (None: all).
+    `draft_width`: guesses for each of them, or "auto"; more than 1 only with a drafter in a
+    folder and `match`. `draft_nodes`: how many of such a tree's guesses are scored, the likeliest
+    (None: all).
     `max_length`: tokens a request may have, prompt and completion (None: the target's context);
     a limit that lowers what the caches need. `memory`: for the KV caches of target and draft
     model, "8GiB" or a share of the free memory such as 0.5 (None: half of it); less where
@@ -69,7 +71,7 @@ class EngineConfig:
         if self.draft_width not in ("auto", 1):
             rule = "1 with this verify rule: trees need match"
             require(not RULES[self.rule].sampled, "draft_width", self.draft_width, rule)
-            rule = "1 with this drafter: only a draft model grows trees"
+            rule = "1 with this drafter: only a drafter in a folder grows trees"
             wide = drafter_entry(self.drafter).max_width > 1
             require(wide, "draft_width", self.draft_width, rule)
         if self.draft_nodes is not None:

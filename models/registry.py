@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from models.drafting.folder_kind import EAGLE, MEDUSA, MODEL, folder_kind
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleEntry:
@@ -69,6 +71,24 @@ FOLDER = DrafterEntry(
     max_width=8,
     free=False,
 )
+# What a folder may hold, by its config.json; see models/drafting/folder_kind.py.
+FOLDERS: dict[str, DrafterEntry] = {
+    MODEL: FOLDER,
+    EAGLE: DrafterEntry(
+        where="models.drafting.heads.build:build_eagle",
+        told="an EAGLE-3 drafter",
+        max_width=FOLDER.max_width,
+        free=False,
+        remote=False,
+    ),
+    MEDUSA: DrafterEntry(
+        where="models.drafting.heads.build:build_medusa",
+        told="Medusa heads",
+        max_width=FOLDER.max_width,
+        free=False,
+        remote=False,
+    ),
+}
 # The parallel decoders are drafters whose draft tokens come from the target's previous pass.
 DECODERS: dict[str, DrafterEntry] = {
     SEQUENTIAL: DrafterEntry(where=DRAFTERS[NONE].where, told="one token"),
@@ -99,8 +119,8 @@ def drafters() -> dict[str, DrafterEntry]:
 
 
 def drafter_entry(name: str) -> DrafterEntry:
-    """The drafter of this name, or a draft model if it is a folder."""
-    return drafters().get(name, FOLDER)
+    """The drafter of this name, or what the folder of this name holds."""
+    return drafters().get(name) or FOLDERS[folder_kind(name)]
 
 
 def load(where: str) -> Any:

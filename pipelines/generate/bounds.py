@@ -7,6 +7,7 @@ import difflib
 from pathlib import Path
 from typing import Protocol
 
+from models.drafting.folder_kind import MODEL, folder_kind, refuse_pickled_heads
 from models.errors import InvalidOption, UnsupportedCheckpoint
 from models.registry import DRAFTERS, FLOW, FOLDER, GUMBEL, RULES, drafters
 from models.targets.decoder.config import read_configs
@@ -50,6 +51,7 @@ def check_drafter(config: Drafting, limits: Limits) -> None:
     """
     if not has_draft_model(config):
         return
+    refuse_pickled_heads(config.drafter)
     draft = read_limits(config.drafter)
     same_vocabulary(config.target, config.drafter)
     sizes = (draft.vocab_size, limits.vocab_size)
@@ -59,7 +61,8 @@ def check_drafter(config: Drafting, limits: Limits) -> None:
             f"target {config.target!r} of {sizes[1]}: they must be the same"
         )
     room = config.max_length or limits.context_length
-    if room and draft.context_length and draft.context_length < room:
+    bounded = folder_kind(config.drafter) == MODEL  # others have no positions of their own
+    if bounded and room and draft.context_length and draft.context_length < room:
         raise UnsupportedCheckpoint(
             f"draft {config.drafter!r} has a context of {draft.context_length} tokens; "
             f"{room} are needed: set max_length to at most that, or use a longer draft"

@@ -49,7 +49,7 @@ class Decoder:
         self.num_parameters = sum(math.prod(shape) for shape in shapes(config).values())
         self.rotary = Rotary(config.rotary, config.head_dim, device)
         self._weights = weights
-        self._heads = _heads(config)
+        self._heads = heads_of(config)
         self._stack = stack_of(weights, self._heads, config.norm_eps, device) if kernels else None
         self.steady = self._stack is not None
 
@@ -177,7 +177,8 @@ class Decoder:
         return self._weights.head(normed).float()
 
 
-def _heads(config: DecoderConfig) -> Heads:
+def heads_of(config: DecoderConfig) -> Heads:
+    """The shape of a decoder's attention."""
     window = config.window
     return Heads(
         queries=config.num_heads,

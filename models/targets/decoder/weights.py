@@ -56,12 +56,13 @@ def shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
     if not config.tied:
         wanted[HEAD] = (config.vocab_size, config.width)
     for index in range(config.num_layers):
-        for name, shape in _layer_shapes(config).items():
+        for name, shape in layer_shapes(config).items():
             wanted[f"model.layers.{index}.{name}"] = shape
     return wanted
 
 
-def _layer_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
+def layer_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
+    """The shapes of a block's tensors, by their names below the block."""
     width, inner = config.width, config.inner_width
     heads, kv_heads = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
     matrices = {
@@ -104,10 +105,10 @@ def assemble(
     return Weights(
         embedding=embedding,
         layers=tuple(
-            _layer(config, partial(_below, get, f"model.layers.{index}"), make)
+            read_layer(config, partial(_below, get, f"model.layers.{index}"), make)
             for index in range(config.num_layers)
         ),
-        norm=_norm(get(NORM)),
+        norm=norm_weight(get(NORM)),
         head=make(head, None),
         project=project,
         codes=None if project is None else read(CODEBOOK).float().to(device),
@@ -118,7 +119,9 @@ def _below(get: Read, prefix: str, name: str) -> torch.Tensor:
     return get(f"{prefix}.{name}")
 
 
-def _layer(config: DecoderConfig, get: Read, make: Make) -> Layer:
+def read_layer(config: DecoderConfig, get: Read, make: Make) -> Layer:
+    """A block of our layout; `get` reads its tensors by their names below the block."""
+
     def stacked(biased: bool, *names: str) -> Linear:
         def stack(kind: str) -> torch.Tensor:
             return torch.cat([_reordered(config, name, get(f"{name}.{kind}")) for name in names])
@@ -127,11 +130,11 @@ def _layer(config: DecoderConfig, get: Read, make: Make) -> Layer:
 
     out = _regroup(get(f"{OUT}.weight").t(), config).t()
     return Layer(
-        attention_norm=_norm(get("input_layernorm.weight")),
+        attention_norm=norm_weight(get("input_layernorm.weight")),
         qkv=stacked(config.qkv_bias, QUERY, KEY, VALUE),
         qk_norm=_qk_norm(config, get) if config.qk_norm else None,
         out=make(out.contiguous(), get(f"{OUT}.bias") if config.out_bias else None),
-        mlp_norm=_norm(get("post_attention_layernorm.weight")),
+        mlp_norm=norm_weight(get("post_attention_layernorm.weight")),
         gate_up=stacked(config.mlp_bias, "mlp.gate_proj", "mlp.up_proj"),
         down=stacked(config.mlp_bias, "mlp.down_proj"),
     )
@@ -139,13 +142,13 @@ def _layer(config: DecoderConfig, get: Read, make: Make) -> Layer:
 
 def _qk_norm(config: DecoderConfig, get: Read) -> torch.Tensor:
     heads = {"q_norm": config.num_heads, "k_norm": config.num_kv_heads}
-    norms = {name: _norm(get(f"self_attn.{name}.weight")) for name in heads}
+    norms = {name: norm_weight(get(f"self_attn.{name}.weight")) for name in heads}
     return torch.cat(
         [interleave(norms[name], config.head_dim).expand(heads[name], -1) for name in heads]
     )
 
 
-def _norm(weight: torch.Tensor) -> torch.Tensor:
+def norm_weight(weight: torch.Tensor) -> torch.Tensor:
     return weight.float() * math.sqrt(len(weight))
 
 

@@ -1,0 +1,43 @@
+"""What kind of drafter a folder holds, from its config.json. Loads no torch."""
+
+from pathlib import Path
+
+from models.errors import UnsupportedCheckpoint
+from models.targets.decoder.config import Json, read_json
+
+MODEL, EAGLE, MEDUSA = "model", "eagle3", "medusa"
+SGLANG = "LlamaForCausalLMEagle3"  # an architecture
+MEDUSA_PICKLE = "medusa_lm_head.pt"
+
+
+def folder_kind(folder: str | Path) -> str:
+    """MODEL, EAGLE or MEDUSA; a folder that cannot be read counts as a model's."""
+    path = Path(folder)
+    try:
+        return kind_of(read_json(path / "config.json"))
+    except UnsupportedCheckpoint:
+        return MEDUSA if (path / MEDUSA_PICKLE).exists() else MODEL
+
+
+def kind_of(raw: Json) -> str:
+    """The kind that a config.json is of."""
+    if raw.get("speculators_model_type") or SGLANG in (raw.get("architectures") or ()):
+        return EAGLE
+    return MEDUSA if raw.get("model_type") == "medusa" or "medusa_num_heads" in raw else MODEL
+
+
+def refuse_pickled_heads(folder: str | Path) -> None:
+    """Refuse a folder whose Medusa heads are a pickle only.
+
+    Raises:
+        UnsupportedCheckpoint: the message has the command that converts them.
+    """
+    path = Path(folder)
+    if list(path.glob("*.safetensors")) or not (path / MEDUSA_PICKLE).exists():
+        return
+    raise UnsupportedCheckpoint(
+        f"{path / MEDUSA_PICKLE} may hold code and is never loaded. If you trust its origin, "
+        'convert it once: python -c "import torch; from safetensors.torch import save_file; '
+        f"save_file(torch.load('{path / MEDUSA_PICKLE}', 'cpu', weights_only=True), "
+        f"'{path / 'model.safetensors'}')\""
+    )

@@ -1,0 +1,64 @@
+"""Loads drafters that read the target's states; see `Build` in models/engine.py."""
+
+from pathlib import Path
+
+from models.drafting.heads.eagle_drafter import EagleDrafter
+from models.drafting.heads.eagle_layouts import read_eagle
+from models.drafting.heads.eagle_model import EagleModel
+from models.drafting.heads.medusa_drafter import MedusaDrafter, MedusaModel
+from models.drafting.heads.medusa_head import read_medusa
+from models.engine_config import EngineConfig
+from models.errors import UnsupportedCheckpoint
+from models.memory.budget import budget_bytes, pool_entries
+from models.targets.load import DTYPES, pick_device
+from models.targets.target import Target
+
+
+def build_eagle(
+    config: EngineConfig,
+    target: Target | None,
+    *,
+    rows: int,
+    max_length: int | None,
+    scratch: int,
+    budget: int | None,
+) -> EagleDrafter:
+    """An EAGLE-3 drafter.
+
+    Raises:
+        UnsupportedCheckpoint: it cannot be loaded, or does not fit the target.
+    """
+    head = read_eagle(Path(config.drafter), Path(config.target))
+    _check(config, target, head.config.layer.vocab_size)
+    model = EagleModel(head, dtype=DTYPES[config.dtype], device=pick_device(config.device))
+    capacity = (max_length or head.config.layer.context_length) + scratch
+    if budget is None:
+        budget = budget_bytes(config.memory, model.device.type)
+    shared = model.bytes_per_entry + (0 if target is None else target.bytes_per_entry)
+    return EagleDrafter(
+        model,
+        rows=rows,
+        capacity=capacity,
+        name=config.drafter,
+        entries=pool_entries(budget, shared, rows=rows, longest=capacity),
+    )
+
+
+def build_medusa(config: EngineConfig, target: Target | None, **options: object) -> MedusaDrafter:
+    """Medusa heads.
+
+    Raises:
+        UnsupportedCheckpoint: they cannot be loaded, or do not fit the target.
+    """
+    head = read_medusa(Path(config.drafter), Path(config.target))
+    _check(config, target, head.config.vocab_size)
+    model = MedusaModel(head, dtype=DTYPES[config.dtype], device=pick_device(config.device))
+    return MedusaDrafter(model, name=config.drafter)
+
+
+def _check(config: EngineConfig, target: Target | None, vocab_size: int) -> None:
+    if target is not None and target.vocab_size != vocab_size:
+        raise UnsupportedCheckpoint(
+            f"drafter {config.drafter!r} has a vocabulary of {vocab_size} tokens, "
+            f"target {config.target!r} of {target.vocab_size}: they must be the same"
+        )
