@@ -67,7 +67,7 @@ DRAFTERS: dict[str, DrafterEntry] = {
 # A drafter that is none of these names is the folder of a model.
 FOLDER = DrafterEntry(
     where="models.drafting.draft_models.build:build",
-    told="the folder of a small draft model",
+    told="the folder of a draft model, of an EAGLE-3 drafter or of Medusa heads",
     max_width=8,
     free=False,
 )

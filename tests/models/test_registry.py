@@ -14,7 +14,7 @@ from models.exactness import LEVELS
 from models.registry import (
     DECODERS,
     DRAFTERS,
-    FOLDER,
+    FOLDERS,
     MAPS,
     RULES,
     DrafterEntry,
@@ -108,7 +108,7 @@ def test_a_drafter_without_trees_is_not_given_a_width(folder):
 
 
 def test_every_line_loads():
-    for entry in [*drafters().values(), *DECODERS.values(), *RULES.values(), FOLDER]:
+    for entry in [*drafters().values(), *DECODERS.values(), *RULES.values(), *FOLDERS.values()]:
         assert callable(load(entry.where))
     assert all(callable(load(where)) for where in MAPS.values())
     assert {entry.exactness for entry in RULES.values()} <= set(LEVELS)

@@ -179,15 +179,15 @@ def test_many_states_are_read_before_a_draft_and_rows_are_freed(tmp_path, target
 def test_a_request_without_room_gets_no_drafts_until_it_ends(tmp_path, target):
     folder = exported(tmp_path / "drafter", target, "speculators")
     model = EagleModel(read_eagle(folder, target), dtype=torch.float32, device=CPU)
-    drafter = EagleDrafter(model, rows=2, capacity=200, entries=96)
-    sequences = [grown(range(1, 41), seed, max_tokens=40) for seed in range(2)]
-    states = torch.randn(60, 3, TARGET.width)
+    drafter = EagleDrafter(model, rows=2, capacity=200, entries=192)
+    sequences = [grown([5] * 80, seed, max_tokens=40) for seed in range(2)]
+    states = torch.randn(90, 3, TARGET.width)
     for sequence in sequences:
-        drafter.read([Reading(sequence=sequence, first=0, states=states[:39], top=None)])
+        drafter.read([Reading(sequence=sequence, first=0, states=states[:79], top=None)])
     drafts = drafter.propose(sequences, Shape(depth=2), context_of(sequences))
     assert [len(draft) for draft in drafts] == [2, 0]
     sequences[1].tokens.append(3)
-    drafter.read([Reading(sequence=sequences[1], first=39, states=states[39:40], top=None)])
+    drafter.read([Reading(sequence=sequences[1], first=79, states=states[79:80], top=None)])
     drafter.forget("1")
     sequences[1] = grown(range(1, 9), 1)
     drafter.read([Reading(sequence=sequences[1], first=0, states=states[:7], top=None)])
