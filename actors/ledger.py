@@ -78,6 +78,8 @@ class Ledger:
         self._on: dict[str, dict[int, None]] = {}  # by actor, in the order of placing
         self._ended: dict[str, Result] = {}  # not yet taken
         self._updates: list[Update] = []  # not yet taken
+        self.num_resumed = 0  # times that a request continued after tokens that had streamed
+        self.num_replayed = 0  # such tokens
 
     def __len__(self) -> int:
         """Requests whose result was not taken."""
@@ -214,7 +216,11 @@ class Ledger:
         entry = self._entries[ticket]
         entry.actor = actor
         self._on.setdefault(actor, {})[ticket] = None
-        placed.setdefault(actor, []).append(Submission(ticket=ticket, request=entry.rest()))
+        rest = entry.rest()
+        replayed = len(rest.generated) - len(entry.request.generated)
+        self.num_resumed += replayed > 0
+        self.num_replayed += replayed
+        placed.setdefault(actor, []).append(Submission(ticket=ticket, request=rest))
 
     def _forget(self, ticket: int) -> Entry:
         entry = self._entries.pop(ticket)

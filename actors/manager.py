@@ -7,16 +7,20 @@ are cancelled.
 """
 
 import asyncio
+import contextlib
 import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
+
+from ray.exceptions import RayError
 
 from actors.errors import PoolFailed
-from actors.messages import News
+from actors.messages import Measured, News
 from actors.pool import TargetPool
+from actors.tally import Tally
 from models.engine_config import EngineConfig
 from models.requests.request import Request, Result
 from models.requests.update import Update
@@ -24,7 +28,10 @@ from models.requests.update import Update
 LEASE_S = 10.0  # without a call of `take`, after which an ingress counts as dead
 FORGOTTEN_S = 60.0  # after which nothing is kept for it any more
 BUSY_S = 0.02  # that commands wait at most while requests run but report nothing
+LOAD_S = 0.5  # that a target actor may take to tell its load
 IDLE_S = 1.0  # between two looks at the actors while nothing runs
+
+Told = TypeVar("Told")
 
 
 @dataclass(slots=True)
@@ -49,6 +56,7 @@ class Manager:
         self._commands: queue.SimpleQueue[Callable[[TargetPool], None]] = queue.SimpleQueue()
         self._failure: Exception | None = None
         self._description: dict[str, Any] | None = None
+        self._tally = Tally()
 
     async def start(self, config: EngineConfig, sizes: Mapping[str, Any]) -> dict[str, Any]:
         """Start the pool and wait until it is ready; `sizes`: arguments of TargetPool.start.
@@ -69,17 +77,28 @@ class Manager:
             raise PoolFailed("the target is still loading")
         return self._description
 
+    async def measured(self) -> Measured:
+        """All that is counted. Raises the pool's failure."""
+        self._check()
+        state, asked = await self._of_pool(lambda pool: (pool.state(), pool.ask_loads()))
+        loads = []
+        for answer in asked:
+            with contextlib.suppress(RayError, TimeoutError):  # it dies, or is stalled
+                loads.append(await asyncio.wait_for(answer, LOAD_S))
+        return Measured(
+            counts=self._tally.counts, pool=state, loads=tuple(loads), queued=len(self._owners)
+        )
+
     async def counts(self) -> dict[str, int]:
         """Requests that have not ended, and the pool's processes by name. Raises its failure."""
         self._check()
+        return await self._of_pool(lambda pool: {"unfinished": pool.num_unfinished, **pool.pids()})
+
+    async def _of_pool(self, ask: Callable[[TargetPool], Told]) -> Told:
+        """What a function of the pool returns, called on its thread."""
         loop = asyncio.get_running_loop()
-        told: asyncio.Future[dict[str, int]] = loop.create_future()
-
-        def count(pool: TargetPool) -> None:
-            found = {"unfinished": pool.num_unfinished, **pool.pids()}
-            loop.call_soon_threadsafe(told.set_result, found)
-
-        self._commands.put(count)
+        told: asyncio.Future[Told] = loop.create_future()
+        self._commands.put(lambda pool: _tell(loop, told, ask(pool)))
         return await told
 
     # --- for ingresses ------------------------------------------------------------------------
@@ -91,7 +110,9 @@ class Manager:
         """
         self._check()
         if len(self._owners) + len(requests) > self._max_unfinished:
+            self._tally.rejected(requests)
             return False
+        self._tally.began(requests)
         self._inbox(ingress).open.update(request.id for request in requests)
         self._owners.update((request.id, ingress) for request in requests)
         self._commands.put(lambda pool: pool.submit(requests))
@@ -100,6 +121,7 @@ class Manager:
     async def cancel(self, ingress: str, ids: list[str]) -> None:
         """Drop requests of this ingress; those that have ended are passed over."""
         mine = [each for each in ids if self._owners.get(each) == ingress]
+        self._tally.cancelled(mine)
         self._forget(mine)
         if mine:
             self._commands.put(lambda pool: pool.cancel(mine))
@@ -140,11 +162,13 @@ class Manager:
         """Sort what a step brought into the inboxes; what was cancelled meanwhile is dropped."""
         for update in updates:
             if update.id in self._owners:
+                self._tally.grew(update)
                 inbox = self._inboxes[self._owners[update.id]]
                 inbox.updates.append(update)
                 inbox.filled.set()
         for result in results:
             if result.id in self._owners:
+                self._tally.ended(result)
                 inbox = self._inboxes[self._owners.pop(result.id)]
                 inbox.open.discard(result.id)
                 inbox.results.append(result)
@@ -212,6 +236,16 @@ class Manager:
                 command = self._commands.get_nowait()
         except queue.Empty:
             return
+
+
+def _tell(loop: asyncio.AbstractEventLoop, told: "asyncio.Future[Told]", value: Told) -> None:
+    """From the pool's thread; the asker may have gone."""
+
+    def settle() -> None:
+        if not told.done():
+            told.set_result(value)
+
+    loop.call_soon_threadsafe(settle)
 
 
 def _failed(request_id: str, told: str) -> Result:

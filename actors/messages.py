@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from actors.tally import Counts
 from models.loop.figures import Figures
 from models.requests.request import Request, Result, Sampling
 from models.requests.update import Update
 
 if TYPE_CHECKING:  # drivers, which read what targets hand over, do without torch
     from models.drafting.draft import Shape
+    from models.loop.load import Load
 
 Ints = NDArray[np.int64]
 
@@ -156,3 +158,25 @@ class News:
 
     updates: tuple[Update, ...] = ()
     results: tuple[Result, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolState:
+    """A pool at one moment. `figures` are those of requests until they ended."""
+
+    figures: Figures
+    target_actors: int  # that can be called
+    draft_actors: int
+    target_deaths: int = 0
+    resumed: int = 0  # requests that continued on another actor
+    replayed: int = 0  # tokens that they had streamed before
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """All that a manager knows in numbers. `loads`: of the target actors that answered."""
+
+    counts: Counts
+    pool: PoolState
+    loads: "tuple[Load, ...]"
+    queued: int  # requests that have not ended

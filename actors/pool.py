@@ -20,7 +20,7 @@ from ray.exceptions import RayError, RayTaskError
 from actors.death import Death, Evidence
 from actors.ledger import Ledger
 from actors.members import Pool, death_of
-from actors.messages import DraftTeam, Taken
+from actors.messages import DraftTeam, PoolState, Taken
 from actors.role import Role
 from actors.target import TargetActor
 from actors.team import check_fit, describe, draft_pool, team_of
@@ -62,6 +62,7 @@ class TargetPool:
         self._takes: dict[str, ObjectRef[Any]] = {}
         self._figures: dict[str, Figures] = {}  # by actor, the dead included
         self._busy = time.monotonic()
+        self._num_deaths = 0
 
     @classmethod
     def start(
@@ -192,6 +193,21 @@ class TargetPool:
         counts = {"target_actors": len(self._targets.members), "draft_actors": num_drafts}
         return {**told, **counts}
 
+    def state(self) -> PoolState:
+        """Its size and what it has counted so far."""
+        return PoolState(
+            figures=self.figures(),
+            target_actors=len(self._targets.ready),
+            draft_actors=len(self._drafts.ready) if self._drafts else 0,
+            target_deaths=self._num_deaths,
+            resumed=self._ledger.num_resumed,
+            replayed=self._ledger.num_replayed,
+        )
+
+    def ask_loads(self) -> "list[ObjectRef[Any]]":
+        """Ask every target actor for its Load."""
+        return [member.handle.load.remote() for member in self._targets.ready]
+
     def pids(self) -> dict[str, int]:
         """The actors' processes, by name."""
         ready = [*self._targets.ready, *(self._drafts.ready if self._drafts else ())]
@@ -272,6 +288,7 @@ class TargetPool:
 
     def _mourn(self, name: str, death: Death) -> None:
         """Run an actor's requests elsewhere, after what it handed over before it ended."""
+        self._num_deaths += 1
         last = self._takes.pop(name, None)
         if last is not None and ray.wait([last], timeout=0)[0]:
             self._receive(name, last)

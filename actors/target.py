@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # loaded where models are: a driver, which only names this cl
     from actors.desk import Desk
     from actors.line import Send
     from actors.remote_drafter import RemoteDrafter
+    from models.loop.load import Load
     from models.loop.token_loop import TokenLoop
 
 PLENTY = 1.5  # requests for each row of the batch, those that run included
@@ -136,6 +137,10 @@ class TargetActor:
         """What was counted from the start until a request ended last."""
         with self._changed:
             return self._figures
+
+    def load(self) -> "Load":
+        """What runs and waits now."""
+        return self._ready().load()
 
     # --- the loop's thread --------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from models.exactness import exactness
 from models.loop.cache_rows import Rows
 from models.loop.figures import Figures, Sums
 from models.loop.groups import choose, need_plain, new_canvas, plan_groups, settle
+from models.loop.load import Load, load_of
 from models.loop.logprobs import token_logprobs
 from models.loop.pace import Pace
 from models.loop.packing import Piece, draft_batch, prompt_batch
@@ -152,6 +153,10 @@ class TokenLoop:
     def figures(self) -> Figures:
         """The counts and times since the last reset."""
         return self._sums.figures(self._marks.totals())
+
+    def load(self) -> Load:
+        """What runs and waits now."""
+        return load_of(self._rows, self._cache)
 
     def reset_figures(self) -> None:
         self._sums, self._marks = Sums(), Stopwatch()
@@ -331,7 +336,7 @@ class TokenLoop:
                 self.sizing.observe(depths[b], commit.num_accepted, ended=ended)
             if depths[b]:
                 nodes = len(round_.drafts[b])
-                sequence.drafted += nodes
+                sequence.note_draft(nodes, depths[b], commit.num_accepted)
                 self._sums.add_draft(nodes, depths[b], commit.num_accepted)
             if sequence.request.sampling.logprobs is not None:
                 sequence.logprobs += token_logprobs(round_, b, commit)

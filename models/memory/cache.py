@@ -89,6 +89,11 @@ class KVCache:
         """Entries of the pool that no row uses."""
         return self._blocks.num_free * BLOCK
 
+    @property
+    def usage(self) -> float:
+        """The share of the pool's blocks that rows use, 0 to 1."""
+        return 1.0 - self._blocks.num_free / self._blocks.count
+
     def begin(self, row: int, tokens: Sequence[int]) -> int:
         """The entries of an empty row will be those of `tokens`, which may grow.
 

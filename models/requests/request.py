@@ -121,9 +121,10 @@ class Result:
     `tokens` and `logprobs` cover all generated tokens, those that the request began with and a stop
     token or EOS included. `stop_text` is the stop string that ended the request, if any.
     `accepted_length` is tokens per target pass, the bonus token included. `target_passes` counts
-    passes after prefill. These two and `draft_tokens` count what happened since the request began
-    or continued. `retryable`: the request may not have caused the error, so it may succeed when it
-    runs again.
+    passes after prefill. `accepted_histogram` holds the rounds with a draft by the number of
+    accepted draft tokens, 0 to the depth of the deepest draft. These and `draft_tokens` count what
+    happened since the request began or continued. `retryable`: the request may not have caused the
+    error, so it may succeed when it runs again.
     """
 
     id: str
@@ -133,6 +134,7 @@ class Result:
     accepted_length: float = 0.0
     target_passes: int = 0
     draft_tokens: int = 0  # proposed over all rounds
+    accepted_histogram: tuple[int, ...] = ()
     stop_text: str | None = None
     logprobs: tuple[TokenLogprob, ...] | None = None
     error: str | None = None

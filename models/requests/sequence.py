@@ -29,6 +29,7 @@ class Sequence:
         self.stop_text: str | None = None
         self.rounds = 0
         self.drafted = 0
+        self.accepted: list[int] = []  # rounds with a draft, by accepted draft tokens
         self._text: OutputText | None = None
         if decode is not None and (sampling.stop or request.stream):
             head = request.prompt[-CONTEXT:]
@@ -77,6 +78,12 @@ class Sequence:
             self.finish_reason = "length"
         return self.finish_reason is not None
 
+    def note_draft(self, nodes: int, depth: int, accepted: int) -> None:
+        """A round had a draft of `nodes` tokens, `depth` deep, of which `accepted` stand."""
+        self.drafted += nodes
+        self.accepted += [0] * (depth + 1 - len(self.accepted))
+        self.accepted[accepted] += 1
+
     def fail(self, error: str) -> None:
         """End the request with an error."""
         self.finish_reason, self.error = "error", error
@@ -103,6 +110,7 @@ class Sequence:
             accepted_length=self.num_new / max(self.rounds, 1),
             target_passes=self.rounds,
             draft_tokens=self.drafted,
+            accepted_histogram=tuple(self.accepted),
             stop_text=self.stop_text,
             logprobs=tuple(self.logprobs) if self.request.sampling.logprobs is not None else None,
         )

@@ -40,6 +40,10 @@ class PairedCache:
         return self.inner.capacity
 
     @property
+    def usage(self) -> float:
+        return self.inner.usage
+
+    @property
     def num_bytes(self) -> int:
         return self.inner.num_bytes
 

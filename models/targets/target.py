@@ -30,6 +30,10 @@ class Cache(Protocol):
     @property
     def num_bytes(self) -> int: ...
 
+    @property
+    def usage(self) -> float:
+        """The share of the entries, 0 to 1, that rows have reserved."""
+
     def commit(self, row: int, nodes: Ints) -> None:
         """Keep the scratch nodes `nodes` (a path, ascending) of a row; drop all others."""
 

@@ -18,6 +18,8 @@ from pipelines.serve.exchange import Call, Exchange
 from pipelines.serve.facts import Facts
 from pipelines.serve.fields import ChatBody, CompletionBody, DetokenizeBody, ImageBody, TokenizeBody
 from pipelines.serve.generation import Generation, chat, completion
+from pipelines.serve.metrics import MEDIA as METRICS_MEDIA
+from pipelines.serve.metrics import exposition
 from pipelines.serve.read_body import AnyBody, read_body
 from pipelines.serve.words import Words
 
@@ -46,6 +48,7 @@ def build_app(exchange: Exchange, facts: Facts) -> FastAPI:
     for path in ("/health", "/healthz"):
         app.add_api_route(path, routes.health, methods=["GET"])
     app.add_api_route("/readyz", routes.ready, methods=["GET"])
+    app.add_api_route("/metrics", routes.metrics, methods=["GET"])
     app.add_api_route("/v1/models", routes.models, methods=["GET"])
     app.add_api_route("/v1/models/{name:path}", routes.model, methods=["GET"])
     for path, answer in routes.of_kind().items():
@@ -85,6 +88,12 @@ class Routes:
         """The target can take requests; 503 otherwise."""
         await self._exchange.ask(self._exchange.manager.describe.remote())
         return JSONResponse({"status": "ready"})
+
+    async def metrics(self, request: Request) -> Response:
+        """What Prometheus reads."""
+        check_access(request.headers, self._facts.key_hashes)
+        measured = await self._exchange.ask(self._exchange.manager.measured.remote())
+        return Response(exposition({self._facts.name: measured}), media_type=METRICS_MEDIA)
 
     async def models(self, request: Request) -> Response:
         """The one model."""

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, Protocol
 
-from models.requests.request import TokenLogprob
+from models.requests.request import Result, TokenLogprob
 from pipelines.serve.choice import AnswerChoice, Delta
 
 Json = dict[str, Any]
@@ -166,5 +167,25 @@ def _decoding(choices: Sequence[AnswerChoice]) -> Json:
             "exactness": sorted({result.exactness for result in results}),
             "target_passes": sum(result.target_passes for result in results),
             "draft_tokens": sum(result.draft_tokens for result in results),
-        }
+        },
+        "metrics": {"speculative_decoding": speculation(results)},
+    }
+
+
+def speculation(results: Sequence[Result]) -> Json | None:
+    """The drafts of all choices together, in vLLM's form; None if there were none."""
+    found = [result.accepted_histogram for result in results]
+    histogram = [sum(counts) for counts in zip_longest(*found, fillvalue=0)]
+    steps, drafted = sum(histogram), sum(result.draft_tokens for result in results)
+    if not steps:
+        return None
+    accepted = sum(length * count for length, count in enumerate(histogram))
+    return {
+        "mean_acceptance_length": 1 + accepted / steps,
+        "draft_acceptance_rate": accepted / drafted,
+        "acceptance_histogram": histogram,
+        "num_spec_steps": steps,
+        "num_accepted_draft_tokens": accepted,
+        "num_draft_tokens": drafted,
+        "num_spec_tokens": len(histogram) - 1,
     }

@@ -34,6 +34,10 @@ class TokenCache:
     def num_bytes(self) -> int:
         return self.entries.nbytes
 
+    @property
+    def usage(self):
+        return float(self.rooms.sum()) / self.total
+
     def commit(self, row, nodes):
         length = int(self.lengths[row])
         kept = self.entries[row, length + nodes].copy()

@@ -56,6 +56,11 @@ class AdaptedCache:
     def num_bytes(self) -> int:
         return self._entries * self._bytes_per_entry
 
+    @property
+    def usage(self) -> float:
+        """The share of the entries that rows have reserved, 0 to 1."""
+        return float(self._rooms.sum()) / self._entries
+
     def commit(self, row: int, nodes: Ints) -> None:
         """Keep the scratch nodes `nodes` (a path) of a row, in order; drop all others."""
         text = self.texts[row]

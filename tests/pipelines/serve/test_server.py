@@ -195,3 +195,26 @@ def test_a_killed_target_s_streams_go_on_with_the_same_text(client, server) -> N
     assert texts == [choice.text for choice in expected.choices]
     assert logprobs == [choice.logprobs.token_logprobs for choice in expected.choices]
     assert before not in ray.get(server.manager.counts.remote()).values()
+
+
+def test_metrics_equal_what_clients_were_told(client, server) -> None:
+    """Prometheus' counters against the client's own tally; also the drafts of one answer."""
+
+    def counters() -> dict[str, float]:
+        import urllib.request
+
+        from prometheus_client.parser import text_string_to_metric_families
+
+        with urllib.request.urlopen(f"{server.url}/metrics") as answer:
+            families = text_string_to_metric_families(answer.read().decode())
+        return {s.name: s.value for f in families for s in f.samples if len(s.labels) == 1}
+
+    before = counters()
+    made = client.completions.create(model="tiny", prompt="Once", n=3, seed=1, max_tokens=20)
+    after = counters()
+    for name, told in (("prompt", 3 * 4), ("generation", made.usage.completion_tokens)):
+        key = f"paceline_{name}_tokens_total"
+        assert after[key] - before[key] == told
+    drafts = made.metrics["speculative_decoding"]
+    assert sum(drafts["acceptance_histogram"]) == drafts["num_spec_steps"] > 0
+    assert (after["paceline_num_requests_running"], after["paceline_target_actors"]) == (0, 1)
