@@ -27,8 +27,8 @@ class ChatTemplate:
         self._special = _special_tokens(Path(checkpoint), self._source)
         self._check()
 
-    def render(self, messages: Sequence[Message]) -> str:
-        """The chat, and the beginning of the assistant's answer.
+    def render(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> str:
+        """The chat, and the beginning of the assistant's answer. `tools` may be called in it.
 
         The text holds its special tokens: encode it without adding any.
 
@@ -36,17 +36,21 @@ class ChatTemplate:
             ValueError: the template refuses the messages.
         """
         try:
-            return self._render(messages)
+            return self._render(messages, tools)
         except Exception as error:  # a template is a program: it may fail in any way
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ValueError(f"the target's chat template refuses the messages: {reason}") from None
 
-    def _render(self, messages: Sequence[Message]) -> str:
+    def _render(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> str:
         from transformers.utils import chat_template_utils  # takes a second to import
 
         render: Any = chat_template_utils.render_jinja_template
         ((text,), _) = render(
-            [messages], chat_template=self._source, add_generation_prompt=True, **self._special
+            [messages],
+            tools=list(tools) or None,
+            chat_template=self._source,
+            add_generation_prompt=True,
+            **self._special,
         )
         return str(text)
 

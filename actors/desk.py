@@ -78,4 +78,4 @@ class Desk:
 
 def refusal(request_id: str, reason: str) -> Result:
     """The result of a request that cannot run."""
-    return Result(id=request_id, tokens=(), finish_reason="error", error=reason)
+    return Result(id=request_id, tokens=(), finish_reason="error", error=reason, invalid=True)

@@ -10,6 +10,7 @@ from models.drafting.draft import NOTHING, Shape
 from models.drafting.draft_models.draft_model import ModelDrafter
 from models.drafting.drafter import Drafter
 from models.drafting.heads.eagle_drafter import EagleDrafter
+from models.drafting.hints import MOST as HINT_TOKENS
 from models.drafting.parallel.decoders import WINDOW
 from models.drafting.sizing.controller import Controller
 from models.drafting.sizing.sizing import FixedSize, Sizing
@@ -19,6 +20,7 @@ from models.loop.groups import need_plain
 from models.loop.token_loop import TokenLoop
 from models.memory.budget import budget_bytes, pool_entries
 from models.registry import DECODERS, NONE, drafter_entry, load
+from models.requests.grammar import load_grammars
 from models.requests.output_text import Decode
 from models.schedules.feed import GroupTarget
 from models.targets.guided import guide
@@ -72,6 +74,8 @@ def build_loop(
     if made is None:
         made = build_drafter(config, target, max_length, budget=budget)
     scratch = _scratch(config) + _group_scratch(target)
+    if target.schedule.in_order and has_tokenizer(config.target):
+        scratch = max(scratch, 1 + HINT_TOKENS)
     entries = pool_entries(
         budget,
         target.bytes_per_entry + _draft_bytes(made),
@@ -89,6 +93,7 @@ def build_loop(
         verify=config.rule,
         prefill_chunk=config.prefill_chunk,
         decode=text_decoder(config.target),
+        grammars=lambda: load_grammars(config.target, target.vocab_size, target.eos_token_ids),
         name=config.target,
     )
 
@@ -184,10 +189,14 @@ def _sizing(config: EngineConfig, drafter: Drafter | None, *, lag: int) -> Sizin
     return Controller(max_width=width, free=free, lag=lag)
 
 
+def has_tokenizer(folder: str) -> bool:
+    """Whether a checkpoint is of a text model with a tokenizer."""
+    return (Path(folder) / "tokenizer.json").exists()
+
+
 def text_decoder(folder: str) -> Decode | None:
     """The checkpoint's own decoding of token ids, if it has a tokenizer.json."""
-    file = Path(folder) / "tokenizer.json"
-    if not file.exists():
+    if not has_tokenizer(folder):
         return None
-    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
     return lambda tokens: str(tokenizer.decode(tokens))

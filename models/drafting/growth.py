@@ -40,7 +40,8 @@ def grow_chain(
     tokens = np.zeros((len(owners), depth), dtype=np.int64)
     probs: list[torch.Tensor] = []
     for level in range(depth):
-        processed = processor(logits, owners, generated + level)  # [B, V]
+        paths = tokens[:, :level].tolist() if processor.has_grammars else None
+        processed = processor(logits, owners, generated + level, paths=paths)  # [B, V]
         if context.sampled:
             probs.append(processor.probabilities(processed, owners))
         levels, purpose = np.full(len(owners), level), context.purpose
@@ -70,7 +71,9 @@ def grow_tree(
     for level in range(depth):
         rows = len(logits) // batch  # of a sequence: 1 at the root
         owners = np.repeat(context.owners, rows)
-        values = context.processor(logits, owners, np.repeat(generated, rows) + level)
+        paths = tree.paths() if context.processor.has_grammars else None
+        counts = np.repeat(generated, rows) + level
+        values = context.processor(logits, owners, counts, paths=paths)
         own = _own_choices(context, values, owners, level)
         added = noise[level]
         if added is not None:

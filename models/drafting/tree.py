@@ -74,6 +74,18 @@ class Tree:
             self.visible[:, new, :old] = self.visible[self._rows, parents, :old]
         self.size += self.width
 
+    def paths(self) -> list[list[int]]:
+        """The tokens from the root to each node of the last level, [B * W]; [B] empty at first."""
+        if not self.size:
+            return [[] for _ in self.tokens]
+        last = range(self.size - self.width, self.size)
+        seen = self.visible[:, :, : self.size]
+        return [
+            own[row[node, : self.size]].tolist()
+            for own, row in zip(self.tokens[:, : self.size], seen, strict=True)
+            for node in last
+        ]
+
     def best(self, budget: int) -> Trees:
         """All nodes, and the `budget` best of each tree. No node scores above its parent."""
         order = np.argsort(-self.scores[:, : self.size], axis=1, kind="stable")

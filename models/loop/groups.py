@@ -62,7 +62,7 @@ def new_canvas(request: Request, target: GroupTarget) -> Canvas:
             f"request {request.id!r}: max_tokens={request.sampling.max_tokens}; "
             f"this target writes {size} tokens, no fewer and no more"
         )
-    for name in ("stop", "stop_token_ids", "min_tokens"):
+    for name in ("stop", "stop_token_ids", "min_tokens", "grammar"):
         if getattr(request.sampling, name):
             raise InvalidRequest(
                 f"request {request.id!r}: {name} has no meaning for a target that decides "

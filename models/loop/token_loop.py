@@ -9,13 +9,15 @@ If the target's schedule decides positions in groups, there are no drafts:
 Requests join and leave at any step.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import cache
 from typing import cast
 
 import numpy as np
 
 from models.drafting.draft import EMPTY, NOTHING, Draft, Shape
 from models.drafting.drafter import DraftContext, Drafter
+from models.drafting.hints import Hints
 from models.drafting.sizing.sizing import Sizing
 from models.errors import InvalidRequest
 from models.exactness import exactness
@@ -31,7 +33,8 @@ from models.loop.readings import readings_for
 from models.loop.stopwatch import Stopwatch
 from models.loop.updates import Updates
 from models.registry import GUMBEL, RULES, load
-from models.requests.admission import check_noise, check_request, check_unfinished
+from models.requests.admission import begin_grammar, check_noise, check_request, check_unfinished
+from models.requests.grammar import Grammars
 from models.requests.output_text import Decode
 from models.requests.request import Request, Result
 from models.requests.sequence import Sequence
@@ -62,12 +65,13 @@ class TokenLoop:
         decode: Decode | None = None,
         name: str = "",
         entries: int | None = None,
+        grammars: Callable[[], Grammars] | None = None,
     ) -> None:
         """Allocate the cache for `rows` requests of `max_length` tokens and `scratch` nodes each.
 
         `entries`: of all requests together (None: enough for all). A request must fit in alone.
         `decode` turns token ids into text; only requests with stop strings need it. `name`: the
-        target's checkpoint, for error messages.
+        target's checkpoint, for error messages. `grammars` is asked for when a request has one.
         """
         self.target, self.drafter, self.sizing = target, drafter, sizing
         self.name, self.rule = name, verify
@@ -90,6 +94,8 @@ class TokenLoop:
         self._updates = Updates()
         self._maps = Maps(target)
         self._processors = Processors(target, self._maps)
+        self._grammars = None if grammars is None else cache(grammars)
+        self._hints = Hints(scratch - 1)
         self._turn = 0
         self._noise = NoiseStore(target.vocab_size, target.device)
         self._transferred_s = 0.0
@@ -111,7 +117,9 @@ class TokenLoop:
     def _sequence(self, request: Request) -> Sequence:
         if self._groups is not None:
             return new_canvas(request, self._groups)
-        made = Sequence(request, eos=self.target.eos_token_ids, decode=self._decode)
+        grammar = begin_grammar(request, self._grammars)
+        eos = self.target.eos_token_ids
+        made = Sequence(request, eos=eos, decode=self._decode, grammar=grammar)
         made.resume()
         check_unfinished(made)
         return made
@@ -254,10 +262,14 @@ class TokenLoop:
     def _round(self) -> list[Result]:
         first, running = self._half()
         shape, drafting = (NOTHING, []) if self.drafter is None else self.sizing.plan(len(running))
+        hints = self._hints.of(running)
+        drafting = [b for b in drafting if b not in hints]
         processor = self._processors.of(first, running)
         noise = RoundNoise(running, self._noise)
         self._marks.note("other")
         drafts = self._draft(running, shape, drafting, processor, noise)
+        for b, hint in hints.items():
+            drafts[b] = hint.draft
         batch = draft_batch(first, running, drafts)
         if self._readings is not None:
             batch = self._readings.asking(batch)
@@ -278,7 +290,11 @@ class TokenLoop:
         if self._readings is not None:
             self._readings.of_round(round_, commits, scores)
         self._learn(round_, commits, drafting)
-        self._updates.note_round(running, commits, self.drafter.name if self.drafter else "")
+        for b, hint in hints.items():
+            self._hints.observe(running[b], hint, commits[b].num_accepted)
+        name = self.drafter.name if self.drafter else ""
+        sources = [hints[b].source if b in hints else name for b in range(len(running))]
+        self._updates.note_round(running, commits, sources)
         results = self._finish()
         self._marks.note("other")
         self._book_transfer("other")
@@ -368,6 +384,7 @@ class TokenLoop:
 
     def _forget(self, request_id: str) -> None:
         self._ids.discard(request_id)
+        self._hints.forget(request_id)
         self._updates.end(request_id)
         if self._readings is not None:
             self._readings.forget(request_id)

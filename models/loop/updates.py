@@ -40,11 +40,11 @@ class Updates:
         return updates
 
     def note_round(
-        self, sequences: Several[Sequence], commits: Several[Commit], drafter: str
+        self, sequences: Several[Sequence], commits: Several[Commit], sources: Several[str]
     ) -> None:
-        """A round was committed; `drafter`: who proposed the accepted tokens."""
+        """A round was committed; `sources`: who proposed each request's accepted tokens."""
         if self._streaming:
-            self._untaken += _of_round(sequences, commits, drafter)
+            self._untaken += _of_round(sequences, commits, sources)
 
     def note_groups(self, groups: Groups, tokens: Several[Ints]) -> None:
         """A group of positions was decided for each request."""
@@ -53,16 +53,16 @@ class Updates:
 
 
 def _of_round(
-    sequences: Several[Sequence], commits: Several[Commit], drafter: str
+    sequences: Several[Sequence], commits: Several[Commit], sources: Several[str]
 ) -> Iterator[Update]:
-    for sequence, commit in zip(sequences, commits, strict=True):
+    for sequence, commit, source in zip(sequences, commits, sources, strict=True):
         if sequence.request.stream and sequence.error is None:
             count, end = len(commit.tokens), sequence.num_generated
             yield Update(
                 id=sequence.id,
                 positions=range(end - count, end),
                 tokens=tuple(commit.tokens),
-                sources=(drafter,) * commit.num_accepted + (TARGET,),
+                sources=(source,) * commit.num_accepted + (TARGET,),
                 text=sequence.take_text(),
                 logprobs=_asked(sequence, sequence.logprobs[-count:]),
             )

@@ -1,9 +1,11 @@
 """Checks whether a request can run on a target, before it waits for a cache row."""
 
+from collections.abc import Callable
 from itertools import pairwise
 
-from models.errors import InvalidOption, InvalidRequest
+from models.errors import InvalidOption, InvalidRequest, UnsupportedCheckpoint
 from models.registry import GUMBEL, MAPS, RULES
+from models.requests.grammar import Grammars, GrammarState
 from models.requests.request import Request
 from models.requests.sequence import Sequence
 from models.sampling.maps import Maps
@@ -38,6 +40,9 @@ def check_request(request: Request, target: Target, max_length: int, *, texts: b
             f"{who}: logit_bias or stop_token_ids name token {bad[0]}, which is not in "
             f"0..{size - 1}"
         )
+    bad = [t for t in request.prediction if not 0 <= t < size]
+    if bad:
+        raise InvalidRequest(f"{who}: prediction holds token {bad[0]}, not in 0..{size - 1}")
     if request.sampling.stop and not texts:
         raise InvalidRequest(f"{who}: stop strings need a tokenizer")
     _check_generated(request, size, in_order=target.schedule.in_order)
@@ -92,6 +97,19 @@ def check_unfinished(sequence: Sequence) -> None:
         f"request {sequence.id!r}: of its {len(sequence.request.generated)} generated tokens, "
         f"number {sequence.num_generated} ends it with {by}; only what has not ended can continue"
     )
+
+
+def begin_grammar(request: Request, grammars: Callable[[], Grammars] | None) -> GrammarState | None:
+    """The state of the request's grammar, if it has one. Raises InvalidRequest."""
+    grammar = request.sampling.grammar
+    if grammar is None:
+        return None
+    if grammars is None:
+        raise InvalidRequest(f"request {request.id!r}: a grammar needs a tokenizer")
+    try:
+        return grammars().begin(grammar)
+    except (InvalidRequest, UnsupportedCheckpoint) as error:
+        raise InvalidRequest(f"request {request.id!r}: {error}") from error
 
 
 def check_noise(request: Request, rule: str, maps: Maps) -> None:

@@ -22,7 +22,8 @@ class Sampling:
     """How tokens are sampled, and when a request ends.
 
     Penalties follow the OpenAI convention (presence, frequency: generated tokens only) and CTRL's
-    (repetition: prompt and generated tokens). `logprobs=k` reports the log-probability of each
+    (repetition: prompt and generated tokens). `grammar` is what the output must follow, as
+    models/requests/constraint.py writes it. `logprobs=k` reports the log-probability of each
     token and of the k likeliest, from the target's unprocessed distribution.
     """
 
@@ -40,6 +41,7 @@ class Sampling:
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
     logprobs: int | None = None
+    grammar: str | None = None
 
     def __post_init__(self) -> None:
         require(0 <= self.temperature < 100, "temperature", self.temperature, "0 to 100, 0: greedy")
@@ -63,6 +65,8 @@ class Sampling:
             self.min_tokens,
             f"0 to max_tokens ({self.max_tokens})",
         )
+        ends = self.grammar is None or not self.ignore_eos
+        require(ends, "ignore_eos", self.ignore_eos, "false with a grammar, which says what ends")
         require(all(self.stop), "stop", self.stop, "texts that are not empty")
         require(
             self.logprobs is None or 0 <= self.logprobs <= 20, "logprobs", self.logprobs, "0 to 20"
@@ -100,6 +104,8 @@ class Request:
     `sampling.logprobs` is set. `generated_positions` are their places in the output, ascending; ():
     from 0 on. Only targets that decide groups of positions have others.
 
+    `prediction`: tokens that the output is expected to resemble, to be drafted from.
+
     `stream`: report new tokens as they come; see models/requests/update.py.
     """
 
@@ -111,6 +117,7 @@ class Request:
     generated: tuple[int, ...] = ()
     generated_logprobs: tuple[TokenLogprob, ...] = ()
     generated_positions: tuple[int, ...] = ()
+    prediction: tuple[int, ...] = ()
     stream: bool = False
 
 
@@ -124,7 +131,8 @@ class Result:
     passes after prefill. `accepted_histogram` holds the rounds with a draft by the number of
     accepted draft tokens, 0 to the depth of the deepest draft. These and `draft_tokens` count what
     happened since the request began or continued. `retryable`: the request may not have caused the
-    error, so it may succeed when it runs again.
+    error, so it may succeed when it runs again; `invalid`: the request alone has caused it.
+    `predicted` tokens of the request's prediction were accepted, `mispredicted` ones were not.
     """
 
     id: str
@@ -139,3 +147,6 @@ class Result:
     logprobs: tuple[TokenLogprob, ...] | None = None
     error: str | None = None
     retryable: bool = False
+    invalid: bool = False
+    predicted: int = 0
+    mispredicted: int = 0

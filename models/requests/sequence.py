@@ -5,6 +5,7 @@ Does not depend on caches, drafts or batches.
 
 from collections.abc import Iterable
 
+from models.requests.grammar import REFUSED, GrammarState
 from models.requests.output_text import CONTEXT, Decode, OutputText
 from models.requests.request import Request, Result, TokenLogprob
 
@@ -13,8 +14,14 @@ class Sequence:
     """A running request. `append` is the only way to add tokens."""
 
     def __init__(
-        self, request: Request, *, eos: Iterable[int] = (), decode: Decode | None = None
+        self,
+        request: Request,
+        *,
+        eos: Iterable[int] = (),
+        decode: Decode | None = None,
+        grammar: GrammarState | None = None,
     ) -> None:
+        """`grammar`: the state of the request's grammar before its first token."""
         sampling = request.sampling
         self.request = request
         self.id = request.id
@@ -26,9 +33,12 @@ class Sequence:
         self.logprobs: list[TokenLogprob] = []
         self.finish_reason: str | None = None
         self.error: str | None = None
+        self.grammar = grammar
+        self.is_invalid = False  # the error is the request's own fault
         self.stop_text: str | None = None
         self.rounds = 0
         self.drafted = 0
+        self.predicted = self.mispredicted = 0  # tokens of the prediction
         self.accepted: list[int] = []  # rounds with a draft, by accepted draft tokens
         self._text: OutputText | None = None
         if decode is not None and (sampling.stop or request.stream):
@@ -62,6 +72,11 @@ class Sequence:
         return self.num_generated - len(self.request.generated)
 
     @property
+    def has_hints(self) -> bool:
+        """Whether the request itself may say what comes next."""
+        return self.grammar is not None or bool(self.request.prediction)
+
+    @property
     def num_left(self) -> int:
         """Tokens that may still be generated."""
         return self.request.sampling.max_tokens - self.num_generated
@@ -69,11 +84,16 @@ class Sequence:
     def append(self, token: int) -> bool:
         """Add a token; True if the request ends with it."""
         self.tokens.append(token)
+        if self.grammar is not None and not self.grammar.consume(token):
+            self.fail(REFUSED, invalid=True)
+            return True
         found = None if self._text is None else self._text.push(token)
         if token in self.stop_tokens:  # the processed distribution enforces min_tokens
             self.finish_reason = "stop"
         elif found is not None and self.num_generated >= self.request.sampling.min_tokens:
             self._stop_at(found)
+        elif self.grammar is not None and self.grammar.is_complete:
+            self.finish_reason = "stop"
         elif self.num_left <= 0:
             self.finish_reason = "length"
         return self.finish_reason is not None
@@ -84,9 +104,9 @@ class Sequence:
         self.accepted += [0] * (depth + 1 - len(self.accepted))
         self.accepted[accepted] += 1
 
-    def fail(self, error: str) -> None:
-        """End the request with an error."""
-        self.finish_reason, self.error = "error", error
+    def fail(self, error: str, *, invalid: bool = False) -> None:
+        """End the request with an error; `invalid`: of its own."""
+        self.finish_reason, self.error, self.is_invalid = "error", error, invalid
 
     def _stop_at(self, stop: str) -> None:
         assert self._text is not None
@@ -111,6 +131,9 @@ class Sequence:
             target_passes=self.rounds,
             draft_tokens=self.drafted,
             accepted_histogram=tuple(self.accepted),
+            invalid=self.is_invalid,
+            predicted=self.predicted,
+            mispredicted=self.mispredicted,
             stop_text=self.stop_text,
             logprobs=tuple(self.logprobs) if self.request.sampling.logprobs is not None else None,
         )

@@ -108,12 +108,19 @@ def path_counts(round_: Round) -> torch.Tensor:
     return torch.from_numpy(sums).to(round_.logits.device)
 
 
+def chain_paths(round_: Round) -> list[list[int]]:
+    """[T] the draft tokens from a chain's root (excluded) to a node, the node included."""
+    drafted = [draft.tokens.tolist() for draft in round_.drafts]
+    return [tokens[:depth] for tokens in drafted for depth in range(len(tokens) + 1)]
+
+
 def chain_probabilities(round_: Round) -> torch.Tensor:
     """[T, V] the target's processed distribution at every node of the round's chains."""
     owners, depths = round_.nodes()
     counts = path_counts(round_) if round_.processor.counts_tokens else None
     generated = round_.generated[owners] + depths
-    processed = round_.processor(round_.logits, owners, generated, counts)
+    paths = chain_paths(round_) if round_.processor.has_grammars else None
+    processed = round_.processor(round_.logits, owners, generated, counts, paths)
     return round_.processor.probabilities(processed, owners)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from models.requests.request import Result, TokenLogprob
 from models.requests.update import Update
-from pipelines.serve.api_error import failed
+from pipelines.serve.api_error import ApiError, failed
 
 
 @dataclass(slots=True)
@@ -52,6 +52,8 @@ class AnswerChoice:
     def _end(self, result: Result) -> str:
         self.result = result
         if result.finish_reason not in ("stop", "length"):
+            if result.invalid:
+                raise ApiError(str(result.error), code="cannot_be_generated")
             raise failed(result.error or f"the request was {result.finish_reason}")
         return result.finish_reason
 

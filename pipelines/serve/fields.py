@@ -8,6 +8,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from pipelines.serve.constraints import ResponseFormat, StructuredOutputs
+from pipelines.serve.tools import ToolChoice, Tools
+
 MAX_CHOICES = 16
 MAX_STOPS = 16
 MAX_BIASES = 1024
@@ -15,26 +18,20 @@ MAX_MESSAGES = 4096
 MAX_TOP_LOGPROBS = 20
 MAX_IMAGES = 10
 
-_GRAMMARS = "output cannot be constrained to a grammar"
-_TOOLS = "tool calls are not supported"
+_STRUCTURED = "use structured_outputs"
+_TOOLS = "use tools and tool_choice"
 _THINKING = "the server does not control how a model reasons"
 
 # What other servers know: why it is refused here. Values in NEUTRAL ask for nothing: accepted.
 UNSUPPORTED: dict[str, str] = {
-    "prediction": "predicted outputs are not supported",
-    "tools": _TOOLS,
-    "tool_choice": _TOOLS,
-    "parallel_tool_calls": _TOOLS,
     "functions": _TOOLS,
     "function_call": _TOOLS,
-    "response_format": f"{_GRAMMARS}; only type text is supported",
-    "structured_outputs": _GRAMMARS,
-    "guided_json": _GRAMMARS,
-    "guided_regex": _GRAMMARS,
-    "guided_choice": _GRAMMARS,
-    "guided_grammar": _GRAMMARS,
-    "grammar": _GRAMMARS,
-    "regex": _GRAMMARS,
+    "guided_json": _STRUCTURED,
+    "guided_regex": _STRUCTURED,
+    "guided_choice": _STRUCTURED,
+    "guided_grammar": _STRUCTURED,
+    "grammar": _STRUCTURED,
+    "regex": _STRUCTURED,
     "best_of": "each choice is returned; use n",
     "echo": "prompts are not returned",
     "suffix": "text can only be continued, not filled in",
@@ -60,9 +57,6 @@ UNSUPPORTED: dict[str, str] = {
     "length_penalty": "beam search is not supported",
 }
 NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "tools": ([],),
-    "tool_choice": ("none",),
-    "response_format": ({"type": "text"},),
     "best_of": (1,),
     "echo": (False,),
     "suffix": ("",),
@@ -122,6 +116,26 @@ class StreamOptions(Body):
     continuous_usage_stats: Literal[False] = False
 
 
+class ContentPart(Body):
+    """A part of a text."""
+
+    type: Literal["text"]
+    text: Text
+
+
+class PredictedContent(Body):
+    """A text that the answer is expected to resemble."""
+
+    type: Literal["content"]
+    content: Text | Annotated[list[ContentPart], Field(min_length=1, max_length=MAX_MESSAGES)]
+
+    @property
+    def text(self) -> str:
+        """All parts together."""
+        parts = self.content
+        return parts if isinstance(parts, str) else "".join(part.text for part in parts)
+
+
 class Generation(Body):
     """What completions and chats have in common. `user` and the like are labels without effect."""
 
@@ -145,6 +159,9 @@ class Generation(Body):
     ignore_eos: bool = False
     stream: bool = False
     stream_options: StreamOptions | None = None
+    prediction: PredictedContent | None = None
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
     user: Text | None = None
     safety_identifier: Text | None = None
     metadata: Annotated[dict[str, str], Field(max_length=16)] = {}
@@ -164,6 +181,9 @@ class ChatBody(Generation):
     messages: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_MESSAGES)]
     max_tokens: Count | None = None
     max_completion_tokens: Count | None = None
+    tools: Tools = []
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool = True
     logprobs: bool = False
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
 

@@ -1,12 +1,13 @@
 """Answers in OpenAI's two forms, completions and chats, whole or in chunks."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any, Protocol
 
 from models.requests.request import Result, TokenLogprob
 from pipelines.serve.choice import AnswerChoice, Delta
+from pipelines.serve.tools import CallText
 
 Json = dict[str, Any]
 Spell = Callable[[int], str]
@@ -108,6 +109,41 @@ class Chats:
         return {"token": text, "logprob": logprob, "bytes": raw}
 
 
+@dataclass(frozen=True, slots=True)
+class ToolChats(Chats):
+    """Of /v1/chat/completions, where each choice calls a tool."""
+
+    calls: dict[int, CallText] = field(default_factory=dict)  # by choice
+
+    def opening(self, index: int) -> Json | None:
+        """The role comes first."""
+        return _chat(index, "delta", {"role": "assistant", "content": None}, None, None)
+
+    def chunk(self, delta: Delta) -> Json:
+        """The tool's name, once it is known, and its arguments as they come."""
+        call = self.calls.setdefault(delta.index, CallText())
+        name, arguments = call.feed(delta.text, ended=delta.finish_reason is not None)
+        told: Json = {"index": 0, "function": {"arguments": arguments}}
+        if name:
+            told |= {"id": call.id, "type": "function"}
+            told["function"] = {"name": name, "arguments": arguments}
+        news = {"tool_calls": [told]} if name or arguments else {}
+        reason = _called(delta.finish_reason)
+        return _chat(delta.index, "delta", news, self._logprobs(delta), reason)
+
+    def choice(self, whole: Delta) -> Json:
+        """The message with its call."""
+        call = CallText()
+        call.feed(whole.text, ended=True)
+        message: Json = {"role": "assistant", "content": None, "tool_calls": [call.told()]}
+        reason = _called(whole.finish_reason)
+        return _chat(whole.index, "message", message, self._logprobs(whole), reason)
+
+
+def _called(reason: str | None) -> str | None:
+    return "tool_calls" if reason == "stop" else reason
+
+
 def _chat(index: int, name: str, value: Json, logprobs: Json | None, reason: str | None) -> Json:
     return {"index": index, name: value, "logprobs": logprobs, "finish_reason": reason}
 
@@ -123,6 +159,7 @@ class Answer:
     fingerprint: str
     seed: int
     prompt_tokens: int
+    has_prediction: bool = False
 
     def whole(self, choices: Sequence[AnswerChoice]) -> Json:
         """The answer to a body without `stream`."""
@@ -146,7 +183,19 @@ class Answer:
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": generated,
             "total_tokens": self.prompt_tokens + generated,
+            **self._predicted(choices),
         }
+
+    def _predicted(self, choices: Sequence[AnswerChoice]) -> Json:
+        """Of a body with `prediction`."""
+        if not self.has_prediction:
+            return {}
+        results = [choice.result for choice in choices if choice.result is not None]
+        details = {
+            "accepted_prediction_tokens": sum(result.predicted for result in results),
+            "rejected_prediction_tokens": sum(result.mispredicted for result in results),
+        }
+        return {"completion_tokens_details": details}
 
     def _head(self, kind: str) -> Json:
         return {

@@ -9,12 +9,14 @@ from models.requests.request import Result
 from models.requests.update import Update
 from pipelines.serve.api_error import ApiError
 from pipelines.serve.choice import AnswerChoice
+from pipelines.serve.constraints import grammar_of
 from pipelines.serve.events import DONE, event
 from pipelines.serve.exchange import Call, Exchange, Gone, Item
 from pipelines.serve.facts import Facts
 from pipelines.serve.fields import ChatBody, CompletionBody
-from pipelines.serve.forms import Answer, AnswerForm, Chats, Completions
+from pipelines.serve.forms import Answer, AnswerForm, Chats, Completions, ToolChats
 from pipelines.serve.plan import Planned, plan
+from pipelines.serve.tools import tool_grammar
 from pipelines.serve.words import Words
 
 
@@ -34,6 +36,7 @@ class Generation:
             fingerprint=facts.fingerprint,
             seed=plan.seed,
             prompt_tokens=plan.prompt_tokens,
+            has_prediction=bool(plan.requests[0].prediction),
         )
         self._choices = [AnswerChoice(index) for index in range(len(plan.requests))]
 
@@ -82,16 +85,49 @@ async def completion(
     """The generation of a body of /v1/completions. Raises ApiError (400)."""
     form = Completions(words.spell, body.logprobs is not None)
     prompts = await _prompts(body, words)
-    planned = plan(body, prompts, await exchange.bounds(), name=f"{form.prefix}-{uuid.uuid4().hex}")
+    asked = grammar_of(body.response_format, body.structured_outputs)
+    planned = await _planned(body, prompts, words, exchange, form, asked)
     return Generation(exchange, facts, form, planned)
 
 
 async def chat(body: ChatBody, words: Words, exchange: Exchange, facts: Facts) -> Generation:
     """The generation of a body of /v1/chat/completions. Raises ApiError (400)."""
-    form = Chats(words.spell, body.logprobs)
-    prompts = [await words.encode_chat(body.messages)]
-    planned = plan(body, prompts, await exchange.bounds(), name=f"{form.prefix}-{uuid.uuid4().hex}")
+    asked = grammar_of(body.response_format, body.structured_outputs)
+    call = tool_grammar(body.tools, body.tool_choice)
+    if call is not None and asked is not None:
+        told = f"{asked[1]} constrains the text, which is a tool call; give one of them"
+        raise ApiError(told, param=asked[1], code="invalid_value")
+    kind = Chats if call is None else ToolChats
+    form = kind(words.spell, body.logprobs)
+    tools = [tool.model_dump(exclude_none=True) for tool in body.tools]
+    prompts = [await words.encode_chat(body.messages, tools)]
+    asked = asked if call is None else (call, "tools")
+    planned = await _planned(body, prompts, words, exchange, form, asked)
     return Generation(exchange, facts, form, planned)
+
+
+async def _planned(
+    body: CompletionBody | ChatBody,
+    prompts: Sequence[Sequence[int]],
+    words: Words,
+    exchange: Exchange,
+    form: AnswerForm,
+    asked: tuple[str, str] | None,
+) -> Planned:
+    """The requests; `asked`: their grammar and the field that asks for it."""
+    if asked is not None:
+        await words.check_grammar(*asked)
+    predicted: list[int] = []
+    if body.prediction is not None:
+        (predicted,) = await words.encode([body.prediction.text], add_special_tokens=False)
+    return plan(
+        body,
+        prompts,
+        await exchange.bounds(),
+        name=f"{form.prefix}-{uuid.uuid4().hex}",
+        grammar=None if asked is None else asked[0],
+        prediction=predicted,
+    )
 
 
 async def _prompts(body: CompletionBody, words: Words) -> list[list[int]]:

@@ -50,9 +50,17 @@ class Planned:
 
 
 def plan(
-    body: CompletionBody | ChatBody, prompts: Sequence[Sequence[int]], bounds: Bounds, *, name: str
+    body: CompletionBody | ChatBody,
+    prompts: Sequence[Sequence[int]],
+    bounds: Bounds,
+    *,
+    name: str,
+    grammar: str | None = None,
+    prediction: Sequence[int] = (),
 ) -> Planned:
     """The requests, with ids that begin with `name`.
+
+    `grammar`: what their texts follow. `prediction`: the tokens of what they may resemble.
 
     Raises ApiError (400) for an option out of range, a token that is none of the target's, and a
     prompt that leaves no room.
@@ -60,13 +68,14 @@ def plan(
     seed = drawn_seed() if body.seed is None else body.seed
     for prompt in prompts:
         _check_prompt(prompt, bounds)
-    samplings = [_sampling(body, len(prompt), bounds) for prompt in prompts]
+    samplings = [_sampling(body, len(prompt), bounds, grammar) for prompt in prompts]
     requests = tuple(
         Request(
             id=f"{name}/{p}/{choice}",
             prompt=tuple(prompt),
             sampling=samplings[p],
             seed=choice_seed(seed, choice),
+            prediction=tuple(prediction),
             stream=True,
         )
         for p, prompt in enumerate(prompts)
@@ -100,7 +109,9 @@ def _check_prompt(prompt: Sequence[int], bounds: Bounds) -> None:
         raise _too_long(f"the prompt of {len(prompt)} tokens leaves no room", bounds)
 
 
-def _sampling(body: CompletionBody | ChatBody, prompt_tokens: int, bounds: Bounds) -> Sampling:
+def _sampling(
+    body: CompletionBody | ChatBody, prompt_tokens: int, bounds: Bounds, grammar: str | None
+) -> Sampling:
     name, max_tokens = _max_tokens(body, bounds.max_length - prompt_tokens)
     values = {each: getattr(body, each) for each in SAME}
     try:
@@ -110,6 +121,7 @@ def _sampling(body: CompletionBody | ChatBody, prompt_tokens: int, bounds: Bound
             stop=(body.stop,) if isinstance(body.stop, str) else tuple(body.stop),
             stop_token_ids=tuple(body.stop_token_ids),
             logprobs=_logprobs(body),
+            grammar=grammar,
             **values,
         )
     except InvalidOption as error:

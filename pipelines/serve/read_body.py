@@ -10,6 +10,7 @@ from pydantic_core import from_json
 from pipelines.serve.api_error import ApiError
 from pipelines.serve.fields import Body
 
+NESTED = ("stream_options", "prediction", "response_format", "structured_outputs", "tools")
 AnyBody = TypeVar("AnyBody", bound=Body)
 
 
@@ -88,6 +89,6 @@ def _place(loc: Sequence[int | str], kind: type[Body]) -> str:
     for part in loc[1:]:
         if isinstance(part, int):
             parts.append(f"[{part}]")
-        elif parts[0] in ("stream_options",) and part.isidentifier():
+        elif parts[0] in NESTED and part.isidentifier():
             parts.append(f".{part}")
     return "".join(parts)

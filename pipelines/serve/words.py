@@ -7,7 +7,8 @@ from typing import Any
 
 from actors.chat_template import ChatTemplate
 from actors.tokenizer import TokenizerActor
-from models.errors import UnsupportedCheckpoint
+from models.errors import InvalidOption, UnsupportedCheckpoint
+from models.requests.grammar import Grammars, load_grammars
 from pipelines.modality.chat import messages_of
 from pipelines.serve.api_error import ApiError
 
@@ -20,6 +21,7 @@ class Words:
         self._checkpoint = checkpoint
         self._tokenizer = TokenizerActor(checkpoint)
         self._template: ChatTemplate | None = None
+        self._grammars: Grammars | None = None
         self.spell = cache(self._tokenizer.spell)
 
     async def encode(
@@ -29,23 +31,36 @@ class Words:
         encode = self._tokenizer.encode_batch
         return await asyncio.to_thread(encode, texts, add_special_tokens=add_special_tokens)
 
-    async def encode_chat(self, messages: Sequence[Any]) -> list[int]:
-        """Token ids of a chat and of the beginning of its answer.
+    async def encode_chat(self, messages: Sequence[Any], tools: Sequence[Any] = ()) -> list[int]:
+        """Token ids of a chat and of the beginning of its answer; `tools` as the template has them.
 
         Raises ApiError (400) for messages that the template refuses, and without a template.
         """
-        text = await asyncio.to_thread(self._render, messages)
+        text = await asyncio.to_thread(self._render, messages, tools)
         return (await self.encode([text], add_special_tokens=False))[0]
+
+    async def check_grammar(self, grammar: str, field: str) -> None:
+        """Raise ApiError (400), which names the field, if the grammar cannot be compiled."""
+        try:
+            await asyncio.to_thread(self._check_grammar, grammar, field)
+        except InvalidOption as error:
+            raise ApiError(str(error), param=field, code="invalid_value") from None
+        except UnsupportedCheckpoint as error:
+            raise ApiError(str(error), param=field, code="unsupported_parameter") from None
+
+    def _check_grammar(self, grammar: str, field: str) -> None:
+        self._grammars = self._grammars or load_grammars(self._checkpoint, 0, ())
+        self._grammars.check(grammar, field)
 
     async def decode(self, tokens: Sequence[int]) -> str:
         """The text of tokens."""
         return (await asyncio.to_thread(self._tokenizer.decode_batch, [tokens]))[0]
 
-    def _render(self, messages: Sequence[Any]) -> str:
+    def _render(self, messages: Sequence[Any], tools: Sequence[Any]) -> str:
         try:
             chat = messages_of([_joined(message) for message in messages], "messages")
             self._template = self._template or ChatTemplate(self._checkpoint)
-            return self._template.render(chat)
+            return self._template.render(chat, tools)
         except UnsupportedCheckpoint:
             told = "the model has no chat template: send texts to /v1/completions"
             raise ApiError(told, param="messages", code="no_chat_template") from None
@@ -54,8 +69,10 @@ class Words:
 
 
 def _joined(message: Any) -> Any:
-    """A message whose content is a list of parts, with their texts joined."""
+    """A message whose content is a list of parts, with their texts joined; a call may have none."""
     content = message.get("content") if isinstance(message, dict) else None
+    if content is None and isinstance(message, dict) and message.get("tool_calls"):
+        return {**message, "content": ""}
     if not isinstance(content, list):
         return message
     texts = []

@@ -52,7 +52,7 @@ def test_accepted(field, value):
 
 
 def test_every_option_is_covered_here():
-    rest = {"stop_token_ids", "ignore_eos"}
+    rest = {"stop_token_ids", "ignore_eos", "grammar"}
     assert {f.name for f in dataclasses.fields(Sampling)} == set(REFUSED) | rest
 
 

@@ -10,7 +10,9 @@ from typing import Any
 import openai
 import pytest
 
+from models.engine_config import EngineConfig
 from pipelines.serve.config import ServeConfig
+from tests.pipelines.serve.local import local_server
 
 CHATML = (
     "{% for message in messages %}<{{ message['role'] }}>{{ message['content'] }}\n{% endfor %}"
@@ -27,6 +29,38 @@ def served_target(checkpoints: dict[str, str], tmp_path_factory: pytest.TempPath
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": CHATML}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     return str(folder)
+
+
+@pytest.fixture(scope="session")
+def demo_target(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The demo model with a chat template."""
+    folder = tmp_path_factory.mktemp("demo") / "demo"
+    shutil.copytree("examples/models/text-target", folder)
+    file = folder / "tokenizer_config.json"
+    settings = json.loads(file.read_text()) if file.exists() else {}
+    file.write_text(json.dumps(settings | {"chat_template": CHATML}))
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def demo_url(demo_target: str) -> Iterator[str]:
+    """A server of the demo model without Ray, with lookup as its drafter."""
+    with local_server(demo_config(demo_target, "lookup")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def demo(demo_url: str) -> Iterator[openai.OpenAI]:
+    """Its client."""
+    with openai.OpenAI(base_url=f"{demo_url}/v1", api_key="none", max_retries=0) as made:
+        yield made
+
+
+def demo_config(target: str, drafter: str) -> EngineConfig:
+    """Small, on one thread."""
+    return EngineConfig(
+        target=target, drafter=drafter, batch_size=4, max_length=512, device="cpu", threads=1
+    )
 
 
 def free_port() -> int:

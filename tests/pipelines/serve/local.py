@@ -1,0 +1,151 @@
+"""A server without Ray: the real app and manager over a token loop in this process."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import torch
+import uvicorn
+
+from actors import manager as managing
+from actors.desk import refusal
+from actors.messages import PoolState
+from models.engine import build_loop
+from models.engine_config import EngineConfig
+from pipelines.serve.app import build_app
+from pipelines.serve.exchange import Exchange
+from pipelines.serve.facts import Facts
+
+QUEUED = 64
+
+
+def _stop(loop: asyncio.AbstractEventLoop, stopped: asyncio.Event) -> None:
+    """End the pool's thread."""
+    loop.call_soon_threadsafe(stopped.set)
+    raise SystemExit
+
+
+class LoopPool:
+    """What a manager needs of a TargetPool, by one loop that steps when results are taken."""
+
+    def __init__(self, loop: Any) -> None:
+        self.loop, self._refused = loop, []
+
+    @classmethod
+    def start(cls, config: EngineConfig, **sizes: Any) -> "LoopPool":
+        return cls(build_loop(config))
+
+    def __enter__(self) -> "LoopPool":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    @property
+    def num_unfinished(self) -> int:
+        return self.loop.num_unfinished + len(self._refused)
+
+    def submit(self, requests: Any) -> None:
+        for request in requests:
+            try:
+                self.loop.submit(request)
+            except Exception as error:
+                self._refused.append(refusal(request.id, str(error)))
+
+    def cancel(self, ids: Any) -> None:
+        for each in ids:
+            self.loop.cancel(each)
+
+    def take(self, timeout_s: float) -> list[Any]:
+        refused, self._refused = self._refused, []
+        with torch.inference_mode():
+            return refused + (self.loop.step() if self.loop.num_unfinished else [])
+
+    def take_updates(self) -> list[Any]:
+        return list(self.loop.take_updates())
+
+    def describe(self) -> dict[str, Any]:
+        return {**self.loop.describe(), "max_length": self.loop.max_length}
+
+    def pids(self) -> dict[str, int]:
+        return {}
+
+    def state(self) -> PoolState:
+        return PoolState(figures=self.loop.figures(), target_actors=1, draft_actors=0)
+
+    def ask_loads(self) -> list[Any]:
+        async def load() -> Any:
+            return self.loop.load()
+
+        return [load()]
+
+
+class LocalManager(managing.Manager):
+    """Its pool's thread can end."""
+
+    def _run(self, *arguments: Any) -> None:
+        with suppress(SystemExit):
+            super()._run(*arguments)
+
+
+class Handle:
+    """Methods as those of an actor's handle: `handle.name.remote(...)`."""
+
+    def __init__(self, manager: Any) -> None:
+        self._manager = manager
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._manager, name)
+
+        class Call:
+            remote = staticmethod(method)
+
+        return Call
+
+
+def facts_of(config: EngineConfig, **changed: Any) -> Facts:
+    values: dict[str, Any] = {
+        "name": "demo",
+        "checkpoint": config.target,
+        "kind": "text",
+        "fingerprint": "fp",
+        "created": 1,
+        "max_body_bytes": 2**20,
+        "max_unfinished": QUEUED,
+    }
+    return Facts(**values | changed)
+
+
+@contextmanager
+def local_server(config: EngineConfig, **changed: Any) -> Iterator[str]:
+    """The URL of a server of this target; `changed`: fields of its Facts."""
+    pool_class, managing.TargetPool = managing.TargetPool, LoopPool  # type: ignore[misc]
+    manager = LocalManager(max_unfinished=QUEUED)
+    app = build_app(Exchange(Handle(manager), "ingress"), facts_of(config, **changed))
+    server = uvicorn.Server(
+        uvicorn.Config(app, port=0, log_level="error", lifespan="off", ws="none")
+    )
+
+    async def serve() -> None:
+        await manager.start(config, {})
+        await server.serve()
+        stopped = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        manager._commands.put(lambda pool: _stop(loop, stopped))
+        await stopped.wait()
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(5)
+        managing.TargetPool = pool_class  # type: ignore[misc]
