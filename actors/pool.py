@@ -24,6 +24,8 @@ from actors.messages import DraftTeam, PoolState, Taken
 from actors.role import Role
 from actors.target import TargetActor
 from actors.team import check_fit, describe, draft_pool, team_of
+from cluster.placement import selector
+from cluster.roles import ROLES
 from models.engine_config import EngineConfig
 from models.errors import UnsupportedCheckpoint
 from models.loop.figures import Figures
@@ -96,12 +98,13 @@ class TargetPool:
         require(draft_actors >= 0, "draft_actors", draft_actors, "0 or more")
         most = max_target_actors or target_actors
         config = replace(config, threads=_threads(config, num_cpus, most + draft_actors))
-        cpus = 1.0 if num_cpus is None else num_cpus
+        cpus = ROLES["target"].num_cpus if num_cpus is None else num_cpus
         role = Role(
             name="target",
             num_cpus=cpus,
             num_gpus=num_gpus,
             resources=resources or {},
+            labels=selector("target"),
             concurrency=CALLS,
             min_size=target_actors,
             max_size=most,

@@ -12,7 +12,8 @@ from models.requests.request import require
 class Role:
     """One kind of actor: what each of them occupies, how many there are, how often they may die.
 
-    `resources` are custom resources of the cluster, by which nodes are chosen. More than
+    `resources` are custom resources of the cluster, and `labels` those of the nodes that the actors
+    may run on (cluster/roles.py). More than
     `max_restarts` deaths for each actor of the pool in `window_s` seconds, with nothing completed
     between them, are too many. `required`: with none left, the pool fails; otherwise it does
     without them for a while.
@@ -25,6 +26,7 @@ class Role:
     num_cpus: float = 1.0
     num_gpus: float = 0.0
     resources: Mapping[str, float] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
     concurrency: int = 1  # calls that an actor serves at once
     min_size: int = 1
     max_size: int = 1
@@ -52,6 +54,7 @@ class Role:
             "num_cpus": self.num_cpus,
             "num_gpus": self.num_gpus,
             "resources": dict(self.resources) or None,
+            "label_selector": dict(self.labels) or None,
             "max_concurrency": self.concurrency,
             "max_restarts": 0,
         }
@@ -60,4 +63,4 @@ class Role:
         """What `count` actors occupy."""
         each = {"CPU": self.num_cpus, "GPU": self.num_gpus, **self.resources}
         each = {name: amount for name, amount in each.items() if amount}
-        return Demand(name=self.name, count=count, each=each)
+        return Demand(name=self.name, count=count, each=each, labels=self.labels)

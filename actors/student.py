@@ -9,6 +9,7 @@ import ray
 import torch
 from ray import ObjectRef
 
+from cluster.placement import selector
 from models.exactness import APPROXIMATE
 from models.loop.figures import Figures
 from models.requests.request import Request, Result
@@ -70,7 +71,9 @@ class StudentPool:
     def __init__(
         self, folder: str, *, steps: int, actors: int, batch_size: int, threads: int | None
     ) -> None:
-        made: Any = ray.remote(StudentActor).options(max_restarts=-1, max_task_retries=RETRIES)
+        made: Any = ray.remote(StudentActor).options(
+            max_restarts=-1, max_task_retries=RETRIES, label_selector=selector("target") or None
+        )
         self._actors = [made.remote(folder, steps, threads) for _ in range(actors)]
         self._steps, self._batch, self._turn = steps, batch_size, 0
         self._calls: dict[ObjectRef[Any], int] = {}  # to the number of requests

@@ -6,6 +6,7 @@ from typing import Any
 from actors.members import Pool
 from actors.messages import DraftTeam
 from actors.role import Role
+from cluster.placement import selector
 from models.engine_config import EngineConfig
 from models.errors import UnsupportedCheckpoint
 from models.registry import drafter_entry
@@ -27,6 +28,7 @@ def draft_pool(
         name="draft",
         num_cpus=num_cpus,
         num_gpus=num_gpus,
+        labels=selector("draft"),
         min_size=actors,
         max_size=actors,
         required=False,

@@ -7,11 +7,13 @@ two thirds of a GPU each do not fit on two GPUs, though the sums are equal.
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import permutations
 from typing import Any
 
 import ray
+
+from cluster import roles
 
 SMALLEST = 1e-4  # part of a resource that Ray tells apart
 MAX_NAMED = 8  # nodes in a message
@@ -19,22 +21,29 @@ MAX_NAMED = 8  # nodes in a message
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
-    """`count` actors of a kind, each with these resources (`CPU`, `GPU` or custom ones)."""
+    """`count` actors of a kind, each with these resources (`CPU`, `GPU` or custom ones).
+
+    `labels`: that their nodes must have.
+    """
 
     name: str
     count: int
     each: Mapping[str, float]
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return f"{_actors(self.count, self.name)} with {amounts(self.each)} each"
+        told = f"{_actors(self.count, self.name)} with {amounts(self.each)} each"
+        where = ", ".join(f"{name}={value}" for name, value in self.labels.items())
+        return f"{told} on nodes labelled {where}" if where else told
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """A node and its resources, used or not."""
+    """A node, its resources, used or not, and its labels."""
 
     name: str
     has: Mapping[str, float]
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 def gpus_each(*, actors: int, device: str) -> float:
@@ -62,7 +71,15 @@ def gpu_share(*, actors: int, gpus: float) -> float:
 def alive_nodes() -> list[Node]:
     """The nodes of the cluster that this process is connected to."""
     alive = [node for node in ray.nodes() if node["Alive"]]
-    return [Node(name=node["NodeManagerAddress"], has=node["Resources"]) for node in alive]
+    return [
+        Node(name=n["NodeManagerAddress"], has=n["Resources"], labels=n.get("Labels") or {})
+        for n in alive
+    ]
+
+
+def selector(role: str) -> dict[str, str]:
+    """The labels of the nodes that a role may use on the connected cluster; {}: any node."""
+    return roles.selector(role, [node.labels for node in alive_nodes()])
 
 
 def is_autoscaling() -> bool:
@@ -98,12 +115,16 @@ def describe_nodes(demands: Iterable[Demand], nodes: Iterable[Node]) -> str:
     """What the nodes have of the resources that are asked for."""
     nodes = list(nodes)
     names = list(dict.fromkeys(name for demand in demands for name in demand.each))
-    told = [
-        f"node {node.name} has {amounts({name: node.has.get(name, 0.0) for name in names})}"
-        for node in nodes[:MAX_NAMED]
-    ]
+    keys = list(dict.fromkeys(key for demand in demands for key in demand.labels))
+    told = [_described(node, names, keys) for node in nodes[:MAX_NAMED]]
     rest = [f"{len(nodes) - MAX_NAMED} more nodes"] if len(nodes) > MAX_NAMED else []
     return "; ".join([*told, *rest]) or "there are no nodes"
+
+
+def _described(node: Node, names: Iterable[str], keys: Iterable[str]) -> str:
+    labels = [f"{key}={node.labels[key]}" for key in keys if key in node.labels]
+    known = f"node {node.name}" + (f" ({', '.join(labels)})" if labels else "")
+    return f"{known} has {amounts({name: node.has.get(name, 0.0) for name in names})}"
 
 
 def _room(demands: Iterable[Demand], nodes: Iterable[Node]) -> dict[str, int]:
@@ -113,7 +134,7 @@ def _room(demands: Iterable[Demand], nodes: Iterable[Node]) -> dict[str, int]:
     for demand in demands:
         found[demand.name] = 0
         for _ in range(demand.count):
-            if not any(node.take(demand.each) for node in free):
+            if not any(node.take(demand) for node in free):
                 break
             found[demand.name] += 1
     return found
@@ -123,11 +144,14 @@ class _Free:
     """What is left of a node."""
 
     def __init__(self, node: Node) -> None:
-        self.left = dict(node.has)
+        self.left, self.labels = dict(node.has), node.labels
         self.gpus = [1.0] * math.floor(self.left.pop("GPU", 0.0))
 
-    def take(self, each: Mapping[str, float]) -> bool:
+    def take(self, demand: Demand) -> bool:
         """Reserve an actor's resources if they are there."""
+        each = demand.each
+        if not demand.labels.items() <= self.labels.items():
+            return False
         rest = {name: amount for name, amount in each.items() if name != "GPU"}
         gpus = each.get("GPU", 0.0)
         chosen = self._choose(gpus)

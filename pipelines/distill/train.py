@@ -14,6 +14,8 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 from tqdm import tqdm
 
 from actors.trainer import FAILURE, Training, train_worker
+from cluster.placement import selector
+from cluster.roles import ROLES
 from models.training.log import METRICS, read_lines
 from pipelines.errors import JobFailed
 
@@ -35,10 +37,15 @@ def train(training: Training, *, workers: int, progress: bool) -> Mapping[str, A
         file.unlink()
     folder.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
+    scaling: Any = ScalingConfig  # the type stubs are those of Ray Train's first version
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={"training": training},
-        scaling_config=ScalingConfig(num_workers=workers, resources_per_worker={"CPU": 1}),
+        scaling_config=scaling(
+            num_workers=workers,
+            resources_per_worker={"CPU": ROLES["trainer"].num_cpus},
+            label_selector=selector("trainer") or None,
+        ),
         torch_config=TorchConfig(backend="gloo", timeout_s=TIMEOUT_S),
         run_config=RunConfig(
             name="train",

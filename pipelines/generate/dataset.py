@@ -13,6 +13,7 @@ import ray
 from ray.data import DataContext, Datasource, ReadTask, TaskPoolStrategy
 from ray.data.block import BlockMetadata
 
+from cluster.placement import selector
 from pipelines.inputs.read import read_shard
 from pipelines.inputs.rows import encoded, prompt_rows
 from pipelines.inputs.shards import Shard
@@ -100,8 +101,13 @@ def stream(source: PromptSource, modality: Modality, *, tasks: int = 2) -> Itera
     """
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     at_once = TaskPoolStrategy(size=min(tasks, source.num_shards))
+    labels = (selector("data") or None) if source.supports_distributed_reads else None
     data = ray.data.read_datasource(
-        source, override_num_blocks=source.num_shards, num_cpus=CPUS, compute=at_once
+        source,
+        override_num_blocks=source.num_shards,
+        num_cpus=CPUS,
+        compute=at_once,
+        label_selector=labels,
     ).map_batches(
         encode,
         fn_kwargs={"modality": modality},
@@ -109,6 +115,7 @@ def stream(source: PromptSource, modality: Modality, *, tasks: int = 2) -> Itera
         batch_format="pyarrow",
         num_cpus=CPUS,
         compute=at_once,
+        label_selector=labels,
     )
     data.context.enable_progress_bars = False
     return iter(data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1))

@@ -6,6 +6,7 @@ from typing import Any
 import ray
 
 from cluster.connect import beside_driver
+from cluster.placement import selector
 from cluster.storage import is_local
 from pipelines.generate.writer import FinishedShard, Layout, ShardWriter, parquet_bytes
 from pipelines.modality.modality import Codec
@@ -28,9 +29,13 @@ class RemoteWriter:
     """The driver's side. Writing a shard again gives the same file, so a lost call is repeated."""
 
     def __init__(self, layout: Layout, make_codec: Callable[[], Codec]) -> None:
-        where = beside_driver() if is_local(layout.url) else "DEFAULT"
+        where: dict[str, Any] = (
+            {"scheduling_strategy": beside_driver()}
+            if is_local(layout.url)
+            else {"label_selector": selector("data") or None}
+        )
         actor = ray.remote(WriterActor).options(
-            num_cpus=0, max_restarts=-1, max_task_retries=3, scheduling_strategy=where
+            num_cpus=0, max_restarts=-1, max_task_retries=3, **where
         )
         self._actor: Any = actor.remote(layout, make_codec)
         self._calls: list[ray.ObjectRef[Entry]] = []

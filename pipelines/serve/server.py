@@ -16,7 +16,8 @@ from ray.serve.config import HTTPOptions
 from ray.serve.schema import LoggingConfig
 
 from actors.manager import Manager
-from cluster.placement import gpus_each
+from cluster.placement import gpus_each, selector
+from cluster.roles import ROLES
 from models.engine_config import EngineConfig
 from models.errors import PacelineError
 from models.exactness import STEADY
@@ -62,12 +63,13 @@ def serving(config: ServeConfig) -> Iterator[Server]:
     _refuse_other_serve()
     keys = read_key_hashes(config.api_key_file) if config.api_key_file else ()
     manager_class: Any = ray.remote(Manager)
-    manager = manager_class.options(num_cpus=0).remote(max_unfinished=_most(config))
+    placed = {"num_cpus": ROLES["serve"].num_cpus, "label_selector": selector("serve") or None}
+    manager = manager_class.options(**placed).remote(max_unfinished=_most(config))
     try:
         loading = manager.start.remote(_engine(config), _sizes(config))
         facts = _facts(config, keys)
         _start_serve(config)
-        _deploy(manager, facts)
+        _deploy(manager, facts, placed)
         _wait_for(loading)
         host = f"[{config.host}]" if ":" in config.host else config.host
         yield Server(url=f"http://{host}:{config.port}", facts=facts, manager=manager)
@@ -145,14 +147,14 @@ def _start_serve(config: ServeConfig) -> None:
     serve.start(http_options=http, logging_config=quiet)
 
 
-def _deploy(manager: Any, facts: Facts) -> None:
+def _deploy(manager: Any, facts: Facts, placed: dict[str, Any]) -> None:
     from pipelines.serve.app import Ingress
 
     deployment_class: Any = serve.deployment(Ingress)
     deployment = deployment_class.options(
         name="ingress",
         max_ongoing_requests=ONGOING,
-        ray_actor_options={"num_cpus": 0},
+        ray_actor_options=placed,
         logging_config=LoggingConfig(log_level=logging.WARNING, enable_access_log=False),
     )
     try:

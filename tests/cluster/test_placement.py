@@ -85,3 +85,16 @@ def test_a_cluster_that_scales_is_known_by_the_types_of_its_nodes():
     assert not _scales({"autoscaler_report": None}, [])
     assert _scales({"autoscaler_report": {"active_nodes": {"head": 1}}}, [{}])
     assert _scales({}, [{"ray.io/node-group": "workers"}])
+
+
+def test_actors_need_nodes_of_their_role():
+    head = Node(name="h", has={"CPU": 8}, labels={"paceline.io/role": "head"})
+    data = Node(name="d", has={"CPU": 1}, labels={"paceline.io/role": "data"})
+    asked = Demand(name="target", count=1, each={"CPU": 1}, labels={"paceline.io/role": "target"})
+    assert shortage([asked], [head, data]) == (
+        "no room for 1 target actor with 1 CPU each on nodes labelled paceline.io/role=target: the "
+        "nodes can hold 0 target actors. node h (paceline.io/role=head) has 8 CPU; "
+        "node d (paceline.io/role=data) has 1 CPU"
+    )
+    right = Node(name="t", has={"CPU": 1}, labels={"paceline.io/role": "target", "zone": "a"})
+    assert shortage([asked], [head, right]) is None

@@ -122,7 +122,7 @@ class Decoder:
 
     @torch.inference_mode()
     def score_inputs(self, cache: Cache, batch: Batch, x: torch.Tensor) -> Scores:
-        """`score` with the first layer's input x [T, width] in the place of tokens; overwrites x."""
+        """`score` with the first layer's input x [T, width] instead of tokens; overwrites x."""
         return self._score(cache, batch, x)
 
     def _score(self, cache: Cache, batch: Batch, x: torch.Tensor | None) -> Scores:
