@@ -64,10 +64,10 @@ def serving(config: ServeConfig) -> Iterator[Server]:
     keys = read_key_hashes(config.api_key_file) if config.api_key_file else ()
     manager_class: Any = ray.remote(Manager)
     placed = {"num_cpus": ROLES["serve"].num_cpus, "label_selector": selector("serve") or None}
-    manager = manager_class.options(**placed).remote(max_unfinished=_most(config))
+    manager = manager_class.options(**placed).remote(max_unfinished=most_unfinished(config))
     try:
-        loading = manager.start.remote(_engine(config), _sizes(config))
-        facts = _facts(config, keys)
+        loading = manager.start.remote(engine_of(config), sizes_of(config))
+        facts = facts_of(config, keys)
         _start_serve(config)
         _deploy(manager, facts, placed)
         _wait_for(loading)
@@ -79,13 +79,14 @@ def serving(config: ServeConfig) -> Iterator[Server]:
         serve.shutdown()
 
 
-def _engine(config: ServeConfig) -> EngineConfig:
+def engine_of(config: ServeConfig) -> EngineConfig:
     """Image targets name the scale of their guidance."""
     about = getattr(modality(config.target), "about", None)
     return config.engine() if about is None else replace(config.engine(), guidance=about.guidance)
 
 
-def _facts(config: ServeConfig, key_hashes: tuple[str, ...]) -> Facts:
+def facts_of(config: ServeConfig, key_hashes: tuple[str, ...]) -> Facts:
+    """What an ingress must know."""
     return Facts(
         name=config.name,
         checkpoint=config.engine().target,
@@ -93,7 +94,7 @@ def _facts(config: ServeConfig, key_hashes: tuple[str, ...]) -> Facts:
         fingerprint=fingerprint(config),
         created=int(time.time()),
         max_body_bytes=config.max_body_bytes,
-        max_unfinished=_most(config),
+        max_unfinished=most_unfinished(config),
         key_hashes=key_hashes,
     )
 
@@ -114,12 +115,12 @@ def fingerprint(config: ServeConfig) -> str:
     return f"fp_{digest.hexdigest()}"
 
 
-def _most(config: ServeConfig) -> int:
+def most_unfinished(config: ServeConfig) -> int:
     """Completions that may run or wait."""
     return config.batch_size * config.target_actors + config.max_queued
 
 
-def _sizes(config: ServeConfig) -> dict[str, Any]:
+def sizes_of(config: ServeConfig) -> dict[str, Any]:
     """Arguments of TargetPool.start."""
     actors = config.target_actors + config.draft_actors
     gpus = gpus_each(actors=actors, device=config.device)
