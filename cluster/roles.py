@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 LABEL = "paceline.io/role"
 HEAD = "head"  # of a head node: no role has it
+DRIVER = "paceline_driver"  # a resource of the group data's nodes: room for a job's own process
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

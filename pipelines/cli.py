@@ -29,6 +29,7 @@ COMMANDS = (
     "pipelines.distill.command",
     "pipelines.evaluate.command",
     "pipelines.convert",
+    "pipelines.check.command",
 )
 
 PACKAGES = ("ray", "torch", "transformers")

@@ -1,0 +1,1 @@
+"""`paceline check`: manifests for Kubernetes, validated without a cluster."""

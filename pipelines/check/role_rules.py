@@ -1,0 +1,204 @@
+"""Whether a cluster has the groups, labels and room that Paceline's processes ask for."""
+
+import argparse
+import difflib
+import importlib
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any, NoReturn
+
+from cluster.placement import Demand, Node, shortage
+from cluster.roles import COMMANDS, DRIVER, GROUPS, HEAD, LABEL, ROLES
+from models.errors import InvalidOption, PacelineError
+from pipelines.check.clusters import JOBS, Group, groups
+from pipelines.check.manifest import Manifest, Path
+from pipelines.check.problem import Problem
+from pipelines.check.quantity import quantity
+from pipelines.options import from_mapping
+from pipelines.serve.config import ServeConfig
+
+GPU = "nvidia.com/gpu"
+BATCH = tuple(name for name in COMMANDS if name != "serve")
+MOST = 1000  # nodes that are looked at
+
+
+class WrongCommand(PacelineError):
+    """An entrypoint that cannot run; `needle`: the word that is wrong."""
+
+    def __init__(self, told: str, needle: str = "") -> None:
+        super().__init__(told)
+        self.needle = needle
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises what is wrong instead of exiting."""
+
+    def error(self, message: str) -> NoReturn:
+        raise WrongCommand(f"{self.prog}: {message}")
+
+
+def check_roles(manifest: Manifest) -> Iterator[Problem]:
+    """Problems of a cluster with its roles, and of what runs on it."""
+    for path, told in _labels(manifest):
+        yield Problem(manifest=manifest, path=path, told=told)
+    for path, told in _memory(manifest):
+        yield Problem(manifest=manifest, path=path, told=told)
+    if manifest.kind in JOBS:
+        yield from _job(manifest)
+    if manifest.kind == "RayService":
+        yield from _service(manifest)
+
+
+def _labels(manifest: Manifest) -> Iterator[tuple[Path, str]]:
+    for group in groups(manifest):
+        role = group.labels.get(LABEL)
+        at: Path = (*group.at, "labels", LABEL)
+        if group.is_head and role != HEAD:
+            yield at, f"the head needs the label {LABEL}: {HEAD}, so that nothing runs there"
+        if group.is_head and quantity(_ray_cpus(group)) != 0:
+            told = "the head offers CPUs, so work would go there: resources: {CPU: '0'} is needed"
+            yield (*group.at, "resources"), told
+        if not group.is_head and role not in GROUPS:
+            near = difflib.get_close_matches(str(role), GROUPS, n=1)
+            meant = f"; did you mean {near[0]}?" if near else ""
+            told = f"{LABEL}={role} is no role's group: {', '.join(GROUPS)}{meant}"
+            yield at, told
+
+
+def _memory(manifest: Manifest) -> Iterator[tuple[Path, str]]:
+    """Ray believes the limit, the kubelet the request: where they differ, pods are evicted."""
+    for group in groups(manifest):
+        found = (group.containers[0].get("resources") or {}) if group.containers else {}
+        asked, most = (found.get(part, {}).get("memory") for part in ("requests", "limits"))
+        if asked != most or most is None:
+            told = f"memory: {asked} requested, {most} at most: both are needed, and equal"
+            yield group.inside("containers", 0, "resources"), told
+
+
+def _job(manifest: Manifest) -> Iterator[Problem]:
+    at: Path = (*JOBS[manifest.kind], "entrypoint")
+    spec = manifest.at(*JOBS[manifest.kind])
+    if not isinstance(spec, dict):
+        return
+    yield from _driver(manifest, spec)
+    try:
+        command, config = read_command(str(spec.get("entrypoint", "")))
+    except PacelineError as error:
+        needle = error.needle if isinstance(error, WrongCommand) else ""
+        yield Problem(manifest=manifest, path=at, told=str(error), needle=needle)
+        return
+    yield from _room(manifest, at, command, config)
+
+
+def _driver(manifest: Manifest, spec: Mapping[str, Any]) -> Iterator[Problem]:
+    """A job's own process asks for a resource of the group data: else it runs on the head."""
+    at: Path = (*JOBS[manifest.kind], "entrypointResources")
+    text = spec.get("entrypointResources") or "{}"
+    try:
+        asked = json.loads(text)
+    except ValueError:
+        yield Problem(manifest=manifest, path=at, told=f"{text!r} is no JSON object")
+        return
+    if DRIVER not in asked and not spec.get("entrypointNumCpus"):
+        told = f"'{{\"{DRIVER}\": 1}}' is needed: the job's own process would run on the head"
+        yield Problem(manifest=manifest, path=at, told=told)
+    for name, amount in asked.items():
+        if not any(node.has.get(name, 0) >= amount for node in nodes(manifest)):
+            told = f"no group has {amount} {name}"
+            yield Problem(manifest=manifest, path=at, told=told)
+
+
+def _service(manifest: Manifest) -> Iterator[Problem]:
+    at: Path = ("spec", "serveConfigV2")
+    try:
+        inner = manifest.inner(at) if isinstance(manifest.at(*at), str) else None
+        for application in inner.data.get("applications", ()) if inner else ():
+            config = from_mapping(ServeConfig, application.get("args") or {})
+            yield from _room(manifest, at, "serve", config)
+    except (InvalidOption, AttributeError):
+        return  # pipelines/check/serve_rules.py says what is wrong
+
+
+def read_command(entrypoint: str) -> tuple[str, Any]:
+    """The command of an entrypoint and its configuration.
+
+    Raises PacelineError: it is none of ours, or an option is wrong.
+    """
+    try:
+        words = shlex.split(entrypoint)
+    except ValueError as error:
+        raise WrongCommand(f"{entrypoint!r}: {error}") from error
+    if len(words) < 2 or words[0] != "paceline" or words[1] not in BATCH:
+        begins = " or ".join(f"`paceline {name}`" for name in BATCH)
+        raise WrongCommand(f"{' '.join(words[:2])!r} is none of our jobs: {begins} is needed")
+    parser = _Parser(prog="paceline")
+    subparsers = parser.add_subparsers(dest="command", parser_class=_Parser)
+    module: Any = importlib.import_module(f"pipelines.{words[1]}.command")
+    module.register(subparsers)
+    options, unknown = parser.parse_known_args(words[1:])
+    if unknown:
+        known = list(subparsers.choices[words[1]]._option_string_actions)
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        meant = f"did you mean {near[0]}?" if near else f"see paceline {words[1]} --help"
+        raise WrongCommand(f"there is no option {unknown[0]}; {meant}", unknown[0])
+    return words[1], module.config_of(options)
+
+
+def nodes(manifest: Manifest) -> list[Node]:
+    """The nodes of the cluster at its largest."""
+    found = []
+    for group in groups(manifest):
+        most = 1 if group.is_head else group.data.get("maxReplicas", 0)
+        node = Node(name=group.name, has=_has(group), labels=group.labels)
+        found += [node] * min(most if isinstance(most, int) else 0, MOST)
+    return found
+
+
+def _has(group: Group) -> dict[str, float]:
+    limits = _limits(group)
+    own = {name: quantity(value) for name, value in (group.data.get("resources") or {}).items()}
+    return {"CPU": quantity(_ray_cpus(group)), "GPU": quantity(limits.get(GPU, 0))} | own
+
+
+def _ray_cpus(group: Group) -> Any:
+    """What Ray takes for the CPUs of a node."""
+    given = (group.data.get("resources") or {}).get("CPU", group.parameters.get("num-cpus"))
+    return _limits(group).get("cpu", 1) if given is None else given
+
+
+def _limits(group: Group) -> Mapping[str, Any]:
+    """Of Ray's container."""
+    found = group.containers[0].get("resources") if group.containers else None
+    return (found or {}).get("limits") or {}
+
+
+def _room(manifest: Manifest, at: Path, command: str, config: Any) -> Iterator[Problem]:
+    """The actors that the command asks for, on the cluster at its largest."""
+    have = nodes(manifest)
+    if not have:
+        return
+    wanted = [*COMMANDS[command], *(("draft",) if getattr(config, "draft_actors", 0) else ())]
+    there = {node.labels.get(LABEL) for node in have}
+    for role in wanted:
+        if ROLES[role].group not in there:
+            told = f"{command} needs the role {role}: no group has {LABEL}={ROLES[role].group}"
+            yield Problem(manifest=manifest, path=at, told=told)
+            return
+    short = shortage(_demands(config, have), have)
+    if short is not None:
+        yield Problem(manifest=manifest, path=at, told=short, needle="--target-actors")
+
+
+def _demands(config: Any, have: list[Node]) -> list[Demand]:
+    counts = {"target": config.target_actors, "draft": getattr(config, "draft_actors", 0)}
+    found = []
+    for role, count in counts.items():
+        labels = {LABEL: ROLES[role].group}
+        gpus = any(n.has.get("GPU") for n in have if labels.items() <= n.labels.items())
+        gpus = gpus and getattr(config, "device", "auto") != "cpu"
+        cpus = float(getattr(config, "threads", None) or ROLES[role].num_cpus)
+        each = {"CPU": cpus} | ({"GPU": 1.0} if gpus else {})
+        if count:
+            found.append(Demand(name=role, count=count, each=each, labels=labels))
+    return found
