@@ -12,8 +12,7 @@ COPY pipelines pipelines
 COPY cluster cluster
 # The kernels are compiled here: the compiler stays behind.
 RUN python -m venv /opt/venv \
-    && /opt/venv/bin/pip install --no-cache-dir ${PIP_ARGS} -c constraints-cpu.txt . \
-    && find /opt/venv -name tests -type d -prune -exec rm -r {} +
+    && /opt/venv/bin/pip install --no-cache-dir ${PIP_ARGS} -c constraints-cpu.txt .
 
 FROM python:3.11-slim-bookworm
 # wget and grep: KubeRay's probes. libgomp1: the kernels.

@@ -1,4 +1,5 @@
-# Paceline for NVIDIA GPUs: torch brings the CUDA libraries, the node the driver. Build it from the repository's root:
+# Paceline for NVIDIA GPUs: torch brings the CUDA libraries, the node the driver.
+# Build it from the repository's root:
 #   docker build -f docker/cuda.Dockerfile -t paceline-cuda:0.1.0 .
 FROM python:3.11-slim-bookworm AS build
 RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev libgomp1
@@ -10,8 +11,7 @@ COPY pipelines pipelines
 COPY cluster cluster
 # The kernels are compiled here: the compiler stays behind.
 RUN python -m venv /opt/venv \
-    && /opt/venv/bin/pip install --no-cache-dir . \
-    && find /opt/venv -name tests -type d -prune -exec rm -r {} +
+    && /opt/venv/bin/pip install --no-cache-dir .
 
 FROM python:3.11-slim-bookworm
 # wget and grep: KubeRay's probes. libgomp1: the kernels.

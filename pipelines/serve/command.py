@@ -47,7 +47,7 @@ EXAMPLES = {
 
 def register(subparsers: Subparsers) -> None:
     """Add the subcommand."""
-    add_command(
+    parser = add_command(
         subparsers,
         "serve",
         ServeConfig,
@@ -58,6 +58,12 @@ def register(subparsers: Subparsers) -> None:
         example=EXAMPLE,
         line="port: 8000",
     )
+    parser.add_argument(
+        "--build",
+        metavar="FILE",
+        help="write the configuration with which Ray Serve, or KubeRay's RayService, starts this "
+        "server, and exit; the paths in it are those of the cluster's nodes",
+    )
 
 
 def config_of(options: argparse.Namespace) -> ServeConfig:
@@ -65,9 +71,24 @@ def config_of(options: argparse.Namespace) -> ServeConfig:
     return from_mapping(ServeConfig, read_options(options, ServeConfig))
 
 
+def _build(config: ServeConfig, file: str) -> int:
+    """Write the configuration and say how it is used."""
+    import yaml
+
+    from cluster import storage
+    from pipelines.serve.application import serve_config
+
+    text = yaml.safe_dump(serve_config(config), sort_keys=False)
+    storage.publish(storage.normalize(file), text.encode())
+    print(f"{file}: for `serve deploy {file}`, or the serveConfigV2 of a RayService")
+    return 0
+
+
 def run(options: argparse.Namespace) -> int:
     """Serve until a signal comes."""
     config, began = config_of(options), time.monotonic()
+    if options.build is not None:
+        return _build(config, options.build)
     from pipelines.serve.check import check
 
     check(config)

@@ -149,3 +149,11 @@ def test_no_option_of_the_server_is_lost():
     config = ServeConfig(target="t", drafter="lookup", batch_size=3, model_name="m", draft_tokens=2)
     (application,) = serve_config(config)["applications"]
     assert from_mapping(ServeConfig, application["args"]) == config
+
+
+def test_the_server_writes_the_configuration(tmp_path, capsys):
+    file = tmp_path / "serve.yaml"
+    assert main(["serve", "--target", "t", "--drafter", "lookup", "--build", str(file)]) == 0
+    assert "serveConfigV2" in capsys.readouterr().out
+    (application,) = yaml.safe_load(file.read_text())["applications"]
+    assert application["args"] == {"target": "t", "drafter": "lookup"}
