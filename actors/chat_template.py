@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cluster.checkpoints import present
 from models.errors import UnsupportedCheckpoint
 from models.targets.decoder.config import read_json
 
@@ -22,7 +23,7 @@ class ChatTemplate:
 
     def __init__(self, checkpoint: str) -> None:
         """Raises UnsupportedCheckpoint if the folder has no template, or a malformed one."""
-        self.checkpoint = checkpoint
+        self.checkpoint = checkpoint = present(checkpoint)
         self._source = _source(Path(checkpoint))
         self._special = _special_tokens(Path(checkpoint), self._source)
         self._check()

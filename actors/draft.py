@@ -10,6 +10,7 @@ import time
 import numpy as np
 import torch
 
+from actors.at_hand import at_hand
 from actors.messages import DraftAsk, DraftReply, Growth, Guess, SparseRows
 from actors.mirrors import Mirrors
 from models.drafting.draft import Draft
@@ -41,6 +42,7 @@ class DraftActor:
 
         Raises what loading raises: UnsupportedCheckpoint, OSError.
         """
+        config = at_hand(config)
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         drafter = build_drafter(config, None, config.max_length, rows=rows)

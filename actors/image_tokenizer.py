@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from cluster.checkpoints import present
 from models.errors import UnsupportedCheckpoint
 from models.tokenizers.about import image_target
 from models.tokenizers.load import Tokenizer, load_tokenizer
@@ -24,6 +25,7 @@ class ImageTokenizerActor:
 
     def __init__(self, checkpoint: str) -> None:
         """Raises UnsupportedCheckpoint if the folder is no image target's."""
+        checkpoint = present(checkpoint)
         about = image_target(checkpoint)
         if about is None:
             raise UnsupportedCheckpoint(f"{checkpoint!r} holds no image target")

@@ -9,6 +9,7 @@ import ray
 import torch
 from ray import ObjectRef
 
+from cluster.checkpoints import present
 from cluster.placement import selector
 from models.exactness import APPROXIMATE
 from models.loop.figures import Figures
@@ -29,7 +30,7 @@ class StudentActor:
         """`steps`: passes per image."""
         if threads is not None:
             torch.set_num_threads(threads)
-        self._student, self._steps = FrozenStudent(load_student(folder)), steps
+        self._student, self._steps = FrozenStudent(load_student(present(folder))), steps
         self._chart = FlowMap(self._student.codebook)
 
     def run(self, requests: list[Request]) -> list[Result]:

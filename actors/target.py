@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
+from actors.at_hand import at_hand
 from actors.errors import LoopFailed
 from actors.messages import DraftTeam, Ended, Streamed, Submission, Taken
 from models.engine_config import EngineConfig
@@ -48,6 +49,7 @@ class TargetActor:
 
         Raises what loading raises: UnsupportedCheckpoint, InvalidOption, OSError.
         """
+        config = at_hand(config)
         if team is not None:
             from actors.remote_drafter import RemoteDrafter
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from cluster.checkpoints import present
 from models.errors import UnsupportedCheckpoint
 from models.targets.decoder.config import read_json
 
@@ -33,7 +34,7 @@ class TokenizerActor:
 
     def __init__(self, checkpoint: str) -> None:
         """Raises UnsupportedCheckpoint if the folder has no tokenizer."""
-        self.checkpoint = checkpoint
+        self.checkpoint = checkpoint = present(checkpoint)
         file = Path(checkpoint) / "tokenizer.json"
         self._codec: Fast | Slow
         if file.exists() and not _adds_by_settings(Path(checkpoint)):

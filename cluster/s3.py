@@ -45,6 +45,22 @@ def version(url: str) -> tuple[str, int]:
     return str(found["ETag"]), int(found["size"])
 
 
+def part_size(url: str) -> int:
+    """Bytes of the first part of an object that was uploaded in parts."""
+    return int(_head(url, PartNumber=1)["ContentLength"])
+
+
+def is_digest(url: str) -> bool:
+    """Whether an object's ETag is made of MD5s: not where S3 encrypts with keys of its own."""
+    return bool(_head(url).get("ServerSideEncryption", "AES256") == "AES256")
+
+
+def _head(url: str, **options: object) -> Any:
+    bucket, key, _ = client().split_path(url)
+    asked = {"Bucket": bucket, "Key": key, **options}
+    return _ask("look at", url, lambda: client().call_s3("head_object", **asked))
+
+
 def read(url: str) -> bytes:
     """A whole object."""
     return bytes(_ask("read", url, lambda: client().cat_file(url)))

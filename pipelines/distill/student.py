@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cluster.checkpoints import present
 from models.errors import InvalidOption, UnsupportedCheckpoint
 from models.students.config import MadeFor
 from models.students.kind import StudentKind, StudentLessons, build_student
@@ -13,6 +14,7 @@ from models.students.teacher import load_teacher
 from models.tokenizers.about import ImageTarget, image_target
 from models.training.log import METRICS
 from models.training.worker import Worker
+from pipelines.checkpoints import with_local
 from pipelines.distill.estimate import Estimate, estimate
 from pipelines.distill.folder import open_path
 from pipelines.distill.judge import TEACHER, judge
@@ -79,7 +81,7 @@ class StudentRun:
             guidance=self.guidance,
             seed=self.config.seed,
         )
-        return partial(build_student, lessons)
+        return partial(_build, lessons)
 
     def evaluate(self, trained: Path, tell: Callable[[str], None]) -> dict[str, Any]:
         """Images of each way of sampling beside the target's."""
@@ -110,13 +112,18 @@ class StudentRun:
         return found.as_dict()
 
 
+def _build(lessons: StudentLessons, worker: Worker) -> StudentKind:
+    """On a worker, whose node may not have fetched the target yet."""
+    return build_student(replace(lessons, target=present(lessons.target)), worker)
+
+
 def distill(config: StudentOptions, *, tell: Callable[[str], None] = print) -> Path:
     """Make a student; returns its folder. A run that was interrupted continues.
 
     Raises:
         PacelineError: what the user gave cannot work (these are ValueErrors), or JobFailed.
     """
-    return run_stages(check(config), tell=tell)
+    return run_stages(check(with_local(config)), tell=tell)
 
 
 def check(config: StudentOptions) -> StudentRun:

@@ -26,6 +26,7 @@ from cluster.connect import connected
 from cluster.errors import LeaseLost, StorageError
 from cluster.placement import gpus_each
 from models.errors import PacelineError
+from pipelines.checkpoints import with_local
 from pipelines.errors import JobFailed
 from pipelines.generate import in_driver
 from pipelines.generate.bounds import has_draft_model
@@ -62,6 +63,7 @@ def generate(config: GenerateConfig) -> Summary:
         StorageError: the input cannot be read or the output not be written.
     """
     began = time.monotonic()
+    config = with_local(config)
     has_draft_model(config)
     modality_of(config).codec()  # refuses a folder without a tokenizer
     with ExitStack() as held:

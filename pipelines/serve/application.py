@@ -16,6 +16,7 @@ from ray import serve
 from actors.manager import Manager
 from cluster.placement import selector
 from cluster.roles import ROLES
+from pipelines.checkpoints import with_local
 from pipelines.options import as_dict, from_mapping
 from pipelines.serve.access import read_key_hashes
 from pipelines.serve.app import build_app
@@ -38,6 +39,7 @@ class Owner(Manager):
     """Owns the pool. It is ready when the target has loaded; Ray Serve replaces one that failed."""
 
     async def __init__(self, config: ServeConfig) -> None:  # type: ignore[misc]  # Serve awaits it
+        config = with_local(config)
         super().__init__(max_unfinished=most_unfinished(config))
         await self.start(engine_of(config), sizes_of(config))
 
@@ -51,7 +53,7 @@ class Endpoint:
     """Answers HTTP; `owner`: a handle of the other deployment."""
 
     def __init__(self, owner: Any, config: ServeConfig) -> None:
-        self._owner, self._config = owner, config
+        self._owner, self._config = owner, with_local(config)
 
     def __serve_build_asgi_app__(self) -> FastAPI:  # the name that Ray Serve looks for
         """Called by Ray Serve once the replica runs."""
@@ -65,7 +67,8 @@ def build(args: Mapping[str, Any]) -> Any:
 
     Raises InvalidOption for an option that does not exist or is out of range.
     """
-    config = replace(from_mapping(ServeConfig, args), address=CLUSTER)
+    given = from_mapping(ServeConfig, args)
+    config = replace(given, address=CLUSTER, model_name=given.name)
     options = {
         "max_ongoing_requests": ONGOING,
         "ray_actor_options": {

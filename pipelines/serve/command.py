@@ -3,6 +3,7 @@
 import argparse
 import json
 import time
+from dataclasses import replace
 
 from pipelines.flags import Subparsers, add_command, read_options
 from pipelines.options import from_mapping
@@ -89,8 +90,10 @@ def run(options: argparse.Namespace) -> int:
     config, began = config_of(options), time.monotonic()
     if options.build is not None:
         return _build(config, options.build)
+    from pipelines.checkpoints import with_local
     from pipelines.serve.check import check
 
+    config = with_local(replace(config, model_name=config.name))
     check(config)
     from cluster.connect import connected
     from pipelines.interruption import interrupted_with
