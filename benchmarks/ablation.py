@@ -83,7 +83,7 @@ def _switched_off(level: int) -> Iterator[None]:
     if level >= 3:
         patches.append(patch.object(decoder, "stack_of", lambda *given: None))
     if level == 3:
-        patches.append(patch.object(decoder, "TorchAttention", CompiledAttention))
+        patches.append(patch.object(decoder, "torch_attention", CompiledAttention))
     if level >= 5:
         patches.append(patch.object(linear, "compiled", absent.compiled))
         patches.append(patch.object(kernels, "compiled", absent.compiled))

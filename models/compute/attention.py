@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 
 from models.batch import Batch
-from models.compute.attention_torch import TorchAttention
+from models.compute.attention_torch import torch_attention
 from models.compute.heads import Heads
 from models.compute.x86.attention_compiled import CompiledAttention
 from models.compute.x86.kernels import compiled
@@ -40,4 +40,4 @@ def open_attention(batch: Batch, cache: KVCache, heads: Heads, rotary: Rotary | 
     """
     if cache.kv.is_cpu and compiled():
         return CompiledAttention(batch, cache, heads, rotary)
-    return TorchAttention(batch, cache, heads, rotary)
+    return torch_attention(batch, cache, heads, rotary)

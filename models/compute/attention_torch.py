@@ -4,7 +4,6 @@ Letters as in layout.py, and Hkv key heads, D width of a head. Query heads are i
 [G, Hkv], so that a node's queries and results need no reordering.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,15 +18,28 @@ from models.memory.layout import Layout, lay_out
 from models.targets.decoder.rotary import Rotary
 
 
-class TorchAttention:
-    """One pass over a cache; see `Attention`."""
+def torch_attention(
+    batch: Batch, cache: KVCache, heads: Heads, rotary: Rotary | None
+) -> "TorchAttention":
+    """The attention of one pass, laid out for exactly this batch."""
+    layout = lay_out(batch, cache, group=heads.queries // heads.keys, window=heads.window)
+    return TorchAttention(layout, cache.kv, heads, None if rotary is None else rotary.table)
 
-    def __init__(self, batch: Batch, cache: KVCache, heads: Heads, rotary: Rotary | None) -> None:
-        group = heads.queries // heads.keys
-        layout = lay_out(batch, cache, group=group, window=heads.window)
+
+class TorchAttention:
+    """One pass over a cache; see `Attention`.
+
+    It reads nothing but tensors, and no shape depends on what they hold, so a pass can be compiled
+    or captured as one graph.
+    """
+
+    def __init__(
+        self, layout: Layout, kv: torch.Tensor, heads: Heads, table: torch.Tensor | None
+    ) -> None:
+        """`kv`: of a `KVCache`. `table`: of a `Rotary`; None: positions do not rotate."""
         self._heads, self._layout = heads, layout
-        self._rotation = None if rotary is None else rotary(layout.positions)
-        self._views = open_views(cache, layout, heads.queries)
+        self._rotation = None if table is None else table[layout.positions].unsqueeze(1)
+        self._views = open_views(kv, layout, heads.queries)
 
     def __call__(self, index: int, qkv: torch.Tensor, qk_norm: torch.Tensor | None) -> torch.Tensor:
         heads, layout = self._heads, self._layout
@@ -52,19 +64,37 @@ class Views:
 
     room: torch.Tensor  # [B, Hkv, M, D], zero beyond the queries
     lines: torch.Tensor  # [B, Q, G * Hkv, D], the same memory
-    layers: Sequence[torch.Tensor]  # [2, Hkv, slots, D] each
+    layers: tuple[torch.Tensor, ...]  # [2, Hkv, slots, D] each
+    mask: torch.Tensor | None  # [B, 1, M or 1, N] to add to the scores
 
 
-def open_views(cache: KVCache, layout: Layout, num_heads: int) -> Views:
-    """The views of a cache for one pass."""
-    num_kv_heads, width = cache.kv.shape[2], cache.kv.shape[5]
-    room = cache.kv.new_zeros(layout.num_rows, layout.num_lines, num_kv_heads, width)
+def open_views(kv: torch.Tensor, layout: Layout, num_heads: int) -> Views:
+    """The views of a cache's tensor for one pass."""
+    num_kv_heads, width = kv.shape[2], kv.shape[5]
+    room = kv.new_zeros(layout.num_rows, layout.num_lines, num_kv_heads, width)
     lines = room[:, : layout.num_used]
     return Views(
         room=room.transpose(1, 2),
         lines=lines.view(layout.num_rows, layout.num_queries, num_heads, width),
-        layers=cache.layers,
+        layers=kv.flatten(3, 4).unbind(0),
+        mask=None if layout.seen is None else additive(layout.seen, layout, kv.dtype),
     )
+
+
+def additive(seen: torch.Tensor, layout: Layout, dtype: torch.dtype) -> torch.Tensor:
+    """The additive mask: 0 where a query line sees a key, else -inf: [B, 1, M or 1, N].
+
+    `seen` [B, Q, N] is bool.
+    """
+    num_rows, num_queries, num_keys = seen.shape
+    hidden = seen.logical_not()
+    if num_queries == 1:
+        mask = seen.new_zeros(num_rows, 1, 1, num_keys, dtype=dtype)
+        return mask.masked_fill_(hidden[:, None], -torch.inf)
+    mask = seen.new_zeros(num_rows, layout.num_lines, num_keys, dtype=dtype)
+    lines = mask[:, : layout.num_used].view(num_rows, num_queries, -1, num_keys)
+    lines.masked_fill_(hidden[:, :, None], -torch.inf)
+    return mask[:, None]
 
 
 def write(layer: torch.Tensor, layout: Layout, entries: torch.Tensor) -> None:
@@ -94,7 +124,7 @@ def attend(views: Views, index: int, layout: Layout, queries: torch.Tensor) -> t
         queries = queries[layout.spread]
     views.lines.copy_(queries.view(views.lines.shape))
     keys, values = gather(views.layers[index], layout)
-    read = F.scaled_dot_product_attention(views.room, keys, values, attn_mask=layout.mask)
+    read = F.scaled_dot_product_attention(views.room, keys, values, attn_mask=views.mask)
     num_queries = layout.num_rows * layout.num_queries
     packed = read.transpose(1, 2)[:, : layout.num_used].reshape(num_queries, -1)
     return packed if layout.pack is None else packed[layout.pack]

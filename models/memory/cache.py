@@ -63,7 +63,6 @@ class KVCache:
         count = rows * longest if entries is None else num_blocks(entries)
         sizes = (config.num_layers, 2, config.num_kv_heads, count, BLOCK, config.head_dim)
         self.kv = _zeros(sizes, dtype, device)
-        self.layers = self.kv.flatten(3, 4).unbind(0)  # [2, Hkv, slots, D] each
         self.lengths: Ints = np.zeros(rows, dtype=np.int64)
         self.tables: Ints = np.zeros((rows, longest), dtype=np.int64)
         self.rooms: Ints = np.zeros(rows, dtype=np.int64)  # entries that a row's blocks hold

@@ -31,7 +31,7 @@ class Layout:
     num_keys: int
     spread: torch.Tensor | None  # [B * Q] packed index of each query, 0 where there is none
     pack: torch.Tensor | None  # [T] index into B * Q
-    mask: torch.Tensor | None  # [B, 1, M or 1, N] to add to the scores
+    seen: torch.Tensor | None  # [B, Q, N] bool: which keys each query sees; None: all
 
 
 def positions_of(batch: Batch, lengths: Ints) -> Ints:
@@ -77,26 +77,22 @@ def lay_out(batch: Batch, cache: KVCache, *, group: int, window: int | None) -> 
     steady = device.type == "cpu"
     lengths, counts = cache.lengths[batch.rows], batch.counts
     num_rows, num_queries = len(counts), int(counts.max())
-    used = int((lengths + counts).max()) + batch.scratch
+    used = most_keys(batch, cache)
     cache.hold(batch)
-    owner = np.repeat(np.arange(num_rows), counts)
-    order = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
-    places = lengths[owner] + batch.scratch + order
-    slots = cache.tables[batch.rows[owner], places // BLOCK] * BLOCK + places % BLOCK
     note_depths(batch, cache)
+    owner, order = places_of(batch)
     alone = num_rows * num_queries == 1
     num_keys = padded(used) if steady or not alone else used
-    num_lines = -(-num_queries * group // LINES) * LINES if steady else num_queries * group
+    num_lines = lines_for(num_queries * group, device)
     flat = owner * num_queries + order
     ragged = num_rows * num_queries != len(owner)
-    mask = None
+    seen = None
     if steady or not alone or window is not None:
-        seen = _seen(batch, cache, num_queries, num_keys, window)
-        mask = _additive(seen, group, num_lines, cache.kv.dtype, device)
+        seen = torch.from_numpy(seen_keys(batch, cache, num_queries, num_keys, window)).to(device)
     return Layout(
         positions=torch.from_numpy(positions_of(batch, lengths)).to(device),
         blocks=_blocks(batch.rows, cache, num_keys),
-        slots=torch.from_numpy(slots).to(device),
+        slots=torch.from_numpy(slots_of(batch, cache)).to(device),
         num_rows=num_rows,
         num_queries=num_queries,
         num_used=num_queries * group,
@@ -104,19 +100,50 @@ def lay_out(batch: Batch, cache: KVCache, *, group: int, window: int | None) -> 
         num_keys=num_keys,
         spread=_spread(flat, num_rows * num_queries, device) if ragged else None,
         pack=torch.from_numpy(flat).to(device) if ragged else None,
-        mask=mask,
+        seen=seen,
     )
 
 
-def _blocks(rows: Ints, cache: KVCache, num_keys: int) -> int | torch.Tensor:
-    """The blocks of the keys of `rows` [B], row by row.
+def most_keys(batch: Batch, cache: KVCache) -> int:
+    """The number of keys of the longest row, the nodes of the batch included."""
+    return int((cache.lengths[batch.rows] + batch.counts).max()) + batch.scratch
+
+
+def lines_for(used: int, device: torch.device) -> int:
+    """The number of query lines to compute for `used` ones."""
+    return -(-used // LINES) * LINES if device.type == "cpu" else used
+
+
+def places_of(batch: Batch) -> tuple[Ints, Ints]:
+    """[T] the row (index into the batch) of each node, and its index among the row's nodes."""
+    counts = batch.counts
+    owner = np.repeat(np.arange(len(counts)), counts)
+    return owner, np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
+
+
+def slots_of(batch: Batch, cache: KVCache) -> Ints:
+    """[T] where the entries of the nodes go in the pool."""
+    owner, order = places_of(batch)
+    rows = batch.rows[owner]
+    places = cache.lengths[rows] + batch.scratch + order
+    slots: Ints = cache.tables[rows, places // BLOCK] * BLOCK + places % BLOCK
+    return slots
+
+
+def blocks_of(rows: Ints, cache: KVCache, num_keys: int) -> Ints:
+    """[B, num_keys / BLOCK] the blocks of the keys of `rows` [B].
 
     A row with fewer of them repeats its first one: masked keys, but of its own.
     """
-    count = num_blocks(num_keys)
+    order = np.arange(num_blocks(num_keys))
     held = cache.rooms[rows, None] // BLOCK
-    order = np.arange(count)
-    ids = cache.tables[rows[:, None], np.where(order < held, order, 0)].reshape(-1)  # [B * count]
+    found: Ints = cache.tables[rows[:, None], np.where(order < held, order, 0)]
+    return found
+
+
+def _blocks(rows: Ints, cache: KVCache, num_keys: int) -> int | torch.Tensor:
+    """The blocks of the keys of `rows` [B], row by row."""
+    ids = blocks_of(rows, cache, num_keys).reshape(-1)  # [B * N / BLOCK]
     first = int(ids[0])
     if np.array_equal(ids, np.arange(first, first + len(ids))):
         return first
@@ -129,7 +156,7 @@ def _spread(flat: Ints, size: int, device: torch.device) -> torch.Tensor:
     return torch.from_numpy(source).to(device)
 
 
-def _seen(
+def seen_keys(
     batch: Batch, cache: KVCache, num_queries: int, num_keys: int, window: int | None
 ) -> Bools:
     """Which keys each query sees: [B, Q, N]. A padded query sees key 0, to avoid NaN."""
@@ -144,18 +171,3 @@ def _seen(
         seen[row, :count, :keys] = own
         seen[row, count:, 0] = True
     return seen
-
-
-def _additive(
-    seen: Bools, group: int, num_lines: int, dtype: torch.dtype, device: torch.device
-) -> torch.Tensor:
-    """The additive mask: 0 where a query line sees a key, else -inf: [B, 1, M or 1, N]."""
-    num_rows, num_queries, num_keys = seen.shape
-    hidden = torch.from_numpy(~seen).to(device)
-    if num_queries == 1:
-        mask = torch.zeros(num_rows, 1, 1, num_keys, dtype=dtype, device=device)
-        return mask.masked_fill_(hidden[:, None], -torch.inf)
-    mask = torch.zeros(num_rows, num_lines, num_keys, dtype=dtype, device=device)
-    lines = mask[:, : num_queries * group].view(num_rows, num_queries, group, num_keys)
-    lines.masked_fill_(hidden[:, :, None], -torch.inf)
-    return mask[:, None]

@@ -52,6 +52,10 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     `weight` contains the factor √D. A token's result does not depend on the rest of the batch.
     """
     floor = eps * x.shape[-1]
+    if torch.compiler.is_compiling():  # into one kernel with what is around it
+        wide = x.float()
+        scale = torch.rsqrt(wide.square().sum(-1, keepdim=True) + floor)
+        return (wide * scale * weight).to(x.dtype)
     if x.is_cpu and weight.dim() == 1 and compiled() and x.is_contiguous():
         normed = torch.empty_like(x)
         rows, width = x.numel() // x.shape[-1], x.shape[-1]

@@ -9,9 +9,9 @@ import torch
 from torch.nn import functional as F
 
 from models.batch import VECTOR, Batch, Scores
-from models.compute.attention_torch import TorchAttention
+from models.compute.attention_torch import torch_attention
 from models.compute.heads import Heads
-from models.compute.x86.kernels import Chooser, Draw, Knobs, rms_norm
+from models.compute.x86.kernels import Chooser, Draw, Knobs
 from models.compute.x86.stack import stack_of
 from models.errors import UnsupportedCheckpoint
 from models.memory.cache import KVCache, bytes_per_entry
@@ -19,6 +19,8 @@ from models.readout import States, states_for, top_of
 from models.schedules.schedule import RASTER, Schedule
 from models.targets.decoder.config import DecoderConfig
 from models.targets.decoder.rotary import Rotary
+from models.targets.decoder.static_pass import StaticPass
+from models.targets.decoder.torch_pass import TorchPass
 from models.targets.decoder.weights import Weights, assemble, random_tensor, shapes
 from models.targets.target import Cache
 
@@ -52,6 +54,8 @@ class Decoder:
         self._heads = heads_of(config)
         self._stack = stack_of(weights, self._heads, config.norm_eps, device) if kernels else None
         self.steady = self._stack is not None
+        self._pass = TorchPass(weights, self._heads, config.norm_eps)
+        self._static: StaticPass | None = None
 
     @classmethod
     def from_config(
@@ -73,6 +77,15 @@ class Decoder:
             kernels=kernels,
         )
         return cls(config, weights, dtype=dtype, device=device, kernels=kernels)
+
+    def compile(self, backend: str = "inductor") -> StaticPass:
+        """Run rounds as compiled graphs from now on, one for each of a few sizes.
+
+        Prompts are read as before. Does nothing for a decoder that runs with our kernels. Results
+        are those of an uncompiled pass up to rounding. `backend`: of torch.compile.
+        """
+        self._static = StaticPass(self._pass, self.device, backend)
+        return self._static
 
     @property
     def codes(self) -> torch.Tensor | None:
@@ -117,8 +130,7 @@ class Decoder:
 
         Also returns what `batch.readout` asks for.
         """
-        x = None if self._stack is not None and batch.inputs is None else self._read(batch)
-        return self._score(cache, batch, x)
+        return self._score(cache, batch, None if batch.inputs is None else self._read(batch))
 
     @torch.inference_mode()
     def score_inputs(self, cache: Cache, batch: Batch, x: torch.Tensor) -> Scores:
@@ -126,7 +138,7 @@ class Decoder:
         return self._score(cache, batch, x)
 
     def _score(self, cache: Cache, batch: Batch, x: torch.Tensor | None) -> Scores:
-        """`x`: None: the stack reads the batch's tokens."""
+        """`x`: None: the batch has tokens only."""
         assert isinstance(cache, KVCache)
         like = self._weights.embedding
         states = states_for(batch.readout, self.num_layers, len(batch.tokens), like)
@@ -134,11 +146,9 @@ class Decoder:
             num_wanted = len(batch.tokens) if batch.wanted is None else len(batch.wanted)
             logits = torch.empty(num_wanted, self.vocab_size)
             self._stack.score(batch, cache, self.rotary, x, logits, states)
+            told = None if states is None else states.values
         else:
-            assert x is not None
-            self._run(x, batch, cache, states)
-            logits = self._head(x, batch)
-        told = None if states is None else states.values
+            logits, told = self._score_with_torch(batch, cache, x, states)
         return Scores(logits, told, top_of(logits, batch.readout))
 
     @property
@@ -152,29 +162,24 @@ class Decoder:
         assert self._stack is not None
         return self._stack.chooser(batch, cache, self.rotary, draw, knobs)
 
-    def _run(self, x: torch.Tensor, batch: Batch, cache: KVCache, states: States | None) -> None:
-        """Run all layers with torch's operations, in place."""
-        eps = self.config.norm_eps
-        attention = TorchAttention(batch, cache, self._heads, self.rotary)
-        for index, layer in enumerate(self._weights.layers):
-            if states is not None:
-                states.take(index, x)
-            qkv = layer.qkv(rms_norm(x, layer.attention_norm, eps))
-            layer.out.add(attention(index, qkv, layer.qk_norm), x)
-            gate_up = layer.gate_up(rms_norm(x, layer.mlp_norm, eps))
-            gate, up = gate_up.chunk(2, dim=-1)
-            layer.down.add(F.silu(gate).mul_(up), x)
-        if states is not None and self.num_layers in states.layers:
-            states.take(self.num_layers, rms_norm(x, self._weights.norm, eps))
-
-    def _head(self, x: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """Logits [W, V] of the wanted nodes."""
+    def _score_with_torch(
+        self, batch: Batch, cache: KVCache, x: torch.Tensor | None, states: States | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Logits [W, V] and hidden states [T, n, width] with torch's operations."""
+        static = self._static
+        inputs = None if static is None or x is not None else static.inputs_for(batch, cache)
+        if static is not None and inputs is not None:
+            layers = () if states is None else states.layers
+            return static.score(inputs, batch, cache, self.rotary.table, layers)
+        if x is None:
+            x = self._read(batch)
+        self._pass.run(x, torch_attention(batch, cache, self._heads, self.rotary), states)
+        told = None if states is None else states.values
         if batch.wanted is not None:
             x = x[torch.from_numpy(batch.wanted).to(self.device)]
         if x.shape[0] == 0:
-            return torch.empty(0, self.vocab_size, device=self.device)
-        normed = rms_norm(x, self._weights.norm, self.config.norm_eps)
-        return self._weights.head(normed).float()
+            return torch.empty(0, self.vocab_size, device=self.device), told
+        return self._pass.logits(x), told
 
 
 def heads_of(config: DecoderConfig) -> Heads:
