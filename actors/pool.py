@@ -22,13 +22,15 @@ from actors.ledger import Ledger
 from actors.members import Pool, death_of
 from actors.messages import DraftTeam, PoolState, Taken
 from actors.role import Role
+from actors.sharing import share_memory
 from actors.target import TargetActor
 from actors.team import check_fit, describe, draft_pool, team_of
-from cluster.placement import selector
+from cluster.placement import Demand, alive_nodes, selector
 from cluster.roles import ROLES
 from models.engine_config import EngineConfig
 from models.errors import UnsupportedCheckpoint
 from models.loop.figures import Figures
+from models.registry import FOLDER, drafter_entry
 from models.requests.request import Request, Result, require
 from models.requests.update import Update
 
@@ -109,6 +111,12 @@ class TargetPool:
             min_size=target_actors,
             max_size=most,
         )
+        demands = [role.demand(most)]
+        if draft_actors and drafter_entry(config.drafter) is FOLDER:
+            parts = {"CPU": cpus, "GPU": draft_gpus}
+            demands.append(Demand(name="draft", count=draft_actors, each=parts))
+        nodes = alive_nodes() if ray.is_initialized() else []
+        config = share_memory(config, demands, nodes)
         drafts = None
         if draft_actors and config.drafter != "none":
             rows = config.batch_size * most

@@ -38,6 +38,7 @@ class Home:
 class RemoteDrafter:
     """Implements models.drafting.drafter.Drafter over lines to draft actors."""
 
+    bytes_per_entry = 0
     wants = None  # a drafter that reads the target is refused there: see DraftActor.serve
 
     def __init__(self, team: DraftTeam, *, client: str) -> None:

@@ -23,6 +23,7 @@ class UniformGuesser:
     passes = 0
     remote = False
     transfer_s = 0.0
+    bytes_per_entry = 0
     wants = None
 
     def __init__(self, vocab_size: int) -> None:

@@ -7,9 +7,7 @@ import torch
 from tokenizers import Tokenizer
 
 from models.drafting.draft import NOTHING, Shape
-from models.drafting.draft_models.draft_model import ModelDrafter
 from models.drafting.drafter import Drafter
-from models.drafting.heads.eagle_drafter import EagleDrafter
 from models.drafting.hints import MOST as HINT_TOKENS
 from models.drafting.parallel.decoders import WINDOW
 from models.drafting.sizing.controller import Controller
@@ -18,8 +16,9 @@ from models.engine_config import EngineConfig as EngineConfig
 from models.errors import InvalidOption
 from models.loop.groups import need_plain
 from models.loop.token_loop import TokenLoop
-from models.memory.budget import budget_bytes, pool_entries
+from models.memory.budget import budget_bytes, memory_for, pool_entries
 from models.registry import DECODERS, NONE, drafter_entry, load
+from models.requests.admission import Advice
 from models.requests.grammar import load_grammars
 from models.requests.output_text import Decode
 from models.schedules.feed import GroupTarget
@@ -76,18 +75,20 @@ def build_loop(
     scratch = _scratch(config) + _group_scratch(target)
     if target.schedule.in_order and has_tokenizer(config.target):
         scratch = max(scratch, 1 + HINT_TOKENS)
+    per_entry = target.bytes_per_entry + (0 if made is None else made.bytes_per_entry)
     entries = pool_entries(
         budget,
-        target.bytes_per_entry + _draft_bytes(made),
+        per_entry,
         rows=config.batch_size,
         longest=max_length + scratch,
     )
+    fitting = _fitting(config, max_length, entries - scratch)
     return TokenLoop(
         target,
         made,
         _sizing(config, made, lag=0 if drafter is None else LAG),
         rows=config.batch_size,
-        max_length=_fitting(config, max_length, entries - scratch),
+        max_length=fitting,
         scratch=scratch,
         entries=entries,
         verify=config.rule,
@@ -95,6 +96,7 @@ def build_loop(
         decode=text_decoder(config.target),
         grammars=lambda: load_grammars(config.target, target.vocab_size, target.eos_token_ids),
         name=config.target,
+        advise=_memory_advice(max_length, fitting, scratch, per_entry),
     )
 
 
@@ -152,11 +154,16 @@ def _fitting(config: EngineConfig, max_length: int, room: int) -> int:
     return min(max_length, room)
 
 
-def _draft_bytes(drafter: Drafter | None) -> int:
-    """Bytes of one token in the cache of a drafter in this process."""
-    if isinstance(drafter, ModelDrafter | EagleDrafter):
-        return drafter.model.bytes_per_entry
-    return 0
+def _memory_advice(max_length: int, fitting: int, scratch: int, per_entry: int) -> Advice:
+    """What would make room for a request that is longer than `fitting` tokens."""
+
+    def advise(tokens: int) -> str:
+        if tokens > max_length or fitting == max_length:
+            return ""
+        wanted = memory_for(tokens + scratch, per_entry)
+        return f" into the KV cache's memory; for this request, set --memory to {wanted} or more"
+
+    return advise
 
 
 def _fixed_shape(config: EngineConfig) -> Shape | None:

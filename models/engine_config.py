@@ -24,7 +24,8 @@ class EngineConfig:
     (None: all).
     `max_length`: tokens a request may have, prompt and completion (None: the target's context);
     a limit that lowers what the caches need. `memory`: for the KV caches of target and draft
-    model, "8GiB" or a share of the free memory such as 0.5 (None: half of it); less where
+    model, "8GiB" or a share of the free memory such as 0.5 (None: half of it; pools divide a
+    share by the actors on a node); less where
     `batch_size` requests of `max_length` tokens need less. `threads`: torch threads (None: as is).
     `coupling`: of mc-sjd, "maximal" or "gumbel". `start`: a parallel decoder's first guess of a
     position, "uniform", "left" or "above". `verify`: sjd and mc-sjd go with `rejection`.

@@ -142,8 +142,9 @@ def max_length() -> Any:
 def memory() -> Any:
     """Room for the KV caches."""
     return option(
-        "memory of each target actor for the KV caches: an amount such as 8GiB, or a share of the "
-        "free memory such as 0.5; default: 0.5, or less if the batch needs less",
+        "memory for the KV caches: an amount for each actor such as 8GiB, or a share of the free "
+        "memory such as 0.5, divided by the actors on a node; default: 0.5, or less if the batch "
+        "needs less",
         default=None,
         metavar="SIZE|SHARE",
         group=HARDWARE,

@@ -43,6 +43,10 @@ class Drafter(Protocol):
     transfer_s: float  # seconds of the loop spent on messages so far; read if it is remote
 
     @property
+    def bytes_per_entry(self) -> int:
+        """Of one token in its own cache in this process; 0: it has none."""
+
+    @property
     def wants(self) -> Readout | None:
         """What it reads of the target, see `ReadingDrafter`; None: nothing."""
 

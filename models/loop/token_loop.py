@@ -33,7 +33,14 @@ from models.loop.readings import readings_for
 from models.loop.stopwatch import Stopwatch
 from models.loop.updates import Updates
 from models.registry import GUMBEL, RULES, load
-from models.requests.admission import begin_grammar, check_noise, check_request, check_unfinished
+from models.requests.admission import (
+    Advice,
+    begin_grammar,
+    check_noise,
+    check_request,
+    check_unfinished,
+    no_advice,
+)
 from models.requests.grammar import Grammars
 from models.requests.output_text import Decode
 from models.requests.request import Request, Result
@@ -66,15 +73,17 @@ class TokenLoop:
         name: str = "",
         entries: int | None = None,
         grammars: Callable[[], Grammars] | None = None,
+        advise: Advice = no_advice,
     ) -> None:
         """Allocate the cache for `rows` requests of `max_length` tokens and `scratch` nodes each.
 
         `entries`: of all requests together (None: enough for all). A request must fit in alone.
         `decode` turns token ids into text; only requests with stop strings need it. `name`: the
         target's checkpoint, for error messages. `grammars` is asked for when a request has one.
+        `advise`: what would make room for longer requests.
         """
         self.target, self.drafter, self.sizing = target, drafter, sizing
-        self.name, self.rule = name, verify
+        self.name, self.rule, self._advise = name, verify, advise
         self._verify: Rule = load(RULES[verify].where)
         self.max_length, self._decode, self._pace = max_length, decode, Pace(prefill_chunk)
         assert entries is None or entries >= max_length + scratch, (entries, max_length, scratch)
@@ -107,7 +116,8 @@ class TokenLoop:
         """Queue a request. Raises InvalidRequest if it can never run here."""
         if request.id in self._ids:
             raise InvalidRequest(f"request {request.id!r} is already running: ids must differ")
-        check_request(request, self.target, self.max_length, texts=self._decode is not None)
+        texts = self._decode is not None
+        check_request(request, self.target, self.max_length, texts=texts, advise=self._advise)
         check_noise(request, self.rule, self._maps)
         made = self._sequence(request)
         self._ids.add(request.id)

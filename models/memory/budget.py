@@ -40,6 +40,12 @@ def parse_memory(memory: str | float | None) -> int | float:
     raise InvalidOption("memory", memory, ACCEPTED)
 
 
+def divided(memory: str | float | None, among: int) -> str | float | None:
+    """What each of several processes on a machine takes: an amount, or its part of a share."""
+    parsed = parse_memory(memory)
+    return memory if isinstance(parsed, int) or among == 1 else f"{parsed / among:.9f}"
+
+
 def budget_bytes(memory: str | float | None, device: str) -> int:
     """The bytes that an option stands for on a device ("cpu", "cuda")."""
     parsed = parse_memory(memory)
@@ -51,6 +57,12 @@ def pool_entries(budget: int, bytes_per_entry: int, *, rows: int, longest: int) 
     full = rows * num_blocks(longest) * BLOCK
     paid = budget // max(bytes_per_entry * BLOCK, 1) * BLOCK
     return full if bytes_per_entry == 0 else min(full, paid)
+
+
+def memory_for(tokens: int, bytes_per_entry: int) -> str:
+    """The least amount, as `--memory` takes it, that pays for the entries of so many tokens."""
+    needed = num_blocks(tokens) * BLOCK * bytes_per_entry
+    return f"{-(-needed // 2**20)}MiB"
 
 
 def free_bytes(device: str) -> int:

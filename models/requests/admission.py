@@ -11,8 +11,17 @@ from models.requests.sequence import Sequence
 from models.sampling.maps import Maps
 from models.targets.target import Target
 
+Advice = Callable[[int], str]  # ends the sentence on a request that is too long, of so many tokens
 
-def check_request(request: Request, target: Target, max_length: int, *, texts: bool) -> None:
+
+def no_advice(tokens: int) -> str:
+    """Nothing makes room for so many tokens."""
+    return ""
+
+
+def check_request(
+    request: Request, target: Target, max_length: int, *, texts: bool, advise: Advice = no_advice
+) -> None:
     """Raise InvalidRequest, which names the field, if the request can never run.
 
     `max_length`: tokens of prompt and completion together. `texts`: whether there is a tokenizer.
@@ -27,6 +36,7 @@ def check_request(request: Request, target: Target, max_length: int, *, texts: b
         raise InvalidRequest(
             f"{who}: prompt of {len(request.prompt)} tokens and max_tokens="
             f"{request.sampling.max_tokens} make {total}; at most {max_length} fit"
+            f"{advise(total)}"
         )
     size = target.input_size
     bad = [t for t in request.prompt if not 0 <= t < size]

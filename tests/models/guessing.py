@@ -22,6 +22,7 @@ class Prophet:
     """
 
     name, passes, transfer_s, max_width = "prophet", 0, 0.0, 8
+    bytes_per_entry = 0
     wants = None
 
     def __init__(self, completions, vocab_size, *, right=RIGHT, absent=0.0, wanders=False, seed=0):

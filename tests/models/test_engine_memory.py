@@ -46,6 +46,29 @@ def test_default_options_fit_the_budget(folder):
         loop.submit(request(loop.max_length))
 
 
+@pytest.mark.parametrize("drafter", ["none", "model"])
+def test_a_request_too_long_for_the_budget_is_told_what_would_do(folder, drafter):
+    drafter = folder if drafter == "model" else drafter
+    loop = build_loop(EngineConfig(target=folder, memory="1MiB", drafter=drafter))
+    with pytest.raises(InvalidRequest, match=r"set --memory to \d+MiB or more$") as found:
+        loop.submit(request(9000))
+    wanted = str(found.value).split()[-3]
+    enough = build_loop(EngineConfig(target=folder, memory=wanted, drafter=drafter))
+    enough.submit(request(9000))
+    less = f"{int(wanted.removesuffix('MiB')) - 1}MiB"
+    with pytest.raises(InvalidRequest, match="set --memory"):
+        build_loop(EngineConfig(target=folder, memory=less, drafter=drafter)).submit(request(9000))
+
+
+def test_no_memory_is_advised_beyond_the_context_or_max_length(folder):
+    for config, length in (
+        (EngineConfig(target=folder, memory="1MiB"), CONTEXT),
+        (EngineConfig(target=folder, memory="1MiB", max_length=500), 500),
+    ):
+        with pytest.raises(InvalidRequest, match=r"fit$"):
+            build_loop(config).submit(request(length))
+
+
 def test_a_draft_model_shares_the_budget(folder):
     loop = build_loop(EngineConfig(target=folder, drafter=folder, memory="1MiB"))
     drafter = loop.drafter

@@ -76,6 +76,7 @@ class LookupDrafter:
     max_width = 1
     remote = False
     transfer_s = 0.0
+    bytes_per_entry = 0
     wants = None
 
     def __init__(self) -> None:

@@ -55,6 +55,10 @@ class ModelDrafter:
         self._slots: dict[str, int] = {}
         self._fed: dict[str, Draft] = {}  # scratch nodes in the cache since the last commit
 
+    @property
+    def bytes_per_entry(self) -> int:
+        return self.model.bytes_per_entry
+
     def forget(self, request_id: str) -> None:
         """Free the request's row."""
         slot = self._slots.pop(request_id, None)

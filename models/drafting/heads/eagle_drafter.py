@@ -63,6 +63,10 @@ class EagleDrafter:
         self._rows: dict[str, Row] = {}
         self._lost: set[str] = set()  # requests without room: their states are gone
 
+    @property
+    def bytes_per_entry(self) -> int:
+        return self.model.bytes_per_entry
+
     # --- what the target tells ----------------------------------------------------------------
 
     def read(self, readings: Several[Reading]) -> None:

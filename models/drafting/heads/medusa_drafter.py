@@ -74,6 +74,7 @@ class MedusaDrafter:
     max_width = MAX_WIDTH
     remote = False
     transfer_s = 0.0
+    bytes_per_entry = 0
     wants = Readout(layers=(-1,))
 
     def __init__(self, model: MedusaModel, *, name: str = "medusa") -> None:

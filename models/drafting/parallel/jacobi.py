@@ -41,6 +41,7 @@ class JacobiDrafter:
     passes = 0
     remote = False
     transfer_s = 0.0
+    bytes_per_entry = 0
     wants = None
 
     def __init__(self, coupling: str, start: Start) -> None:

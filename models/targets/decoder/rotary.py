@@ -31,6 +31,9 @@ def _stretch(plain: torch.Tensor, config: RotaryConfig) -> torch.Tensor:
     return (1 - share) * plain / config.factor + share * plain
 
 
+PART = 4096  # positions whose rotations are computed at once, in float64
+
+
 class Rotary:
     """A table of the rotation at each position, extended on demand.
 
@@ -48,7 +51,8 @@ class Rotary:
         if positions > len(self.table):
             steps = torch.arange(positions, device=self.table.device, dtype=torch.float32)
             if self._row_length is None:
-                self.table = _unit(steps[:, None] * self._frequencies)
+                parts = steps[:, None].split(PART)
+                self.table = torch.cat([_unit(part * self._frequencies) for part in parts])
             else:
                 self.table = _grid(steps, self._row_length, self._frequencies)
 
