@@ -1,6 +1,6 @@
 """What the image benchmark runs: ways of decoding, labelled requests, and their pictures."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from models.engine import EngineConfig, build_loop
 from models.requests.request import Request, Sampling
 from models.tokenizers.about import ImageTarget, image_target
 from models.tokenizers.load import load_tokenizer
-from pipelines.bench.interleave import Run, run_loop
+from pipelines.bench.interleave import Contestant, warmed
 from pipelines.inputs.seeds import row_seed
 
 SEQUENTIAL = "sequential"
@@ -78,11 +78,11 @@ def requests(target: str, count: int, *, turn: int, seed: int = 7) -> list[Reque
     ]
 
 
-def contestant(way: Way, *, batch_size: int, count: int, threads: int) -> Callable[[int], Run]:
+def contestant(way: Way, *, batch_size: int, count: int, threads: int) -> Contestant:
     """A loop that decodes `count` images in a turn, warmed up."""
     loop = build_loop(way.engine(batch_size=batch_size, threads=threads))
-    run_loop(loop, requests(way.target, min(count, batch_size), turn=-1))
-    return lambda turn: run_loop(loop, requests(way.target, count, turn=turn))
+    warm = requests(way.target, min(count, batch_size), turn=-1)
+    return warmed(loop, warm, lambda turn: requests(way.target, count, turn=turn))
 
 
 def save_pictures(outputs: Mapping[str, tuple[int, ...]], target: str, file: Path) -> str:

@@ -4,8 +4,6 @@ Run from the repository's root: python -m benchmarks.images [--quick] [--only ba
 """
 
 import argparse
-import json
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -16,6 +14,7 @@ import torch
 from benchmarks import report
 from benchmarks.image_plot import draw
 from benchmarks.image_sections import ImageWork, decoders, scales
+from benchmarks.report import Page
 from benchmarks.section import Section
 
 NAMES = ("batch-1", "batch-8", "batch-64", "guided-64", "guided-1", "scale")
@@ -52,15 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     plan, output = plan_of(options), Path(options.output)
     torch.set_num_threads(plan.threads)
-    given = sys.argv[1:] if arguments is None else arguments
-    command = shlex.join(["python", "-m", "benchmarks.images", *given])
-    every, data = sections(plan), output / "benchmarks-images-data"
-    for name in options.only or every:
-        report.measure(every[name], data, command=command)
-        page = output / "benchmarks-images.md"
-        report.compose(data, page, head=HEAD, order=tuple(every))
-        (output / "benchmarks-images.png").write_bytes(draw(measurements(data, tuple(every))))
-    print(f"written to {output / 'benchmarks-images.md'} and {data}")
+    page = Page(name="benchmarks-images", head=HEAD, sections=sections(plan))
+    command = report.command_line("benchmarks.images", arguments)
+    report.publish(page, options.only or NAMES, output, command=command)
+    measured = {part["name"]: part["measurements"] for part in report.saved(page, output)}
+    (output / f"{page.name}.png").write_bytes(draw(measured))
     return 0
 
 
@@ -107,16 +102,6 @@ def sections(plan: ImageWork) -> dict[str, Callable[[], Section]]:
         partial(scales, plan),
     ]
     return dict(zip(NAMES, every, strict=True))
-
-
-def measurements(folder: Path, order: Sequence[str]) -> dict[str, list[dict[str, object]]]:
-    """What every saved section measured."""
-    found = {}
-    for name in order:
-        path = folder / f"{name}.json"
-        if path.exists():
-            found[name] = json.loads(path.read_text(encoding="utf-8"))["measurements"]
-    return found
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
 """Saves each section as a JSON file and composes the page from all saved sections."""
 
 import json
+import shlex
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,33 +13,38 @@ from benchmarks.section import GOAL_HEADS, Section
 from pipelines.bench.machine import Machine, this_machine
 from pipelines.bench.table import markdown
 
-ORDER = ("plain", "draft", "lookup", "batch", "useless", "overhead", "ablation", "pipeline", "real")
-HEAD = """\
-# Benchmarks: text
 
-This page compares Paceline with transformers, openvino-genai and llama.cpp, and with its own plain
-decoding. [idea.md](idea.md) explains the terms.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """A page of sections: `{name}.md` in a folder, the sections' data in `{name}-data` beside it.
 
-All contestants use the same weights, dtype and number of threads, and generate the same number of
-tokens. They run in turn in one process: in each turn every contestant completes the same prompts,
-and the next turn uses other prompts. The values are medians over the turns. A ratio is the median
-of the ratios of the turns.
+    `sections`: by name, in the page's order.
+    """
 
-| column | meaning |
-| --- | --- |
-| tokens/s | generated tokens per second, prefill included |
-| speed-up | over Paceline's plain decoding in the same table |
-| round ms, and its parts draft to other | milliseconds for each round, prefill not included |
-| target passes, draft passes | forward passes of the target model and the draft model |
-| same tokens | completions with the tokens of plain decoding; – where they cannot be compared |
+    name: str
+    head: str
+    sections: Mapping[str, Callable[[], Section]]
 
-The column `made of` explains a goal. "3.28 plain rounds' tokens at the cost of 2.35" means that a
-round yields 3.28 times the tokens of a plain round and takes 2.35 times as long. The parts that
-follow are in units of a plain round.
+    def data(self, folder: Path) -> Path:
+        """Where the sections are saved."""
+        return folder / f"{self.name}-data"
 
-The demo checkpoints contain bfloat16 values. Paceline stores them in bfloat16 in float32 runs too,
-because this gives the same results and halves the memory traffic. A checkpoint with other float32
-values is stored in float32, and reading it takes twice the time."""
+    def file(self, folder: Path) -> Path:
+        """The page itself."""
+        return folder / f"{self.name}.md"
+
+
+def publish(page: Page, only: Sequence[str], folder: Path, *, command: str) -> None:
+    """Run sections one by one; the page is composed anew after each of them."""
+    for name in only:
+        measure(page.sections[name], page.data(folder), command=command)
+        compose(page, folder)
+    print(f"written to {page.file(folder)} and {page.data(folder)}")
+
+
+def command_line(module: str, arguments: Sequence[str] | None) -> str:
+    """What was typed, as pages tell it."""
+    return shlex.join(["python", "-m", module, *(sys.argv[1:] if arguments is None else arguments)])
 
 
 def measure(make: Callable[[], Section], folder: Path, *, command: str) -> None:
@@ -57,17 +65,22 @@ def save(section: Section, folder: Path, *, machine: Machine, command: str, took
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def compose(folder: Path, page: Path, *, head: str = HEAD, order: Sequence[str] = ORDER) -> str:
-    """Write the page from all sections saved in the folder; returns its text."""
-    found = [folder / f"{name}.json" for name in order]
-    sections = [json.loads(path.read_text(encoding="utf-8")) for path in found if path.exists()]
+def saved(page: Page, folder: Path) -> list[dict[str, Any]]:
+    """All sections that were ever run, in the page's order."""
+    found = [page.data(folder) / f"{name}.json" for name in page.sections]
+    return [json.loads(path.read_text(encoding="utf-8")) for path in found if path.exists()]
+
+
+def compose(page: Page, folder: Path) -> str:
+    """Write the page from all its sections that were saved; returns its text."""
+    sections = saved(page, folder)
     rows = [row for section in sections for row in section["goal_rows"]]
-    parts = [head, "## Goals", markdown(GOAL_HEADS, rows, texts=(0, 4))]
+    parts = [page.head, "## Goals", markdown(GOAL_HEADS, rows, texts=(0, 4))]
     for section in sections:
         parts += _section(section)
     text = "\n\n".join(parts) + "\n"
-    page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(text, encoding="utf-8")
+    folder.mkdir(parents=True, exist_ok=True)
+    page.file(folder).write_text(text, encoding="utf-8")
     return text
 
 

@@ -4,7 +4,6 @@ Run from the repository's root: python -m benchmarks.text [--quick] [--only plai
 """
 
 import argparse
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,6 +12,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import ablation, alone, ray_job, real, report, versus
+from benchmarks.report import Page
 from benchmarks.section import Section
 from benchmarks.work import Work
 from pipelines.generate.prompts import Prompt, read_prompts
@@ -29,6 +29,33 @@ SECTIONS: dict[str, Callable[[Work], Section]] = {
     "real": real.real,
 }
 
+HEAD = """\
+# Benchmarks: text
+
+This page compares Paceline with transformers, openvino-genai and llama.cpp, and with its own plain
+decoding. [idea.md](idea.md) explains the terms.
+
+All contestants use the same weights, dtype and number of threads, and generate the same number of
+tokens. They run in turn in one process: in each turn every contestant completes the same prompts,
+and the next turn uses other prompts. The values are medians over the turns. A ratio is the median
+of the ratios of the turns.
+
+| column | meaning |
+| --- | --- |
+| tokens/s | generated tokens per second, prefill included |
+| speed-up | over Paceline's plain decoding in the same table |
+| round ms, and its parts draft to other | milliseconds for each round, prefill not included |
+| target passes, draft passes | forward passes of the target model and the draft model |
+| same tokens | completions with the tokens of plain decoding; – where they cannot be compared |
+
+The column `made of` explains a goal. "3.28 plain rounds' tokens at the cost of 2.35" means that a
+round yields 3.28 times the tokens of a plain round and takes 2.35 times as long. The parts that
+follow are in units of a plain round.
+
+The demo checkpoints contain bfloat16 values. Paceline stores them in bfloat16 in float32 runs too,
+because this gives the same results and halves the memory traffic. A checkpoint with other float32
+values is stored in float32, and reading it takes twice the time."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
@@ -38,16 +65,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.only = [name for name in options.only if name != "real"]
         if not options.only:
             return 2
-    work, output = work_of(options), Path(options.output)
+    work = work_of(options)
     torch.set_num_threads(work.threads)
-    given = sys.argv[1:] if arguments is None else arguments
-    command = shlex.join(["python", "-m", "benchmarks.text", *given])
-    data, page = output / "benchmarks-data", output / "benchmarks.md"
-    for name in options.only:
-        report.measure(partial(SECTIONS[name], work), data, command=command)
-        report.compose(data, page)
-    print(f"written to {page} and {data}")
+    page = page_of(work)
+    command = report.command_line("benchmarks.text", arguments)
+    report.publish(page, options.only, Path(options.output), command=command)
     return 0
+
+
+def page_of(work: Work) -> Page:
+    """The page and its sections."""
+    every = {name: partial(section, work) for name, section in SECTIONS.items()}
+    return Page(name="benchmarks", head=HEAD, sections=every)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -4,7 +4,7 @@ Each turn of a section runs another slice of the prompts with every contestant, 
 within a turn has the same prompts and the same minute on both sides.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -17,11 +17,10 @@ from models.loop.token_loop import TokenLoop
 from models.requests.request import Request, Sampling
 from models.targets.load import DTYPES, load_target
 from models.targets.target import Target
-from pipelines.bench.interleave import Run, Series, collect, run_loop
+from pipelines.bench.interleave import Contestant, Series, race, warmed
 from pipelines.bench.recipe import PLAIN, Recipe
 from pipelines.generate.prompts import Prompt, requests, shortened
 
-Contestant = Callable[[int], Run]
 Slices = Sequence[Sequence[Prompt]]
 
 
@@ -130,8 +129,7 @@ def contestant(work: Work, loop: TokenLoop, setting: Setting) -> Contestant:
             turn, setting.temperature, slices=setting.slices, at_least=setting.at_least
         )
 
-    loop.run(shortened(asked(0), count=2, max_tokens=16))
-    return lambda turn: run_loop(loop, asked(turn))
+    return warmed(loop, shortened(asked(0), count=2, max_tokens=16), asked)
 
 
 def compete(
@@ -140,9 +138,4 @@ def compete(
     """Run all contestants in turn, with a progress bar."""
     torch.set_num_threads(threads)
     with tqdm(total=turns * len(contestants), desc=title, unit="run", leave=False) as bar:
-
-        def show(name: str, run: Run) -> None:
-            bar.set_postfix_str(f"{name}: {run.tokens_per_second:.0f} tokens/s", refresh=False)
-            bar.update()
-
-        return collect(contestants, turns, show)
+        return race(contestants, turns, bar)

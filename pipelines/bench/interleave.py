@@ -4,6 +4,9 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+from tqdm import tqdm
 
 from models.exactness import weakest
 from models.loop.figures import Figures
@@ -31,6 +34,9 @@ class Run:
     def tokens_per_second(self) -> float:
         """Reading the prompts included."""
         return self.tokens / self.seconds
+
+
+Contestant = Callable[[int], Run]  # is told which turn it is
 
 
 @dataclass(slots=True)
@@ -63,7 +69,7 @@ class Series:
 
 
 def collect(
-    contestants: Mapping[str, Callable[[int], Run]],
+    contestants: Mapping[str, Contestant],
     repeats: int,
     on_run: Callable[[str, Run], None] = lambda name, run: None,
 ) -> dict[str, Series]:
@@ -75,6 +81,26 @@ def collect(
             series[name].runs.append(run)
             on_run(name, run)
     return series
+
+
+def race(
+    contestants: Mapping[str, Contestant], repeats: int, bar: "tqdm[Any]"
+) -> dict[str, Series]:
+    """The same, shown on a progress bar of runs."""
+
+    def show(name: str, run: Run) -> None:
+        bar.set_postfix_str(f"{name}: {run.tokens_per_second:.0f} tokens/s", refresh=False)
+        bar.update()
+
+    return collect(contestants, repeats, show)
+
+
+def warmed(
+    loop: TokenLoop, warm: Sequence[Request], asked: Callable[[int], Sequence[Request]]
+) -> Contestant:
+    """A loop that has run some requests before; `asked`: those of each turn."""
+    loop.run(warm)
+    return lambda turn: run_loop(loop, asked(turn))
 
 
 def run_loop(loop: TokenLoop, requests: Sequence[Request]) -> Run:

@@ -5,9 +5,8 @@ the loops of all recipes are loaded, each with its own copy of the models.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from tqdm import tqdm
@@ -20,7 +19,7 @@ from models.targets.load import DTYPES, load_target
 from models.targets.out_of_memory import memory_explained
 from pipelines.bench.advice import advice
 from pipelines.bench.config import BenchConfig
-from pipelines.bench.interleave import Outputs, Run, Series, collect, run_loop
+from pipelines.bench.interleave import Outputs, Series, race, warmed
 from pipelines.bench.machine import Machine, this_machine
 from pipelines.bench.measurement import Measurement, measurement
 from pipelines.bench.plots import draw
@@ -169,18 +168,9 @@ def run_all(
 ) -> dict[Recipe, Series]:
     """Warm each loop up, then run them in turn; a loop keeps what its controller has learned."""
     short = names(list(loops))
-    for loop in loops.values():
-        loop.run(shortened(asked, count=2, max_tokens=WARM_TOKENS))
-
-    def contestant(recipe: Recipe) -> Callable[[int], Run]:
-        run = partial(run_loop, loops[recipe], asked)
-        return lambda turn: run()
-
-    def show(name: str, run: Run) -> None:
-        bar.set_postfix_str(f"{name}: {run.tokens_per_second:.0f} tokens/s", refresh=False)
-        bar.update()
-
-    series = collect({short[recipe]: contestant(recipe) for recipe in loops}, repeats, show)
+    warm = shortened(asked, count=2, max_tokens=WARM_TOKENS)
+    contestants = {short[r]: warmed(loop, warm, lambda turn: asked) for r, loop in loops.items()}
+    series = race(contestants, repeats, bar)
     return {recipe: series[short[recipe]] for recipe in loops}
 
 

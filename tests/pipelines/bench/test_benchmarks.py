@@ -1,7 +1,9 @@
 """The benchmark's own arithmetic, and all of it once on tiny random models."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from benchmarks import real, report
 from benchmarks.copying import copied_share, function_prompts, record_prompts
 from benchmarks.gguf_file import _interleaved
 from benchmarks.section import Goal, Section, made_of
-from benchmarks.text import main
+from benchmarks.text import main, page_of
 from benchmarks.work import Work
 from pipelines.bench.machine import this_machine
 from pipelines.bench.measurement import Measurement
@@ -81,17 +83,19 @@ def test_a_ratio_is_explained_in_plain_rounds() -> None:
 
 
 def test_the_page_is_made_of_all_sections_that_were_ever_run(tmp_path: Path) -> None:
+    page = replace(page_of(cast(Work, None)), name="speeds")
     for name in ("draft", "plain"):
         section = Section(name=name, title=f"About {name}", notes=["A note."])
         section.add("batch 1", [line(6.0, tokens=25)])
         section.goals.append(Goal(text=f"goal of {name}", goal=1.0, measured=2.0, why="parts"))
         report.save(
-            section, tmp_path / "data", machine=this_machine(), command="python", took_s=1.0
+            section, page.data(tmp_path), machine=this_machine(), command="python", took_s=1.0
         )
-    text = report.compose(tmp_path / "data", tmp_path / "docs/benchmarks.md")
-    assert text == (tmp_path / "docs/benchmarks.md").read_text()
+    text = report.compose(page, tmp_path)
+    assert text == (tmp_path / "speeds.md").read_text()
+    assert text.startswith("# Benchmarks: text")
     assert text.index("goal of plain") < text.index("goal of draft") < text.index("## About plain")
-    assert json.loads((tmp_path / "data/plain.json").read_text())["goals"][0]["met"] is True
+    assert json.loads((tmp_path / "speeds-data/plain.json").read_text())["goals"][0]["met"] is True
 
 
 @pytest.mark.slow
