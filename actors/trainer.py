@@ -8,16 +8,20 @@ import shutil
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray.train
 import torch
-from torch import distributed
+from torch import distributed, nn
 
+from models.training.checkpoint import states
+from models.training.engine import Engine
 from models.training.kind import Kind
 from models.training.log import Log
-from models.training.state import load_state, save_state, states
+from models.training.replicas import Replicas
+from models.training.state import load_state, save_state
 from models.training.step import TrainingPlan, TrainingStep
 from models.training.worker import Worker
 
@@ -30,7 +34,8 @@ class Training:
     """A training: from records to a model.
 
     `folder`: for states, figures and the model. `build`: makes what is trained on a worker; Ray
-    sends it there. `agreed`: what a state must agree on to be continued.
+    sends it there. `agreed`: what a state must agree on to be continued. `deepspeed`: its
+    configuration, checked.
     """
 
     folder: str
@@ -40,6 +45,7 @@ class Training:
     exam_every: int
     threads: int
     agreed: Mapping[str, Any]
+    deepspeed: Mapping[str, Any] | None = None
 
 
 def train_worker(settings: dict[str, Training]) -> None:
@@ -63,7 +69,8 @@ def train_worker(settings: dict[str, Training]) -> None:
 def _train(training: Training, worker: Worker) -> None:
     torch.set_num_threads(training.threads)
     torch.use_deterministic_algorithms(True)
-    made = TrainingStep(training.build(worker), training.plan, worker)
+    kind, spread = training.build(worker), partial(_spread, training, worker)
+    made = TrainingStep(kind, training.plan, worker, spread)
     folder = Path(training.folder)
     found = states(folder)
     if found:
@@ -74,6 +81,16 @@ def _train(training: Training, worker: Worker) -> None:
         _write(made, training)
     else:
         _run(made, training, None)
+
+
+def _spread(training: Training, worker: Worker, model: nn.Module) -> Engine:
+    """Hold the model as DeepSpeed's configuration says; stage 0 is what is done without it."""
+    told = training.deepspeed or {}
+    if told.get("zero_optimization", {}).get("stage", 0) == 0:
+        return Replicas(model, worker, accumulate=told.get("gradient_accumulation_steps", 1))
+    from models.training.zero import Zero
+
+    return Zero(model, told, batch=training.plan.batch, world=worker.world)
 
 
 def _run(made: TrainingStep, training: Training, log: Log | None) -> None:

@@ -81,7 +81,7 @@ class Run:
 
     def stage(self, name: str, steps: int, rate: float) -> Stage:
         """A leg of training, its steps at this run's scale."""
-        state = self.work / f"{name.replace(' ', '-')}.safetensors"
+        state = self.work / name.replace(" ", "-")
         return Stage(name=name, steps=self.size(steps), rate=rate, seed=self.seed, state=state)
 
 

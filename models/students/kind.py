@@ -138,5 +138,5 @@ def start_of(samples: Ints, seed: int, num_tokens: int) -> torch.Tensor:
 def divergence(wanted: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
     """KL(p | q) of log-probabilities `wanted` [..., V] and unnormalised logits [..., V]: [...]."""
     missing = wanted == -torch.inf
-    gap = wanted.masked_fill(missing, 0) - logits.log_softmax(-1)
+    gap = wanted.masked_fill(missing, 0) - logits.float().log_softmax(-1)
     return (wanted.exp() * gap).sum(-1)

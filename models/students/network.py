@@ -61,9 +61,9 @@ class Student(nn.Module):
         trunk, last = self.raster.model, (until or tokens.shape[1]) - 1
         known = torch.arange(last, device=tokens.device) < starts[:, None]  # [B, n - 1]
         ids = tokens[:, :last].where(known, guesses[:, :last])
-        read = trunk.input_proj(trunk.codebook[ids])
-        unknown = self.noise_proj(noise[:, :last].to(read.dtype)) + self.kind.weight[NOISE]
-        more = torch.where(known[..., None], self.kind.weight[DATA], unknown)
+        read = trunk.input_proj(trunk.codebook[ids].to(self.noise_proj.weight.dtype))
+        unknown = self.noise_proj(noise[:, :last].to(read.dtype)) + self.kind(_index(NOISE, read))
+        more = torch.where(known[..., None], self.kind(_index(DATA, read)), unknown)
         first = trunk.class_embed(classes).unsqueeze(1)
         return self.raster.of_inputs(torch.cat([first, read + more], dim=1))
 
@@ -73,3 +73,7 @@ def student_of(teacher: RasterModel, config: StudentConfig, prior: torch.Tensor)
     student = Student(config, teacher.model.codebook, prior)
     student.raster.load_state_dict(teacher.state_dict())
     return student
+
+
+def _index(value: int, like: torch.Tensor) -> torch.Tensor:
+    return torch.tensor(value, device=like.device)

@@ -1,4 +1,4 @@
-"""A training stage: AdamW with a progress bar, and a saved state to continue from."""
+"""A training stage in one process: AdamW with a progress bar, and saved states to continue from."""
 
 import time
 import zlib
@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import nn
 from tqdm import tqdm
+
+from models.training.checkpoint import read_tensors, read_told, states, write_state
+from models.training.replicas import moments_of, resume
+from models.training.schedule import rate_at
 
 SAVE_SECONDS = 60
 # (step, random numbers of the step) -> the loss to lower, and what the progress bar shows
@@ -19,7 +21,7 @@ Loss = Callable[[int, torch.Generator], tuple[torch.Tensor, str]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """`rate`: the peak learning rate. `state`: the file of the saved state, or None."""
+    """`rate`: the peak learning rate. `state`: the folder of saved states, or None."""
 
     name: str
     steps: int
@@ -30,8 +32,7 @@ class Stage:
 
     def rate_at(self, step: int) -> float:
         """The learning rate: linear warm-up over 5 % of the steps, then linear decay to zero."""
-        rise, fall = 20 * (step + 1) / self.steps, (self.steps - step) / (0.95 * self.steps)
-        return self.rate * min(1.0, rise, fall)
+        return rate_at(step, steps=self.steps, peak=self.rate, warm_up=0.05 * self.steps)
 
     def random(self, step: int) -> torch.Generator:
         """The random numbers of a step, which do not depend on interruptions."""
@@ -78,7 +79,7 @@ def _sum(spent: tuple[float, float], started: tuple[float, float]) -> tuple[floa
 
 
 class _State:
-    """The saved state: weights, moments and `more` as safetensors, counters in the header."""
+    """The saved states: weights, moments and `more`, with the seconds spent."""
 
     def __init__(
         self,
@@ -87,46 +88,29 @@ class _State:
         optimiser: torch.optim.Optimizer,
         more: dict[str, torch.Tensor],
     ) -> None:
-        self._stage, self._model, self._optimiser, self._more = stage, model, optimiser, more
+        self._folder, self._model, self._optimiser, self._more = stage.state, model, optimiser, more
         sizes = [tuple(p.shape) for p in model.parameters()]
-        self._tag = {"run": repr((stage.name, stage.steps, stage.rate, stage.seed, sizes))}
+        self._run = repr((stage.name, stage.steps, stage.rate, stage.seed, sizes))
 
     def save(self, step: int, spent: tuple[float, float]) -> None:
-        if self._stage.state is None:
+        if self._folder is None:
             return
-        tensors = {f"model.{name}": t.detach() for name, t in self._model.named_parameters()}
-        tensors |= {f"more.{name}": tensor for name, tensor in self._more.items()}
-        for index, moments in self._optimiser.state_dict()["state"].items():
-            tensors |= {f"moments.{index}.{key}": value for key, value in moments.items()}
-        header = {**self._tag, "step": str(step), "wall": str(spent[0]), "cpu": str(spent[1])}
-        new = self._stage.state.with_suffix(".new")
-        new.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: t.contiguous() for name, t in tensors.items()}, new, header)
-        new.replace(self._stage.state)
+        files = {
+            "weights": dict(self._model.named_parameters()),
+            "moments": moments_of(self._model, self._optimiser),
+            "more": self._more,
+        }
+        write_state(self._folder, step, {"run": self._run, "spent": spent}, files)
 
     def load(self) -> tuple[int, tuple[float, float]]:
         """Load a state of the same run: its steps and seconds; zeros if there is none."""
-        file = self._stage.state
-        if file is None or not file.exists():
+        found = states(self._folder) if self._folder is not None else []
+        told = read_told(found[-1]) if found else {}
+        if told.get("run") != self._run:
             return 0, (0.0, 0.0)
-        with safe_open(file, "pt") as opened:
-            header = opened.metadata()
-            if header.get("run") != self._tag["run"]:
-                return 0, (0.0, 0.0)
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-        self._put(tensors)
-        return int(header["step"]), (float(header["wall"]), float(header["cpu"]))
-
-    def _put(self, tensors: dict[str, torch.Tensor]) -> None:
-        weights = dict(self._model.named_parameters())
-        moments = self._optimiser.state_dict()
-        for name, tensor in tensors.items():
-            kind, _, rest = name.partition(".")
-            if kind == "model":
-                weights[rest].data.copy_(tensor)
-            elif kind == "more":
-                self._more[rest].copy_(tensor)
-            else:
-                index, _, key = rest.partition(".")
-                moments["state"].setdefault(int(index), {})[key] = tensor
-        self._optimiser.load_state_dict(moments)
+        weights, moments = (read_tensors(found[-1], name) for name in ("weights", "moments"))
+        resume(self._model, self._optimiser, weights, moments, told["step"])
+        for name, tensor in read_tensors(found[-1], "more").items():
+            self._more[name].copy_(tensor)
+        wall, cpu = told["spent"]
+        return told["step"], (wall, cpu)

@@ -17,12 +17,37 @@ def adamw(model: nn.Module) -> torch.optim.AdamW:
     return torch.optim.AdamW(model.parameters(), lr=1.0, betas=BETAS, weight_decay=0.0)
 
 
+def moments_of(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """AdamW's moments of all parameters that had gradients: {"NAME/exp_avg", "NAME/exp_avg_sq"}."""
+    return {
+        f"{name}/{key}": optimiser.state[weight][key]
+        for name, weight in model.named_parameters()
+        if weight in optimiser.state
+        for key in MOMENTS
+    }
+
+
+def resume(
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    weights: Mapping[str, torch.Tensor],
+    moments: Mapping[str, torch.Tensor],
+    step: int,
+) -> None:
+    """Put weights and moments back as they were after `step` steps."""
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            weight.copy_(weights[name])
+            if f"{name}/{MOMENTS[0]}" in moments:
+                found = {key: moments[f"{name}/{key}"].clone() for key in MOMENTS}
+                optimiser.state[weight] = {"step": torch.tensor(float(step)), **found}
+
+
 class Replicas:
     """An `Engine` (models/training/engine.py) without DeepSpeed."""
 
-    accumulate = 1
-
-    def __init__(self, model: nn.Module, worker: Worker) -> None:
+    def __init__(self, model: nn.Module, worker: Worker, *, accumulate: int = 1) -> None:
+        self.accumulate = accumulate
         self.model, self._worker, self._optimiser = model, worker, adamw(model)
 
     def backward(self, loss: torch.Tensor) -> None:
@@ -45,21 +70,13 @@ class Replicas:
 
     def moments(self) -> dict[str, torch.Tensor]:
         """AdamW's moments: {"NAME/exp_avg", "NAME/exp_avg_sq"}."""
-        return {
-            f"{name}/{key}": self._optimiser.state[weight][key]
-            for name, weight in self.model.named_parameters()
-            for key in MOMENTS
-        }
+        return moments_of(self.model, self._optimiser)
 
     def load(
         self, weights: Mapping[str, torch.Tensor], moments: Mapping[str, torch.Tensor], step: int
     ) -> None:
         """Continue after `step` steps."""
-        with torch.no_grad():
-            for name, weight in self.model.named_parameters():
-                weight.copy_(weights[name])
-                found = {key: moments[f"{name}/{key}"].clone() for key in MOMENTS}
-                self._optimiser.state[weight] = {"step": torch.tensor(float(step)), **found}
+        resume(self.model, self._optimiser, weights, moments, step)
 
     def _sum_gradients(self) -> None:
         parameters = list(self.model.parameters())

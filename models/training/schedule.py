@@ -3,9 +3,9 @@
 WARM_UP = 30  # steps
 
 
-def rate_at(step: int, *, steps: int, peak: float) -> float:
-    """The learning rate: a linear rise over WARM_UP steps, then a linear fall to 0 at the end."""
-    rise, fall = (step + 1) / WARM_UP, (steps - step) / max(1, steps - WARM_UP)
+def rate_at(step: int, *, steps: int, peak: float, warm_up: float = WARM_UP) -> float:
+    """The learning rate: a linear rise over `warm_up` steps, then a linear fall to 0 at the end."""
+    rise, fall = (step + 1) / warm_up, (steps - step) / max(1, steps - warm_up)
     return peak * min(1.0, rise, fall)
 
 

@@ -1,7 +1,7 @@
 """A training step: a plain class without Ray, for one worker of one or several."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -46,13 +46,15 @@ class TrainingStep:
         kind: Kind,
         plan: TrainingPlan,
         worker: Worker | None = None,
-        engine: Engine | None = None,
+        engine: Callable[[nn.Module], Engine] | None = None,
     ) -> None:
-        """`engine`: holds weights and moments; default: whole ones on every worker."""
+        """`engine`: makes what holds weights and moments; default: whole ones on every worker."""
         self.kind, self.plan, self.done = kind, plan, 0
         self._worker = worker or Worker()
         self.average = copy.deepcopy(kind.model).requires_grad_(False).eval()
-        self.engine: Engine = engine or Replicas(kind.model, self._worker)
+        self.engine: Engine = (
+            Replicas(kind.model, self._worker) if engine is None else engine(kind.model)
+        )
         self.best: Best | None = None
 
     def step(self) -> dict[str, float]:

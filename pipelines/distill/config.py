@@ -55,6 +55,13 @@ class DistillConfig:
         group=TRAINING,
     )
 
+    deepspeed: str | None = option(
+        "DeepSpeed configuration: ZeRO stage, bf16, gradient accumulation; default: every worker "
+        "holds all weights",
+        default=None,
+        metavar="FILE.json",
+        group=HARDWARE,
+    )
     workers: int = option("number of training processes", default=1, group=HARDWARE)
     threads: int | None = option(
         "number of CPU threads of each training process, and of the evaluation; default: all "

@@ -15,6 +15,7 @@ from models.training.kind import Kind
 from models.training.step import TrainingPlan
 from models.training.worker import Worker
 from pipelines.distill.config import DistillConfig
+from pipelines.distill.deepspeed_file import read_deepspeed
 from pipelines.distill.estimate import Estimate
 from pipelines.distill.folder import RunFolder
 from pipelines.distill.records import digest_of, files_of
@@ -61,6 +62,7 @@ def run_stages(run: Run, *, tell: Callable[[str], None] = print) -> Path:
         PacelineError: what the user gave cannot work (these are ValueErrors), or JobFailed.
     """
     config = run.config
+    _deepspeed(config)  # refused before anything is written
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     with claimed(str(run.path)):
@@ -109,10 +111,17 @@ def _train(run: Run, data: Mapping[str, Any]) -> Mapping[str, Any]:
             exam_every=config.exam_every,
             threads=config.threads or max(1, (os.cpu_count() or 1) // config.workers),
             agreed=_about(run)["decides"] | {"records": data["digest"]},
+            deepspeed=_deepspeed(config),
         ),
         workers=config.workers,
         progress=config.progress,
     )
+
+
+def _deepspeed(config: DistillConfig) -> dict[str, Any] | None:
+    if config.deepspeed is None:
+        return None
+    return read_deepspeed(config.deepspeed, batch=config.train_batch, workers=config.workers)
 
 
 def _export(run: Run, trained: Path) -> dict[str, Any]:

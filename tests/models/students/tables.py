@@ -52,11 +52,13 @@ def small_student(length, width=16, seed=0):
     return Student(config, CODES, torch.full((1, length, 2), 0.5))
 
 
-def training_of(case, *, steps, batch=64, rate=1e-2, count=2000, worker=None, width=16, kept=0):
+def training_of(
+    case, *, steps, batch=64, rate=1e-2, count=2000, worker=None, width=16, kept=0, engine=None
+):
     laws, length, last = case
     records, chart = records_of(length, last, count), FlowMap(CODES)
     student = small_student(length, width)
     student.prior.copy_(token_shares(records.classes, records.tokens, num_classes=1, vocab_size=2))
     pairs = make_pairs(records, laws, chart, student.prior)
     plan = TrainingPlan(steps=steps, batch=batch, rate=rate)
-    return TrainingStep(StudentKind(student, laws, pairs, kept=kept), plan, worker)
+    return TrainingStep(StudentKind(student, laws, pairs, kept=kept), plan, worker, engine)

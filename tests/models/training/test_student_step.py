@@ -10,9 +10,10 @@ import torch
 
 from models.errors import UnsupportedCheckpoint
 from models.students.kind import divergence, start_of
+from models.training.checkpoint import states
 from models.training.order import records_of, share
 from models.training.schedule import average_weight, rate_at
-from models.training.state import load_state, save_state, states
+from models.training.state import load_state, save_state
 from models.training.worker import Worker
 from tests.models.students.tables import EQUAL, training_of
 

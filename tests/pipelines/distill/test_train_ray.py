@@ -6,6 +6,7 @@ import threading
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -50,7 +51,9 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(file)
 
 
-def training_in(folder: Path, target: str, records: str, steps: int = STEPS) -> Training:
+def training_in(
+    folder: Path, target: str, records: str, deepspeed: dict[str, Any] | None = None
+) -> Training:
     lessons = StudentLessons(
         target=target,
         made_for=MadeFor(path=target, digest="e" * 32),
@@ -62,11 +65,12 @@ def training_in(folder: Path, target: str, records: str, steps: int = STEPS) -> 
     return Training(
         folder=str(folder),
         build=partial(build_student, lessons),
-        plan=TrainingPlan(steps=steps, batch=8, rate=1e-3, seed=3),
+        plan=TrainingPlan(steps=STEPS, batch=8, rate=1e-3, seed=3),
         save_every=20,
         exam_every=40,
         threads=1,
         agreed={"records": "e"},
+        deepspeed=deepspeed,
     )
 
 
@@ -114,7 +118,8 @@ def test_a_killed_worker_changes_no_loss(
 def test_two_workers_have_the_losses_of_one(
     raster: str, records: str, tmp_path: Path, undisturbed: list[float]
 ) -> None:
-    train(training_in(tmp_path, raster, records), workers=2, progress=False)
+    spread = {"zero_optimization": {"stage": 2}}
+    train(training_in(tmp_path, raster, records, spread), workers=2, progress=False)
     losses = [line["loss"] for line in read_lines(tmp_path / "metrics.jsonl")]
     assert losses[:50] == pytest.approx(undisturbed[:50], rel=1e-4)
 
