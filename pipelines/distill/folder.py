@@ -3,15 +3,17 @@
 RUN/run.json            options, what decides the result, versions
 RUN/records/            the target's images to learn from (rows of `paceline generate`)
 RUN/held-out/           more of them, for the evaluation
-RUN/train/              states, metrics.jsonl, exams.jsonl, events/ of TensorBoard, the trained
+RUN/train/              states, metrics.jsonl, exams.jsonl, events/ of TensorBoard, the model
 RUN/samples/            images of each way of sampling
 RUN/evaluation/         their figures, curves and sheets
-RUN/export/             the student, to be used by its path
+RUN/export/             the trained model, to be used by its path
+RUN/report.html         what came out, on a page
 RUN/_stages/NAME.json   commits a stage
 """
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from models.errors import InvalidOption
 from pipelines.errors import OutputRefused
 from pipelines.output.manifest import differences
 
-ABOUT, STAGES = "run.json", "_stages"
+ABOUT, REPORT, STAGES = "run.json", "report.html", "_stages"
 PARTS = ("classes", "records", "held-out", "train", "samples", "evaluation", "export", STAGES)
 
 
@@ -38,10 +40,19 @@ class RunFolder:
             self._tell(f"{name}: done before")
         else:
             self._tell(f"{name} ...")
-            told = json.dumps(dict(work()), indent=1) + "\n"
-            storage.create(str(entry), told.encode())
-        found: dict[str, Any] = json.loads(entry.read_text(encoding="utf-8"))
+            began = time.monotonic()
+            told = {"told": dict(work()), "seconds": time.monotonic() - began}
+            storage.create(str(entry), json.dumps(told, indent=1).encode() + b"\n")
+        found: dict[str, Any] = json.loads(entry.read_text(encoding="utf-8"))["told"]
         return found
+
+    def seconds(self) -> dict[str, float]:
+        """How long each committed stage took, in order."""
+        entries = [json.loads(p.read_text("utf-8")) | {"name": p.stem} for p in self._entries()]
+        return {entry["name"]: entry["seconds"] for entry in entries}
+
+    def _entries(self) -> list[Path]:
+        return sorted((self.path / STAGES).glob("*.json"), key=lambda path: path.stat().st_mtime)
 
     def is_done(self, name: str) -> bool:
         """Whether the stage is committed."""
@@ -71,7 +82,8 @@ class RunFolder:
         """Delete the run's stages and their files."""
         for name in PARTS:
             shutil.rmtree(self.path / name, ignore_errors=True)
-        (self.path / ABOUT).unlink(missing_ok=True)
+        for name in (ABOUT, REPORT):
+            (self.path / name).unlink(missing_ok=True)
 
 
 def open_path(output: str) -> Path:
@@ -86,7 +98,7 @@ def open_path(output: str) -> Path:
         raise InvalidOption("output", output, "a folder of a file system: states are renamed there")
     path = Path(url)
     there = sorted(p.name for p in path.iterdir()) if path.is_dir() else []
-    strange = [name for name in there if name not in (*PARTS, ABOUT, "_manifest")]
+    strange = [name for name in there if name not in (*PARTS, ABOUT, REPORT, "_manifest")]
     if strange and ABOUT not in there:
         told = f"contains {strange[0]!r}, which paceline did not write; choose an empty folder"
         raise OutputRefused(f"output {output!r} already {told}")

@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from cluster import storage
+from models.metrics.catalogue import METRICS
 from models.metrics.compare import Outcome
 from pipelines.bench.table import markdown
+from pipelines.distill.findings import BEYOND, Bars, Findings, Picture, Table
+from pipelines.distill.samples import INDEPENDENT
 from pipelines.evaluate.classify import FOLDER as CLASSIFIER
 from pipelines.evaluate.config import EvaluateConfig
 from pipelines.evaluate.report import is_beyond, number
 from pipelines.evaluate.run import evaluate
 
-METRICS = (
+SHOWN = (
     "fd-clf",
     "kd-clf",
     "precision",
@@ -25,6 +28,9 @@ METRICS = (
     "nll",
 )
 TEACHER = "teacher"
+EVALUATION, SHEET = "evaluation", "samples.png"
+SHEET_TOLD = "Images of each way; all but the teacher's come from the same noise."
+NOTE = "beyond the floor, the teacher's own spread"
 RESAMPLES = 100
 
 
@@ -40,11 +46,11 @@ class Judgement:
     @property
     def closed(self) -> dict[str, float]:
         """The share of the fd-clf gap between independent sampling and teacher that is closed."""
-        first, best = self.values["independent"]["fd-clf"], self.values[TEACHER]["fd-clf"]
+        first, best = self.values[INDEPENDENT]["fd-clf"], self.values[TEACHER]["fd-clf"]
         return {
             name: (first - values["fd-clf"]) / (first - best)
             for name, values in self.values.items()
-            if name not in (TEACHER, "independent") and first > best
+            if name not in (TEACHER, INDEPENDENT) and first > best
         }
 
     def as_dict(self) -> dict[str, Any]:
@@ -59,17 +65,61 @@ class Judgement:
 
     def lines(self) -> list[str]:
         """A table, a way per line; * marks what is beyond the floor."""
+        shown = self.table()
+        return [markdown(shown.heads, shown.rows), "", f"* {NOTE}", self.told_closed()]
+
+    def table(self) -> Table:
+        """A way per row."""
         metrics = list(next(iter(self.values.values())))
         batches = list(next(iter(self.ms_per_image.values())))
         heads = ["images by", "passes", *metrics, *(f"ms/image, batch {b}" for b in batches)]
         rows = [self._cells(way, metrics, batches) for way in self.values]
+        floor = list(self.values).index(TEACHER) if TEACHER in self.values else None
+        note = f"{BEYOND} {NOTE}; the row of the teacher is the floor"
+        return Table(title="Images of each way", heads=heads, rows=rows, note=note, floor=floor)
+
+    def told_closed(self) -> str:
+        """How much of the gap each number of passes closes."""
         closed = ", ".join(f"{name} {share:.0%}" for name, share in self.closed.items())
-        told = f"closed of the fd-clf gap between independent and teacher: {closed}"
-        return [markdown(heads, rows), "", "* beyond the floor, the teacher's own spread", told]
+        return f"closed of the fd-clf gap between independent and teacher: {closed}"
+
+    def findings(self) -> Findings:
+        """What the report shows."""
+        students = [way for way in self.values if way not in (TEACHER, INDEPENDENT)]
+        batches = list(next(iter(self.ms_per_image.values())))
+        words = {name: METRICS[name].told for name in next(iter(self.values.values()))}
+        return Findings(
+            headline=[self._headline(way, batches[0]) for way in students],
+            tables=[self.table()],
+            bars=[self._bars(batch) for batch in batches],
+            pictures=[Picture(title=SHEET_TOLD, file=f"{EVALUATION}/{SHEET}")],
+            words=words,
+        )
+
+    def _headline(self, way: str, batch: str) -> str:
+        taken, before = (self.ms_per_image[name][batch] for name in (way, TEACHER))
+        count = self.passes[way]
+        passes = "One pass makes" if count == 1 else f"{count} passes make"
+        kept = self.beyond.get(way, ())
+        told = f"beyond the floor: {', '.join(kept)}" if kept else "no figure is beyond its floor"
+        closed = self.closed.get(way)
+        gap = "" if closed is None else f"closes {closed:.0%} of the fd-clf gap; "
+        speed = (
+            f"{before / taken:.1f} times as fast as the target" if taken < before else "no faster"
+        )
+        return (
+            f"{passes} an image in {taken:.3g} ms instead of {before:.3g} ms at batch {batch}, "
+            f"{speed}; {gap}{told}."
+        )
+
+    def _bars(self, batch: str) -> Bars:
+        lengths = {way: times[batch] for way, times in self.ms_per_image.items()}
+        title = f"Milliseconds per image, {batch} at once"
+        return Bars(title=title, unit="ms", lengths=lengths)
 
     def _cells(self, way: str, metrics: Sequence[str], batches: Sequence[str]) -> list[str]:
         values, beyond = self.values[way], self.beyond.get(way, ())
-        figures = [number(values[name]) + "*" * (name in beyond) for name in metrics]
+        figures = [number(values[name]) + BEYOND * (name in beyond) for name in metrics]
         times = [number(self.ms_per_image[way][batch]) for batch in batches]
         return [way, str(self.passes[way]), *figures, *times]
 
@@ -97,7 +147,7 @@ def judge(
             EvaluateConfig(
                 samples=str(folder),
                 reference=str(held_out),
-                metrics=METRICS,
+                metrics=SHOWN,
                 teacher=target,
                 guidance=None if guidance == 1.0 else guidance,
                 classifier=classifier,

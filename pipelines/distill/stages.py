@@ -17,14 +17,16 @@ from models.training.worker import Worker
 from pipelines.distill.config import DistillConfig
 from pipelines.distill.deepspeed_file import read_deepspeed
 from pipelines.distill.estimate import Estimate
-from pipelines.distill.folder import RunFolder
+from pipelines.distill.findings import Findings
+from pipelines.distill.folder import REPORT, RunFolder
 from pipelines.distill.records import digest_of, files_of
+from pipelines.distill.report import write_report
 from pipelines.distill.train import train
 from pipelines.generate.summary import versions
 from pipelines.options import as_dict, deciding
 from pipelines.output.manifest import claimed
 
-EVALUATION, REPORT = "evaluation", "evaluation.json"
+FIGURES = Path("evaluation") / "evaluation.json"
 
 
 class Run(Protocol):
@@ -51,8 +53,12 @@ class Run(Protocol):
     def build(self, data: Mapping[str, Any]) -> Callable[[Worker], Kind]:
         """What is trained, from what `records` returned; Ray sends it to the workers."""
 
-    def evaluate(self, trained: Path, tell: Callable[[str], None]) -> Mapping[str, Any]:
-        """Measure the trained model; writes EVALUATION/REPORT in the run's folder."""
+    @property
+    def title(self) -> str:
+        """Of the report."""
+
+    def evaluate(self, trained: Path, tell: Callable[[str], None]) -> Findings:
+        """Measure the trained model; writes FIGURES in the run's folder."""
 
 
 def run_stages(run: Run, *, tell: Callable[[str], None] = print) -> Path:
@@ -76,8 +82,13 @@ def run_stages(run: Run, *, tell: Callable[[str], None] = print) -> Path:
         with connected(config.address, min_cpus=max(config.workers, config.target_actors) + 2):
             data = folder.stage("records", run.records)
             folder.stage("train", lambda: _train(run, data))
-            folder.stage("evaluate", lambda: run.evaluate(trained, tell))
+            found = folder.stage("evaluate", lambda: run.evaluate(trained, tell).as_dict())
         folder.stage("export", lambda: _export(run, trained))
+        findings = Findings.from_dict(found)
+        folder.stage(
+            "report", lambda: write_report(run.path, run.title, findings, folder.seconds())
+        )
+        tell(f"report     {run.path / REPORT}")
     return run.path / "export"
 
 
@@ -128,7 +139,7 @@ def _export(run: Run, trained: Path) -> dict[str, Any]:
     place, new = run.path / "export", run.path / "export.new"
     shutil.rmtree(new, ignore_errors=True)
     shutil.copytree(trained, new)
-    report = (run.path / EVALUATION / REPORT).read_bytes()
+    report = (run.path / FIGURES).read_bytes()
     storage.publish(str(new / "report.json"), report)
     shutil.rmtree(place, ignore_errors=True)
     new.rename(place)

@@ -16,12 +16,13 @@ from models.training.log import METRICS
 from models.training.worker import Worker
 from pipelines.checkpoints import with_local
 from pipelines.distill.estimate import Estimate, estimate
+from pipelines.distill.findings import Findings
 from pipelines.distill.folder import open_path
-from pipelines.distill.judge import TEACHER, judge
+from pipelines.distill.judge import EVALUATION, SHEET, TEACHER, judge
 from pipelines.distill.pictures import draw_curves, draw_sheet
 from pipelines.distill.records import LABEL, digest_of, files_of, make_records
 from pipelines.distill.samples import INDEPENDENT, name_of, write_samples
-from pipelines.distill.stages import EVALUATION, run_stages
+from pipelines.distill.stages import run_stages
 from pipelines.distill.student_config import StudentOptions
 from pipelines.distill.timing import times_of
 from pipelines.generate.fingerprint import checkpoint_digest
@@ -83,7 +84,12 @@ class StudentRun:
         )
         return partial(_build, lessons)
 
-    def evaluate(self, trained: Path, tell: Callable[[str], None]) -> dict[str, Any]:
+    @property
+    def title(self) -> str:
+        """Of the report."""
+        return f"A student of {Path(self.config.target).name}"
+
+    def evaluate(self, trained: Path, tell: Callable[[str], None]) -> Findings:
         """Images of each way of sampling beside the target's."""
         config, path = self.config, self.path
         made = write_samples(
@@ -107,9 +113,9 @@ class StudentRun:
             passes=passes | {name_of(count): count for count in config.passes},
         )
         draw_curves(path / "train" / METRICS, path / EVALUATION / "curves.png")
-        draw_sheet({TEACHER: path / "held-out", **folders}, path / EVALUATION / "samples.png")
+        draw_sheet({TEACHER: path / "held-out", **folders}, path / EVALUATION / SHEET)
         tell("\n".join(found.lines()))
-        return found.as_dict()
+        return found.findings()
 
 
 def _build(lessons: StudentLessons, worker: Worker) -> StudentKind:

@@ -30,11 +30,14 @@ def test_from_a_target_to_images_of_a_student(
     assert found["passes"] == {"teacher": 16, "independent": 0, "1 step": 1, "2 steps": 2}
     about = json.loads((out / "run.json").read_text())
     assert about["decides"]["target"] == load_student(out / "export").config.target.digest
+    page = (out / "report.html").read_text()
+    assert "A student of" in page
+    assert page.count("data:image/png;base64") == 1
     for name in ("curves.png", "samples.png"):
         assert (out / "evaluation" / name).stat().st_size > 1000
 
     assert main([*command, "--no-progress"]) == 0
-    assert capsys.readouterr().out.count("done before") == 4
+    assert capsys.readouterr().out.count("done before") == 5
     assert main([*command, "--no-progress", "--records", "61"]) == 2
     assert "holds another run: records was 60, is 61" in capsys.readouterr().err
 
