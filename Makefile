@@ -12,8 +12,8 @@ INSTALLED := $(VENV)/.installed
 COMPILED := torch ray numpy pyarrow
 
 .DEFAULT_GOAL := help
-.PHONY: help install check lint types test demo demo-images demo-serve demo-models real-model bench \
-	bench-images
+.PHONY: help install check lint types test demo demo-images demo-distill demo-serve demo-models \
+	real-model bench bench-images
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -47,6 +47,9 @@ demo: $(INSTALLED) ## complete a few prompts three ways, and compare
 
 demo-images: $(INSTALLED) ## decode the same images each way, and compare
 	$(BIN)/python -m examples.demo_images
+
+demo-distill: $(INSTALLED) ## train a student of the digits model, compare it, write a report
+	$(BIN)/python -m examples.demo_distill
 
 demo-serve: $(INSTALLED) ## serve the demo model, ask it with curl and with OpenAI's client, stop it
 	$(BIN)/python examples/demo_serve.py

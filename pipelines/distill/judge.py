@@ -104,9 +104,7 @@ class Judgement:
         told = f"beyond the floor: {', '.join(kept)}" if kept else "no figure is beyond its floor"
         closed = self.closed.get(way)
         gap = "" if closed is None else f"closes {closed:.0%} of the fd-clf gap; "
-        speed = (
-            f"{before / taken:.1f} times as fast as the target" if taken < before else "no faster"
-        )
+        speed = f"{before / taken:.1f} times the target's speed"
         return (
             f"{passes} an image in {taken:.3g} ms instead of {before:.3g} ms at batch {batch}, "
             f"{speed}; {gap}{told}."

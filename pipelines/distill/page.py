@@ -42,7 +42,8 @@ def bars(shown: Bars) -> str:
     """A bar for each length, the longest as wide as there is room."""
     longest = max(shown.lengths.values(), default=0) or 1
     lines = [
-        f'<span>{escape(name)}</span><span><i style="width:{100 * length / longest:.1f}%"></i></span>'
+        f"<span>{escape(name)}</span>"
+        f'<span><i style="width:{100 * length / longest:.1f}%"></i></span>'
         f"<span>{length:.3g} {escape(shown.unit)}</span>"
         for name, length in shown.lengths.items()
     ]
