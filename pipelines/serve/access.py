@@ -62,6 +62,8 @@ def check_content(headers: Mapping[str, str]) -> None:
 
 def _check_key(headers: Mapping[str, str], key_hashes: tuple[str, ...]) -> None:
     scheme, _, key = headers.get("authorization", "").partition(" ")
+    if not scheme and headers.get("x-api-key"):  # as Anthropic's clients send it
+        scheme, key = "bearer", headers["x-api-key"]
     found = hashlib.sha256(key.strip().encode("utf-8", "surrogatepass")).hexdigest()
     matches = [hmac.compare_digest(found, each) for each in key_hashes]
     if scheme.lower() != "bearer" or not any(matches):

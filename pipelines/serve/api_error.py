@@ -1,5 +1,8 @@
 """Errors as OpenAI's clients read them: a status and {"error": {message, type, param, code}}."""
 
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 INVALID = "invalid_request_error"
@@ -19,6 +22,7 @@ class ApiError(Exception):
         retry_after_s: int | None = None,
     ) -> None:
         super().__init__(message)
+        self.param = param
         self.status, self._retry_after_s = status, retry_after_s
         self._told = {"message": message, "type": kind, "param": param, "code": code}
 
@@ -26,11 +30,27 @@ class ApiError(Exception):
         """The JSON that is sent."""
         return {"error": self._told}
 
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Tell of fields by other names."""
+        for name, other in names.items():
+            self._told["message"] = re.sub(rf"\b{name}\b", other, str(self._told["message"]))
+        self._told["param"] = self.param = names.get(str(self.param), self.param)
+
     def headers(self) -> dict[str, str]:
         """Whether a client should try again: only where the reason may pass."""
         if self._retry_after_s is None:
             return {"x-should-retry": "false"}
         return {"x-should-retry": "true", "retry-after": str(self._retry_after_s)}
+
+
+@contextmanager
+def renamed(names: Mapping[str, str]) -> Iterator[None]:
+    """Errors that come of this name fields otherwise."""
+    try:
+        yield
+    except ApiError as error:
+        error.rename(names)
+        raise
 
 
 def overloaded() -> ApiError:

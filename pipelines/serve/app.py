@@ -12,20 +12,29 @@ from starlette.types import Receive, Scope, Send
 
 from pipelines.modality.choose import modality
 from pipelines.serve.access import check_access, check_content
-from pipelines.serve.api_error import ApiError
+from pipelines.serve.api_error import ApiError, renamed
 from pipelines.serve.events import HEADERS, MEDIA
 from pipelines.serve.exchange import Call, Exchange
 from pipelines.serve.facts import Facts
 from pipelines.serve.fields import ChatBody, CompletionBody, DetokenizeBody, ImageBody, TokenizeBody
-from pipelines.serve.generation import Generation, chat, completion
+from pipelines.serve.forms import Chats
+from pipelines.serve.generation import Generation, chat, chat_prompt, completion
+from pipelines.serve.heading import Heading
+from pipelines.serve.messages_answer import MessageWriter, anthropic_error
+from pipelines.serve.messages_body import RENAMED as MESSAGES_RENAMED
+from pipelines.serve.messages_body import CountBody, MessagesBody
 from pipelines.serve.metrics import MEDIA as METRICS_MEDIA
 from pipelines.serve.metrics import exposition
 from pipelines.serve.read_body import AnyBody, read_body
+from pipelines.serve.responses_answer import ResponseWriter
+from pipelines.serve.responses_body import RENAMED as RESPONSES_RENAMED
+from pipelines.serve.responses_body import ResponsesBody
 from pipelines.serve.words import Words
 
 if TYPE_CHECKING:
     from pipelines.serve.pictures import Pictures
 
+Streamed = CompletionBody | ChatBody | ResponsesBody | MessagesBody
 SEED_HEADER = "x-paceline-seed"
 
 
@@ -76,6 +85,9 @@ class Routes:
         return {
             "/v1/completions": self.completions,
             "/v1/chat/completions": self.chats,
+            "/v1/responses": self.responses,
+            "/v1/messages": self.messages,
+            "/v1/messages/count_tokens": self.count_tokens,
             "/tokenize": self.tokenize,
             "/detokenize": self.detokenize,
         }
@@ -117,6 +129,36 @@ class Routes:
         body = await self._read(request, ChatBody)
         made = await chat(body, self._words, self._exchange, self._facts)
         return await self._answer(request, body, made)
+
+    async def responses(self, request: Request) -> Response:
+        """Answer a chat in the form of OpenAI's responses."""
+        body = await self._read(request, ResponsesBody)
+        calls = bool(body.tools) and body.tool_choice not in (None, "none", "auto")
+
+        def write(heading: Heading, chats: Chats) -> ResponseWriter:
+            return ResponseWriter(heading, body, chats, calls=calls)
+
+        with renamed(RESPONSES_RENAMED):
+            made = await chat(body.chat(), self._words, self._exchange, self._facts, write)
+        return await self._answer(request, body, made)
+
+    async def messages(self, request: Request) -> Response:
+        """Answer a chat in Anthropic's form."""
+        body = await self._read(request, MessagesBody)
+        calls = body.tool_choice is not None and body.tool_choice.type in ("any", "tool")
+
+        def write(heading: Heading, chats: Chats) -> MessageWriter:
+            return MessageWriter(heading, calls=calls)
+
+        with renamed(MESSAGES_RENAMED):
+            made = await chat(body.chat(), self._words, self._exchange, self._facts, write)
+        return await self._answer(request, body, made)
+
+    async def count_tokens(self, request: Request) -> Response:
+        """The tokens of a chat in Anthropic's form."""
+        body = await self._read(request, CountBody)
+        tokens = await chat_prompt(body.chat(), self._words)
+        return JSONResponse({"input_tokens": len(tokens)})
 
     async def images(self, request: Request) -> Response:
         """Images of a class."""
@@ -186,17 +228,14 @@ class Routes:
             "max_model_len": bounds.max_length,
         }
 
-    async def _answer(
-        self, request: Request, body: CompletionBody | ChatBody, made: Generation
-    ) -> Response:
-        headers = {SEED_HEADER: str(made.answer.seed)}
+    async def _answer(self, request: Request, body: Streamed, made: Generation) -> Response:
+        headers = {SEED_HEADER: str(made.heading.seed)}
         call = made.call(request.is_disconnected)
         if not body.stream:
             async with call:
                 return JSONResponse(await made.whole(call), headers=headers)
-        usage = body.stream_options is not None and body.stream_options.include_usage
         await call.__aenter__()  # what it raises has a status of its own
-        return Stream(call, made.events(call, include_usage=usage), headers=headers | HEADERS)
+        return Stream(call, made.events(call), headers=headers | HEADERS)
 
 
 class Stream(StreamingResponse):
@@ -227,7 +266,9 @@ def _pictures(exchange: Exchange, facts: Facts) -> "Pictures":
 
 async def _told(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
-    return JSONResponse(error.body(), status_code=error.status, headers=error.headers())
+    anthropic = request.url.path.startswith("/v1/messages")
+    body = anthropic_error(error) if anthropic else error.body()
+    return JSONResponse(body, status_code=error.status, headers=error.headers())
 
 
 async def _not_found(request: Request, error: Exception) -> Response:

@@ -1,15 +1,17 @@
 """Answers in OpenAI's two forms, completions and chats, whole or in chunks."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from typing import Any, Protocol
+from typing import Protocol
 
 from models.requests.request import Result, TokenLogprob
+from pipelines.serve.api_error import ApiError
 from pipelines.serve.choice import AnswerChoice, Delta
+from pipelines.serve.events import DONE, event
+from pipelines.serve.heading import Heading, Json
 from pipelines.serve.tools import CallText
 
-Json = dict[str, Any]
 Spell = Callable[[int], str]
 INCOMPLETE = "\ufffd"
 
@@ -97,7 +99,11 @@ class Chats:
     def _logprobs(self, delta: Delta) -> Json | None:
         if not self.logprobs:
             return None
-        return {"content": [self._entry(each) for each in delta.logprobs], "refusal": None}
+        return {"content": self.entries(delta), "refusal": None}
+
+    def entries(self, delta: Delta) -> list[Json]:
+        """The log-probabilities of a delta's tokens."""
+        return [self._entry(each) for each in delta.logprobs]
 
     def _entry(self, entry: TokenLogprob) -> Json:
         top = [self._token(token, logprob) for token, logprob in entry.top]
@@ -149,23 +155,17 @@ def _chat(index: int, name: str, value: Json, logprobs: Json | None, reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What all chunks of an answer repeat."""
+class Answer(Heading):
+    """What all chunks of an answer repeat. `include_usage`: in a stream, too."""
 
     form: AnswerForm
-    id: str
-    created: int
-    model: str
-    fingerprint: str
-    seed: int
-    prompt_tokens: int
-    has_prediction: bool = False
+    include_usage: bool = False
 
     def whole(self, choices: Sequence[AnswerChoice]) -> Json:
         """The answer to a body without `stream`."""
         found = [self.form.choice(choice.whole) for choice in choices]
         head = self._head(self.form.whole_kind)
-        return {**head, "choices": found, "usage": self.usage(choices), **_decoding(choices)}
+        return {**head, "choices": found, "usage": self.usage(choices), **decoding(choices)}
 
     def chunk(self, choice: Json) -> Json:
         """One of a stream."""
@@ -174,7 +174,28 @@ class Answer:
     def last_chunk(self, choices: Sequence[AnswerChoice]) -> Json:
         """With `include_usage`: no choices, but the usage."""
         head = self._head(self.form.chunk_kind)
-        return {**head, "choices": [], "usage": self.usage(choices), **_decoding(choices)}
+        return {**head, "choices": [], "usage": self.usage(choices), **decoding(choices)}
+
+    def opening(self, choices: Sequence[AnswerChoice]) -> Iterator[bytes]:
+        """What comes before the text of the choices."""
+        for choice in choices:
+            first = self.form.opening(choice.index)
+            if first is not None:
+                yield event(self.chunk(first))
+
+    def news(self, delta: Delta) -> Iterator[bytes]:
+        """One chunk."""
+        yield event(self.chunk(self.form.chunk(delta)))
+
+    def closing(self, choices: Sequence[AnswerChoice]) -> Iterator[bytes]:
+        """The usage, if asked for."""
+        if self.include_usage:
+            yield event(self.last_chunk(choices))
+        yield DONE
+
+    def failure(self, error: ApiError) -> Iterator[bytes]:
+        """An error is the last chunk."""
+        yield event(error.body())
 
     def usage(self, choices: Sequence[AnswerChoice]) -> Json:
         """Tokens; a prompt counts once for all of its choices."""
@@ -208,7 +229,7 @@ class Answer:
         }
 
 
-def _decoding(choices: Sequence[AnswerChoice]) -> Json:
+def decoding(choices: Sequence[AnswerChoice]) -> Json:
     """How the tokens came about: they are the same whatever was drafted."""
     results = [choice.result for choice in choices if choice.result is not None]
     return {

@@ -2,7 +2,8 @@
 
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from models.requests.request import Result
@@ -10,11 +11,11 @@ from models.requests.update import Update
 from pipelines.serve.api_error import ApiError
 from pipelines.serve.choice import AnswerChoice
 from pipelines.serve.constraints import grammar_of
-from pipelines.serve.events import DONE, event
 from pipelines.serve.exchange import Call, Exchange, Gone, Item
 from pipelines.serve.facts import Facts
 from pipelines.serve.fields import ChatBody, CompletionBody
 from pipelines.serve.forms import Answer, AnswerForm, Chats, Completions, ToolChats
+from pipelines.serve.heading import Heading, Writer
 from pipelines.serve.plan import Planned, plan
 from pipelines.serve.tools import tool_grammar
 from pipelines.serve.words import Words
@@ -23,13 +24,15 @@ from pipelines.serve.words import Words
 class Generation:
     """One body's requests and the answer that they make. Raises ApiError (400) for too many."""
 
-    def __init__(self, exchange: Exchange, facts: Facts, form: AnswerForm, plan: Planned) -> None:
+    def __init__(
+        self, exchange: Exchange, facts: Facts, plan: Planned, write: Callable[[Heading], Writer]
+    ) -> None:
+        """`write` makes the answer's writer."""
         if len(plan.requests) > facts.max_unfinished:
             told = f"prompts times n are {len(plan.requests)} completions"
             raise ApiError(f"{told}; the server takes {facts.max_unfinished} at once", param="n")
-        self._exchange, self._plan, self._form = exchange, plan, form
-        self.answer = Answer(
-            form=form,
+        self._exchange, self._plan = exchange, plan
+        self.heading = Heading(
             id=plan.requests[0].id.partition("/")[0],
             created=int(time.time()),
             model=facts.name,
@@ -38,6 +41,7 @@ class Generation:
             prompt_tokens=plan.prompt_tokens,
             has_prediction=bool(plan.requests[0].prediction),
         )
+        self._writer = write(self.heading)
         self._choices = [AnswerChoice(index) for index in range(len(plan.requests))]
 
     def call(self, gone: Gone) -> Call:
@@ -49,26 +53,24 @@ class Generation:
         async for items in call.news():
             for index, came in by_choice(items).items():
                 self._choices[index].add(came)
-        return self.answer.whole(self._choices)
+        return self._writer.whole(self._choices)
 
-    async def events(self, call: Call, *, include_usage: bool) -> AsyncIterator[bytes]:
+    async def events(self, call: Call) -> AsyncIterator[bytes]:
         """The answer as server-sent events; an error is the last one."""
         try:
-            for choice in self._choices:
-                opening = self._form.opening(choice.index)
-                if opening is not None:
-                    yield event(self.answer.chunk(opening))
+            for each in self._writer.opening(self._choices):
+                yield each
             async for items in call.news():
                 for index, came in by_choice(items).items():
                     delta = self._choices[index].add(came)
                     if not delta.is_empty:
-                        yield event(self.answer.chunk(self._form.chunk(delta)))
-            if include_usage:
-                yield event(self.answer.last_chunk(self._choices))
+                        for each in self._writer.news(delta):
+                            yield each
+            for each in self._writer.closing(self._choices):
+                yield each
         except ApiError as error:
-            yield event(error.body())
-            return
-        yield DONE
+            for each in self._writer.failure(error):
+                yield each
 
 
 def by_choice(items: Sequence[Item]) -> dict[int, list[Update | Result]]:
@@ -86,12 +88,21 @@ async def completion(
     form = Completions(words.spell, body.logprobs is not None)
     prompts = await _prompts(body, words)
     asked = grammar_of(body.response_format, body.structured_outputs)
-    planned = await _planned(body, prompts, words, exchange, form, asked)
-    return Generation(exchange, facts, form, planned)
+    planned = await _planned(body, prompts, words, exchange, form.prefix, asked)
+    return Generation(exchange, facts, planned, _answer(form, body))
 
 
-async def chat(body: ChatBody, words: Words, exchange: Exchange, facts: Facts) -> Generation:
-    """The generation of a body of /v1/chat/completions. Raises ApiError (400)."""
+async def chat(
+    body: ChatBody,
+    words: Words,
+    exchange: Exchange,
+    facts: Facts,
+    write: Callable[[Heading, Chats], Writer] | None = None,
+) -> Generation:
+    """The generation of a body of /v1/chat/completions. Raises ApiError (400).
+
+    `write` makes the writer of an answer in another form than OpenAI's chats.
+    """
     asked = grammar_of(body.response_format, body.structured_outputs)
     call = tool_grammar(body.tools, body.tool_choice)
     if call is not None and asked is not None:
@@ -99,11 +110,28 @@ async def chat(body: ChatBody, words: Words, exchange: Exchange, facts: Facts) -
         raise ApiError(told, param=asked[1], code="invalid_value")
     kind = Chats if call is None else ToolChats
     form = kind(words.spell, body.logprobs)
-    tools = [tool.model_dump(exclude_none=True) for tool in body.tools]
-    prompts = [await words.encode_chat(body.messages, tools)]
+    prompts = [await chat_prompt(body, words)]
     asked = asked if call is None else (call, "tools")
-    planned = await _planned(body, prompts, words, exchange, form, asked)
-    return Generation(exchange, facts, form, planned)
+    planned = await _planned(body, prompts, words, exchange, form.prefix, asked)
+    if write is None:
+        return Generation(exchange, facts, planned, _answer(form, body))
+    return Generation(exchange, facts, planned, lambda heading: write(heading, form))
+
+
+async def chat_prompt(body: ChatBody, words: Words) -> list[int]:
+    """The tokens of a chat, with its tools as the template writes them."""
+    tools = [tool.model_dump(exclude_none=True) for tool in body.tools]
+    return await words.encode_chat(body.messages, tools)
+
+
+def _answer(form: AnswerForm, body: CompletionBody | ChatBody) -> Callable[[Heading], Writer]:
+    options = body.stream_options
+    usage = options is not None and options.include_usage
+
+    def write(heading: Heading) -> Answer:
+        return Answer(form=form, include_usage=usage, **asdict(heading))
+
+    return write
 
 
 async def _planned(
@@ -111,7 +139,7 @@ async def _planned(
     prompts: Sequence[Sequence[int]],
     words: Words,
     exchange: Exchange,
-    form: AnswerForm,
+    prefix: str,
     asked: tuple[str, str] | None,
 ) -> Planned:
     """The requests; `asked`: their grammar and the field that asks for it."""
@@ -124,7 +152,7 @@ async def _planned(
         body,
         prompts,
         await exchange.bounds(),
-        name=f"{form.prefix}-{uuid.uuid4().hex}",
+        name=f"{prefix}-{uuid.uuid4().hex}",
         grammar=None if asked is None else asked[0],
         prediction=predicted,
     )

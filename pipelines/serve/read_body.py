@@ -23,8 +23,13 @@ def read_body(data: bytes, kind: type[AnyBody]) -> AnyBody:
     values = {name: value for name, value in _parsed(data).items() if value is not None}
     kept = {name: value for name, value in values.items() if not _neutral(name, value, kind)}
     _refuse_others(kept, kind)
+    return validated(kept, kind)
+
+
+def validated(values: Mapping[str, Any], kind: type[AnyBody]) -> AnyBody:
+    """A body of these fields. Raises ApiError (400)."""
     try:
-        return kind.model_validate(kept)
+        return kind.model_validate(values)
     except ValidationError as error:
         raise _refused(error, kind) from None
     except RecursionError:

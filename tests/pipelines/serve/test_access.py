@@ -57,6 +57,12 @@ def test_with_keys_one_of_them_is_needed(given, expected) -> None:
     assert status(headers, KEYS) == expected
 
 
+def test_a_key_may_come_as_anthropic_s_clients_send_it() -> None:
+    assert status({"x-api-key": "secret"}, KEYS) == 200
+    assert status({"x-api-key": "wrong"}, KEYS) == 401
+    assert status({"x-api-key": "secret", "authorization": "Bearer wrong"}, KEYS) == 401
+
+
 def test_bodies_say_that_they_are_json() -> None:
     check_content({"content-type": "application/json; charset=utf-8"})
     with pytest.raises(ApiError, match="application/json is needed"):
