@@ -50,7 +50,8 @@ class Rows:
             sequence = None if row and self._full else self._next_in_line()
             if sequence is None:
                 break
-            hit = self.cache.begin(row, sequence.tokens) if self._share else 0
+            shares = self._share and not sequence.lacks_prompt_logprobs
+            hit = self.cache.begin(row, sequence.tokens) if shares else 0
             if not self.cache.reserve(row, self._expected(sequence)):
                 assert row, "a request that can never run was queued"
                 self.cache.truncate(row, 0)

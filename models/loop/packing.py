@@ -4,17 +4,17 @@ from collections.abc import Sequence as Several
 
 import numpy as np
 
-from models.batch import Batch, chains
+from models.batch import Batch, Ints, chains
 from models.drafting.draft import Draft, form_of
 from models.requests.sequence import Sequence
 
 Piece = tuple[int, list[int]]  # a cache row and the next tokens of its prompt
 
 
-def prompt_batch(pieces: Several[Piece]) -> Batch:
-    """One pass over pieces of prompts, without logits."""
+def prompt_batch(pieces: Several[Piece], wanted: Ints) -> Batch:
+    """One pass over pieces of prompts; `wanted` [W]: the packed nodes whose logits are needed."""
     rows, texts = zip(*pieces, strict=True)
-    return chains(np.array(rows, dtype=np.int64), texts, wanted=np.zeros(0, dtype=np.int64))
+    return chains(np.array(rows, dtype=np.int64), texts, wanted=wanted)
 
 
 def draft_batch(first: int, running: Several[Sequence], drafts: Several[Draft]) -> Batch:

@@ -29,6 +29,7 @@ from models.loop.logprobs import token_logprobs
 from models.loop.pace import Pace
 from models.loop.packing import Piece, draft_batch, prompt_batch
 from models.loop.processors import Processors
+from models.loop.prompt_logprobs import asked_nodes, note_prompts
 from models.loop.readings import readings_for
 from models.loop.stopwatch import Stopwatch
 from models.loop.updates import Updates
@@ -233,13 +234,16 @@ class TokenLoop:
         self._pace.observe_piece(read, self._marks.note("prefill"))
 
     def _read_pieces(self, pieces: list[Piece]) -> None:
-        batch, readings = prompt_batch(pieces), self._readings
-        if readings is None:
-            self.target.score(self._cache, batch)
-            return
-        scores = self.target.score(self._cache, readings.asking(batch))
         sequences = [self._rows.reading[row - len(self._rows.running)] for row, _ in pieces]
-        readings.of_prompts(sequences, self._cache.lengths[batch.rows].tolist(), pieces, scores)
+        asked, readings = asked_nodes(sequences, pieces), self._readings
+        batch = prompt_batch(pieces, asked)
+        batch = batch if readings is None else readings.asking(batch)
+        scores = self.target.score(self._cache, batch)
+        begins = self._cache.lengths[batch.rows].tolist()
+        if len(asked):
+            note_prompts(sequences, pieces, begins, scores.logits)
+        if readings is not None:
+            readings.of_prompts(sequences, begins, pieces, scores)
 
     def _make_room(self) -> None:
         """Make room for the next round; the youngest requests wait again where there is none."""

@@ -53,6 +53,10 @@ def check_request(
     bad = [t for t in request.prediction if not 0 <= t < size]
     if bad:
         raise InvalidRequest(f"{who}: prediction holds token {bad[0]}, not in 0..{size - 1}")
+    asked = request.prompt_logprobs
+    if asked is not None and not (0 <= asked <= 20 and target.schedule.in_order):
+        told = "0 to 20, of a target that decides one position after the other"
+        raise InvalidRequest(f"{who}: prompt_logprobs={asked} is not accepted: {told}")
     if request.sampling.stop and not texts:
         raise InvalidRequest(f"{who}: stop strings need a tokenizer")
     _check_generated(request, size, in_order=target.schedule.in_order)

@@ -106,6 +106,9 @@ class Request:
 
     `prediction`: tokens that the output is expected to resemble, to be drafted from.
 
+    `prompt_logprobs=k`: report the log-probabilities of the prompt's tokens after the first, and of
+    the k likeliest, 0 to 20, in the result. Such a request reads its whole prompt.
+
     `stream`: report new tokens as they come; see models/requests/update.py.
     """
 
@@ -118,6 +121,7 @@ class Request:
     generated_logprobs: tuple[TokenLogprob, ...] = ()
     generated_positions: tuple[int, ...] = ()
     prediction: tuple[int, ...] = ()
+    prompt_logprobs: int | None = None
     stream: bool = False
 
 
@@ -148,5 +152,6 @@ class Result:
     error: str | None = None
     retryable: bool = False
     invalid: bool = False
+    prompt_logprobs: tuple[TokenLogprob, ...] | None = None
     predicted: int = 0
     mispredicted: int = 0

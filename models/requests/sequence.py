@@ -31,6 +31,7 @@ class Sequence:
             frozenset() if sampling.ignore_eos else frozenset(eos)
         )
         self.logprobs: list[TokenLogprob] = []
+        self.prompt_logprobs: list[TokenLogprob] = []  # of its tokens after the first
         self.finish_reason: str | None = None
         self.error: str | None = None
         self.grammar = grammar
@@ -70,6 +71,12 @@ class Sequence:
     def num_new(self) -> int:
         """Tokens generated since the request began or continued here."""
         return self.num_generated - len(self.request.generated)
+
+    @property
+    def lacks_prompt_logprobs(self) -> bool:
+        """Whether log-probabilities of the prompt are asked for and not all known."""
+        asked = self.request.prompt_logprobs is not None
+        return asked and len(self.prompt_logprobs) < self.num_prompt - 1
 
     @property
     def has_hints(self) -> bool:
@@ -132,6 +139,9 @@ class Sequence:
             draft_tokens=self.drafted,
             accepted_histogram=tuple(self.accepted),
             invalid=self.is_invalid,
+            prompt_logprobs=None
+            if self.request.prompt_logprobs is None
+            else tuple(self.prompt_logprobs),
             predicted=self.predicted,
             mispredicted=self.mispredicted,
             stop_text=self.stop_text,

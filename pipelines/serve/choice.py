@@ -17,6 +17,7 @@ class Delta:
     logprobs: list[TokenLogprob] = field(default_factory=list)
     offset: int = 0  # characters of the choice's text before this delta
     finish_reason: str | None = None
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()  # with the last one, if asked for
 
     @property
     def is_empty(self) -> bool:
@@ -26,9 +27,10 @@ class Delta:
 
 @dataclass(slots=True)
 class AnswerChoice:
-    """`add` what came; `whole` is everything so far."""
+    """`add` what came; `whole` is everything so far. `muted`: generated tokens are left out."""
 
     index: int
+    muted: bool = False
     whole: Delta = field(init=False)
     result: Result | None = None
 
@@ -39,14 +41,16 @@ class AnswerChoice:
         """The delta that these make. Raises ApiError if the request ended with an error."""
         delta = Delta(self.index, offset=len(self.whole.text))
         for item in items:
-            if isinstance(item, Update):
+            if isinstance(item, Result):
+                delta.finish_reason = self._end(item)
+                delta.prompt_logprobs = item.prompt_logprobs or ()
+            elif not self.muted:
                 delta.text += item.text or ""
                 delta.logprobs += item.logprobs or ()
-            else:
-                delta.finish_reason = self._end(item)
         self.whole.text += delta.text
         self.whole.logprobs += delta.logprobs
         self.whole.finish_reason = delta.finish_reason
+        self.whole.prompt_logprobs = delta.prompt_logprobs
         return delta
 
     def _end(self, result: Result) -> str:
@@ -55,9 +59,9 @@ class AnswerChoice:
             if result.invalid:
                 raise ApiError(str(result.error), code="cannot_be_generated")
             raise failed(result.error or f"the request was {result.finish_reason}")
-        return result.finish_reason
+        return "length" if self.muted else result.finish_reason
 
     @property
     def num_tokens(self) -> int:
         """Generated tokens, that which ended the choice included."""
-        return len(self.result.tokens) if self.result else 0
+        return len(self.result.tokens) if self.result and not self.muted else 0

@@ -33,9 +33,8 @@ UNSUPPORTED: dict[str, str] = {
     "grammar": _STRUCTURED,
     "regex": _STRUCTURED,
     "best_of": "each choice is returned; use n",
-    "echo": "prompts are not returned",
     "suffix": "text can only be continued, not filled in",
-    "prompt_logprobs": "log-probabilities of prompts are not computed",
+    "prompt_logprobs": "use echo and logprobs of /v1/completions",
     "store": "answers are not stored",
     "audio": "only text is generated",
     "modalities": "only text is generated",
@@ -58,7 +57,6 @@ UNSUPPORTED: dict[str, str] = {
 }
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "best_of": (1,),
-    "echo": (False,),
     "suffix": ("",),
     "store": (False,),
     "modalities": (["text"],),
@@ -112,7 +110,7 @@ class StreamOptions(Body):
     """What a stream holds besides the text."""
 
     include_usage: bool = False
-    include_obfuscation: Literal[False] = False
+    include_obfuscation: bool = False
     continuous_usage_stats: Literal[False] = False
 
 
@@ -168,10 +166,14 @@ class Generation(Body):
 
 
 class CompletionBody(Generation):
-    """POST /v1/completions. `logprobs`: how many of the most likely tokens to report."""
+    """POST /v1/completions. `logprobs`: how many of the most likely tokens to report.
+
+    With `echo`, of the prompt, too; then `max_tokens` may be 0.
+    """
 
     prompt: Text | Annotated[list[Text] | Tokens | list[Tokens], Field(min_length=1)]
     max_tokens: Count = 16
+    echo: bool = False
     logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
 
 

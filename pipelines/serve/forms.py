@@ -1,5 +1,6 @@
 """Answers in OpenAI's two forms, completions and chats, whole or in chunks."""
 
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -13,6 +14,7 @@ from pipelines.serve.heading import Heading, Json
 from pipelines.serve.tools import CallText
 
 Spell = Callable[[int], str]
+PADDING = 64  # characters, at most
 INCOMPLETE = "\ufffd"
 
 
@@ -28,6 +30,14 @@ class AnswerForm(Protocol):
     def opening(self, index: int) -> Json | None: ...
     def chunk(self, delta: Delta) -> Json: ...
     def choice(self, whole: Delta) -> Json: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A text and its tokens."""
+
+    text: str
+    tokens: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +80,47 @@ class Completions:
             ],
             "text_offset": offsets,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Echoes(Completions):
+    """Of /v1/completions with `echo`: texts that begin with their prompts."""
+
+    prompts: Sequence[Prompt] = ()
+    n: int = 1
+
+    def opening(self, index: int) -> Json | None:
+        """The prompt comes first; its log-probabilities are not streamed."""
+        text = self._prompt(index).text
+        return {"index": index, "text": text, "logprobs": None, "finish_reason": None}
+
+    def choice(self, whole: Delta) -> Json:
+        """Prompt and completion."""
+        prompt = self._prompt(whole.index)
+        told = Completions.chunk(self, whole)
+        told["text"] = prompt.text + told["text"]
+        if self.logprobs:
+            entries = [*whole.prompt_logprobs, *whole.logprobs]
+            first = self._first(prompt)
+            rest = Delta(whole.index, logprobs=entries, offset=len(first["tokens"][0]))
+            told["logprobs"] = _joined(first, self._logprobs(rest))
+        return told
+
+    def _first(self, prompt: Prompt) -> Json:
+        """The first token has nothing before it that could tell its probability."""
+        return {
+            "tokens": [self.spell(prompt.tokens[0])],
+            "token_logprobs": [None],
+            "top_logprobs": [None],
+            "text_offset": [0],
+        }
+
+    def _prompt(self, index: int) -> Prompt:
+        return self.prompts[index // self.n]
+
+
+def _joined(first: Json, rest: Json) -> Json:
+    return {name: [*values, *rest[name]] for name, values in first.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +211,7 @@ class Answer(Heading):
 
     form: AnswerForm
     include_usage: bool = False
+    padded: bool = False  # with random text, so that a chunk's size does not tell its tokens
 
     def whole(self, choices: Sequence[AnswerChoice]) -> Json:
         """The answer to a body without `stream`."""
@@ -185,7 +237,10 @@ class Answer(Heading):
 
     def news(self, delta: Delta) -> Iterator[bytes]:
         """One chunk."""
-        yield event(self.chunk(self.form.chunk(delta)))
+        chunk = self.chunk(self.form.chunk(delta))
+        if self.padded:
+            chunk["obfuscation"] = secrets.token_urlsafe(PADDING)[: secrets.randbelow(PADDING)]
+        yield event(chunk)
 
     def closing(self, choices: Sequence[AnswerChoice]) -> Iterator[bytes]:
         """The usage, if asked for."""

@@ -14,7 +14,7 @@ from pipelines.serve.constraints import grammar_of
 from pipelines.serve.exchange import Call, Exchange, Gone, Item
 from pipelines.serve.facts import Facts
 from pipelines.serve.fields import ChatBody, CompletionBody
-from pipelines.serve.forms import Answer, AnswerForm, Chats, Completions, ToolChats
+from pipelines.serve.forms import Answer, AnswerForm, Chats, Completions, Echoes, Prompt, ToolChats
 from pipelines.serve.heading import Heading, Writer
 from pipelines.serve.plan import Planned, plan
 from pipelines.serve.tools import tool_grammar
@@ -42,7 +42,7 @@ class Generation:
             has_prediction=bool(plan.requests[0].prediction),
         )
         self._writer = write(self.heading)
-        self._choices = [AnswerChoice(index) for index in range(len(plan.requests))]
+        self._choices = [AnswerChoice(index, plan.muted) for index in range(len(plan.requests))]
 
     def call(self, gone: Gone) -> Call:
         """The requests, to be run."""
@@ -85,8 +85,15 @@ async def completion(
     body: CompletionBody, words: Words, exchange: Exchange, facts: Facts
 ) -> Generation:
     """The generation of a body of /v1/completions. Raises ApiError (400)."""
-    form = Completions(words.spell, body.logprobs is not None)
     prompts = await _prompts(body, words)
+    form = Completions(words.spell, body.logprobs is not None)
+    if body.echo:
+        if body.stream and body.logprobs is not None:
+            told = "log-probabilities of prompts are not streamed: echo, logprobs or stream"
+            raise ApiError(told, param="echo", code="unsupported_parameter")
+        form = Echoes(
+            form.spell, form.logprobs, prompts=await _texts(body, prompts, words), n=body.n
+        )
     asked = grammar_of(body.response_format, body.structured_outputs)
     planned = await _planned(body, prompts, words, exchange, form.prefix, asked)
     return Generation(exchange, facts, planned, _answer(form, body))
@@ -127,9 +134,10 @@ async def chat_prompt(body: ChatBody, words: Words) -> list[int]:
 def _answer(form: AnswerForm, body: CompletionBody | ChatBody) -> Callable[[Heading], Writer]:
     options = body.stream_options
     usage = options is not None and options.include_usage
+    padded = options is not None and options.include_obfuscation
 
     def write(heading: Heading) -> Answer:
-        return Answer(form=form, include_usage=usage, **asdict(heading))
+        return Answer(form=form, include_usage=usage, padded=padded, **asdict(heading))
 
     return write
 
@@ -166,3 +174,14 @@ async def _prompts(body: CompletionBody, words: Words) -> list[list[int]]:
     if isinstance(given[0], str):
         return await words.encode(given)
     return given
+
+
+async def _texts(
+    body: CompletionBody, prompts: Sequence[Sequence[int]], words: Words
+) -> list[Prompt]:
+    """The prompts as they are returned: texts as they came, token ids decoded."""
+    given = [body.prompt] if isinstance(body.prompt, str) else body.prompt
+    if isinstance(given[0], str):
+        pairs = zip(given, prompts, strict=True)
+        return [Prompt(str(text), tokens) for text, tokens in pairs]
+    return [Prompt(await words.decode(tokens), tokens) for tokens in prompts]

@@ -41,6 +41,7 @@ class Planned:
 
     seed: int
     requests: tuple[Request, ...]
+    muted: bool = False  # no completions are wanted, only what is known of the prompts
 
     @property
     def prompt_tokens(self) -> int:
@@ -69,6 +70,8 @@ def plan(
     for prompt in prompts:
         _check_prompt(prompt, bounds)
     samplings = [_sampling(body, len(prompt), bounds, grammar) for prompt in prompts]
+    echoes = isinstance(body, CompletionBody) and body.echo
+    asked = _logprobs(body) if echoes else None
     requests = tuple(
         Request(
             id=f"{name}/{p}/{choice}",
@@ -76,12 +79,13 @@ def plan(
             sampling=samplings[p],
             seed=choice_seed(seed, choice),
             prediction=tuple(prediction),
+            prompt_logprobs=asked,
             stream=True,
         )
         for p, prompt in enumerate(prompts)
         for choice in range(body.n)
     )
-    return Planned(seed=seed, requests=requests)
+    return Planned(seed=seed, requests=requests, muted=echoes and body.max_tokens == 0)
 
 
 def drawn_seed() -> int:
@@ -137,7 +141,7 @@ def _sampling(
 def _max_tokens(body: CompletionBody | ChatBody, room: int) -> tuple[str, int]:
     """The name and the value of the field that bounds the completion."""
     if isinstance(body, CompletionBody):
-        return "max_tokens", body.max_tokens
+        return "max_tokens", max(body.max_tokens, int(body.echo))
     given = {
         name: value
         for name in ("max_completion_tokens", "max_tokens")
