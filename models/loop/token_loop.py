@@ -277,7 +277,7 @@ class TokenLoop:
         first, running = self._half()
         shape, drafting = (NOTHING, []) if self.drafter is None else self.sizing.plan(len(running))
         hints = self._hints.of(running)
-        drafting = [b for b in drafting if b not in hints]
+        drafting = [b for b in drafting if b not in hints and running[b].request.drafts]
         processor = self._processors.of(first, running)
         noise = RoundNoise(running, self._noise)
         self._marks.note("other")
@@ -308,7 +308,7 @@ class TokenLoop:
             self._hints.observe(running[b], hint, commits[b].num_accepted)
         name = self.drafter.name if self.drafter else ""
         sources = [hints[b].source if b in hints else name for b in range(len(running))]
-        self._updates.note_round(running, commits, sources)
+        self._updates.note_round(round_, commits, sources)
         results = self._finish()
         self._marks.note("other")
         self._book_transfer("other")

@@ -6,12 +6,15 @@ Requests say whether they stream. Where none does, a step costs one look at an e
 from collections.abc import Iterator
 from collections.abc import Sequence as Several
 
+import numpy as np
+
 from models.batch import Ints
+from models.drafting.draft import Draft
 from models.loop.groups import Groups
 from models.requests.request import Request, TokenLogprob
 from models.requests.sequence import Sequence
 from models.requests.update import TARGET, Update
-from models.verify.round import Commit
+from models.verify.round import Commit, Round
 
 
 class Updates:
@@ -39,12 +42,10 @@ class Updates:
         updates, self._untaken = self._untaken, []
         return updates
 
-    def note_round(
-        self, sequences: Several[Sequence], commits: Several[Commit], sources: Several[str]
-    ) -> None:
+    def note_round(self, round_: Round, commits: Several[Commit], sources: Several[str]) -> None:
         """A round was committed; `sources`: who proposed each request's accepted tokens."""
         if self._streaming:
-            self._untaken += _of_round(sequences, commits, sources)
+            self._untaken += _of_round(round_, commits, sources)
 
     def note_groups(self, groups: Groups, tokens: Several[Ints]) -> None:
         """A group of positions was decided for each request."""
@@ -52,10 +53,9 @@ class Updates:
             self._untaken += _of_groups(groups, tokens)
 
 
-def _of_round(
-    sequences: Several[Sequence], commits: Several[Commit], sources: Several[str]
-) -> Iterator[Update]:
-    for sequence, commit, source in zip(sequences, commits, sources, strict=True):
+def _of_round(round_: Round, commits: Several[Commit], sources: Several[str]) -> Iterator[Update]:
+    parts = zip(round_.sequences, round_.drafts, commits, sources, strict=True)
+    for sequence, draft, commit, source in parts:
         if sequence.request.stream and sequence.error is None:
             count, end = len(commit.tokens), sequence.num_generated
             yield Update(
@@ -64,8 +64,15 @@ def _of_round(
                 tokens=tuple(commit.tokens),
                 sources=(source,) * commit.num_accepted + (TARGET,),
                 text=sequence.take_text(),
+                rejected=rejected(draft, commit) if len(draft) else (),
                 logprobs=_asked(sequence, sequence.logprobs[-count:]),
             )
+
+
+def rejected(draft: Draft, commit: Commit) -> tuple[int, ...]:
+    """The draft's guesses of the last token that were wrong."""
+    at = np.flatnonzero(draft.parents + 1 == commit.path[-1])
+    return tuple(token for token in draft.tokens[at].tolist() if token != commit.tokens[-1])
 
 
 def _of_groups(groups: Groups, tokens: Several[Ints]) -> Iterator[Update]:

@@ -109,6 +109,8 @@ class Request:
     `prompt_logprobs=k`: report the log-probabilities of the prompt's tokens after the first, and of
     the k likeliest, 0 to 20, in the result. Such a request reads its whole prompt.
 
+    `drafts`: false: decode plainly, whatever the drafter; under `match` the tokens are the same.
+
     `stream`: report new tokens as they come; see models/requests/update.py.
     """
 
@@ -122,6 +124,7 @@ class Request:
     generated_positions: tuple[int, ...] = ()
     prediction: tuple[int, ...] = ()
     prompt_logprobs: int | None = None
+    drafts: bool = True
     stream: bool = False
 
 

@@ -81,7 +81,8 @@ class Sequence:
     @property
     def has_hints(self) -> bool:
         """Whether the request itself may say what comes next."""
-        return self.grammar is not None or bool(self.request.prediction)
+        has = self.grammar is not None or bool(self.request.prediction)
+        return has and self.request.drafts
 
     @property
     def num_left(self) -> int:

@@ -16,6 +16,8 @@ class Update:
     name for an accepted draft token, "target" for a token that the target added. The last token of
     a round counts as the target's, also if the draft held it.
 
+    `rejected` are draft tokens at the place of the last token, which the target chose otherwise.
+
     `text` is new text that no later token can change: text that may become part of a stop string
     and incomplete characters are held back. A stop string that ends the request is left out, and so
     is all text after it. None without a tokenizer. `logprobs` [n]: as `sampling.logprobs` asks.
@@ -26,4 +28,5 @@ class Update:
     tokens: tuple[int, ...]
     sources: tuple[str, ...]
     text: str | None = None
+    rejected: tuple[int, ...] = ()
     logprobs: tuple[TokenLogprob, ...] | None = None

@@ -25,6 +25,7 @@ from pipelines.serve.messages_body import RENAMED as MESSAGES_RENAMED
 from pipelines.serve.messages_body import CountBody, MessagesBody
 from pipelines.serve.metrics import MEDIA as METRICS_MEDIA
 from pipelines.serve.metrics import exposition
+from pipelines.serve.playground import page
 from pipelines.serve.read_body import AnyBody, read_body
 from pipelines.serve.responses_answer import ResponseWriter
 from pipelines.serve.responses_body import RENAMED as RESPONSES_RENAMED
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from pipelines.serve.pictures import Pictures
 
 Streamed = CompletionBody | ChatBody | ResponsesBody | MessagesBody
+MODALITIES = {"text": "text", "images": "image"}
 SEED_HEADER = "x-paceline-seed"
 
 
@@ -57,6 +59,7 @@ def build_app(exchange: Exchange, facts: Facts) -> FastAPI:
     for path in ("/health", "/healthz"):
         app.add_api_route(path, routes.health, methods=["GET"])
     app.add_api_route("/readyz", routes.ready, methods=["GET"])
+    app.add_api_route("/", routes.playground, methods=["GET"])
     app.add_api_route("/metrics", routes.metrics, methods=["GET"])
     app.add_api_route("/v1/models", routes.models, methods=["GET"])
     app.add_api_route("/v1/models/{name:path}", routes.model, methods=["GET"])
@@ -100,6 +103,13 @@ class Routes:
         """The target can take requests; 503 otherwise."""
         await self._exchange.ask(self._exchange.manager.describe.remote())
         return JSONResponse({"status": "ready"})
+
+    async def playground(self, request: Request) -> Response:
+        """The page, which holds no secrets: it asks for a key where one is needed."""
+        if not self._facts.key_hashes:
+            check_access(request.headers, ())
+        text, headers = page()
+        return Response(text, media_type="text/html; charset=utf-8", headers=headers)
 
     async def metrics(self, request: Request) -> Response:
         """What Prometheus reads."""
@@ -226,6 +236,7 @@ class Routes:
             "created": self._facts.created,
             "owned_by": "paceline",
             "max_model_len": bounds.max_length,
+            "architecture": {"output_modalities": [MODALITIES[self._facts.kind]]},
         }
 
     async def _answer(self, request: Request, body: Streamed, made: Generation) -> Response:

@@ -17,6 +17,7 @@ class Delta:
     logprobs: list[TokenLogprob] = field(default_factory=list)
     offset: int = 0  # characters of the choice's text before this delta
     finish_reason: str | None = None
+    updates: list[Update] = field(default_factory=list)
     prompt_logprobs: tuple[TokenLogprob, ...] = ()  # with the last one, if asked for
 
     @property
@@ -46,6 +47,7 @@ class AnswerChoice:
                 delta.prompt_logprobs = item.prompt_logprobs or ()
             elif not self.muted:
                 delta.text += item.text or ""
+                delta.updates.append(item)
                 delta.logprobs += item.logprobs or ()
         self.whole.text += delta.text
         self.whole.logprobs += delta.logprobs

@@ -134,6 +134,13 @@ class PredictedContent(Body):
         return parts if isinstance(parts, str) else "".join(part.text for part in parts)
 
 
+class Ours(Body):
+    """`trace`: who proposed each token of a stream. `draft`: false for plain decoding."""
+
+    trace: bool = False
+    draft: bool = True
+
+
 class Generation(Body):
     """What completions and chats have in common. `user` and the like are labels without effect."""
 
@@ -157,6 +164,7 @@ class Generation(Body):
     ignore_eos: bool = False
     stream: bool = False
     stream_options: StreamOptions | None = None
+    paceline: Ours = Ours()
     prediction: PredictedContent | None = None
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None

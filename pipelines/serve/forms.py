@@ -12,6 +12,7 @@ from pipelines.serve.choice import AnswerChoice, Delta
 from pipelines.serve.events import DONE, event
 from pipelines.serve.heading import Heading, Json
 from pipelines.serve.tools import CallText
+from pipelines.serve.trace import Trace
 
 Spell = Callable[[int], str]
 PADDING = 64  # characters, at most
@@ -211,6 +212,7 @@ class Answer(Heading):
 
     form: AnswerForm
     include_usage: bool = False
+    trace: Trace | None = None
     padded: bool = False  # with random text, so that a chunk's size does not tell its tokens
 
     def whole(self, choices: Sequence[AnswerChoice]) -> Json:
@@ -238,6 +240,8 @@ class Answer(Heading):
     def news(self, delta: Delta) -> Iterator[bytes]:
         """One chunk."""
         chunk = self.chunk(self.form.chunk(delta))
+        if self.trace is not None:
+            chunk["paceline"] = {"trace": self.trace.of(delta)}
         if self.padded:
             chunk["obfuscation"] = secrets.token_urlsafe(PADDING)[: secrets.randbelow(PADDING)]
         yield event(chunk)

@@ -18,6 +18,7 @@ from pipelines.serve.forms import Answer, AnswerForm, Chats, Completions, Echoes
 from pipelines.serve.heading import Heading, Writer
 from pipelines.serve.plan import Planned, plan
 from pipelines.serve.tools import tool_grammar
+from pipelines.serve.trace import Trace
 from pipelines.serve.words import Words
 
 
@@ -87,6 +88,7 @@ async def completion(
     """The generation of a body of /v1/completions. Raises ApiError (400)."""
     prompts = await _prompts(body, words)
     form = Completions(words.spell, body.logprobs is not None)
+    trace = Trace(words.spell, words.decode_now, prompts, body.n) if body.paceline.trace else None
     if body.echo:
         if body.stream and body.logprobs is not None:
             told = "log-probabilities of prompts are not streamed: echo, logprobs or stream"
@@ -96,7 +98,7 @@ async def completion(
         )
     asked = grammar_of(body.response_format, body.structured_outputs)
     planned = await _planned(body, prompts, words, exchange, form.prefix, asked)
-    return Generation(exchange, facts, planned, _answer(form, body))
+    return Generation(exchange, facts, planned, _answer(form, body, trace))
 
 
 async def chat(
@@ -121,7 +123,9 @@ async def chat(
     asked = asked if call is None else (call, "tools")
     planned = await _planned(body, prompts, words, exchange, form.prefix, asked)
     if write is None:
-        return Generation(exchange, facts, planned, _answer(form, body))
+        spells = words.spell, words.decode_now
+        trace = Trace(*spells, prompts, body.n) if body.paceline.trace else None
+        return Generation(exchange, facts, planned, _answer(form, body, trace))
     return Generation(exchange, facts, planned, lambda heading: write(heading, form))
 
 
@@ -131,13 +135,18 @@ async def chat_prompt(body: ChatBody, words: Words) -> list[int]:
     return await words.encode_chat(body.messages, tools)
 
 
-def _answer(form: AnswerForm, body: CompletionBody | ChatBody) -> Callable[[Heading], Writer]:
+def _answer(
+    form: AnswerForm, body: CompletionBody | ChatBody, trace: Trace | None
+) -> Callable[[Heading], Writer]:
+    if trace is not None and not body.stream:
+        told = "a trace is of a stream: send stream, too"
+        raise ApiError(told, param="paceline.trace", code="invalid_value")
     options = body.stream_options
     usage = options is not None and options.include_usage
     padded = options is not None and options.include_obfuscation
 
     def write(heading: Heading) -> Answer:
-        return Answer(form=form, include_usage=usage, padded=padded, **asdict(heading))
+        return Answer(form=form, include_usage=usage, padded=padded, trace=trace, **asdict(heading))
 
     return write
 

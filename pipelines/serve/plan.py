@@ -80,6 +80,7 @@ def plan(
             seed=choice_seed(seed, choice),
             prediction=tuple(prediction),
             prompt_logprobs=asked,
+            drafts=body.paceline.draft,
             stream=True,
         )
         for p, prompt in enumerate(prompts)

@@ -10,7 +10,9 @@ from pydantic_core import from_json
 from pipelines.serve.api_error import ApiError
 from pipelines.serve.fields import Body
 
-NESTED = ("stream_options", "prediction", "response_format", "structured_outputs", "tools")
+# Fields whose own fields are named in errors.
+NESTED = {"stream_options", "prediction", "response_format", "structured_outputs", "tools"}
+NESTED |= {"paceline"}
 AnyBody = TypeVar("AnyBody", bound=Body)
 
 

@@ -56,6 +56,10 @@ class Words:
         """The text of tokens."""
         return (await asyncio.to_thread(self._tokenizer.decode_batch, [tokens]))[0]
 
+    def decode_now(self, tokens: list[int]) -> str:
+        """The text of a few tokens."""
+        return self._tokenizer.decode_batch([tokens])[0]
+
     def _render(self, messages: Sequence[Any], tools: Sequence[Any]) -> str:
         try:
             chat = messages_of([_joined(message) for message in messages], "messages")

@@ -13,7 +13,7 @@ from pipelines.serve.exchange import Exchange
 from pipelines.serve.facts import Facts
 
 TARGET = Path(__file__).parents[3] / "examples" / "models" / "text-target"
-OPEN = {"/health", "/healthz", "/readyz"}
+OPEN = {"/", "/health", "/healthz", "/readyz"}  # the page asks for a key itself
 JSON = {"content-type": "application/json"}
 
 
