@@ -17,7 +17,7 @@ from models.errors import InvalidOption
 from models.loop.groups import need_plain
 from models.loop.token_loop import TokenLoop
 from models.memory.budget import budget_bytes, memory_for, pool_entries
-from models.registry import DECODERS, NONE, drafter_entry, load
+from models.registry import NONE, drafter_entry, load
 from models.requests.admission import Advice
 from models.requests.grammar import load_grammars
 from models.requests.output_text import Decode
@@ -169,7 +169,7 @@ def _memory_advice(max_length: int, fitting: int, scratch: int, per_entry: int) 
 def _fixed_shape(config: EngineConfig) -> Shape | None:
     """The shape if the user fixed the number of tokens; a width left open is then a chain."""
     if config.draft_tokens == "auto":
-        return Shape(depth=WINDOW) if config.drafter in DECODERS else None
+        return Shape(depth=WINDOW) if drafter_entry(config.drafter).window else None
     width = 1 if config.draft_width == "auto" else int(config.draft_width)
     return Shape(depth=int(config.draft_tokens), width=width, nodes=config.draft_nodes or 0)
 

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from models.drafting.folder_kind import EAGLE, MEDUSA, MODEL, folder_kind
+from models.students.about import MODEL_TYPE as STUDENT_TYPE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +32,8 @@ class DrafterEntry:
 
     `told` describes it in the options' help. `rule`: the only rule that it works with; None: any.
     `max_width`: the most nodes of a tree for one position; 1: chains only. `free`: drafting takes
-    no time worth counting. `remote`: it can work in a draft actor.
+    no time worth counting. `remote`: it can work in a draft actor. `window`: its drafts come from
+    the target's previous pass, and have a fixed length.
     """
 
     where: str
@@ -40,6 +42,7 @@ class DrafterEntry:
     max_width: int = 1
     free: bool = True
     remote: bool = True
+    window: bool = False
 
 
 GUMBEL = "gumbel"  # the default map
@@ -71,6 +74,15 @@ FOLDER = DrafterEntry(
     max_width=8,
     free=False,
 )
+# Or the folder of a student of the target, where the target generates images.
+STUDENT = DrafterEntry(
+    where="models.drafting.parallel.canvas:build",
+    told="the folder of a student of an image target",
+    rule="match",
+    free=False,
+    remote=False,
+    window=True,
+)
 # What a folder may hold, by its config.json; see models/drafting/folder_kind.py.
 FOLDERS: dict[str, DrafterEntry] = {
     MODEL: FOLDER,
@@ -81,6 +93,7 @@ FOLDERS: dict[str, DrafterEntry] = {
         free=False,
         remote=False,
     ),
+    STUDENT_TYPE: STUDENT,
     MEDUSA: DrafterEntry(
         where="models.drafting.heads.build:build_medusa",
         told="Medusa heads",
@@ -96,18 +109,21 @@ DECODERS: dict[str, DrafterEntry] = {
         where="models.drafting.parallel.jacobi:build",
         told="a window, the same images",
         rule="match",
+        window=True,
     ),
     "sjd": DrafterEntry(
         where="models.drafting.parallel.jacobi:build",
         told="a window, images of the same distribution",
         rule="rejection",
         remote=False,
+        window=True,
     ),
     "mc-sjd": DrafterEntry(
         where="models.drafting.parallel.jacobi:build",
         told="a window, images of the same distribution",
         rule="rejection",
         remote=False,
+        window=True,
     ),
 }
 

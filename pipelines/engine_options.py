@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from models.exactness import ARITHMETICS, STEADY
-from models.registry import DRAFTERS, FOLDER, NONE, RULES, DrafterEntry, drafters
+from models.registry import DRAFTERS, FOLDER, NONE, RULES, STUDENT, DrafterEntry, drafters
 from pipelines.options import option
 
 AUTO = "auto"
@@ -30,7 +30,8 @@ def told_of(entries: Mapping[str, DrafterEntry]) -> str:
 def drafter() -> Any:
     """What proposes tokens."""
     return option(
-        f"what proposes tokens for the target to check: {told_of(DRAFTERS)}, or {FOLDER.told}",
+        f"what proposes tokens for the target to check: {told_of(DRAFTERS)}, {FOLDER.told}, or "
+        f"{STUDENT.told}",
         default=NONE,
         metavar=DRAFTER_NAMES,
         group=MAIN,

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from models.errors import UnsupportedCheckpoint
+from models.students.about import MODEL_TYPE as STUDENT_TYPE
 from models.targets.decoder.config import Json, read_json
 
 MODEL, EAGLE, MEDUSA = "model", "eagle3", "medusa"
@@ -11,7 +12,7 @@ MEDUSA_PICKLE = "medusa_lm_head.pt"
 
 
 def folder_kind(folder: str | Path) -> str:
-    """MODEL, EAGLE or MEDUSA; a folder that cannot be read counts as a model's."""
+    """MODEL, EAGLE, MEDUSA or STUDENT_TYPE; a folder that cannot be read counts as a model's."""
     path = Path(folder)
     try:
         return kind_of(read_json(path / "config.json"))
@@ -21,6 +22,8 @@ def folder_kind(folder: str | Path) -> str:
 
 def kind_of(raw: Json) -> str:
     """The kind that a config.json is of."""
+    if raw.get("model_type") == STUDENT_TYPE:
+        return STUDENT_TYPE
     if raw.get("speculators_model_type") or SGLANG in (raw.get("architectures") or ()):
         return EAGLE
     return MEDUSA if raw.get("model_type") == "medusa" or "medusa_num_heads" in raw else MODEL

@@ -7,16 +7,11 @@ from pathlib import Path
 import torch
 
 from models.errors import UnsupportedCheckpoint
-from models.store import TENSORS, check_shapes, model_type, read_config, read_tensors, write_folder
-from models.students.config import MODEL_TYPE, StudentConfig
+from models.store import TENSORS, check_shapes, read_config, read_tensors, write_folder
+from models.students.about import MODEL_TYPE, is_student
+from models.students.config import StudentConfig
 from models.students.network import Student
 from models.tokenizers import TOKENIZER_FOLDER
-
-
-def is_student(folder: str | Path) -> bool:
-    """Whether the folder holds a student."""
-    path = Path(folder)
-    return (path / "config.json").exists() and model_type(path) == MODEL_TYPE
 
 
 def save_student(student: Student, folder: Path, *, tokenizer: Path | None = None) -> None:

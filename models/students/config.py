@@ -7,8 +7,6 @@ from models.sampling.flow import NAME
 from models.students.methods import FLOW_MAP
 from models.training.raster import RasterConfig
 
-MODEL_TYPE = "paceline_student"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MadeFor:

@@ -10,6 +10,7 @@ from typing import Protocol
 from models.drafting.folder_kind import MODEL, folder_kind, refuse_pickled_heads
 from models.errors import InvalidOption, UnsupportedCheckpoint
 from models.registry import DRAFTERS, FLOW, FOLDER, GUMBEL, RULES, drafters
+from models.students.about import is_student
 from models.targets.decoder.config import read_configs
 from models.targets.limits import Limits, read_limits
 from models.targets.vocabulary import same_vocabulary
@@ -45,11 +46,13 @@ def check_bounds(config: GenerateConfig, limits: Limits) -> None:
 def check_drafter(config: Drafting, limits: Limits) -> None:
     """Check that the drafter is there, and that a draft model fits the target's `limits`.
 
+    For students see pipelines/generate/student.py.
+
     Raises:
         InvalidOption: there is no such drafter.
         UnsupportedCheckpoint: the draft model does not fit.
     """
-    if not has_draft_model(config):
+    if not has_draft_model(config) or is_student(config.drafter):
         return
     refuse_pickled_heads(config.drafter)
     draft = read_limits(config.drafter)

@@ -222,7 +222,8 @@ class GenerateConfig:
         group=IMAGES,
     )
     window: int | None = option(
-        f"number of tokens that a decoder other than {SEQUENTIAL} guesses ahead; default: {WINDOW}",
+        f"number of tokens that a decoder other than {SEQUENTIAL}, or a student as the drafter, "
+        f"guesses ahead; default: {WINDOW}",
         default=None,
         group=IMAGES,
     )
@@ -294,10 +295,14 @@ class GenerateConfig:
         ok = self.draft_actors == 0 or not self.decoder or drafter_entry(self.decoder).remote
         told = f"0 with decoder={self.decoder!r}: its guesses carry distributions"
         require(ok, "draft_actors", self.draft_actors, told)
+        ok = self.draft_actors == 0 or drafter_entry(self.drafter).remote
+        told = f"0 with drafter={self.drafter!r}: its guesses come from the target's last pass"
+        require(ok, "draft_actors", self.draft_actors, told)
         guessing = tuple(name for name in DECODERS if name != SEQUENTIAL)
         owners = (("window", guessing), ("start", guessing), ("coupling", (COUPLED,)))
         for name, decoders in owners:
             ok = getattr(self, name) is None or self.decoder in decoders
+            ok = ok or (name == "window" and drafter_entry(self.drafter).window)
             require(ok, name, getattr(self, name), f"only with decoder {' or '.join(decoders)}")
         parse_memory(self.memory)
         require(self.steps >= 1, "steps", self.steps, "1 or more")
@@ -323,4 +328,6 @@ class GenerateConfig:
         values["drafter"] = located_drafter(self.drafter)
         if self.decoder not in (None, SEQUENTIAL):
             values |= {"drafter": self.decoder, "draft_tokens": self.window or AUTO}
+        elif drafter_entry(self.drafter).window:
+            values |= {"draft_tokens": self.window or AUTO}
         return EngineConfig(**{k: v for k, v in values.items() if v is not None})

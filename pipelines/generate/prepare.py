@@ -14,6 +14,7 @@ from pipelines.generate.bounds import check_bounds, check_drafter
 from pipelines.generate.config import GenerateConfig
 from pipelines.generate.drive import Job
 from pipelines.generate.fingerprint import fingerprint
+from pipelines.generate.student import check_drafting_student
 from pipelines.generate.writer import Layout
 from pipelines.inputs.files import find_inputs
 from pipelines.inputs.shards import Shard, ShardPlan, make_plan
@@ -72,6 +73,7 @@ def prepare(config: GenerateConfig, *, claim: Callable[[str], Ticket] | None = N
     config = modality.settled(config)
     check_bounds(config, modality.limits)
     check_drafter(config, modality.limits)
+    check_drafting_student(config.drafter, config.target)
     source, url = storage.normalize(config.input), storage.normalize(config.output)
     if f"{url}/".startswith(f"{source}/"):
         raise InvalidInput(f"output {url!r} lies in the input {source!r}, which would change it")

@@ -42,7 +42,16 @@ def with_target(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**values, "target": student}
 
 
+def check_drafting_student(drafter: str, target: str) -> None:
+    """Raise UnsupportedCheckpoint if the drafter is a student of another target."""
+    from models.students.about import is_student
+
+    if is_student(drafter):
+        _check_target(drafter, target)
+
+
 def _check_target(student: str, target: str) -> None:
+    """Raise UnsupportedCheckpoint unless the student was made for this target."""
     from models.students.checkpoint import load_student
     from models.students.config import MadeFor
     from pipelines.generate.fingerprint import checkpoint_digest
@@ -58,7 +67,8 @@ def check_student(config: "GenerateConfig") -> None:
         InvalidOption: the option and what would be accepted.
         UnsupportedCheckpoint: the folder holds no student.
     """
-    from models.students.checkpoint import is_student, load_student
+    from models.students.about import is_student
+    from models.students.checkpoint import load_student
 
     if config.student is None:
         if is_student(Path(config.target)):

@@ -10,8 +10,9 @@ from actors.image_tokenizer import ImageTokenizerActor
 from cluster import storage
 from models.drafting.parallel.decoders import COUPLED, DEFAULT_COUPLING, DEFAULT_START, WINDOW
 from models.errors import InvalidOption
-from models.registry import SEQUENTIAL
+from models.registry import NONE, SEQUENTIAL
 from models.requests.request import Result, require
+from models.students.about import is_student
 from models.targets.limits import Limits, read_limits
 from models.tokenizers.about import ImageTarget
 from pipelines.engine_options import AUTO
@@ -28,7 +29,7 @@ SHEET = "_contact-sheet.png"  # Parquet readers of the folder skip names that be
 COLUMNS, LINES = 10, 10  # of the sheet
 
 # What has no meaning for an image: its value when it is off, and what to do instead.
-_GUESSES = "images are guessed ahead by --decoder, with --window"
+_GUESSES = "images are guessed ahead by --decoder or by a student of the target, with --window"
 _LENGTH = "an image always has all of its tokens"
 _REPEATS = "an image repeats tokens by nature"
 _OFF: Mapping[str, tuple[object, str]] = {
@@ -72,17 +73,16 @@ class Images:
         """Raises InvalidOption for what only texts have, or what does not fit an image."""
         for name, (off, told) in _OFF.items():
             value = getattr(config, name)
-            require(value == off, name, value, f"only {off!r} with an image target: {told}")
+            ok = value == off or (name == "drafter" and is_student(value))
+            require(ok, name, value, f"only {off!r} with an image target: {told}")
         check_student(config)
         size, decoder = self.about.num_tokens, config.decoder or SEQUENTIAL
         ok = config.max_tokens in (None, size)
         require(ok, "max_tokens", config.max_tokens, f"{size}, the tokens of an image, or none")
         ok = config.max_length is None or config.max_length > size
         require(ok, "max_length", config.max_length, f"{size + 1} or more: a class and an image")
-        if decoder != SEQUENTIAL and not self.about.in_order:
-            told = "sequential: this target writes whole maps at once, with nothing to guess ahead"
-            raise InvalidOption("decoder", decoder, told)
-        guesses = decoder != SEQUENTIAL
+        self._check_guesses(config, decoder)
+        guesses = decoder != SEQUENTIAL or config.drafter != NONE
         coupled = decoder == COUPLED
         return replace(
             config,
@@ -90,10 +90,21 @@ class Images:
             decoder=decoder,
             window=(config.window or WINDOW) if guesses else None,
             coupling=(config.coupling or DEFAULT_COUPLING) if coupled else None,
-            start=(config.start or DEFAULT_START) if guesses else None,
+            start=(config.start or DEFAULT_START) if decoder != SEQUENTIAL else None,
             guidance=self.about.guidance if config.guidance is None else config.guidance,
             images_as=config.images_as or "bytes",
         )
+
+    def _check_guesses(self, config: GenerateConfig, decoder: str) -> None:
+        """One thing guesses ahead, and only where tokens are decided in order."""
+        student = config.drafter != NONE
+        ok = decoder == SEQUENTIAL or not student
+        require(ok, "decoder", decoder, f"{SEQUENTIAL} or none with drafter={config.drafter!r}")
+        if not self.about.in_order and (student or decoder != SEQUENTIAL):
+            told = "this target writes whole maps at once, with nothing to guess ahead"
+            if student:
+                raise InvalidOption("drafter", config.drafter, f"none: {told}")
+            raise InvalidOption("decoder", decoder, f"sequential: {told}")
 
     def check_plan(self, plan: ShardPlan, config: GenerateConfig) -> None:
         """Refuse a column that holds no classes. Files are named by ids, which must then differ."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from models.errors import InvalidOption, UnsupportedCheckpoint
 from pipelines.generate.bounds import check_drafter, has_draft_model
+from pipelines.generate.student import check_drafting_student
 from pipelines.modality.choose import modality
 from pipelines.serve.config import ServeConfig
 
@@ -28,6 +29,7 @@ def check(config: ServeConfig) -> None:
         raise InvalidOption("max_length", longest, f"2{most}")
     has_draft_model(config)
     check_drafter(config, limits)
+    check_drafting_student(config.drafter, config.target)
     with socket.socket(socket.AF_INET6 if ":" in config.host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

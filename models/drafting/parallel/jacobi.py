@@ -22,7 +22,7 @@ from models.batch import Ints
 from models.drafting.draft import Draft, Shape, chain_draft
 from models.drafting.drafter import DraftContext, useful_depth
 from models.drafting.parallel.coupling import choices, drawn, undecided
-from models.drafting.parallel.window import Start, Window
+from models.drafting.parallel.window import Filler, Start, Window
 from models.engine_config import EngineConfig
 from models.errors import InvalidOption
 from models.requests.sequence import Sequence
@@ -44,7 +44,7 @@ class JacobiDrafter:
     bytes_per_entry = 0
     wants = None
 
-    def __init__(self, coupling: str, start: Start) -> None:
+    def __init__(self, coupling: str, start: Filler) -> None:
         self.name = NAMES[coupling]
         self._coupling, self._start = coupling, start
         self._windows: dict[str, Window] = {}

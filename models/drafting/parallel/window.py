@@ -5,6 +5,7 @@ Letters: W draft tokens, V vocabulary.
 """
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -24,6 +25,13 @@ class Window:
 
     tokens: Ints = field(default_factory=_nothing)  # [W]
     probs: torch.Tensor | None = None
+
+
+class Filler(Protocol):
+    """Where the first draft token of a position comes from."""
+
+    def fill(self, sequence: Sequence, tokens: Ints, depth: int, vocab_size: int) -> Ints:
+        """[depth]: the draft tokens `tokens`, cut or filled up to `depth`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
