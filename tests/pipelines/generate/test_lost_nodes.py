@@ -1,0 +1,108 @@
+"""A job on several nodes: one is lost, then the cluster's own server; no row differs."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from actors.tokenizer import TokenizerActor
+from models.engine import build_loop
+from models.engine_config import EngineConfig
+from models.requests.request import Request, Sampling
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
+TARGET = EXAMPLES / "models" / "text-target"
+MAX_TOKENS, SAMPLES, SHARD_ROWS = 40, 2, 4
+STORE_BYTES = 80 * 2**20
+NOTICED = {  # a lost node is noticed within two seconds
+    "health_check_initial_delay_ms": 0,
+    "health_check_period_ms": 500,
+    "health_check_failure_threshold": 3,
+}
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A head without CPUs, whose state is on the disk."""
+    monkeypatch.setenv("RAY_gcs_storage", "rocksdb")
+    monkeypatch.setenv("RAY_gcs_storage_path", str(tmp_path / "gcs"))
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    from ray.cluster_utils import Cluster
+
+    head = {
+        "num_cpus": 0,
+        "include_dashboard": False,
+        "labels": {"paceline.io/role": "head"},
+        "object_store_memory": STORE_BYTES,
+        "_system_config": NOTICED,
+    }
+    made = Cluster(initialize_head=True, head_node_args=head)
+    yield made
+    made.shutdown()
+
+
+def add_target_node(cluster: Any) -> Any:
+    labels = {"paceline.io/role": "target"}
+    return cluster.add_node(num_cpus=1, labels=labels, object_store_memory=STORE_BYTES)
+
+
+def start_job(address: str, output: Path) -> "subprocess.Popen[str]":
+    options = {
+        "address": address,
+        "target": TARGET,
+        "input": EXAMPLES / "prompts.jsonl",
+        "output": output,
+        "n": SAMPLES,
+        "max-tokens": MAX_TOKENS,
+        "target-actors": 2,
+        "shard-rows": SHARD_ROWS,
+        "batch-size": 4,
+        "threads": 1,
+    }
+    flags = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
+    command = [sys.executable, "-m", "pipelines.cli", "generate", "--no-progress", *flags]
+    return subprocess.Popen(command, text=True, stderr=subprocess.PIPE, env=dict(os.environ))
+
+
+@pytest.mark.slow
+def test_rows_survive_a_lost_node_and_a_lost_head_process(cluster, tmp_path):
+    add_target_node(cluster)
+    lost = add_target_node(cluster)
+    output = tmp_path / "out"
+    job = start_job(cluster.address, output)
+    while job.poll() is None and not list(output.glob("_manifest/0*.json")):
+        time.sleep(0.05)
+    cluster.remove_node(lost, allow_graceful=False)  # SIGKILLs its processes
+    cluster.head_node.kill_gcs_server()
+    cluster.head_node.start_gcs_server()
+    _, errors = job.communicate(timeout=200)
+    assert job.returncode == 0, errors
+    assert "ended and is replaced" in errors
+    rows = pq.read_table(output).to_pylist()
+    num_prompts = len((EXAMPLES / "prompts.jsonl").read_text().splitlines())
+    assert len({row["seed"] for row in rows}) == len(rows) == SAMPLES * num_prompts
+    assert [row["tokens"] for row in rows] == undisturbed(rows)
+
+
+def undisturbed(rows: list[dict[str, Any]]) -> list[list[int]]:
+    """The tokens of the same requests, by one loop in this process."""
+    tokenizer = TokenizerActor(str(TARGET))
+    prompts = tokenizer.encode_batch([row["prompt"] for row in rows])
+    loop = build_loop(EngineConfig(target=str(TARGET), device="cpu", batch_size=8))
+    requests = [
+        Request(
+            id=str(i),
+            prompt=tuple(prompt),
+            seed=row["seed"],
+            sampling=Sampling(max_tokens=MAX_TOKENS),
+        )
+        for i, (row, prompt) in enumerate(zip(rows, prompts, strict=True))
+    ]
+    found = {result.id: list(result.tokens) for result in loop.run(requests)}
+    return [found[str(i)] for i in range(len(rows))]
