@@ -29,6 +29,7 @@ COMMANDS = (
     "pipelines.distill.command",
     "pipelines.evaluate.command",
     "pipelines.convert",
+    "pipelines.plan.command",
     "pipelines.check.command",
 )
 

@@ -74,16 +74,26 @@ class Bench:
 def bench(config: BenchConfig) -> Bench:
     """Measure every recipe at every batch size; writes bench.md, bench.json and bench.png.
 
+    Raises what `measure` raises, and StorageError if the output cannot be written.
+    """
+    found = measure(config)
+    write(found, config.output)
+    return found
+
+
+def measure(config: BenchConfig) -> Bench:
+    """Measure every recipe at every batch size.
+
     Raises:
         PacelineError: an option, the input or a checkpoint cannot work.
-        StorageError: the input cannot be read or the output not be written.
+        StorageError: the input cannot be read.
     """
     recipes = config.recipes()
     for recipe in recipes:
         config.engine(recipe, batch_size=1, max_length=2)  # checks what only the models know
     prompts, skipped = _prompts(config)
     lines = _measure(config, recipes, prompts)
-    found = Bench(
+    return Bench(
         lines=tuple(lines),
         advice=tuple(advice(lines)),
         machine=this_machine(),
@@ -91,8 +101,6 @@ def bench(config: BenchConfig) -> Bench:
         prompts=len(prompts),
         skipped=skipped,
     )
-    write(found, config.output)
-    return found
 
 
 def write(found: Bench, output: str) -> None:

@@ -1,0 +1,1 @@
+"""`paceline plan`: how many targets and draft actors, from measured costs."""
