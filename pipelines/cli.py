@@ -30,6 +30,7 @@ COMMANDS = (
     "pipelines.evaluate.command",
     "pipelines.convert",
     "pipelines.plan.command",
+    "pipelines.top.command",
     "pipelines.check.command",
 )
 

@@ -42,6 +42,10 @@ def tensor_files(path: Path) -> dict[str, Path]:
         places = read_json(path / INDEX).get("weight_map")
         if not isinstance(places, dict):
             raise UnsupportedCheckpoint(f"{path / INDEX} has no weight_map")
+        for file in set(map(str, places.values())):
+            if file in ("", ".", "..") or {"/", "\\", "\0"} & set(file):
+                told = f"{path / INDEX} names {file!r}: a file of its own folder is needed"
+                raise UnsupportedCheckpoint(told)
         return {name: path / str(file) for name, file in places.items()}
     if (path / SINGLE).exists():
         with _open(path / SINGLE) as file:

@@ -1,0 +1,109 @@
+"""The views of a server and of a job."""
+
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipelines.cli import main
+from pipelines.top.job import JobFolder, job_lines
+from pipelines.top.server import lines, sample
+from tests.pipelines.generate.inprocess import make_config, run_job, write_prompts
+
+METRICS = """\
+# TYPE paceline_num_requests_running gauge
+paceline_num_requests_running{model_name="m"} 3
+# TYPE paceline_num_requests_waiting gauge
+paceline_num_requests_waiting{model_name="m"} 2
+# TYPE paceline_kv_cache_usage_perc gauge
+paceline_kv_cache_usage_perc{model_name="m"} 0.25
+# TYPE paceline_target_actors gauge
+paceline_target_actors{model_name="m"} 2
+# TYPE paceline_generation_tokens_total counter
+paceline_generation_tokens_total{model_name="m"} TOKENS
+# TYPE paceline_request_success_total counter
+paceline_request_success_total{model_name="m",finished_reason="stop"} 4
+paceline_request_success_total{model_name="m",finished_reason="length"} 1
+# TYPE paceline_spec_decode_num_drafts_total counter
+paceline_spec_decode_num_drafts_total{model_name="m"} 10
+# TYPE paceline_spec_decode_num_draft_tokens_total counter
+paceline_spec_decode_num_draft_tokens_total{model_name="m"} 40
+# TYPE paceline_spec_decode_num_accepted_tokens_total counter
+paceline_spec_decode_num_accepted_tokens_total{model_name="m"} 30
+"""
+
+
+def text(tokens: int) -> str:
+    return METRICS.replace("TOKENS", str(tokens))
+
+
+def test_a_servers_view():
+    shown = "\n".join(lines(sample(text(500), 12.0), sample(text(300), 10.0)))
+    for part in (
+        "2 target, 0 draft",
+        "3 completions, 2 wait",
+        "100.0/s generated",
+        "75% of tokens accepted, 4.00 tokens a round",
+        "[#####...............] 25% in use",
+        "5 well, 0 without an answer",
+    ):
+        assert part in shown
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            ok = self.headers.get("Authorization") == "Bearer key"
+            self.send_response(200 if ok else 401)
+            self.end_headers()
+            self.wfile.write(text(500).encode() if ok else b"")
+
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+    made = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=made.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{made.server_address[1]}"
+    made.shutdown()
+    made.server_close()
+
+
+def test_a_server_is_asked_with_the_key(server, capsys, monkeypatch):
+    assert main(["top", server, "--once"]) == 2
+    assert "set PACELINE_API_KEY to one of its keys" in capsys.readouterr().err
+    monkeypatch.setenv("PACELINE_API_KEY", "key")
+    assert main(["top", server, "--once"]) == 0
+    assert "500 generated" in capsys.readouterr().out
+
+
+def test_a_jobs_view(tmp_path: Path, capsys):
+    prompts = write_prompts(tmp_path / "in" / "prompts.jsonl", 11)
+    config = make_config(
+        tmp_path, input=str(prompts), output=str(tmp_path / "out"), shard_rows=4, n=2
+    )
+    run_job(config)
+    job = JobFolder(config.output)
+    state = job.state(at=1.0)
+    assert (state.rows, state.total, state.shards, state.is_done) == (22, 22, 3, True)
+    (entry,) = (tmp_path / "out" / "_manifest").glob("00001.json")
+    entry.unlink()
+    earlier = JobFolder(config.output).state(at=0.0)
+    assert not earlier.is_done
+    shown = "\n".join(job_lines(state, earlier))
+    assert "22 of 22 committed (100%), 0 failed" in shown
+    assert "/s, 0 s left)" in shown
+    assert main(["top", config.output, "--once"]) == 0
+    assert "14 of 22 committed (64%)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("what", "told"),
+    [("http://127.0.0.1:9", "no server of ours answers there"), (".", "is needed")],
+)
+def test_what_cannot_be_shown_is_refused(what, told, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["top", what]) == 2
+    assert told in capsys.readouterr().err
