@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
+from cluster.checkpoints import is_remote
 from cluster.placement import Demand, Node, shortage
 from cluster.roles import COMMANDS, DRIVER, GROUPS, HEAD, LABEL, ROLES
 from models.errors import InvalidOption, PacelineError
@@ -89,6 +90,33 @@ def _job(manifest: Manifest) -> Iterator[Problem]:
         yield Problem(manifest=manifest, path=at, told=str(error), needle=needle)
         return
     yield from _room(manifest, at, command, config)
+    yield from _output(manifest, at, command, config)
+
+
+def _output(manifest: Manifest, at: Path, command: str, config: Any) -> Iterator[Problem]:
+    """Where the output is not on S3, the pods that write and read it need a volume in common."""
+    output = str(config.output)
+    if is_remote(output) and command != "distill":
+        return
+    needed = {
+        ROLES[role].group for role in (("data", "trainer") if command == "distill" else ("data",))
+    }
+    lacking = [
+        group.name
+        for group in groups(manifest)
+        if group.labels.get(LABEL) in needed and not _is_mounted(group, output)
+    ]
+    if lacking:
+        told = f"output {output}: the group {lacking[0]} mounts no volume there"
+        yield Problem(manifest=manifest, path=at, told=told, needle="--output")
+
+
+def _is_mounted(group: Group, folder: str) -> bool:
+    """Whether a folder is on a volume that outlives the pod."""
+    lasting = {v.get("name") for v in group.pod.get("volumes") or () if "emptyDir" not in v}
+    mounts = (group.containers[0].get("volumeMounts") or ()) if group.containers else ()
+    places = [str(m.get("mountPath")) for m in mounts if m.get("name") in lasting]
+    return any(f"{folder}/".startswith(f"{place.rstrip('/')}/") for place in places)
 
 
 def _driver(manifest: Manifest, spec: Mapping[str, Any]) -> Iterator[Problem]:

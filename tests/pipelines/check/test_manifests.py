@@ -61,6 +61,8 @@ CASES = [
      "the nodes can hold 8 target actors"),
     ("driver on the head", "RayJob/generate", "paceline_driver\": 1}'", "CPUs\": 0}'",
      "entrypointResources:", "would run on the head"),
+    ("no volume", "RayJob/distill", "--output /data", "--output /date", "entrypoint:",
+     "the group target mounts no volume there"),
     ("suspension", "RayJob/generate", "shutdownAfterJobFinishes: true",
      "shutdownAfterJobFinishes: false", "suspend:", "only suspended with"),
     ("time to live", "RayJob/generate", "shutdownAfterJobFinishes: true",
