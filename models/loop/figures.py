@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from itertools import zip_longest
+from itertools import accumulate, zip_longest
 from typing import Any, Self
 
 
@@ -72,8 +72,8 @@ class Sums:
 
     def __init__(self) -> None:
         self._sums: Counter[str] = Counter()
-        self._drafted: list[int] = []  # by position
-        self._accepted: list[int] = []
+        self._depths: Counter[int] = Counter()  # drafts by their depth
+        self._accepted: Counter[int] = Counter()  # drafts by the number of accepted levels
 
     def add(self, **values: int) -> None:
         """Add to counters, by the names of Figures' fields."""
@@ -84,19 +84,21 @@ class Sums:
     def add_draft(self, nodes: int, depth: int, accepted: int) -> None:
         """Count a request's draft, of which the first `accepted` levels were accepted."""
         self.add(drafted=nodes, accepted=accepted)
-        more = [0] * (depth - len(self._drafted))
-        self._drafted += more
-        self._accepted += more
-        for level in range(depth):
-            self._drafted[level] += 1
-        for level in range(accepted):
-            self._accepted[level] += 1
+        self._depths[depth] += 1
+        self._accepted[accepted] += 1
 
     def figures(self, seconds: Mapping[str, float]) -> Figures:
         """The counts so far, with `seconds` by field name."""
+        deepest = max(self._depths, default=0)
         return Figures(
             **self._sums,
             **seconds,  # type: ignore[arg-type]
-            drafted_by_position=tuple(self._drafted),
-            accepted_by_position=tuple(self._accepted),
+            drafted_by_position=_reaching(self._depths, deepest),
+            accepted_by_position=_reaching(self._accepted, deepest),
         )
+
+
+def _reaching(levels: Counter[int], deepest: int) -> tuple[int, ...]:
+    """How many drafts have level 1, 2, ... `deepest`, given how many have so many levels."""
+    counts = [levels[level] for level in range(deepest, 0, -1)]
+    return tuple(accumulate(counts))[::-1]

@@ -215,7 +215,8 @@ class TokenLoop:
         self._marks.start()
         if self._rows.waiting:
             self._sums.add(prefix_hit_tokens=self._rows.admit())
-        self._read_prompts()
+        if self._rows.reading:
+            self._read_prompts()
         self._make_room()
         results: list[Result] = []
         if self._rows.running:
@@ -384,6 +385,8 @@ class TokenLoop:
 
     def _finish(self) -> list[Result]:
         ended = [s for s in self._rows.running if s.finish_reason is not None]
+        if not ended:
+            return []
         for sequence in ended:
             self._release(sequence)
         exact = exactness(self.rule, self.target.schedule, steady=self.target.steady)

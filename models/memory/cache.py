@@ -153,11 +153,13 @@ class KVCache:
 
     def hold(self, batch: Batch, more: int = 0) -> None:
         """Make room for the nodes of a batch, and for `more` nodes after those of each row."""
-        needs = self.lengths[batch.rows] + batch.counts + (batch.scratch + more)
-        short = needs > self.rooms[batch.rows]
-        if short.any():
-            for row, need in zip(batch.rows[short].tolist(), needs[short].tolist(), strict=True):
-                assert self.reserve(row, need), "no free blocks: `reserve` comes first"
+        rows, more = batch.rows, more + batch.scratch
+        # Python's integers: numpy's operations take ten times as long for a few rows.
+        of_rows = (rows, self.rooms[rows], self.lengths[rows], batch.counts)
+        for row, room, length, count in zip(*(each.tolist() for each in of_rows), strict=True):
+            if length + count + more > room:
+                held = self.reserve(row, length + count + more)
+                assert held, "no free blocks: `reserve` comes first"
 
     def slots(self, row: int, places: Ints) -> Ints:
         """Where entries of a row are in the pool."""
@@ -170,9 +172,14 @@ class KVCache:
         assert start + count <= self.rooms[row], (start, count, self.rooms[row])
         if count and int(nodes[-1]) != count - 1:
             self._keep(row, start, nodes)
-        self.lengths[row] = start + count
+        self.lengths[row] = end = start + count
+        if end // BLOCK > len(self._keys[row]):
+            self._note_full(row, end)
+
+    def _note_full(self, row: int, end: int) -> None:
+        """Note the contents of the full blocks of a row of `end` entries, if they are known."""
         keys, text = self._keys[row], self._texts[row]
-        while (len(keys) + 1) * BLOCK <= min(start + count, len(text)):
+        while (len(keys) + 1) * BLOCK <= min(end, len(text)):
             keys.append(key_after(keys, text))
             self._blocks.note(int(self.tables[row, len(keys) - 1]), keys[-1])
 
