@@ -1,25 +1,18 @@
-"""Peak memory and time to first token of long prompts, for a small model with Llama 3.1's context.
+"""A section on long prompts: peak memory and time to first token."""
 
-Run from the repository's root: python -m benchmarks.long_prompt [--tokens N ...] [--memory M ...]
-
-The model has random weights and the shape of Llama-3.1-8B (four query heads per key head, llama3
-scaling of the rotary embedding, a context of 131,072 tokens), but fewer and smaller layers. Each
-line is measured in a process of its own.
-"""
-
-import argparse
-import sys
 import time
-from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 
 import torch
 
+from benchmarks.section import Section
+from benchmarks.work import Work
 from models.engine import EngineConfig, build_loop
+from models.memory.budget import memory_for
+from models.memory.cache import bytes_per_entry
 from models.requests.request import Request, Sampling
 from models.targets.decoder.config import DecoderConfig, RotaryConfig
 from models.targets.decoder.decoder import Decoder
@@ -75,7 +68,7 @@ def measure(tokens: int, memory: str | None, kernels: bool, threads: int) -> Lin
     return Line(
         tokens=tokens,
         memory=memory,
-        kernels=kernels,
+        kernels=target.steady,
         pool_bytes=loop.cache_bytes,
         peak_bytes=_resident("VmHWM") - loaded,
         first_token_s=time.perf_counter() - began,
@@ -89,25 +82,28 @@ def _resident(name: str) -> int:
     return int(values[name].split()[0]) * 1024
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print a table, line by line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def long_prompts(work: Work) -> Section:
+    """Prompts of several lengths, with the default of --memory and with just enough for one."""
+    section = Section(name="long", title="Long prompts")
+    section.notes.append(
+        "A model with random weights and Llama 3.1's context of 131,072 tokens, four query heads "
+        "for a key head and one small layer; default options. `peak` is memory beyond that of the "
+        "process with the loaded model. Each line has a process of its own."
     )
-    add = parser.add_argument
-    add("--tokens", type=int, nargs="+", default=[25_000, 50_000, 100_000])
-    add("--memory", nargs="+", default=["default", "16MiB"])
-    add("--passes", nargs="+", choices=("kernels", "torch"), default=["kernels"])
-    add("--threads", type=int, default=torch.get_num_threads())
-    options = parser.parse_args(arguments)
-    print(f"| {' | '.join(HEADS)} |\n|{'---|' * len(HEADS)}")
-    for kind, memory, tokens in product(options.passes, options.memory, options.tokens):
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            asked = None if memory == "default" else memory
-            line = pool.submit(measure, tokens, asked, kind == "kernels", options.threads).result()
-        print(f"| {' | '.join(line.cells())} |", flush=True)
-    return 0
+    longest = max(work.long_prompts)
+    cases = [(tokens, None, True) for tokens in work.long_prompts]
+    cases += [(longest, enough_for(longest), True), (min(work.long_prompts), None, False)]
+    lines = [alone(*case, work.threads) for case in cases]
+    section.put("one prompt, batch size 8", HEADS, [line.cells() for line in lines])
+    return section
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def enough_for(tokens: int) -> str:
+    """The least --memory for a prompt of so many tokens."""
+    return memory_for(tokens + 2, bytes_per_entry(MODEL, torch.float32))
+
+
+def alone(tokens: int, memory: str | None, kernels: bool, threads: int) -> Line:
+    """Measure in a new process."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(measure, tokens, memory, kernels, threads).result()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import ablation, alone, ray_job, real, report, versus
+from benchmarks import ablation, alone, long_prompt, ray_job, real, report, versus
 from benchmarks.report import Page
 from benchmarks.section import Section
 from benchmarks.work import Work
@@ -25,6 +25,7 @@ SECTIONS: dict[str, Callable[[Work], Section]] = {
     "useless": alone.useless,
     "overhead": alone.overhead,
     "ablation": ablation.ablation,
+    "long": long_prompt.long_prompts,
     "pipeline": ray_job.pipeline,
     "real": real.real,
 }
@@ -98,6 +99,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--tree", type=int, nargs=3, default=(4, 2, 5), metavar=("TOKENS", "WIDTH", "NODES"))
     add("--threads", type=int, default=torch.get_num_threads())
     add("--job-seconds", type=float, help="of the Ray job (default: 60, quick 10)")
+    add("--long-prompts", type=int, nargs="+", help="tokens (default: 25000 50000 100000)")
     add("--openvino", nargs=2, metavar=("TARGET", "DRAFT"), help="in openvino's own format")
     add("--real-openvino", metavar="FOLDER", help="the real model in openvino's own format")
     add("--output", help="folder for benchmarks.md and its data (default: docs, quick out)")
@@ -115,6 +117,7 @@ FULL = {
     "max_tokens": 64,
     "dtypes": ("float32", "bfloat16"),
     "job_seconds": 60.0,
+    "long_prompts": (25_000, 50_000, 100_000),
     "output": "docs",
 }
 QUICK = {
@@ -123,6 +126,7 @@ QUICK = {
     "max_tokens": 24,
     "dtypes": ("float32",),
     "job_seconds": 10.0,
+    "long_prompts": (2_000, 4_000),
     "output": "out",
 }
 
@@ -142,6 +146,7 @@ def work_of(options: argparse.Namespace) -> Work:
         temperatures=tuple(options.temperatures),
         chain=options.chain,
         tree=tuple(options.tree),
+        long_prompts=tuple(options.long_prompts),
         openvino=None if options.openvino is None else tuple(options.openvino),
         real_openvino=options.real_openvino and (options.real_openvino,) * 2,
     )

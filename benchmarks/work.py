@@ -39,6 +39,7 @@ class Work:
     chain: int = 4
     tree: tuple[int, int, int] = (4, 2, 5)  # tokens, width, likeliest nodes
     openvino: tuple[str, str] | None = None  # folders of the same two models
+    long_prompts: tuple[int, ...] = (25_000, 50_000, 100_000)  # tokens of each
     real_openvino: tuple[str, str] | None = None  # of the real model, twice
 
     def sampling(self, temperature: float) -> Sampling:

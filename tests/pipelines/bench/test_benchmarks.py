@@ -99,6 +99,19 @@ def test_the_page_is_made_of_all_sections_that_were_ever_run(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+def test_long_prompts_are_measured_with_and_without_a_limit_of_memory(tmp_path: Path) -> None:
+    few = ["--long-prompts", "200", "500", "--threads", "1", "--prompts", "1"]
+    assert main(["--quick", *few, "--only", "long", "--output", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "benchmarks-data/long.json").read_text())
+    (table,) = found["tables"]
+    rows = [dict(zip(table["heads"], row, strict=True)) for row in table["rows"]]
+    assert [row["prompt tokens"] for row in rows] == ["200", "500", "500", "200"]
+    assert [row["--memory"] for row in rows] == ["default", "default", "1MiB", "default"]
+    assert [row["pass"] for row in rows[2:]] == ["kernels", "torch"]
+    assert all(float(row["peak, MiB"]) > 0 for row in rows)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OWN)
 def test_every_section_runs(name: str, checkpoints: dict[str, str], tmp_path: Path) -> None:
     from benchmarks.text import main
