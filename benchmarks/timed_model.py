@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from models.batch import Batch, Ints, Scores
-from models.compute.x86.kernels import Chooser, Trees
+from models.compute.x86.drafts import Chooser, Trees
 from models.targets.target import Cache, Target
 
 

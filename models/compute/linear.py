@@ -10,7 +10,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch.nn import functional as F
 
-from models.compute.x86.kernels import PackedMatrix, compiled
+from models.compute.x86.kernels import compiled
+from models.compute.x86.packed_matrix import PackedMatrix
 
 PACK_HINT = 64  # rows that oneDNN packs for; fast from 1 to 256 rows. With 1, results differ
 BLOCK_ELEMENTS = 2**21  # half-precision matrices are converted in blocks that fit the cache

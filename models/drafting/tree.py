@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from models.batch import Bools, Ints
-from models.compute.x86.kernels import Trees
+from models.compute.x86.drafts import Trees
 
 CHILDREN = 4  # continuations considered for each node; more did not help
 # The draft model's values are sharpened to estimate what the target chooses, because the rank of a

@@ -9,7 +9,8 @@ from typing import Protocol
 import torch
 
 from models.batch import Batch, Ints, Scores
-from models.compute.x86.kernels import Chooser, Draw, Knobs
+from models.compute.x86.drafts import Chooser
+from models.compute.x86.kernels import Draw, Knobs
 from models.schedules.schedule import Schedule
 
 

@@ -5,7 +5,7 @@ import torch
 
 from models.batch import Batch, Bools
 from models.compute.heads import Heads
-from models.compute.x86.kernels import MOST_QUERIES, Nodes, attend
+from models.compute.x86.forward import MOST_QUERIES, Nodes, attend
 from models.memory.cache import KVCache
 from models.memory.layout import note_depths, seen_by_rows
 from models.targets.decoder.rotary import Rotary

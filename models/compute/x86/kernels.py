@@ -7,25 +7,17 @@ Letters: T tokens, I input width, O output width, D width (of a head, in attenti
 Hkv query and key heads.
 """
 
-from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from models.batch import Batch, Bools, Floats, Ints
-from models.compute.heads import Heads
-from models.readout import States
-
-if TYPE_CHECKING:
-    from models.memory.cache import KVCache
+from models.batch import Bools, Floats, Ints
 
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
-BLOCK = 16  # outputs in one block of a packed matrix
-MOST_QUERIES = 192  # query heads of one key head that the attention kernel supports
 
 
 def _load() -> Any:
@@ -44,6 +36,11 @@ _kernels = _load()
 def compiled() -> bool:
     """Whether the compiled kernels are used on this machine."""
     return _kernels is not None
+
+
+def library() -> Any:
+    """The compiled module. Call it only if `compiled()`."""
+    return _kernels
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
@@ -95,162 +92,6 @@ def activate(x: torch.Tensor, function: str) -> torch.Tensor:
 def _root(floor: float, device: torch.device) -> torch.Tensor:
     """The term that keeps a norm above zero."""
     return torch.tensor(floor**0.5, device=device)
-
-
-class PackedMatrix:
-    """A matrix [O, I] in the memory order of the compiled kernels.
-
-    It is stored in half precision if this keeps its values exactly. A pass then reads half the
-    memory, with the same results.
-    """
-
-    def __init__(self, matrix: torch.Tensor, bias: torch.Tensor | None) -> None:
-        self._outputs, self._inputs = matrix.shape
-        self._packed = _pack(_narrowest(matrix))
-        self.stored_dtype = self._packed.dtype
-        self._stored = KINDS[self.stored_dtype]
-        self._bias = None if bias is None else _filled(bias.float())
-        assert self._packed.data_ptr() % 32 == 0
-
-    def row(self) -> tuple[int, int, int, int]:
-        """`Matrix` of models/compute/x86/csrc/kernels.h; valid as long as this object exists."""
-        bias = 0 if self._bias is None else self._bias.data_ptr()
-        return self._stored, self._outputs, self._packed.data_ptr(), bias
-
-    def multiply(self, x: torch.Tensor, onto: torch.Tensor | None = None) -> torch.Tensor:
-        """x [T, I] times the matrix plus the bias: [T, O]; added to `onto` if given."""
-        x = x.contiguous()
-        result = x.new_empty(x.shape[0], self._outputs) if onto is None else onto
-        _kernels.linear(
-            self._stored,
-            KINDS[x.dtype],
-            KINDS[x.dtype],
-            x.shape[0],
-            self._inputs,
-            self._outputs,
-            x.data_ptr(),
-            self._packed.data_ptr(),
-            0 if self._bias is None else self._bias.data_ptr(),
-            result.data_ptr(),
-            onto is not None,
-            torch.get_num_threads(),
-        )
-        return result
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Nodes:
-    """A batch over a cache, with its masks and rotations.
-
-    `visible` are contiguous masks. With `shared` they cover the keys after the committed ones, as
-    in `Batch`; otherwise they cover all keys. `table` [positions, D / 2] complex64: the rotations.
-    """
-
-    batch: Batch
-    cache: "KVCache"
-    heads: Heads
-    table: torch.Tensor | None
-    visible: tuple[Bools | None, ...]
-    shared: bool
-
-    def arguments(self) -> tuple[Any, ...]:
-        """The first arguments of all kernels that work on batches."""
-        batch, cache, heads, kv = self.batch, self.cache, self.heads, self.cache.kv
-        return (
-            np.ascontiguousarray(batch.rows),
-            np.ascontiguousarray(batch.counts),
-            np.ascontiguousarray(batch.depths),
-            cache.lengths,
-            cache.rooms,
-            cache.tables,
-            batch.scratch,
-            self.visible,
-            self.shared,
-            KINDS[kv.dtype],
-            heads.queries,
-            heads.keys,
-            heads.width,
-            kv.stride(2),
-            kv.stride(1),
-            torch.get_num_threads(),
-        )
-
-    def of_model(self, width: int, eps: float) -> tuple[Any, ...]:
-        """The next arguments of kernels that run all layers, for a model of this width."""
-        kv, floor = self.cache.kv, self.heads.eps * self.heads.width
-        return floor, eps * width, self.rotations(), kv.data_ptr(), kv.stride(0)
-
-    def rotations(self) -> int:
-        """The address of the table, or 0."""
-        return 0 if self.table is None else self.table.data_ptr()
-
-
-def attend(nodes: Nodes, index: int, qkv: torch.Tensor, norm: torch.Tensor | None) -> torch.Tensor:
-    """Attention of T nodes over layer `index` of a cache; writes their keys and values to it.
-
-    Args:
-        nodes: the batch.
-        index: index of the layer.
-        qkv: [T, (Hq + 2 Hkv) D], query heads in the order [Hq / Hkv, Hkv].
-        norm: [Hq + Hkv, D] float32 with the factor √D, for queries and keys.
-
-    Returns:
-        [T, Hq D].
-    """
-    heads, kv = nodes.heads, nodes.cache.kv[index]
-    assert qkv.dtype == kv.dtype
-    assert qkv.is_contiguous()
-    result = qkv.new_empty(len(qkv), heads.queries * heads.width)
-    _kernels.attend(
-        *nodes.arguments(),
-        qkv.data_ptr(),
-        0 if norm is None else norm.data_ptr(),
-        nodes.rotations(),
-        kv.data_ptr(),
-        result.data_ptr(),
-        heads.eps * heads.width,
-    )
-    return result
-
-
-def score(
-    nodes: Nodes,
-    model: Ints,
-    width: int,
-    eps: float,
-    x: torch.Tensor | None,
-    logits: torch.Tensor,
-    states: States | None = None,
-) -> None:
-    """A whole forward pass of T nodes.
-
-    Args:
-        nodes: the batch.
-        model: the weights, as in models/compute/x86/csrc/kernels.h.
-        width: width of the model.
-        eps: eps of its norms.
-        x: [T, width], the first layer's input; overwritten with the last layer's output. None: the
-            input is the embedding of the batch's tokens.
-        logits: [W, V] float32, filled for the wanted nodes; empty: no logits are computed.
-        states: the hidden states to fill; None: none are kept.
-
-    Raises:
-        IndexError: a token is outside the embedding table.
-    """
-    kv, batch = nodes.cache.kv, nodes.batch
-    assert x is None or (x.dtype == kv.dtype and x.is_contiguous())
-    assert states is None or states.values.dtype == kv.dtype
-    _kernels.score(
-        *nodes.arguments(),
-        *nodes.of_model(width, eps),
-        0 if x is None else x.data_ptr(),
-        logits.data_ptr() if logits.numel() else 0,
-        0 if states is None else states.values.data_ptr(),
-        model,
-        np.ascontiguousarray(batch.tokens) if x is None else None,
-        batch.wanted,
-        None if states is None else np.array(states.layers, dtype=np.int64),
-    )
 
 
 class Draw(NamedTuple):
@@ -316,72 +157,3 @@ def flow(
     threads = torch.get_num_threads()
     _kernels.flow(*sizes, *laws, grid.ctypes.data, len(grid), end.data_ptr(), told, threads)
     return found if tokens else end
-
-
-class Trees(NamedTuple):
-    """All nodes of trees, and the most likely nodes of each tree, in the same order."""
-
-    tokens: Ints  # [rows, N]
-    parents: Ints  # [rows, N], -1 for the root
-    kept_tokens: Ints  # [rows, M]
-    kept_parents: Ints  # [rows, M]
-    kept_levels: Ints  # [rows, M] depths, ascending
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chooser:
-    """Drafts with a model, in one call, after the last node of each row of a batch of chains."""
-
-    nodes: Nodes
-    model: Ints  # as in models/compute/x86/csrc/kernels.h
-    width: int
-    eps: float
-    draw: Draw
-    knobs: Knobs
-
-    def arguments(self) -> tuple[Any, ...]:
-        """The first arguments of the kernels that draft."""
-        of_model = self.nodes.of_model(self.width, self.eps)
-        tokens = np.ascontiguousarray(self.nodes.batch.tokens)
-        return *self.nodes.arguments(), *of_model, self.model, tokens, *self.draw, *self.knobs
-
-    def chain(self, depth: int) -> Ints:
-        """[depth, rows] tokens that the model chooses, one level after the other."""
-        chosen = np.empty((depth, len(self.nodes.batch.rows)), dtype=np.int64)
-        self.nodes.cache.hold(self.nodes.batch, depth - 1)
-        _kernels.chain(*self.arguments(), chosen)
-        return chosen
-
-    def trees(self, width: int, depth: int, budget: int) -> Trees:
-        """Trees with `width` nodes a level, and their `budget` best; see draft_models/tree.py."""
-        rows, size = len(self.nodes.batch.rows), width * depth
-        counts = (size, size, *[min(budget, size)] * 3)
-        made = Trees(*(np.empty((rows, count), dtype=np.int64) for count in counts))
-        self.nodes.cache.hold(self.nodes.batch, size - width)
-        _kernels.trees(*self.arguments(), width, *made)
-        return made
-
-
-def _narrowest(matrix: torch.Tensor) -> torch.Tensor:
-    """The matrix in half precision if this keeps its values, else unchanged."""
-    if matrix.dtype == torch.float32:
-        for dtype in (torch.bfloat16, torch.float16):
-            narrow = matrix.to(dtype)
-            if torch.equal(narrow.float(), matrix):
-                return narrow
-    return matrix
-
-
-def _filled(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor, padded with rows of zeros to a whole number of blocks."""
-    missing = -tensor.shape[0] % BLOCK
-    return torch.cat([tensor, tensor.new_zeros(missing, *tensor.shape[1:])])
-
-
-def _pack(matrix: torch.Tensor) -> torch.Tensor:
-    """[O, I] -> [blocks, I, 16]; in bfloat16 the 16 outputs in the order 0, 8, 1, 9..."""
-    blocks = _filled(matrix).unflatten(0, (-1, BLOCK)).transpose(1, 2)
-    if matrix.dtype == torch.bfloat16:
-        blocks = blocks.unflatten(2, (2, BLOCK // 2)).transpose(2, 3)
-    packed: torch.Tensor = blocks.contiguous()
-    return packed

@@ -7,7 +7,9 @@ from models.batch import Batch
 from models.compute.heads import Heads
 from models.compute.linear import Compiled, Linear
 from models.compute.x86.attention_compiled import nodes_of
-from models.compute.x86.kernels import Chooser, Draw, Knobs, compiled, score
+from models.compute.x86.drafts import Chooser
+from models.compute.x86.forward import score
+from models.compute.x86.kernels import Draw, Knobs, compiled
 from models.memory.cache import KVCache
 from models.readout import States
 from models.targets.decoder.rotary import Rotary

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from models.batch import Batch, Ints, chains
-from models.compute.x86.kernels import Chooser, Trees
+from models.compute.x86.drafts import Chooser, Trees
 from models.drafting.draft import EMPTY, Draft, Shape, chain_draft
 from models.drafting.drafter import DraftContext, clip, useful_depth
 from models.drafting.growth import grow_chain, grow_tree, num_generated

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from models.batch import VECTOR, Batch, Scores
 from models.compute.attention_torch import torch_attention
 from models.compute.heads import Heads
-from models.compute.x86.kernels import Chooser, Draw, Knobs
+from models.compute.x86.drafts import Chooser
+from models.compute.x86.kernels import Draw, Knobs
 from models.compute.x86.stack import stack_of
 from models.errors import UnsupportedCheckpoint
 from models.memory.cache import KVCache, bytes_per_entry

@@ -7,7 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from models.compute.x86 import kernels
-from models.compute.x86.kernels import PackedMatrix, rms_norm
+from models.compute.x86.kernels import rms_norm
+from models.compute.x86.packed_matrix import PackedMatrix
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 SIZES = [(96, 64), (300, 100), (17, 33), (5, 1), (2048, 512), (64, 1536)]
