@@ -95,7 +95,7 @@ class _State:
     def save(self, step: int, spent: tuple[float, float]) -> None:
         if self._folder is None:
             return
-        files = {
+        files: dict[str, Mapping[str, torch.Tensor]] = {
             "weights": dict(self._model.named_parameters()),
             "moments": moments_of(self._model, self._optimiser),
             "more": self._more,
