@@ -6,6 +6,7 @@ import pytest
 
 from actors import pool
 from actors.sharing import share_memory
+from cluster import placement
 from cluster.placement import Demand, Node
 from models.engine_config import EngineConfig
 
@@ -57,6 +58,7 @@ def test_a_pool_divides_among_all_actors_that_keep_a_cache(monkeypatch, drafter,
     started = []
     monkeypatch.setattr(pool, "ray", SimpleNamespace(is_initialized=lambda: True))
     monkeypatch.setattr(pool, "alive_nodes", lambda: [BIG])
+    monkeypatch.setattr(placement, "alive_nodes", lambda: [BIG])
 
     def note(config, *others, **options):
         started.append(config)

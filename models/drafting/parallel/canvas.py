@@ -86,6 +86,7 @@ class CanvasDrafter:
     max_width = 1
     remote = False
     transfer_s = 0.0
+    bytes_per_entry = 0
     wants = None
 
     def __init__(self, student: FrozenStudent, *, name: str) -> None:

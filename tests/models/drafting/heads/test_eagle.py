@@ -152,7 +152,7 @@ def test_states_of_tokens_that_are_not_verified_leave_no_trace(tmp_path, target)
     plain.propose([sequence], Shape(depth=1), context_of([sequence]))
     rows = [d._rows[sequence.id].slot for d in (drafter, plain)]
     entries = [
-        d._cache.layers[0][:, :, torch.from_numpy(d._cache.slots(row, np.arange(7)))]
+        d._cache.kv.flatten(3, 4)[0][:, :, torch.from_numpy(d._cache.slots(row, np.arange(7)))]
         for d, row in zip((drafter, plain), rows, strict=True)
     ]
     torch.testing.assert_close(*entries)
