@@ -92,6 +92,13 @@ def run_stages(run: Run, *, tell: Callable[[str], None] = print) -> Path:
     return run.path / "export"
 
 
+def plan_of(config: DistillConfig) -> TrainingPlan:
+    """The training that the options ask for."""
+    return TrainingPlan(
+        steps=config.train_steps, batch=config.train_batch, rate=config.rate, seed=config.seed
+    )
+
+
 def _about(run: Run) -> dict[str, Any]:
     decides: dict[str, Any] = deciding(run.config) | {"target": run.digest}
     if run.config.data is not None:
@@ -112,12 +119,7 @@ def _train(run: Run, data: Mapping[str, Any]) -> Mapping[str, Any]:
         Training(
             folder=str(run.path / "train"),
             build=run.build(data),
-            plan=TrainingPlan(
-                steps=config.train_steps,
-                batch=config.train_batch,
-                rate=config.rate,
-                seed=config.seed,
-            ),
+            plan=plan_of(config),
             save_every=config.save_every,
             exam_every=config.exam_every,
             threads=config.threads or max(1, (os.cpu_count() or 1) // config.workers),

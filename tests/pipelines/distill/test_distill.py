@@ -1,30 +1,49 @@
-"""A whole distillation of a tiny target, by the command; then its student makes images."""
+"""A whole distillation of a tiny target, by a command that is killed; then its student is used."""
 
 import json
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
+import torch
 
+from models.engine import build_loop
+from models.engine_config import EngineConfig
+from models.requests.request import Request, Sampling
 from models.students.checkpoint import load_student
-from pipelines.cli import main
-from tests.pipelines.generate.image_jobs import labels, raster
+from models.training.log import EXAMS, METRICS, read_lines
+from models.training.step import TrainingStep
+from models.training.worker import Worker
+from pipelines.cli import main, parse
+from pipelines.distill.command import student_config
+from pipelines.distill.stages import plan_of
+from pipelines.distill.student import check
+from tests.pipelines.distill.killed import run_until_killed
+from tests.pipelines.distill.pickles import pickles_in
+from tests.pipelines.generate.image_jobs import NUM_TOKENS, labels, raster
 from tests.pipelines.generate.inprocess import outcome
 
 __all__ = ["labels", "raster"]  # fixtures
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
+STEPS, KILL_AFTER = 120, 50
 
 
 def test_from_a_target_to_images_of_a_student(
     raster: str, labels: str, tmp_path: Path, ray_cluster: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    sizes = {"records": 60, "train-steps": 12, "train-batch": 8, "eval-rows": 20, "threads": 1}
-    given = [word for name, value in sizes.items() for word in (f"--{name}", str(value))]
-    command = ["distill", "student", "--target", raster, "--output", str(out), *given]
-    assert main([*command, "--no-progress"]) == 0
+    sizes = {"records": 60, "train-batch": 8, "eval-rows": 20, "threads": 1}
+    often = {"train-steps": STEPS, "save-every": 20, "exam-every": 40}
+    given = [word for name, value in (sizes | often).items() for word in (f"--{name}", str(value))]
+    words = ["distill", "student", "--target", raster, "--output", str(out), *given]
+    command = [*words, "--no-progress"]
+    assert len(run_until_killed(command, out, after=KILL_AFTER)) == 1
+    assert main(command) == 0
     told = capsys.readouterr().out
     assert "estimate   records" in told
     assert "| 2 steps" in told
+    assert_undisturbed(out, command, raster)
     found = json.loads((out / "evaluation" / "evaluation.json").read_text())
     assert set(found["values"]) == {"teacher", "independent", "1 step", "2 steps"}
     assert found["passes"] == {"teacher": 16, "independent": 0, "1 step": 1, "2 steps": 2}
@@ -35,13 +54,46 @@ def test_from_a_target_to_images_of_a_student(
     assert page.count("data:image/png;base64") == 1
     for name in ("curves.png", "samples.png"):
         assert (out / "evaluation" / name).stat().st_size > 1000
+    assert pickles_in(out) == []
 
-    assert main([*command, "--no-progress"]) == 0
+    assert main(command) == 0
     assert capsys.readouterr().out.count("done before") == 5
-    assert main([*command, "--no-progress", "--records", "61"]) == 2
+    assert main([*command, "--records", "61"]) == 2
     assert "holds another run: records was 60, is 61" in capsys.readouterr().err
 
     rows = str(tmp_path / "rows")
-    words = ["generate", "--student", str(out / "export"), "--input", labels, "--output", rows]
-    assert main([*words, "--steps", "2", "--prompt-field", "label", "--no-progress"]) == 0
+    use = ["generate", "--student", str(out / "export"), "--input", labels, "--output", rows]
+    assert main([*use, "--steps", "2", "--prompt-field", "label", "--no-progress"]) == 0
     assert {row["exactness"] for row in outcome(rows)} == {"approximate"}
+
+
+def assert_undisturbed(out: Path, command: list[str], target: str) -> None:
+    """Records, losses and exams are those of a run of this process, to the bit."""
+    run = check(student_config(parse(command)))
+    data = json.loads((out / "_stages" / "records.json").read_text())["told"]
+    for file in data["files"]:
+        for row in pq.read_table(file).slice(0, 5).to_pylist():
+            assert row["tokens"] == plain_tokens(target, row)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    plain = TrainingStep(run.build(data)(Worker()), plan_of(run.config))
+    exams = [{"step": 0, **plain.examine()}]
+    losses = []
+    while plain.done < STEPS:
+        losses.append(plain.step()["loss"])
+        if plain.done % 40 == 0:
+            exams.append({"step": plain.done, **plain.examine()})
+    torch.set_num_threads(threads)
+    assert [line["loss"] for line in read_lines(out / "train" / METRICS)] == losses
+    assert read_lines(out / "train" / EXAMS) == exams
+    chosen, student = plain.chosen(), load_student(out / "export")
+    for wanted, found in zip(chosen.parameters(), student.parameters(), strict=True):
+        assert torch.equal(wanted, found)
+
+
+def plain_tokens(target: str, row: dict[str, Any]) -> list[int]:
+    """A record's tokens, by decoding in this process."""
+    loop = build_loop(EngineConfig(target=target, drafter="none", batch_size=1))
+    prompt, sampling = (loop.target.vocab_size + row["label"],), Sampling(max_tokens=NUM_TOKENS)
+    (found,) = loop.run([Request(id="0", prompt=prompt, sampling=sampling, seed=row["seed"])])
+    return list(found.tokens)

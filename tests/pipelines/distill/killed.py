@@ -1,0 +1,43 @@
+"""A distillation whose processes are killed: a record actor first, then the driver in training."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import psutil
+
+from models.training.log import METRICS, read_lines
+
+
+def run_until_killed(words: Sequence[str], run: Path, *, after: int) -> list[int]:
+    """Start the command, SIGKILL its first record actor, then itself after `after` steps.
+
+    Returns the record actors that were killed, one.
+    """
+    killed: list[int] = []
+    program = [sys.executable, "-m", "pipelines.cli", *words]
+    process = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not killed:
+        _kill(process.pid, lambda name: "ray::TargetActor" in name, killed)
+        time.sleep(0.02)
+    while process.poll() is None:
+        if len(read_lines(run / "train" / METRICS)) >= after:
+            os.kill(process.pid, signal.SIGKILL)
+        time.sleep(0.02)
+    assert process.returncode == -signal.SIGKILL
+    return killed
+
+
+def _kill(driver: int, wanted: Callable[[str], bool], killed: list[int]) -> None:
+    for process in psutil.Process(driver).children(recursive=True):
+        try:
+            if wanted(" ".join(process.cmdline())):
+                process.send_signal(signal.SIGKILL)
+                killed.append(process.pid)
+                return
+        except psutil.NoSuchProcess:
+            continue
