@@ -1,4 +1,4 @@
-"""A distillation whose processes are killed: a record actor first, then the driver in training."""
+"""Kills processes of a distillation: a record actor, the driver, a training worker."""
 
 import os
 import signal
@@ -30,6 +30,13 @@ def run_until_killed(words: Sequence[str], run: Path, *, after: int) -> list[int
         time.sleep(0.02)
     assert process.returncode == -signal.SIGKILL
     return killed
+
+
+def kill_a_worker(run: Path, killed: list[int], *, after: int) -> None:
+    """SIGKILL the training worker of this process's cluster after `after` steps."""
+    while len(read_lines(run / "train" / METRICS)) < after:
+        time.sleep(0.05)
+    _kill(os.getpid(), lambda name: "RayTrainWorker" in name, killed)
 
 
 def _kill(driver: int, wanted: Callable[[str], bool], killed: list[int]) -> None:

@@ -1,7 +1,9 @@
 """A whole distillation of a tiny target, by a command that is killed; then its student is used."""
 
 import json
+from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -19,14 +21,14 @@ from pipelines.cli import main, parse
 from pipelines.distill.command import student_config
 from pipelines.distill.stages import plan_of
 from pipelines.distill.student import check
-from tests.pipelines.distill.killed import run_until_killed
+from tests.pipelines.distill.killed import kill_a_worker, run_until_killed
 from tests.pipelines.distill.pickles import pickles_in
 from tests.pipelines.generate.image_jobs import NUM_TOKENS, labels, raster
 from tests.pipelines.generate.inprocess import outcome
 
 __all__ = ["labels", "raster"]  # fixtures
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
-STEPS, KILL_AFTER = 120, 50
+STEPS, DRIVER_DIES, WORKER_DIES = 200, 50, 110
 
 
 def test_from_a_target_to_images_of_a_student(
@@ -38,8 +40,13 @@ def test_from_a_target_to_images_of_a_student(
     given = [word for name, value in (sizes | often).items() for word in (f"--{name}", str(value))]
     words = ["distill", "student", "--target", raster, "--output", str(out), *given]
     command = [*words, "--no-progress"]
-    assert len(run_until_killed(command, out, after=KILL_AFTER)) == 1
+    assert len(run_until_killed(command, out, after=DRIVER_DIES)) == 1
+    killed: list[int] = []
+    thread = Thread(target=partial(kill_a_worker, out, killed, after=WORKER_DIES))
+    thread.start()
     assert main(command) == 0
+    thread.join()
+    assert len(killed) == 1
     told = capsys.readouterr().out
     assert "estimate   records" in told
     assert "| 2 steps" in told
@@ -48,13 +55,19 @@ def test_from_a_target_to_images_of_a_student(
     assert set(found["values"]) == {"teacher", "independent", "1 step", "2 steps"}
     assert found["passes"] == {"teacher": 16, "independent": 0, "1 step": 1, "2 steps": 2}
     about = json.loads((out / "run.json").read_text())
-    assert about["decides"]["target"] == load_student(out / "export").config.target.digest
+    target = load_student(out / "export").config.target
+    assert about["decides"]["target"] == target.digest
+    assert target.path == raster
     page = (out / "report.html").read_text()
     assert "A student of" in page
     assert page.count("data:image/png;base64") == 1
     for name in ("curves.png", "samples.png"):
         assert (out / "evaluation" / name).stat().st_size > 1000
     assert pickles_in(out) == []
+    kinds = {path.suffix for path in out.rglob("*") if path.is_file()}
+    assert not kinds & {".pkl", ".pickle", ".pt", ".bin"}
+    told_train = json.loads((out / "_stages" / "train.json").read_text())["told"]
+    assert told_train["steps"] == STEPS
 
     assert main(command) == 0
     assert capsys.readouterr().out.count("done before") == 5
@@ -84,7 +97,9 @@ def assert_undisturbed(out: Path, command: list[str], target: str) -> None:
         if plain.done % 40 == 0:
             exams.append({"step": plain.done, **plain.examine()})
     torch.set_num_threads(threads)
-    assert [line["loss"] for line in read_lines(out / "train" / METRICS)] == losses
+    lines = read_lines(out / "train" / METRICS)
+    assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
+    assert [line["loss"] for line in lines] == losses
     assert read_lines(out / "train" / EXAMS) == exams
     chosen, student = plain.chosen(), load_student(out / "export")
     for wanted, found in zip(chosen.parameters(), student.parameters(), strict=True):

@@ -1,22 +1,16 @@
-"""Training on Ray Train: a killed worker and a second worker change no figure."""
+"""Training on Ray Train: a second worker and DeepSpeed change no figure; errors end it."""
 
-import os
-import signal
-import threading
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 
-from actors.trainer import TRAINED, Training
-from models.students.checkpoint import load_student
+from actors.trainer import Training
 from models.students.config import MadeFor
 from models.students.kind import StudentLessons, build_student
 from models.training.log import read_lines
@@ -33,7 +27,7 @@ pytestmark = [
     pytest.mark.timeout(600),
     pytest.mark.usefixtures("ray_cluster"),
 ]
-STEPS, KILL_AFTER = 120, 50
+STEPS = 50
 
 
 @pytest.fixture(scope="module")
@@ -86,42 +80,13 @@ def undisturbed(raster: str, records: str, tmp_path_factory: pytest.TempPathFact
     return losses
 
 
-def kill_a_worker(metrics: Path, killed: list[int]) -> None:
-    """SIGKILL to the training worker of this process's cluster, once it has taken some steps."""
-    while len(read_lines(metrics)) < KILL_AFTER:
-        time.sleep(0.05)
-    for process in psutil.Process().children(recursive=True):
-        if any("RayTrainWorker" in word for word in process.cmdline()):
-            os.kill(process.pid, signal.SIGKILL)
-            killed.append(process.pid)
-
-
-def test_a_killed_worker_changes_no_loss(
-    raster: str, records: str, tmp_path: Path, undisturbed: list[float]
-) -> None:
-    killed: list[int] = []
-    thread = threading.Thread(target=kill_a_worker, args=(tmp_path / "metrics.jsonl", killed))
-    thread.start()
-    told = train(training_in(tmp_path, raster, records), workers=1, progress=False)
-    thread.join()
-    assert killed
-    lines = read_lines(tmp_path / "metrics.jsonl")
-    assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
-    assert [line["loss"] for line in lines] == undisturbed  # to the bit
-    assert told["steps"] == STEPS
-    student = load_student(tmp_path / TRAINED)
-    assert student.config.target.path == raster
-    kinds = {path.suffix for path in tmp_path.rglob("*") if path.is_file()}
-    assert not kinds & {".pkl", ".pickle", ".pt", ".bin"}
-
-
 def test_two_workers_have_the_losses_of_one(
     raster: str, records: str, tmp_path: Path, undisturbed: list[float]
 ) -> None:
     spread = {"zero_optimization": {"stage": 2}}
     train(training_in(tmp_path, raster, records, spread), workers=2, progress=False)
     losses = [line["loss"] for line in read_lines(tmp_path / "metrics.jsonl")]
-    assert losses[:50] == pytest.approx(undisturbed[:50], rel=1e-4)
+    assert losses == pytest.approx(undisturbed, rel=1e-4)
 
 
 def test_an_error_of_the_training_ends_it_at_once(
