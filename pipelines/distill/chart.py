@@ -16,7 +16,7 @@ def line_chart(
     """An SVG of named lines over the same axes.
 
     Args:
-        series: points (x, y) by name, in ascending x.
+        series: points (x, y) by name, in ascending x; an empty name is not shown.
         x, y: what the axes show.
         log: whether y is drawn on a logarithmic scale; then all y must be above 0.
         marked: an x at which a vertical line is drawn.
@@ -83,4 +83,5 @@ def _labels(x: str, y: str) -> list[str]:
 def _line(number: int, name: str, points: Points) -> list[str]:
     path = "L".join(f"{a:.1f} {b:.1f}" for a, b in points)
     key = f'<text x="{WIDTH - RIGHT}" y="{TOP + 12 + 15 * number}" class="end line{number}">'
-    return [f'<path class="line line{number}" d="M{path}"/>', f"{key}{escape(name)}</text>"]
+    drawn = [f'<path class="line line{number}" d="M{path}"/>']
+    return [*drawn, f"{key}{escape(name)}</text>"] if name else drawn

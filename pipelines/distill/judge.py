@@ -65,13 +65,13 @@ class Judgement:
 
     def lines(self) -> list[str]:
         """A table, a way per line; * marks what is beyond the floor."""
-        shown = self.table()
+        batches = list(next(iter(self.ms_per_image.values())))
+        shown = self.table(batches)
         return [markdown(shown.heads, shown.rows), "", f"* {NOTE}", self.told_closed()]
 
-    def table(self) -> Table:
-        """A way per row."""
+    def table(self, batches: Sequence[str] = ()) -> Table:
+        """A way per row, with times at these batch sizes."""
         metrics = list(next(iter(self.values.values())))
-        batches = list(next(iter(self.ms_per_image.values())))
         heads = ["images by", "passes", *metrics, *(f"ms/image, batch {b}" for b in batches)]
         rows = [self._cells(way, metrics, batches) for way in self.values]
         floor = list(self.values).index(TEACHER) if TEACHER in self.values else None

@@ -61,7 +61,7 @@ def _curves(train: Path) -> list[str]:
     best = _best(exams)
     out = [
         page.figure(
-            line_chart({"loss": _thinned(_smooth(losses))}, x="step", y="loss", log=True),
+            line_chart({"": _thinned(_smooth(losses))}, x="step", y="loss", log=True),
             f"Loss of the training samples, mean of {SMOOTH} steps, on a logarithmic scale.",
         )
     ]
@@ -69,7 +69,7 @@ def _curves(train: Path) -> list[str]:
         marked = None if best is None else best["step"]
         names = [name for name in exams[0] if name not in ("step", SCORE)]
         for name in names:
-            line = {name: [(exam["step"], exam[name]) for exam in exams]}
+            line = {"": [(exam["step"], exam[name]) for exam in exams]}
             told = f"Exam on held-out records: {name}. The dashed line is the exported state."
             out.append(page.figure(line_chart(line, x="step", y=name, marked=marked), told))
     return out
