@@ -1,0 +1,1 @@
+"""Training of drafters on the outputs of their target."""

@@ -1,0 +1,197 @@
+"""Builds what a training of a drafter needs, on each worker: teacher, texts, network."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from models.drafting.distil.eagle_network import EagleNetwork, new_eagle
+from models.drafting.distil.kind import Course, DrafterKind, Shape
+from models.drafting.distil.medusa_network import MedusaNetwork, continue_medusa, new_medusa
+from models.drafting.distil.small_model import SmallModel, continue_model, new_model
+from models.drafting.distil.teacher import load_teacher
+from models.drafting.distil.texts import read_texts
+from models.drafting.folder_kind import EAGLE, MEDUSA, MODEL, folder_kind
+from models.drafting.heads.eagle_export import write_eagle
+from models.drafting.heads.eagle_layouts import read_eagle
+from models.drafting.heads.files import target_head
+from models.drafting.heads.medusa_head import read_medusa, write_medusa
+from models.errors import UnsupportedCheckpoint
+from models.targets.decoder.config import DecoderConfig, is_known, parse_config, read_configs
+from models.training.worker import Worker
+
+TRAINABLE = {"model": MODEL, "medusa": MEDUSA, "eagle": EAGLE}  # the command's names
+STEP = 64  # widths of new drafters are multiples of it, where the target is wide enough
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DraftLessons:
+    """What a drafter is built of and taught with.
+
+    `kind`: of TRAINABLE. `start`: the folder of a drafter to go on from; None: a new one. `files`:
+    of texts, in order. `width`: of a new draft model or EAGLE-3 drafter; None: from the target's.
+    `about`: what the export says of itself.
+    """
+
+    kind: str
+    target: str
+    files: tuple[str, ...]
+    course: Course
+    length: int
+    seed: int
+    start: str | None = None
+    width: int | None = None
+    about: Mapping[str, object] = field(default_factory=dict)
+
+
+def build_drafter(lessons: DraftLessons, worker: Worker) -> DrafterKind:
+    """Everything before the first step; the same on every worker.
+
+    Raises:
+        UnsupportedCheckpoint: target, start or records cannot be used.
+    """
+    target = Path(lessons.target)
+    config = target_config(target)
+    network, shape = network_of(lessons, target, config)
+    teacher = load_teacher(target, tuple(network.taps))  # type: ignore[arg-type]
+    texts = read_texts(lessons.files, length=lessons.length, vocab_size=config.vocab_size)
+    if len(texts) <= lessons.course.kept:
+        told = f"{len(texts)} texts; {lessons.course.kept} are kept for exams, so more are needed"
+        raise UnsupportedCheckpoint(told)
+    about = {"kind": lessons.kind, **lessons.about}
+    return DrafterKind(network, shape, teacher, texts, lessons.course, target=target, about=about)
+
+
+def target_config(target: Path) -> DecoderConfig:
+    """The target's sizes.
+
+    Raises:
+        UnsupportedCheckpoint: it is no text model of the families that our decoder runs.
+    """
+    raw, generation = read_configs(target)
+    config = parse_config(raw, generation) if is_known(raw) else None
+    if config is None or config.grid is not None:
+        told = "drafters are trained for text targets of the kinds llama, mistral, qwen2 and qwen3"
+        raise UnsupportedCheckpoint(f"target {str(target)!r}: {told}")
+    return config
+
+
+def network_of(
+    lessons: DraftLessons, target: Path, config: DecoderConfig
+) -> tuple[nn.Module, Shape]:
+    """What is trained, and how it is used.
+
+    Raises:
+        UnsupportedCheckpoint: `start` holds another kind, or cannot be trained.
+    """
+    start = None if lessons.start is None else Path(lessons.start)
+    if start is not None and folder_kind(start) != TRAINABLE[lessons.kind]:
+        told = f"a drafter of kind {lessons.kind!r} is needed, it holds {folder_kind(start)!r}"
+        raise UnsupportedCheckpoint(f"start {str(start)!r}: {told}")
+    if lessons.kind == "model":
+        return _model(lessons, start, config), ModelShape(_dtype(target))
+    if lessons.kind == "medusa":
+        return _medusa(lessons, start, target), MedusaShape(_dtype(target))
+    return _eagle(lessons, start, target, config), EagleShape(
+        _dtype(target), target, lessons.course.depth
+    )
+
+
+def _dtype(target: Path) -> torch.dtype:
+    """Of the target's matrices; the drafter is stored in it."""
+    return target_head(target).dtype
+
+
+def _model(lessons: DraftLessons, start: Path | None, config: DecoderConfig) -> SmallModel:
+    if start is None:
+        width = lessons.width or _share(config.width, 3, 8)
+        return new_model(config, width=width, seed=lessons.seed)
+    model = continue_model(start)
+    if model.inner.config.vocab_size != config.vocab_size:
+        told = f"a vocabulary of {model.inner.config.vocab_size}, the target of {config.vocab_size}"
+        raise UnsupportedCheckpoint(f"start {str(start)!r} has {told}")
+    return model
+
+
+def _medusa(lessons: DraftLessons, start: Path | None, target: Path) -> MedusaNetwork:
+    if start is None:
+        return new_medusa(target_head(target), num_heads=lessons.course.depth)
+    stored = read_medusa(start, target)
+    if not stored.config.shared or stored.ids is not None:
+        told = "heads under the target's own output matrix, over all tokens, can be trained"
+        raise UnsupportedCheckpoint(f"start {str(start)!r}: {told}")
+    if stored.config.num_heads != lessons.course.depth:
+        told = f"{stored.config.num_heads} heads: set depth to that"
+        raise UnsupportedCheckpoint(f"start {str(start)!r} has {told}")
+    return continue_medusa(stored, target_head(target))
+
+
+def _eagle(
+    lessons: DraftLessons, start: Path | None, target: Path, config: DecoderConfig
+) -> EagleNetwork:
+    depth = lessons.course.depth
+    if start is None:
+        width = lessons.width or _share(config.width, 1, 2)
+        head = target_head(target)
+        return new_eagle(head, config, width=width, depth=depth, seed=lessons.seed)
+    stored = read_eagle(start, target)
+    layer = stored.config.layer
+    if stored.ids is not None or layer.qk_norm or layer.qkv_bias or layer.mlp_bias:
+        told = "drafters of all tokens, with a Llama layer without biases, can be trained"
+        raise UnsupportedCheckpoint(f"start {str(start)!r}: {told}")
+    return EagleNetwork(stored.config, dict(stored.tensors), depth)
+
+
+def _share(width: int, part: int, of: int) -> int:
+    """A part of a width, rounded down to a multiple of STEP where it is larger."""
+    found = width * part // of
+    return found // STEP * STEP if found > STEP else max(2, found // 2 * 2)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """A draft model: index i predicts token i + 1."""
+
+    dtype: torch.dtype
+    first = 1
+
+    def save(self, model: nn.Module, folder: Path) -> None:
+        """In Hugging Face layout."""
+        assert isinstance(model, SmallModel)
+        model.save(folder, self.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class MedusaShape:
+    """Medusa heads: index i predicts tokens from i + 2 on."""
+
+    dtype: torch.dtype
+    first = 2
+
+    def save(self, model: nn.Module, folder: Path) -> None:
+        """With vLLM's names."""
+        assert isinstance(model, MedusaNetwork)
+        write_medusa(model.stored(self.dtype), folder)
+
+
+@dataclass(frozen=True, slots=True)
+class EagleShape:
+    """An EAGLE-3 drafter: index i, with token i + 1, predicts tokens from i + 2 on."""
+
+    dtype: torch.dtype
+    target: Path
+    depth: int
+    first = 2
+
+    def save(self, model: nn.Module, folder: Path) -> None:
+        """In the layout of speculators."""
+        assert isinstance(model, EagleNetwork)
+        write_eagle(
+            model.stored(self.dtype),
+            folder,
+            layout="speculators",
+            target=self.target,
+            draft_tokens=self.depth,
+        )

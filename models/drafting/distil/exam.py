@@ -1,0 +1,74 @@
+"""How good a drafter is: chances by its laws on the target's texts, and the real loop.
+
+Letters: M places, V vocabulary.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from models.drafting.distil.texts import Text
+from models.engine import build_loop
+from models.engine_config import EngineConfig
+from models.loop.figures import Figures
+from models.metrics.agreement import acceptance, agreement, same_likeliest
+from models.requests.request import Request, Sampling
+from models.targets.target import Target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """A run in the real loop: the prompts of `texts`, `max_tokens` each, one after the other.
+
+    `depth`: of the chains; 0: plain decoding.
+    """
+
+    target: str
+    texts: Sequence[Text]
+    depth: int
+    max_tokens: int = 48
+    batch_size: int = 1
+    threads: int | None = None
+
+    def run(self, drafter: str, temperature: float, target: Target | None = None) -> Figures:
+        """The figures with a drafter; the tokens are the same with any."""
+        longest = max(text.num_prompt for text in self.texts) + self.max_tokens
+        loop = build_loop(
+            EngineConfig(
+                target=self.target,
+                drafter=drafter,
+                draft_tokens=self.depth if self.depth else "auto",
+                batch_size=self.batch_size,
+                max_length=longest,
+                threads=self.threads,
+            ),
+            target=target,
+        )
+        sampling = Sampling(temperature=temperature, max_tokens=self.max_tokens)
+        requests = [
+            Request(id=str(i), prompt=text.tokens[: text.num_prompt], sampling=sampling, seed=i)
+            for i, text in enumerate(self.texts)
+        ]
+        loop.run(requests[:1])  # what is prepared once
+        loop.reset_figures()
+        loop.run(requests)
+        return loop.figures()
+
+
+def accepted_lengths(trial: Trial, drafter: Path, target: Target | None = None) -> dict[str, float]:
+    """Tokens per round at temperatures 0 and 1."""
+    return {
+        f"accepted_length_t{temperature}": trial.run(
+            str(drafter), float(temperature), target
+        ).accepted_length
+        for temperature in (0, 1)
+    }
+
+
+def sums(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
+    """[3] the sums of J, alpha and G over laws [M, V] of target and drafter."""
+    same = same_likeliest(log_p, log_q)
+    parts = agreement(log_p, log_q), acceptance(log_p, log_q), same
+    return torch.stack([part.double().sum() for part in parts])

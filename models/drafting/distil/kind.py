@@ -1,0 +1,233 @@
+"""A drafter as a kind of training: it learns the target's laws on the target's own texts.
+
+A drafter predicts, at index i of a text, the tokens from i + `first` on: a draft model the next
+one, heads those after the last verified token, each by a law of its own.
+Letters: B texts, N positions, n layers that are read, M places, K depths, V vocabulary.
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from models.batch import Ints
+from models.drafting.distil.exam import Trial, accepted_lengths, sums
+from models.drafting.distil.teacher import Teacher
+from models.drafting.distil.texts import Text, TextBatch, batch_of
+from models.metrics.agreement import accepted_length, agreement_at
+from models.training.draft_losses import divergence, match_loss
+from models.training.kind import LOSS, SCORE, Samples
+
+ABOUT = "drafter.json"
+WORDS = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
+EXAM_BATCH = 8
+
+
+class Shape(Protocol):
+    """What the kinds of drafters do differently."""
+
+    first: int  # tokens between an index and the first one predicted there
+
+    def save(self, model: nn.Module, folder: Path) -> None:
+        """Write the drafter as `--drafter` takes it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """How a drafter is taught.
+
+    `depth`: of its chains. `decay`: the weight of a depth, relative to the one before. From sample
+    `match_from` on, the match loss is lowered, before it the divergence. `kept`: last texts that
+    are kept for exams. `exam_tokens`: of each of them in the real loop.
+    """
+
+    depth: int
+    decay: float = 0.8
+    match_from: int = 0
+    kept: int = 16
+    exam_tokens: int = 48
+
+
+class DrafterKind:
+    """A `Kind` (models/training/kind.py)."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        shape: Shape,
+        teacher: Teacher,
+        texts: Sequence[Text],
+        course: Course,
+        *,
+        target: Path,
+        about: Mapping[str, object] | None = None,
+    ) -> None:
+        """`about`: what the export says of itself, besides the depth."""
+        self.model, self.num_records = model, len(texts) - course.kept
+        self._shape, self._teacher, self._texts, self._course = shape, teacher, texts, course
+        self._target, self._about = target, dict(about or {})
+
+    def weight(self, samples: Samples) -> float:
+        """The tokens of the target that are predicted, by depth and its weight."""
+        total = 0.0
+        for number in samples.records.tolist():
+            text = self._texts[number]
+            for offset, weight in self._depths(self._num_depths):
+                total += weight * max(0, len(text.tokens) - max(text.num_prompt, offset))
+        return total
+
+    def losses(self, model: nn.Module, samples: Samples) -> dict[str, torch.Tensor]:
+        """The weighted sum over texts, depths and places of the loss in force."""
+        batch = batch_of(self._texts, samples.records)
+        late = torch.from_numpy(samples.numbers >= self._course.match_from)  # [B]
+        laws, rows = self._laws(batch, states := self._teacher.states(batch, samples.records))
+        total = torch.zeros(())
+        found: list[torch.Tensor] = model(batch.tokens, states)
+        for (offset, weight), logits in zip(self._depths(len(found)), found, strict=True):
+            there = batch.written[:, offset:]  # [B, N - offset]
+            at = rows[:, offset - 1 : -1]
+            for now, loss in ((~late, divergence), (late, match_loss)):
+                some = there & now[:, None]
+                if some.any():
+                    own = logits[:, : there.shape[1]][some]
+                    total = total + weight * loss(laws[at[some]], own).sum()
+        return {LOSS: total}
+
+    def exam(self, model: nn.Module) -> dict[str, float]:
+        """Chances by the laws on the texts kept for it, and tokens per round in the real loop.
+
+        SCORE is the mean accepted length at temperatures 0 and 1.
+        """
+        kept = np.arange(self.num_records, len(self._texts))
+        if not len(kept):
+            return {}
+        figures = self._chances(model, kept)
+        with tempfile.TemporaryDirectory() as made:
+            folder = Path(made) / "drafter"
+            self.export(model, folder)
+            lengths = accepted_lengths(self.trial(), folder, self._teacher.target)
+        return {**figures, **lengths, SCORE: sum(lengths.values()) / len(lengths)}
+
+    def trial(self) -> Trial:
+        """The exam in the real loop."""
+        return Trial(
+            target=str(self._target),
+            texts=self._texts[self.num_records :],
+            depth=self._course.depth,
+            max_tokens=self._course.exam_tokens,
+            batch_size=4,
+        )
+
+    def export(self, model: nn.Module, folder: Path) -> None:
+        """A folder that `--drafter` takes, with the words of the target's tokenizer."""
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        self._shape.save(model, folder)
+        for name in WORDS:
+            if (self._target / name).exists():
+                shutil.copy(self._target / name, folder / name)
+        about = {**self._about, "depth": self._course.depth}
+        (folder / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+    @property
+    def _num_depths(self) -> int:
+        return 1 if self._shape.first == 1 else self._course.depth
+
+    def _depths(self, count: int) -> list[tuple[int, float]]:
+        """The offset and the weight of each depth."""
+        weights = [self._course.decay**k for k in range(count)]
+        return [(self._shape.first + k, w / sum(weights)) for k, w in enumerate(weights)]
+
+    @torch.no_grad()
+    def _laws(self, batch: TextBatch, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The target's laws [M, V] of the tokens it wrote, and [B, N] the row of each index.
+
+        The law of a token is at the index before it.
+        """
+        wanted = torch.zeros_like(batch.written)
+        wanted[:, :-1] = batch.written[:, 1:]
+        rows = torch.full(wanted.shape, -1)
+        rows[wanted] = torch.arange(int(wanted.sum()))
+        return self._teacher.laws(states[:, :, -1][wanted]), rows
+
+    @torch.no_grad()
+    def lengths_at(self, model: nn.Module, numbers: Ints) -> torch.Tensor:
+        """[B, N] the expected tokens of a round at temperature 1, by the laws.
+
+        At the place of a chain's first token. NaN where no chain of K tokens can be judged: the
+        target did not write them, or nothing before them is read.
+        """
+        return self._lengths(self._judged(model, numbers))
+
+    @torch.no_grad()
+    def _chances(self, model: nn.Module, kept: Ints) -> dict[str, float]:
+        """Agreement J, acceptance alpha and G of the first token; the length of chains by laws."""
+        totals, count = torch.zeros(3, dtype=torch.float64), 0
+        lengths: list[torch.Tensor] = []
+        for begin in range(0, len(kept), EXAM_BATCH):
+            judged = self._judged(model, kept[begin : begin + EXAM_BATCH])
+            p, q, _ = judged.at(self._shape.first, judged.found[0])
+            totals += sums(p, q)
+            count += len(p)
+            own = self._lengths(judged)
+            lengths.append(own[~own.isnan()])
+        names = ("agreement", "acceptance", "same_likeliest")
+        figures = dict(zip(names, (totals / count).tolist(), strict=True))
+        by_laws = torch.cat(lengths)
+        return figures | ({"length_by_laws_t1": float(by_laws.mean())} if len(by_laws) else {})
+
+    def _judged(self, model: nn.Module, numbers: Ints) -> "Judged":
+        batch = batch_of(self._texts, numbers)
+        states = self._teacher.states(batch, numbers)
+        laws, rows = self._laws(batch, states)
+        found = [logits.log_softmax(-1) for logits in model(batch.tokens, states)]
+        return Judged(batch=batch, laws=laws, rows=rows, found=found)
+
+    def _lengths(self, judged: "Judged") -> torch.Tensor:
+        """See `lengths_at`."""
+        depth, first, written = self._course.depth, self._shape.first, judged.batch.written
+        out = torch.full(written.shape, torch.nan)
+        starts = written.shape[1] - depth + 1
+        if starts <= first:
+            return out
+        by_depth, whole = [], written[:, :starts].clone()
+        whole[:, :first] = False  # nothing before these places is read
+        for k in range(depth):
+            chain = len(judged.found) > 1  # heads have a law for each depth
+            offset = first + k if chain else first
+            p, q, there = judged.at(offset, judged.found[k if chain else 0])
+            tokens = judged.batch.tokens[:, offset:][there]
+            each = torch.zeros(written.shape)  # that the draft of a token is accepted
+            each[:, offset:][there] = agreement_at(p, q).gather(-1, tokens[:, None])[:, 0]
+            by_depth.append(each[:, k : k + starts])
+            whole &= written[:, k : k + starts]
+        out[:, :starts][whole] = accepted_length(torch.stack(by_depth, dim=-1)[whole])
+        return out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """Texts with the laws of the target (see `DrafterKind._laws`) and those of the drafter."""
+
+    batch: TextBatch
+    laws: torch.Tensor  # [M, V]
+    rows: torch.Tensor  # [B, N]
+    found: list[torch.Tensor]  # [B, ., V] by depth
+
+    def at(
+        self, offset: int, level: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Laws [., V] of target and drafter for the tokens `offset` after an index, and where.
+
+        The last, [B, N - offset] bool, says which indices these are.
+        """
+        there = self.batch.written[:, offset:]
+        at = self.rows[:, offset - 1 : -1]
+        return self.laws[at[there]], level[:, : there.shape[1]][there], there

@@ -1,0 +1,73 @@
+"""The frozen target as a teacher of drafters: its hidden states and laws for whole texts.
+
+States are computed anew in every step, or kept in memory while there is room; never stored.
+Letters: B texts, N positions, n layers that are read, C width of the target, V vocabulary.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from models.batch import Ints, chains
+from models.drafting.distil.texts import TextBatch
+from models.drafting.heads.files import target_head
+from models.readout import Readout
+from models.targets.load import load_target
+from models.targets.target import Target
+
+KEPT_BYTES = 2**30  # of states that are kept in memory
+
+
+class Teacher:
+    """A target and its output matrix `head` [V, C]."""
+
+    def __init__(self, target: Target, head: torch.Tensor, taps: tuple[int, ...] = ()) -> None:
+        """`taps`: layers that the drafter reads besides the last, numbered as in `Readout`."""
+        self.target, self.head, self.taps = target, head.float(), taps
+        self._readout = Readout(layers=(*taps, -1))
+        self._kept: dict[int, torch.Tensor] = {}
+        self._room = KEPT_BYTES
+
+    def states(self, batch: TextBatch, numbers: Ints) -> torch.Tensor:
+        """[B, N, n + 1, C] float32: the taps and the last layer; `numbers` [B] are the texts'."""
+        new = [row for row, number in enumerate(numbers.tolist()) if number not in self._kept]
+        read: dict[int, torch.Tensor] = {}
+        if new:
+            texts = [list(batch.texts[row].tokens) for row in new]
+            read = dict(zip(new, self._read(texts), strict=True))
+        out = self.head.new_zeros(*batch.tokens.shape, len(self.taps) + 1, self.head.shape[1])
+        for row, number in enumerate(numbers.tolist()):
+            own = read[row] if row in read else self._kept[number]
+            out[row, : len(own)] = own
+            self._keep(number, own)
+        return out
+
+    def _keep(self, number: int, states: torch.Tensor) -> None:
+        if number not in self._kept and states.nbytes <= self._room:
+            self._kept[number] = states
+            self._room -= states.nbytes
+
+    @torch.inference_mode()
+    def _read(self, texts: list[list[int]]) -> list[torch.Tensor]:
+        cache = self.target.new_cache(len(texts), max(map(len, texts)))
+        batch = chains(np.arange(len(texts)), texts, wanted=np.zeros(0, dtype=np.int64))
+        states = self.target.score(cache, replace(batch, readout=self._readout)).states
+        assert states is not None
+        return [part.float().cpu().clone() for part in states.split([len(t) for t in texts])]
+
+    def laws(self, last: torch.Tensor) -> torch.Tensor:
+        """[..., V] log-probabilities of the next token, from states [..., C] of the last layer."""
+        return F.linear(last, self.head).log_softmax(-1)
+
+
+def load_teacher(folder: Path, taps: tuple[int, ...] = ()) -> Teacher:
+    """The teacher of a checkpoint.
+
+    Raises:
+        UnsupportedCheckpoint: it cannot be loaded, or has no output matrix by Llama's name.
+    """
+    target = load_target(folder, dtype=torch.float32, device="cpu")
+    return Teacher(target, target_head(folder), taps)
