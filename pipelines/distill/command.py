@@ -2,11 +2,36 @@
 
 import argparse
 
+from pipelines.distill.drafter_config import DrafterOptions
 from pipelines.distill.student_config import StudentOptions
 from pipelines.flags import Subparsers, add_command, read_options
 from pipelines.options import from_mapping
 
-SUMMARY = "train a student that makes images in one or two passes"
+FORMATS = ("paceline", "speculators", "sglang")
+SUMMARY = "train a student that makes images in few passes, or a drafter of a text target"
+STUDENT_SUMMARY = "train a student that makes images in one or two passes"
+DRAFTER_SUMMARY = "train a drafter of a text target"
+EXPORT_SUMMARY = "write a run's drafter in the layout of vLLM or SGLang"
+DRAFTER = """\
+Train a drafter of a text target: it learns the target's distributions on texts
+that the target wrote itself, and so is accepted more often.
+
+Stages: the target completes prompts (records), the drafter is trained on them
+(train) and measured in the real loop on held-out prompts (evaluate). The best
+state by exams in the real loop is written to OUTPUT/export. A run that was
+interrupted continues when the same command is run again.
+"""
+DRAFTER_EXAMPLE = """\
+example: a draft model of the demo target, better than the one it starts from
+
+  paceline distill drafter --target examples/models/text-target \
+      --start examples/models/text-draft --prompts prompts.jsonl --output out/drafter
+
+  paceline generate --target examples/models/text-target --drafter out/drafter/export \
+      --input prompts.jsonl --output out/completions
+
+docs/distill-drafter.md describes kinds, stages and figures.
+"""
 STUDENT = """\
 Train a student of an image target: a network that makes an image in one or two
 passes instead of one pass per token.
@@ -39,11 +64,33 @@ def register(subparsers: Subparsers) -> None:
         StudentOptions,
         run=run_student,
         usage="paceline distill student --target PATH --output FOLDER [options]",
-        summary=SUMMARY,
+        summary=STUDENT_SUMMARY,
         about=STUDENT,
         example=STUDENT_EXAMPLE,
         line="records: 4000",
     )
+    add_command(
+        what,
+        "drafter",
+        DrafterOptions,
+        run=run_drafter,
+        usage="paceline distill drafter --target PATH --prompts FILE --output FOLDER [options]",
+        summary=DRAFTER_SUMMARY,
+        about=DRAFTER,
+        example=DRAFTER_EXAMPLE,
+        line="kind: medusa",
+    )
+    _add_export(what)
+
+
+def _add_export(what: Subparsers) -> None:
+    parser = what.add_parser("export", help=EXPORT_SUMMARY, description=EXPORT_SUMMARY)
+    parser.add_argument("folder", metavar="RUN", help="folder of a run of distill drafter")
+    told = "speculators: for vLLM; sglang: for SGLang; paceline: as it is"
+    parser.add_argument("--format", required=True, choices=FORMATS, help=told)
+    told = "folder to write; default: RUN/export-FORMAT"
+    parser.add_argument("--output", metavar="FOLDER", help=told)
+    parser.set_defaults(run=run_export)
 
 
 def student_config(options: argparse.Namespace) -> StudentOptions:
@@ -57,4 +104,27 @@ def run_student(options: argparse.Namespace) -> int:
     from pipelines.distill.student import distill
 
     print(f"student    {distill(config)}")
+    return 0
+
+
+def drafter_config(options: argparse.Namespace) -> DrafterOptions:
+    """The file's options, and before them those of the command line."""
+    return from_mapping(DrafterOptions, read_options(options, DrafterOptions))
+
+
+def run_drafter(options: argparse.Namespace) -> int:
+    """Make the drafter and say where it is."""
+    config = drafter_config(options)
+    from pipelines.distill.drafter import distill
+
+    print(f"drafter    {distill(config)}")
+    return 0
+
+
+def run_export(options: argparse.Namespace) -> int:
+    """Write the drafter and say where it is."""
+    from pipelines.distill.export import ExportOptions, export
+
+    config = ExportOptions(run=options.folder, format=options.format, output=options.output)
+    print(f"drafter    {export(config)}")
     return 0

@@ -3,6 +3,7 @@
 RUN/run.json            options, what decides the result, versions
 RUN/records/            the target's images to learn from (rows of `paceline generate`)
 RUN/held-out/           more of them, for the evaluation
+RUN/texts/              a drafter's: the texts to learn from, and held-out ones
 RUN/train/              states, metrics.jsonl, exams.jsonl, events/ of TensorBoard, the model
 RUN/samples/            images of each way of sampling
 RUN/evaluation/         their figures, curves and sheets
@@ -24,7 +25,17 @@ from pipelines.errors import OutputRefused
 from pipelines.output.manifest import differences
 
 ABOUT, REPORT, STAGES = "run.json", "report.html", "_stages"
-PARTS = ("classes", "records", "held-out", "train", "samples", "evaluation", "export", STAGES)
+PARTS = (
+    "classes",
+    "records",
+    "held-out",
+    "texts",
+    "train",
+    "samples",
+    "evaluation",
+    "export",
+    STAGES,
+)
 
 
 class RunFolder:

@@ -45,7 +45,7 @@ def test_the_command_line_overrides_the_file(tmp_path):
     assert (config.records, config.passes, config.resume) == (50, (1, 4), False)
 
 
-def test_only_students_are_made(capsys):
+def test_only_students_and_drafters_are_made(capsys):
     with pytest.raises(SystemExit):
-        main(["distill", "drafter", "--target", "t", "--output", "o"])
-    assert "invalid choice: 'drafter'" in capsys.readouterr().err
+        main(["distill", "teacher", "--target", "t", "--output", "o"])
+    assert "invalid choice: 'teacher'" in capsys.readouterr().err

@@ -1,0 +1,131 @@
+"""What a drafter's distillation is told besides the options of every distillation."""
+
+from dataclasses import dataclass
+
+from models.requests.request import require
+from pipelines.distill.config import EVALUATION, TRAINING, DistillConfig
+from pipelines.engine_options import MAIN
+from pipelines.options import option
+
+KINDS = ("model", "medusa", "eagle")
+MATCH, DIVERGENCE = "match", "divergence"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrafterOptions(DistillConfig):
+    """A distillation of a text target into a drafter."""
+
+    kind: str = option(
+        "model: a small language model; medusa: heads on the target's last hidden state; eagle: an "
+        "EAGLE-3 drafter, which reads three of the target's layers",
+        default="model",
+        decides=True,
+        choices=KINDS,
+        group=MAIN,
+    )
+    start: str | None = option(
+        "drafter of this kind to go on from; the export is never worse than it by the exams",
+        default=None,
+        decides=True,
+        metavar="PATH",
+        group=MAIN,
+    )
+    prompts: str | None = option(
+        "prompts that the target completes to learn from, in files as `paceline generate` reads "
+        "them; instead of --data",
+        default=None,
+        decides=True,
+        metavar="FILE_OR_FOLDER",
+        group=MAIN,
+    )
+    prompt_field: str | None = option(
+        "column with the prompt, of --prompts or --data; default: prompt, or messages if there is "
+        "no column prompt",
+        default=None,
+        decides=True,
+        metavar="NAME",
+        group=MAIN,
+    )
+    records: int = option(
+        "number of the target's outputs to learn from, with --prompts",
+        default=1000,
+        decides=True,
+        group=MAIN,
+    )
+    length: int = option(
+        "number of tokens of a prompt and its output together; longer texts are cut",
+        default=256,
+        decides=True,
+        group=TRAINING,
+    )
+    depth: int = option(
+        "number of tokens that the drafter proposes: the heads of medusa, the unrolled steps of "
+        "eagle, and the chains of the exams",
+        default=4,
+        decides=True,
+        group=TRAINING,
+    )
+    width: int | None = option(
+        "width of a new draft model or EAGLE-3 drafter; default: 3/8 or 1/2 of the target's",
+        default=None,
+        decides=True,
+        group=TRAINING,
+    )
+    loss: str = option(
+        "match: the divergence from the target's distributions, in the last third of the steps a "
+        "blend with how often the verification rule match accepts; divergence: all the way",
+        default=MATCH,
+        decides=True,
+        choices=(MATCH, DIVERGENCE),
+        group=TRAINING,
+    )
+    train_steps: int = option("number of training steps", default=600, decides=True, group=TRAINING)
+    train_batch: int = option("texts per step", default=16, decides=True, group=TRAINING)
+    rate: float = option(
+        "peak learning rate of AdamW; 1e-4 does not ruin a good start, new drafters learn faster "
+        "with 1e-3",
+        default=1e-4,
+        decides=True,
+        group=TRAINING,
+    )
+
+    exam_prompts: int = option(
+        "number of prompts that are kept for the exams during training, and again as many for the "
+        "evaluation; at most a fifth of all",
+        default=16,
+        decides=True,
+        group=EVALUATION,
+    )
+    exam_tokens: int = option(
+        "number of tokens per prompt in the exams and the evaluation",
+        default=48,
+        decides=True,
+        group=EVALUATION,
+    )
+    beside: tuple[str, ...] = option(
+        "drafters to show beside it in the evaluation: names or folders",
+        default=("lookup",),
+        metavar="DRAFTER",
+        group=EVALUATION,
+    )
+
+    def __post_init__(self) -> None:
+        DistillConfig.__post_init__(self)
+        one = (self.prompts is None) != (self.data is None)
+        require(one, "prompts", self.prompts, "a file or folder, or else --data; one of the two")
+        for name in ("length", "depth", "exam_prompts", "exam_tokens"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        require(self.length >= 8, "length", self.length, "8 or more")
+        require(self.depth <= 16, "depth", self.depth, "1 to 16")
+        if self.width is not None:
+            ok = self.width >= 2 and self.width % 2 == 0
+            require(ok, "width", self.width, "an even number")
+            ok = self.start is None and self.kind != "medusa"
+            told = "unset: heads have the target's width, and a start has its own"
+            require(ok, "width", self.width, told)
+
+    @property
+    def match_from(self) -> int:
+        """The number of the first sample that the match loss is lowered for."""
+        first = 2 * self.train_steps // 3 if self.loss == MATCH else self.train_steps
+        return first * self.train_batch

@@ -1,0 +1,178 @@
+"""Options of a drafter's distillation, its texts, and exports: without Ray."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from models.drafting.distil.build import DraftLessons, build_drafter
+from models.drafting.distil.kind import Course
+from models.drafting.distil.texts import Text, write_texts
+from models.drafting.heads.eagle_layouts import read_eagle
+from models.errors import InvalidOption, UnsupportedCheckpoint
+from models.training.worker import Worker
+from pipelines.cli import main, parse
+from pipelines.distill.command import drafter_config
+from pipelines.distill.drafter import check
+from pipelines.distill.drafter_config import DrafterOptions
+from pipelines.distill.texts import read_rows, split
+from pipelines.errors import InvalidInput
+from pipelines.options import from_mapping
+from tests.models.drafting.heads.random_heads import write_target
+
+GIVEN = {"target": "t", "output": "o", "prompts": "p"}
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"prompts": None}, "prompts=None is not accepted: a file or folder, or else --data"),
+        ({"data": "d"}, "one of the two"),
+        ({"kind": "hydra"}, "one of model, medusa, eagle"),
+        ({"depth": 20}, "depth=20 is not accepted: 1 to 16"),
+        ({"length": 4}, "length=4 is not accepted: 8 or more"),
+        ({"width": 33}, "width=33 is not accepted: an even number"),
+        ({"width": 64, "kind": "medusa"}, "unset: heads have the target's width"),
+        ({"width": 64, "start": "s"}, "a start has its own"),
+        ({"loss": "nll"}, "one of match, divergence"),
+        ({"exam_prompts": 0}, "exam_prompts=0 is not accepted: 1 or more"),
+        ({"rate": 2.0}, r"rate=2\.0 is not accepted"),
+    ],
+)
+def test_what_is_refused(values, told):
+    with pytest.raises(InvalidOption, match=told):
+        from_mapping(DrafterOptions, {**GIVEN, **values})
+
+
+def test_the_match_loss_is_for_the_last_third():
+    config = from_mapping(DrafterOptions, {**GIVEN, "train_steps": 30, "train_batch": 4})
+    assert config.match_from == 80
+    config = from_mapping(
+        DrafterOptions, {**GIVEN, "train_steps": 30, "train_batch": 4, "loss": "divergence"}
+    )
+    assert config.match_from == 120  # never
+
+
+def test_the_command_line_overrides_the_file(tmp_path):
+    file = tmp_path / "job.yaml"
+    file.write_text("target: t\noutput: o\nprompts: p\nkind: medusa\nrecords: 50\n")
+    words = ["distill", "drafter", "--config", str(file), "--records", "60", "--beside", "none"]
+    config = drafter_config(parse(words))
+    assert (config.kind, config.records, config.beside) == ("medusa", 60, ("none",))
+
+
+def test_targets_that_have_no_drafters_are_refused(tmp_path):
+    told = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "vocab_size": 9}
+    (tmp_path / "config.json").write_text(json.dumps(told))
+    config = from_mapping(DrafterOptions, {**GIVEN, "target": str(tmp_path)})
+    with pytest.raises(UnsupportedCheckpoint, match="llama, mistral, qwen2 and qwen3"):
+        check(config)
+
+
+def test_a_start_of_another_kind_is_refused_before_anything_runs(tmp_path, checkpoints):
+    config = from_mapping(
+        DrafterOptions,
+        {
+            "target": checkpoints["target"],
+            "start": checkpoints["draft"],
+            "kind": "eagle",
+            "prompts": "p",
+            "output": str(tmp_path / "run"),
+        },
+    )
+    with pytest.raises(UnsupportedCheckpoint, match="of kind 'eagle' is needed, it holds 'model'"):
+        check(config)
+    assert not (tmp_path / "run").exists()
+
+
+def texts_of(prompts, samples=2):
+    return [
+        Text(tokens=(*prompt, 7, sample), num_prompt=len(prompt))
+        for prompt in prompts
+        for sample in range(samples)
+    ]
+
+
+def test_no_prompt_is_in_two_parts():
+    prompts = [(i, i + 1, i + 2) for i in range(20)]
+    rest, exam, held = split(texts_of(prompts), length=20, kept=3)
+    heads = [{text.tokens[:3] for text in part} for part in (rest, exam, held)]
+    assert [len(part) for part in (rest, exam, held)] == [28, 3, 3]
+    assert [len(part) for part in heads] == [14, 3, 3]
+    assert not heads[0] & heads[1]
+    assert not heads[0] & heads[2]
+    assert not heads[1] & heads[2]
+    assert [len(part) for part in split(texts_of(prompts), length=20, kept=99)] == [24, 4, 4]
+
+
+def test_too_few_prompts_are_refused():
+    with pytest.raises(InvalidInput, match="4 different prompts of at most 10 tokens; 5 or more"):
+        split(texts_of([(i, 3) for i in range(4)]), length=20, kept=3)
+    with pytest.raises(InvalidInput, match="0 different prompts of at most 10 tokens"):
+        split(texts_of([tuple(range(i, i + 11)) for i in range(9)]), length=20, kept=3)
+
+
+def test_rows_of_generate_become_texts(tmp_path, checkpoints):
+    """With the prompts' token ids as generate had them; rows with errors are left out."""
+    table = pa.table({"prompt": ["ab", "cde", "f"], "tokens": [[1, 2], None, [3]]})
+    pq.write_table(table, tmp_path / "part.parquet")
+    values = {**GIVEN, "prompts": None, "data": str(tmp_path), "target": checkpoints["target"]}
+    config = from_mapping(DrafterOptions, values)
+    found = read_rows([str(tmp_path / "part.parquet")], config)
+    assert [text.tokens[text.num_prompt :] for text in found] == [(1, 2), (3,)]
+    assert [text.num_prompt for text in found] == [2, 1]
+    pq.write_table(table.drop_columns(["tokens"]), tmp_path / "part.parquet")
+    with pytest.raises(InvalidInput, match="no column 'tokens'"):
+        read_rows([str(tmp_path / "part.parquet")], config)
+
+
+@pytest.fixture(scope="module")
+def run_of_eagle(tmp_path_factory):
+    """A run that has ended."""
+    root = tmp_path_factory.mktemp("run")
+    target = write_target(root / "target")
+    rng = np.random.default_rng(0)
+    texts = [Text(tokens=tuple(rng.integers(1, 50, 9).tolist()), num_prompt=2) for _ in range(3)]
+    write_texts(root / "texts.parquet", texts)
+    lessons = DraftLessons(
+        kind="eagle",
+        target=str(target),
+        files=(str(root / "texts.parquet"),),
+        course=Course(depth=3, kept=1),
+        length=20,
+        seed=0,
+        about={"target": {"path": str(target), "digest": "e" * 32}},
+    )
+    made = build_drafter(lessons, Worker())
+    made.export(made.model, root / "run" / "export")
+    return root / "run", target
+
+
+@pytest.mark.parametrize("name", ["speculators", "sglang", "paceline"])
+def test_an_export_loads_back_with_the_same_tensors(run_of_eagle, tmp_path, name, capsys):
+    run, target = run_of_eagle
+    out = tmp_path / "out"
+    words = ["distill", "export", str(run), "--format", name, "--output", str(out)]
+    assert main(words) == 0
+    assert str(out) in capsys.readouterr().out
+    expected, found = read_eagle(run / "export", target), read_eagle(out, target)
+    assert found.config == expected.config
+    for key, tensor in expected.tensors.items():
+        assert torch.equal(found.tensors[key], tensor), key
+    assert main(words) == 2
+    assert "is not empty" in capsys.readouterr().err
+
+
+def test_what_cannot_be_exported_is_refused(tmp_path, capsys):
+    assert main(["distill", "export", str(tmp_path), "--format", "sglang"]) == 2
+    assert "a run of `paceline distill drafter` that has ended" in capsys.readouterr().err
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export" / "drafter.json").write_text("{}")
+    (tmp_path / "export" / "config.json").write_text('{"model_type": "llama"}')
+    assert main(["distill", "export", str(tmp_path), "--format", "sglang"]) == 2
+    assert "only EAGLE-3 drafters have a layout of their own" in capsys.readouterr().err
+    assert not (Path(tmp_path) / "export-sglang").exists()

@@ -1,0 +1,55 @@
+"""A whole distillation of a drafter, by the command; then generate drafts with it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from models.drafting.folder_kind import EAGLE, folder_kind
+from models.training.log import EXAMS, read_lines
+from pipelines.cli import main
+from tests.pipelines.generate.inprocess import outcome
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def test_from_prompts_to_completions_with_the_drafter(
+    checkpoints: dict[str, str],
+    prompts: str,
+    tmp_path: Path,
+    ray_cluster: None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    target, out = checkpoints["target"], tmp_path / "run"
+    sizes = {"records": 23, "train-steps": 4, "train-batch": 4, "exam-every": 2, "threads": 1}
+    sizes |= {"length": 60, "depth": 2, "exam-prompts": 3, "exam-tokens": 8}
+    given = [word for name, value in sizes.items() for word in (f"--{name}", str(value))]
+    command = ["distill", "drafter", "--target", target, "--kind", "eagle", *given]
+    command += ["--prompts", prompts, "--output", str(out), "--no-progress"]
+    assert main(command) == 0
+    told = capsys.readouterr().out
+    assert "| this drafter" in told
+    assert "| lookup" in told
+    found = json.loads((out / "evaluation" / "evaluation.json").read_text())
+    assert {line["drafter"] for line in found["lines"]} == {"plain", "lookup", "this drafter"}
+    assert {line["temperature"] for line in found["lines"]} == {0, 1}
+    exams = read_lines(out / "train" / EXAMS)
+    assert [exam["step"] for exam in exams] == [0, 2, 4]
+    assert all(exam["score"] >= 1 for exam in exams)
+    assert folder_kind(out / "export") == EAGLE
+    assert (out / "export" / "report.json").exists()
+    kinds = {path.suffix for path in out.rglob("*") if path.is_file()}
+    assert not kinds & {".pkl", ".pickle", ".pt", ".bin"}
+
+    assert main(command) == 0
+    assert capsys.readouterr().out.count("done before") == 4
+
+    rows = {}
+    for name, drafter in (("plain", "none"), ("drafted", str(out / "export"))):
+        words = ["generate", "--target", target, "--input", prompts, "--drafter", drafter]
+        words += ["--output", str(tmp_path / name), "--max-tokens", "12", "--no-progress"]
+        assert main(words) == 0
+        rows[name] = outcome(str(tmp_path / name))
+    for plain, drafted in zip(rows["plain"], rows["drafted"], strict=True):
+        assert plain["tokens"] == drafted["tokens"]
+        assert drafted["exactness"].startswith("identical")
