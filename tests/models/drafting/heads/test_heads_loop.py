@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-import torch
 
 from models.drafting.heads.eagle_drafter import EagleDrafter
 from models.drafting.heads.eagle_export import write_eagle
@@ -131,8 +130,7 @@ def test_a_drafter_of_another_target_is_refused(folders, tmp_path):
         build_loop(config)
 
 
-def test_its_cache_counts_in_the_memory(folders):
-    """A quarter of the memory of one layer beside the target's six."""
-    drafts = run(folders, "speculators-whole", draft_tokens=2)[1].drafter
-    assert drafts.model.bytes_per_entry == 2 * 2 * 8 * 4
-    assert drafts._cache.kv.dtype == torch.float32
+def test_drafters_say_what_their_cache_takes(folders):
+    eagle = run(folders, "speculators-whole", draft_tokens=2)[1].drafter
+    assert eagle.bytes_per_entry == 2 * 2 * 8 * 4  # keys and values of two heads
+    assert run(folders, "medusa-whole", draft_tokens=2)[1].drafter.bytes_per_entry == 0
