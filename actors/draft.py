@@ -6,6 +6,7 @@ without it, and open their requests anew.
 
 import os
 import time
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -16,7 +17,10 @@ from actors.mirrors import Mirrors
 from models.drafting.draft import Draft
 from models.drafting.draft_models.draft_model import ModelDrafter
 from models.drafting.drafter import DraftContext, Drafter
+from models.drafting.heads.eagle_drafter import EagleDrafter
+from models.drafting.heads.medusa_drafter import MedusaDrafter
 from models.drafting.parallel.jacobi import JacobiDrafter
+from models.drafting.reading import Reading, ReadingDrafter
 from models.engine import build_drafter
 from models.engine_config import EngineConfig
 from models.errors import InvalidOption
@@ -28,6 +32,16 @@ from models.verify.round import RoundNoise
 
 UNLIMITED = 1 << 40
 CPU = torch.device("cpu")
+WITH_MODELS = (ModelDrafter, EagleDrafter, MedusaDrafter)
+
+
+class Model(Protocol):
+    """What is asked of a drafter's model."""
+
+    vocab_size: int
+    context_length: int
+    num_parameters: int
+    device: torch.device
 
 
 class DraftActor:
@@ -36,6 +50,7 @@ class DraftActor:
     def __init__(self, name: str = "draft") -> None:
         self.name = name
         self._drafter: Drafter | None = None
+        self._read: dict[str, int] = {}  # positions whose states the drafter was told
 
     def start(self, config: EngineConfig, rows: int) -> dict[str, object]:
         """Load the drafter; it remembers `rows` requests of at most `config.max_length` tokens.
@@ -54,33 +69,34 @@ class DraftActor:
         """Draft with this drafter, for requests of `max_length` tokens (None: all it can).
 
         Raises:
-            InvalidOption: it reads the target's states, which messages do not carry.
+            InvalidOption: it reads the target's likeliest tokens, which messages do not carry.
         """
-        if drafter.wants is not None:
-            told = "a drafter that reads no states of the target, or draft_actors=0"
+        if drafter.wants is not None and drafter.wants.top_k:
+            told = "a drafter that reads no likeliest tokens of the target, or draft_actors=0"
             raise InvalidOption("drafter", drafter.name, told)
         self._drafter = drafter
         self._mirrors = Mirrors(rows, self._forget)
         self._noise: NoiseStore | None = None  # made for the first ask's vocabulary
-        self._maps = None if self._model is None else Maps(self._model.model)
+        self._maps = Maps(drafter.model) if isinstance(drafter, ModelDrafter) else None
         self._max_length = max_length or self._context_length
 
     @property
-    def _model(self) -> ModelDrafter | None:
-        return self._drafter if isinstance(self._drafter, ModelDrafter) else None
+    def _model(self) -> Model | None:
+        return self._drafter.model if isinstance(self._drafter, WITH_MODELS) else None
 
     @property
     def _context_length(self) -> int:
-        return UNLIMITED if self._model is None else self._model.model.context_length
+        return UNLIMITED if self._model is None else self._model.context_length
 
     def describe(self) -> dict[str, object]:
         """What the drafter is."""
         assert self._drafter is not None, "start() comes first"
-        model = self._model.model if self._model else None
+        model = self._model
         return {
             "name": self._drafter.name,
             "pid": os.getpid(),
             "max_width": self._drafter.max_width,
+            "layers": () if self._drafter.wants is None else self._drafter.wants.layers,
             "by_choices": isinstance(self._drafter, JacobiDrafter),
             "max_length": self._max_length,
             "vocabulary": model and model.vocab_size,
@@ -100,6 +116,7 @@ class DraftActor:
         guesses: tuple[Guess, ...] = ()
         if found:
             self._carry(found)
+            self._tell(found)
             with torch.inference_mode():
                 drafts = self._propose([s for _, s in found], ask)
             guesses = tuple(_guess(g, d) for (g, _), d in zip(found, drafts, strict=True))
@@ -116,19 +133,34 @@ class DraftActor:
             for growth, sequence in found:
                 self._drafter.carry(sequence.id, growth.choices)
 
+    def _tell(self, found: list[tuple[Growth, Sequence]]) -> None:
+        """Hand over the target's states, where the drafter reads them."""
+        if self._drafter is None or self._drafter.wants is None:
+            return
+        readings = []
+        for growth, sequence in found:
+            if growth.opening is not None:
+                self._read[sequence.id] = 0
+            if growth.states is not None:
+                first, states = self._read[sequence.id], torch.from_numpy(growth.states)
+                readings.append(Reading(sequence=sequence, first=first, states=states, top=None))
+                self._read[sequence.id] += len(states)
+        cast(ReadingDrafter, self._drafter).read(readings)
+
     def _forget(self, sequence: Sequence) -> None:
         assert self._drafter is not None
         self._drafter.forget(sequence.id)
+        self._read.pop(sequence.id, None)
         if self._noise is not None:
             self._noise.forget(sequence.request.seed)
 
     def _fits(self, ask: DraftAsk, sequence: Sequence) -> bool:
-        vocabulary = ask.vocab_size if self._model is None else self._model.model.vocab_size
+        vocabulary = ask.vocab_size if self._model is None else self._model.vocab_size
         return ask.vocab_size == vocabulary and len(sequence.tokens) <= self._max_length
 
     def _propose(self, sequences: list[Sequence], ask: DraftAsk) -> list[Draft]:
         assert self._drafter is not None
-        device = CPU if self._model is None else self._model.model.device
+        device = CPU if self._model is None else self._model.device
         if self._noise is None or self._noise.vocab_size != ask.vocab_size:
             self._noise = NoiseStore(ask.vocab_size, device)
         context = DraftContext(

@@ -76,7 +76,8 @@ class Growth:
     """A request has grown from `base` to `base + len(tokens)` committed tokens, its new version.
 
     With an `opening`, `base` is 0 and `tokens` begins with the prompt. `choices`: what the target
-    would choose next, as far as its last pass says; for drafters that guess by it.
+    would choose next, as far as its last pass says; for drafters that guess by it. `states`: the
+    target's hidden states of the positions after those told before; for drafters that read them.
     """
 
     id: str
@@ -84,6 +85,7 @@ class Growth:
     tokens: Ints  # [new]
     opening: Opening | None = None
     choices: Ints | None = None
+    states: NDArray[np.float32] | None = None  # [P, n, D]
 
     @property
     def version(self) -> int:
@@ -138,14 +140,16 @@ class DraftTeam:
     """What a target actor must know of the draft actors before it meets them.
 
     `deterministic`: their guesses are not drawn from a distribution. `by_choices`: they are made
-    from the target's own, which must be told. `patience`: how long a late draft is waited for, in
-    rounds of the target.
+    from the target's own, which must be told. `layers`: those of the target that they read,
+    numbered as in models/readout.py. `patience`: how long a late draft is waited for, in rounds of
+    the target.
     """
 
     name: str
     max_width: int
     deterministic: bool = False
     by_choices: bool = False
+    layers: tuple[int, ...] = ()
     patience: float = 1.0
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from actors.features import Features
 from actors.guesses import BadGuess, Wanted, to_draft
 from actors.line import Flight, Line, Send
 from actors.messages import DraftAsk, DraftReply, DraftTeam, Growth, Opening
@@ -20,6 +21,8 @@ from models.batch import Ints
 from models.drafting.draft import EMPTY, NOTHING, Draft, Shape
 from models.drafting.drafter import DraftContext, useful_depth
 from models.drafting.parallel.coupling import choices
+from models.drafting.reading import Reading
+from models.readout import Readout
 from models.requests.sequence import Sequence
 from models.verify.round import Commit, Round
 
@@ -39,13 +42,14 @@ class RemoteDrafter:
     """Implements models.drafting.drafter.Drafter over lines to draft actors."""
 
     bytes_per_entry = 0
-    wants = None  # a drafter that reads the target is refused there: see DraftActor.serve
 
     def __init__(self, team: DraftTeam, *, client: str) -> None:
         self.name, self.max_width = team.name, team.max_width
         self.passes = 0
         self.transfer_s = 0.0  # of the loop's time, spent on messages
         self._team, self._client = team, client
+        self.wants = Readout(layers=team.layers) if team.layers else None
+        self._features = Features()
         self._lines: dict[str, Line] = {}
         self._homes: dict[str, Home] = {}
         self._coming: dict[str, tuple[int, Flight]] = {}  # version that was asked for
@@ -99,8 +103,13 @@ class RemoteDrafter:
         self._round_s += (0.2 if self._round_s else 1.0) * (seconds - self._round_s)
         self._ask([s for s in drafting if s.finish_reason is None])
 
+    def read(self, readings: Several[Reading]) -> None:
+        """States of the target, for drafters that read them; sent with the next ask."""
+        self._features.read(readings)
+
     def forget(self, request_id: str) -> None:
         """The request has ended; its draft actor hears of it with the next ask."""
+        self._features.forget(request_id)
         self._coming.pop(request_id, None)
         self._guesses.pop(request_id, None)
         self._choices.pop(request_id, None)
@@ -116,13 +125,18 @@ class RemoteDrafter:
         began = time.perf_counter()
         by_line: dict[str, list[Sequence]] = {}
         for sequence in sequences:
-            home = self._home(sequence.id) if useful_depth(sequence, self._shape) else None
+            home = self._home(sequence.id) if self._is_worth_asking(sequence) else None
             if home is not None:
                 by_line.setdefault(home.line.name, []).append(sequence)
         for name, asking in by_line.items():
             if self._lines[name].willing():
                 self._send(self._lines[name], asking)
         self.transfer_s += time.perf_counter() - began
+
+    def _is_worth_asking(self, sequence: Sequence) -> bool:
+        if not useful_depth(sequence, self._shape):
+            return False
+        return self.wants is None or self._features.has(sequence.id)
 
     def _home(self, request_id: str) -> Home | None:
         """The request's draft actor; the least loaded one if it has none that is up."""
@@ -160,12 +174,14 @@ class RemoteDrafter:
         base, home.known = home.known, len(sequence.tokens)
         tokens = np.array(sequence.tokens[base:], dtype=np.int64)
         opening = None if base else _opening(sequence)
+        states = self._features.take(sequence.id, anew=base == 0) if self.wants else None
         return Growth(
             id=sequence.id,
             base=base,
             tokens=tokens,
             opening=opening,
             choices=self._choices.get(sequence.id),
+            states=states,
         )
 
     # --- picking up ---------------------------------------------------------------------------

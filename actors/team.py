@@ -46,6 +46,7 @@ def team_of(drafts: Pool, *, patience: float) -> DraftTeam:
         max_width=told["max_width"],
         deterministic=told["parameters"] is None,
         by_choices=told["by_choices"],
+        layers=tuple(told["layers"]),
         patience=patience,
     )
 

@@ -91,7 +91,6 @@ FOLDERS: dict[str, DrafterEntry] = {
         told="an EAGLE-3 drafter",
         max_width=FOLDER.max_width,
         free=False,
-        remote=False,
     ),
     STUDENT_TYPE: STUDENT,
     MEDUSA: DrafterEntry(
@@ -99,7 +98,6 @@ FOLDERS: dict[str, DrafterEntry] = {
         told="Medusa heads",
         max_width=FOLDER.max_width,
         free=False,
-        remote=False,
     ),
 }
 # The parallel decoders are drafters whose draft tokens come from the target's previous pass.

@@ -36,7 +36,7 @@ class EagleModel:
     def __init__(self, head: EagleHead, *, dtype: torch.dtype, device: torch.device) -> None:
         self.config, self.dtype, self.device = head.config, dtype, device
         layer = head.config.layer
-        self.vocab_size = layer.vocab_size
+        self.vocab_size, self.context_length = layer.vocab_size, layer.context_length
         self.num_parameters = sum(tensor.numel() for tensor in head.tensors.values())
         self.wants = Readout(layers=head.config.taps)
         self._ids = None if head.ids is None else head.ids.to(device)

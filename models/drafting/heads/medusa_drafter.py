@@ -24,12 +24,15 @@ from models.readout import Readout
 from models.requests.sequence import Sequence
 from models.verify.round import Commit, Round
 
+UNBOUNDED = 1 << 40  # positions: heads do not know theirs
+
 
 class MedusaModel:
     """All heads, ready to run on one device."""
 
     def __init__(self, head: MedusaHead, *, dtype: torch.dtype, device: torch.device) -> None:
         self.config, self.dtype, self.device = head.config, dtype, device
+        self.vocab_size, self.context_length = head.config.vocab_size, UNBOUNDED
         make = partial(make_linear, scratch=Scratch())
         tensors = {name: t.to(device=device, dtype=dtype) for name, t in head.tensors.items()}
         config = head.config

@@ -38,11 +38,12 @@ def test_from_prompts_to_completions_with_the_drafter(
     assert all(exam["score"] >= 1 for exam in exams)
     assert folder_kind(out / "export") == EAGLE
     assert (out / "export" / "report.json").exists()
+    assert "this drafter" in (out / "report.html").read_text(encoding="utf-8")
     kinds = {path.suffix for path in out.rglob("*") if path.is_file()}
     assert not kinds & {".pkl", ".pickle", ".pt", ".bin"}
 
     assert main(command) == 0
-    assert capsys.readouterr().out.count("done before") == 4
+    assert capsys.readouterr().out.count("done before") == 5
 
     rows = {}
     for name, drafter in (("plain", "none"), ("drafted", str(out / "export"))):
