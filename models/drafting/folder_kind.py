@@ -9,6 +9,7 @@ from models.targets.decoder.config import Json, read_json
 MODEL, EAGLE, MEDUSA = "model", "eagle3", "medusa"
 SGLANG = "LlamaForCausalLMEagle3"  # an architecture
 MEDUSA_PICKLE = "medusa_lm_head.pt"
+PICKLES = ("*.pt", "*.bin")
 
 
 def folder_kind(folder: str | Path) -> str:
@@ -29,18 +30,19 @@ def kind_of(raw: Json) -> str:
     return MEDUSA if raw.get("model_type") == "medusa" or "medusa_num_heads" in raw else MODEL
 
 
-def refuse_pickled_heads(folder: str | Path) -> None:
-    """Refuse a folder whose Medusa heads are a pickle only.
+def refuse_pickles(folder: str | Path) -> None:
+    """Refuse a folder of heads whose tensors are a pickle only.
 
     Raises:
         UnsupportedCheckpoint: the message has the command that converts them.
     """
     path = Path(folder)
-    if list(path.glob("*.safetensors")) or not (path / MEDUSA_PICKLE).exists():
+    pickles = sorted(file for name in PICKLES for file in path.glob(name))
+    if folder_kind(path) == MODEL or list(path.glob("*.safetensors")) or not pickles:
         return
     raise UnsupportedCheckpoint(
-        f"{path / MEDUSA_PICKLE} may hold code and is never loaded. If you trust its origin, "
+        f"{pickles[0]} may hold code and is never loaded. If you trust its origin, "
         'convert it once: python -c "import torch; from safetensors.torch import save_file; '
-        f"save_file(torch.load('{path / MEDUSA_PICKLE}', 'cpu', weights_only=True), "
+        f"save_file(torch.load('{pickles[0]}', 'cpu', weights_only=True), "
         f"'{path / 'model.safetensors'}')\""
     )

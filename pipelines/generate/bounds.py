@@ -7,7 +7,7 @@ import difflib
 from pathlib import Path
 from typing import Protocol
 
-from models.drafting.folder_kind import MODEL, folder_kind, refuse_pickled_heads
+from models.drafting.folder_kind import MODEL, folder_kind, refuse_pickles
 from models.errors import InvalidOption, UnsupportedCheckpoint
 from models.registry import DRAFTERS, FLOW, FOLDER, GUMBEL, RULES, drafters
 from models.students.about import is_student
@@ -54,7 +54,7 @@ def check_drafter(config: Drafting, limits: Limits) -> None:
     """
     if not has_draft_model(config) or is_student(config.drafter):
         return
-    refuse_pickled_heads(config.drafter)
+    refuse_pickles(config.drafter)
     draft = read_limits(config.drafter)
     same_vocabulary(config.target, config.drafter)
     sizes = (draft.vocab_size, limits.vocab_size)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from models.drafting.folder_kind import refuse_pickles
 from models.drafting.heads.eagle_head import (
     EMBEDDING,
     HEAD,
@@ -30,6 +31,27 @@ from models.targets.decoder.config import Json, is_known, parse_config, read_jso
 OFFSETS, KNOWN = "d2t", "t2d"  # of drafted ids to the target's; which of its ids can be drafted
 IDS = "eagle_aux_hidden_state_layer_ids"
 LEFT_OUT = ("verifier_lm_head.weight", "verifier_norm.weight")  # the target's own, in some files
+# transformers' own sizes: speculators leaves out what equals them.
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "llama": {
+        "model_type": "llama",
+        "vocab_size": 32_000,
+        "hidden_size": 4096,
+        "intermediate_size": 11_008,
+        "num_attention_heads": 32,
+        "rms_norm_eps": 1e-6,
+    },
+    "qwen3": {
+        "model_type": "qwen3",
+        "vocab_size": 151_936,
+        "hidden_size": 4096,
+        "intermediate_size": 22_016,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+        "head_dim": 128,
+        "rms_norm_eps": 1e-6,
+    },
+}
 FLAGS = {
     "norm_before_residual": "norm_before_residual",
     "norm_before_fc": "norm_before_fc",
@@ -46,6 +68,7 @@ def read_eagle(folder: Path, target: Path) -> EagleHead:
     Raises:
         UnsupportedCheckpoint: a field or tensor is missing, wrong, or not supported.
     """
+    refuse_pickles(folder)
     raw, about = read_json(folder / "config.json"), about_target(target)
     where = str(folder / "config.json")
     config = (
@@ -101,9 +124,8 @@ def _sglang(raw: Json, target: Json) -> EagleConfig:
 
 def _config(layer: Json, flags: Json, target: Json, ids: Any, where: str) -> EagleConfig:
     plain = {
-        "model_type": "llama",
+        **DEFAULTS.get(str(layer.get("model_type", "llama")), {}),
         "max_position_embeddings": target.get("max_position_embeddings", 2048),
-        "rms_norm_eps": 1e-6,
         **layer,
         "architectures": ["LlamaForCausalLM"],
     }

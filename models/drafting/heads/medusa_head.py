@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from models.drafting.folder_kind import refuse_pickled_heads
+from models.drafting.folder_kind import refuse_pickles
 from models.drafting.heads.files import check_tensors, folder_tensors, target_head
 from models.errors import UnsupportedCheckpoint
 from models.targets.decoder.config import Json, read_json
@@ -77,7 +77,7 @@ def read_medusa(folder: Path, target: Path) -> MedusaHead:
     Raises:
         UnsupportedCheckpoint: the heads are a pickle, or a field or tensor is missing or wrong.
     """
-    refuse_pickled_heads(folder)
+    refuse_pickles(folder)
     raw, about = read_json(folder / "config.json"), read_json(target / "config.json")
     tensors = {_name(name): tensor for name, tensor in folder_tensors(folder).items()}
     ids = tensors.pop(TOKEN_MAP, None)

@@ -251,6 +251,26 @@ def edit(folder, change):
     (folder / "config.json").write_text(json.dumps(raw))
 
 
+def test_sizes_that_speculators_leaves_out_are_those_of_transformers(tmp_path, target):
+    """It writes what differs from LlamaConfig only."""
+    head = eagle_head(layer=type(EAGLE.layer)(**{**fields_of(EAGLE.layer), "norm_eps": 1e-6}))
+    write_eagle(head, tmp_path, layout="speculators", target=target, draft_tokens=4)
+    edit(tmp_path, lambda raw: raw["transformer_layer_config"].pop("rms_norm_eps"))
+    edit(tmp_path, lambda raw: raw["transformer_layer_config"].pop("num_hidden_layers"))
+    assert read_eagle(tmp_path, target).config == head.config
+    edit(tmp_path, lambda raw: raw["transformer_layer_config"].pop("num_attention_heads"))
+    with pytest.raises(UnsupportedCheckpoint, match=r"q_proj.weight is .*makes it \(256, 48\)"):
+        read_eagle(tmp_path, target)
+
+
+def test_a_pickle_is_refused_with_the_command_that_converts_it(tmp_path, target):
+    folder = exported(tmp_path / "drafter", target, "sglang")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    told = r"pytorch_model.bin may hold code and is never loaded.*weights_only=True"
+    with pytest.raises(UnsupportedCheckpoint, match=told):
+        read_eagle(folder, target)
+
+
 def test_default_layers_are_those_of_eagle(tmp_path, target):
     folder = exported(tmp_path / "drafter", target, "sglang")
     edit(folder, lambda raw: raw.pop("eagle_config"))
