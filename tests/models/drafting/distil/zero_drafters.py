@@ -11,7 +11,7 @@ from models.training.step import TrainingPlan, TrainingStep
 from models.training.worker import Worker
 from models.training.zero import Zero
 
-KINDS, STEPS, WORLD, BATCH = ("model", "medusa", "eagle"), 3, 2, 4
+KINDS, STEPS, WORLD, BATCH = ("medusa", "eagle"), 3, 2, 4
 
 
 def training(kind: str, target: str, file: str, worker: Worker, engine=None) -> TrainingStep:
