@@ -140,8 +140,14 @@ class TargetPool:
         return len(self._ledger)
 
     def free_slots(self) -> int:
-        """How many more requests would keep the actors busy without piling up."""
-        actors = max(1, len(self._targets.ready))
+        """How many more requests would keep the actors busy without piling up.
+
+        Where the pool may grow, also those of one actor more: they wait, so it grows.
+        """
+        role, actors = self._targets.role, len(self._targets.ready)
+        if role.max_size > role.min_size:
+            actors = min(actors + 1, role.max_size)
+        actors = max(1, actors)
         return max(0, self._limit * actors - self._ledger.num_running)
 
     def submit(self, requests: Iterable[Request]) -> None:

@@ -162,6 +162,16 @@ def target_actors() -> Any:
     return option("number of copies of the target", default=1, group=HARDWARE)
 
 
+def max_target_actors() -> Any:
+    """The most processes of targets."""
+    return option(
+        "number of copies of the target to grow to while there is work and the cluster has room, "
+        "such as on nodes that join; default: --target-actors",
+        default=None,
+        group=HARDWARE,
+    )
+
+
 def address() -> Any:
     """The Ray cluster."""
     return option(

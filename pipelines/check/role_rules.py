@@ -213,9 +213,22 @@ def _room(manifest: Manifest, at: Path, command: str, config: Any) -> Iterator[P
             told = f"{command} needs the role {role}: no group has {LABEL}={ROLES[role].group}"
             yield Problem(manifest=manifest, path=at, told=told)
             return
+    if getattr(config, "device", None) == "auto" and _waits_for_gpus(manifest):
+        told = "device: cuda is needed: no GPU is there before the target asks for one"
+        yield Problem(manifest=manifest, path=at, told=told, needle=f"paceline {command}")
     short = shortage(_demands(config, have), have)
     if short is not None:
         yield Problem(manifest=manifest, path=at, told=short, needle="--target-actors")
+
+
+def _waits_for_gpus(manifest: Manifest) -> bool:
+    """Whether the group of targets has GPUs, but may begin without a node."""
+    return any(
+        group.labels.get(LABEL) == ROLES["target"].group
+        and not group.data.get("minReplicas")
+        and quantity(_limits(group).get(GPU, 0)) > 0
+        for group in groups(manifest)
+    )
 
 
 def _demands(config: Any, have: list[Node]) -> list[Demand]:

@@ -272,6 +272,7 @@ class GenerateConfig:
     memory: str | float | None = engine_options.memory()
     prefill_chunk: int = engine_options.prefill_chunk()
     target_actors: int = engine_options.target_actors()
+    max_target_actors: int | None = engine_options.max_target_actors()
     address: str | None = engine_options.address()
 
     def __post_init__(self) -> None:
@@ -280,6 +281,9 @@ class GenerateConfig:
             require(getattr(self, name) != "", name, getattr(self, name), "a text, not empty")
         for name in ("n", "target_actors", "batch_size", "prefill_chunk", "shard_rows"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        most, least = self.max_target_actors, self.target_actors
+        told = f"{least} (target_actors) or more"
+        require(most is None or most >= least, "max_target_actors", most, told)
         require(self.draft_actors >= 0, "draft_actors", self.draft_actors, "0 or more")
         require(0 <= self.seed < 2**63, "seed", self.seed, "0 to 2**63 - 1")
         for name in ("draft_tokens", "draft_width"):

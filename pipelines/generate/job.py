@@ -132,6 +132,7 @@ def _pool(config: GenerateConfig) -> "TargetPool | StudentPool":
     return TargetPool.start(
         config.engine(),
         target_actors=config.target_actors,
+        max_target_actors=config.max_target_actors,
         draft_actors=config.draft_actors,
         num_cpus=None if config.address is None else float(config.threads or 1),
         num_gpus=gpus,

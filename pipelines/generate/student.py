@@ -23,6 +23,7 @@ _LEARNED: Mapping[str, object] = {
     "decoder": None,
     "drafter": "none",
     "draft_actors": 0,
+    "max_target_actors": None,
     "verify": "match",
     "dtype": "float32",
 }

@@ -62,6 +62,7 @@ class ServeConfig:
     memory: str | float | None = engine_options.memory()
     prefill_chunk: int = engine_options.prefill_chunk()
     target_actors: int = engine_options.target_actors()
+    max_target_actors: int | None = engine_options.max_target_actors()
     address: str | None = engine_options.address()
 
     def __post_init__(self) -> None:
@@ -70,6 +71,9 @@ class ServeConfig:
             require(getattr(self, name) != "", name, getattr(self, name), "a text, not empty")
         for name in ("batch_size", "target_actors", "max_body_bytes", "prefill_chunk"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        most, least = self.max_target_actors, self.target_actors
+        told = f"{least} (target_actors) or more"
+        require(most is None or most >= least, "max_target_actors", most, told)
         for name in ("max_queued", "draft_actors"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         ok = self.drafter != NONE or self.draft_actors == 0

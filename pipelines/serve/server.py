@@ -117,7 +117,8 @@ def fingerprint(config: ServeConfig) -> str:
 
 def most_unfinished(config: ServeConfig) -> int:
     """Completions that may run or wait."""
-    return config.batch_size * config.target_actors + config.max_queued
+    actors = config.max_target_actors or config.target_actors
+    return config.batch_size * actors + config.max_queued
 
 
 def sizes_of(config: ServeConfig) -> dict[str, Any]:
@@ -126,6 +127,7 @@ def sizes_of(config: ServeConfig) -> dict[str, Any]:
     gpus = gpus_each(actors=actors, device=config.device)
     return {
         "target_actors": config.target_actors,
+        "max_target_actors": config.max_target_actors,
         "draft_actors": config.draft_actors,
         "num_cpus": None if config.address is None else float(config.threads or 1),
         "num_gpus": gpus,

@@ -65,6 +65,7 @@ DECODERS: dict[str, Any] = {
 NEVER: dict[str, Any] = {
     "draft_nodes": 2,
     "target_actors": 2,
+    "max_target_actors": 3,
     "draft_actors": 0,
     "batch_size": 3,
     "prefill_chunk": 64,
