@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.check.manifest import Manifest, Path
+from pipelines.check.manifest import Manifest, Path, mapping, mappings
 
 # Where each kind has the specification of its cluster, and of its job.
 CLUSTERS: Mapping[str, Path] = {
@@ -28,22 +28,32 @@ class Group:
     @property
     def labels(self) -> Mapping[str, str]:
         """Of its Ray nodes."""
-        return self.data.get("labels") or {}
+        return {key: str(value) for key, value in mapping(self.data.get("labels")).items()}
 
     @property
     def parameters(self) -> Mapping[str, str]:
         """Of `ray start`."""
-        return self.data.get("rayStartParams") or {}
+        return mapping(self.data.get("rayStartParams"))
 
     @property
     def pod(self) -> Mapping[str, Any]:
         """Its pods' specification."""
-        return (self.data.get("template") or {}).get("spec") or {}
+        return mapping(mapping(self.data.get("template")).get("spec"))
 
     @property
     def containers(self) -> list[Mapping[str, Any]]:
-        """Its pods' containers; the first one is Ray's."""
-        return self.pod.get("containers") or []
+        """Its pods' containers."""
+        return mappings(self.pod.get("containers"))
+
+    @property
+    def ray(self) -> Mapping[str, Any]:
+        """Ray's container, the first one; empty if there is none."""
+        return next(iter(self.containers), {})
+
+    @property
+    def resources(self) -> Mapping[str, Any]:
+        """That its nodes offer, where it says so."""
+        return mapping(self.data.get("resources"))
 
     def inside(self, *path: str | int) -> Path:
         """The path of something inside its pods' specification."""
@@ -59,8 +69,7 @@ def groups(manifest: Manifest) -> Iterator[Group]:
     head = cluster.get("headGroupSpec")
     if isinstance(head, dict):
         yield Group(name="head", at=(*at, "headGroupSpec"), data=head, is_head=True)
-    for i, workers in enumerate(cluster.get("workerGroupSpecs") or ()):
-        if isinstance(workers, dict):
-            place = (*at, "workerGroupSpecs", i)
-            name = str(workers.get("groupName", i))
-            yield Group(name=name, at=place, data=workers, is_head=False)
+    for i, workers in enumerate(mappings(cluster.get("workerGroupSpecs"))):
+        place = (*at, "workerGroupSpecs", i)
+        name = str(workers.get("groupName", i))
+        yield Group(name=name, at=place, data=workers, is_head=False)

@@ -9,6 +9,7 @@ import yaml
 from models.errors import InvalidOption
 
 Path = tuple[str | int, ...]
+LOADER: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +30,7 @@ class Manifest:
     @property
     def name(self) -> str:
         """In its metadata."""
-        return str((self.data.get("metadata") or {}).get("name", ""))
+        return str(mapping(self.data.get("metadata")).get("name", ""))
 
     def at(self, *path: str | int) -> Any:
         """The value at a path; None if there is none."""
@@ -81,7 +82,7 @@ def parse(text: str, place: str) -> list[Manifest]:
 
     Raises InvalidOption: it is no YAML, or a document is no mapping.
     """
-    loader = yaml.SafeLoader(text)
+    loader = LOADER(text)
     lines = text.splitlines() or [""]
     try:
         return [
@@ -94,7 +95,17 @@ def parse(text: str, place: str) -> list[Manifest]:
         loader.dispose()
 
 
-def _documents(loader: yaml.SafeLoader, place: str) -> Iterator[tuple[yaml.Node, Any]]:
+def mapping(value: Any) -> Mapping[str, Any]:
+    """A mapping; what is none, which the schemas tell, as an empty one."""
+    return {str(key): item for key, item in value.items()} if isinstance(value, dict) else {}
+
+
+def mappings(value: Any) -> list[Mapping[str, Any]]:
+    """The same of each item of a list."""
+    return [mapping(item) for item in value] if isinstance(value, list) else []
+
+
+def _documents(loader: Any, place: str) -> Iterator[tuple[yaml.Node, Any]]:
     while loader.check_node():
         node = loader.get_node()
         data: Any = None if node is None else loader.construct_document(node)

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from pipelines.check.clusters import CLUSTERS, Group, groups
-from pipelines.check.manifest import Manifest, Path
+from pipelines.check.manifest import Manifest, Path, mapping, mappings
 from pipelines.check.problem import Problem
 
 LONGEST_NAME = 47
@@ -45,7 +45,7 @@ def _groups(manifest: Manifest) -> Found:
         if not group.containers:
             yield group.inside(), f"group {group.name} has no container"
         given = [name for name in RESOURCES if group.parameters.get(name)]
-        if given and group.data.get("resources"):
+        if given and group.resources:
             told = f"group {group.name} also has resources; give one of the two"
             yield (*group.at, "rayStartParams", given[0]), told
         if "labels" in group.parameters:
@@ -102,7 +102,7 @@ def _autoscaling(manifest: Manifest) -> Found:
 def _fault_tolerance(manifest: Manifest) -> Found:
     at = CLUSTERS[manifest.kind]
     options = manifest.at(*at, "gcsFaultToleranceOptions")
-    annotations = manifest.at("metadata", "annotations") or {}
+    annotations = mapping(manifest.at("metadata", "annotations"))
     for name in ("ray.io/ft-enabled", "ray.io/external-storage-namespace"):
         if options is not None and name in annotations:
             told = f"{name} and gcsFaultToleranceOptions: give the options only"
@@ -148,7 +148,7 @@ def _service(manifest: Manifest) -> Found:
 
 def _environment(group: Group) -> Iterator[tuple[int, str]]:
     """Names of the variables of Ray's container."""
-    for i, variable in enumerate(group.containers[0].get("env") or () if group.containers else ()):
+    for i, variable in enumerate(mappings(group.ray.get("env"))):
         yield i, str(variable.get("name"))
 
 

@@ -4,6 +4,7 @@ import argparse
 import difflib
 import importlib
 import json
+import math
 import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
@@ -13,7 +14,7 @@ from cluster.placement import Demand, Node, shortage
 from cluster.roles import COMMANDS, DRIVER, GROUPS, HEAD, LABEL, ROLES
 from models.errors import InvalidOption, PacelineError
 from pipelines.check.clusters import JOBS, Group, groups
-from pipelines.check.manifest import Manifest, Path
+from pipelines.check.manifest import Manifest, Path, mapping, mappings
 from pipelines.check.problem import Problem
 from pipelines.check.quantity import quantity
 from pipelines.options import from_mapping
@@ -70,8 +71,8 @@ def _labels(manifest: Manifest) -> Iterator[tuple[Path, str]]:
 def _memory(manifest: Manifest) -> Iterator[tuple[Path, str]]:
     """Ray believes the limit, the kubelet the request: where they differ, pods are evicted."""
     for group in groups(manifest):
-        found = (group.containers[0].get("resources") or {}) if group.containers else {}
-        asked, most = (found.get(part, {}).get("memory") for part in ("requests", "limits"))
+        found = mapping(group.ray.get("resources"))
+        asked, most = (mapping(found.get(part)).get("memory") for part in ("requests", "limits"))
         if asked != most or most is None:
             told = f"memory: {asked} requested, {most} at most: both are needed, and equal"
             yield group.inside("containers", 0, "resources"), told
@@ -113,8 +114,8 @@ def _output(manifest: Manifest, at: Path, command: str, config: Any) -> Iterator
 
 def _is_mounted(group: Group, folder: str) -> bool:
     """Whether a folder is on a volume that outlives the pod."""
-    lasting = {v.get("name") for v in group.pod.get("volumes") or () if "emptyDir" not in v}
-    mounts = (group.containers[0].get("volumeMounts") or ()) if group.containers else ()
+    volumes, mounts = mappings(group.pod.get("volumes")), mappings(group.ray.get("volumeMounts"))
+    lasting = [volume.get("name") for volume in volumes if "emptyDir" not in volume]
     places = [str(m.get("mountPath")) for m in mounts if m.get("name") in lasting]
     return any(f"{folder}/".startswith(f"{place.rstrip('/')}/") for place in places)
 
@@ -122,10 +123,10 @@ def _is_mounted(group: Group, folder: str) -> bool:
 def _driver(manifest: Manifest, spec: Mapping[str, Any]) -> Iterator[Problem]:
     """A job's own process asks for a resource of the group data: else it runs on the head."""
     at: Path = (*JOBS[manifest.kind], "entrypointResources")
-    text = spec.get("entrypointResources") or "{}"
+    text = str(spec.get("entrypointResources") or "{}")
     try:
-        asked = json.loads(text)
-    except ValueError:
+        asked = {name: float(amount) for name, amount in dict(json.loads(text)).items()}
+    except (TypeError, ValueError):
         yield Problem(manifest=manifest, path=at, told=f"{text!r} is no JSON object")
         return
     if DRIVER not in asked and not spec.get("entrypointNumCpus"):
@@ -133,7 +134,7 @@ def _driver(manifest: Manifest, spec: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem(manifest=manifest, path=at, told=told)
     for name, amount in asked.items():
         if not any(node.has.get(name, 0) >= amount for node in nodes(manifest)):
-            told = f"no group has {amount} {name}"
+            told = f"no group has {amount:g} {name}"
             yield Problem(manifest=manifest, path=at, told=told)
 
 
@@ -184,21 +185,21 @@ def nodes(manifest: Manifest) -> list[Node]:
 
 
 def _has(group: Group) -> dict[str, float]:
-    limits = _limits(group)
-    own = {name: quantity(value) for name, value in (group.data.get("resources") or {}).items()}
-    return {"CPU": quantity(_ray_cpus(group)), "GPU": quantity(limits.get(GPU, 0))} | own
+    """The resources of a node; what is no quantity counts as nothing."""
+    own = {"CPU": _ray_cpus(group), "GPU": _limits(group).get(GPU, 0)} | dict(group.resources)
+    found = {name: quantity(value) for name, value in own.items()}
+    return {name: 0.0 if math.isnan(value) else value for name, value in found.items()}
 
 
 def _ray_cpus(group: Group) -> Any:
     """What Ray takes for the CPUs of a node."""
-    given = (group.data.get("resources") or {}).get("CPU", group.parameters.get("num-cpus"))
+    given = group.resources.get("CPU", group.parameters.get("num-cpus"))
     return _limits(group).get("cpu", 1) if given is None else given
 
 
 def _limits(group: Group) -> Mapping[str, Any]:
     """Of Ray's container."""
-    found = group.containers[0].get("resources") if group.containers else None
-    return (found or {}).get("limits") or {}
+    return mapping(mapping(group.ray.get("resources")).get("limits"))
 
 
 def _room(manifest: Manifest, at: Path, command: str, config: Any) -> Iterator[Problem]:

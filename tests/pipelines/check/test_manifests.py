@@ -1,14 +1,17 @@
 """The manifests of k8s/ are valid; broken ones are caught, with the line that is wrong."""
 
+import random
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from pipelines.check.check import problems
 from pipelines.check.manifest import parse
-from pipelines.check.render import roots
+from pipelines.check.render import render, roots
 from pipelines.check.schemas import Schema, read_schemas
 from pipelines.cli import main
 from pipelines.options import from_mapping
@@ -96,6 +99,39 @@ def test_a_broken_manifest_is_caught_with_its_line(case, known):
     assert any(wrong in line and told in message for line, message in found), found
 
 
+STRANGE = (None, 3, "x", [], {}, [1], {"a": 1}, True)
+
+
+def test_no_manifest_is_too_strange_to_be_checked():
+    """A value of every kind in many places: problems are told, and nothing is raised."""
+    chance = random.Random(1)
+    for text in overlay("gpu-autoscale").split("\n---\n"):
+        said = yaml.load(text, Loader=yaml.CSafeLoader)
+        if said["apiVersion"] != "ray.io/v1":
+            continue
+        for path in chance.sample(list(paths_of(said["spec"], ("spec",))), 2):
+            for value in STRANGE:
+                list(problems(parse(with_value(text, path, value), "strange")[0], None))
+
+
+def paths_of(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[str | int, ...]]:
+    yield path
+    inner: Any = ()
+    if isinstance(value, dict | list):
+        inner = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, item in inner:
+        yield from paths_of(item, (*path, key))
+
+
+def with_value(text: str, path: tuple[str | int, ...], value: Any) -> str:
+    said = yaml.load(text, Loader=yaml.CSafeLoader)
+    place = said
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    return yaml.dump(said, Dumper=yaml.CSafeDumper)
+
+
 def is_subject(text: str, subject: str) -> bool:
     kind, _, name = subject.partition("/")
     said = yaml.safe_load(text)
@@ -161,3 +197,13 @@ def test_the_server_writes_the_configuration(tmp_path, capsys):
     assert "serveConfigV2" in capsys.readouterr().out
     (application,) = yaml.safe_load(file.read_text())["applications"]
     assert application["args"] == {"target": "t", "drafter": "lookup"}
+
+
+@pytest.mark.parametrize("name", ["kueue"])
+def test_optional_components_render(name, tmp_path):
+    overlay("cpu-demo")  # or skip
+    shutil.copytree(ROOT / "k8s", tmp_path / "k8s")
+    file = tmp_path / "k8s" / "overlays" / "cpu-demo" / "kustomization.yaml"
+    spec = "- ../../components/cluster-spec"
+    file.write_text(file.read_text().replace(spec, f"- ../../components/{name}\n{spec}"))
+    assert "kueue.x-k8s.io/queue-name: paceline" in render(file.parent)
