@@ -13,7 +13,7 @@ INSTALLED := $(VENV)/.installed
 COMPILED := torch ray numpy pyarrow pandas pydantic deepspeed
 
 .DEFAULT_GOAL := help
-.PHONY: help install check lint types test demo demo-images demo-distill demo-serve demo-models \
+.PHONY: help install check lint types test chaos demo demo-images demo-distill demo-serve demo-models \
 	real-model bench bench-images
 
 help: ## list these commands
@@ -42,6 +42,10 @@ test: check ## everything that CI runs, from nothing
 		tests/models --ignore tests/models/metrics
 	$(BIN)/python -m pytest -q -n auto --durations 10 -m 'slow and not ray'
 	$(BIN)/python -m pytest --durations 20 -m ray
+
+chaos: $(INSTALLED) ## tests of faults with 200 random orders and moments of each (hours)
+	CHAOS=200 $(BIN)/python -m pytest -q tests/pipelines/generate/test_lost_nodes.py \
+		tests/pipelines/generate/test_s3_faults.py
 
 demo: $(INSTALLED) ## complete a few prompts three ways, and compare
 	$(BIN)/python examples/demo.py

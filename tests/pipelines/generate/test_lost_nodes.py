@@ -1,6 +1,7 @@
 """A job on several nodes: one is lost, then the cluster's own server; no row differs."""
 
 import os
+import random
 import subprocess
 import sys
 import time
@@ -70,17 +71,36 @@ def start_job(address: str, output: Path) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, text=True, stderr=subprocess.PIPE, env=dict(os.environ))
 
 
-@pytest.mark.slow
-def test_rows_survive_a_lost_node_and_a_lost_head_process(cluster, tmp_path):
-    add_target_node(cluster)
-    lost = add_target_node(cluster)
-    output = tmp_path / "out"
-    job = start_job(cluster.address, output)
-    while job.poll() is None and not list(output.glob("_manifest/0*.json")):
-        time.sleep(0.05)
-    cluster.remove_node(lost, allow_graceful=False)  # SIGKILLs its processes
+def lose_node(cluster: Any, node: Any) -> None:
+    cluster.remove_node(node, allow_graceful=False)  # SIGKILLs its processes
+
+
+def lose_server(cluster: Any, _: Any) -> None:
     cluster.head_node.kill_gcs_server()
     cluster.head_node.start_gcs_server()
+
+
+def await_shards(job: "subprocess.Popen[str]", output: Path, count: int) -> None:
+    while job.poll() is None and len(list(output.glob("_manifest/0*.json"))) < count:
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(int(os.environ.get("CHAOS", "1"))))
+def test_rows_survive_a_lost_node_and_a_lost_head_process(seed, cluster, tmp_path):
+    """CHAOS=N: so many orders and moments of the faults."""
+    chance = random.Random(seed)
+    add_target_node(cluster)
+    node = add_target_node(cluster)
+    output = tmp_path / "out"
+    job = start_job(cluster.address, output)
+    faults = [lose_node, lose_server]
+    chance.shuffle(faults)
+    committed = 1
+    for fault in faults:
+        await_shards(job, output, committed)
+        fault(cluster, node)
+        committed += chance.randrange(3)
     _, errors = job.communicate(timeout=200)
     assert job.returncode == 0, errors
     assert "ended and is replaced" in errors

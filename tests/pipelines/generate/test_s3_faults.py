@@ -33,7 +33,7 @@ class Stopping(InProcessPool):
         return super().take(timeout_s)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(int(os.environ.get("CHAOS", "2"))))
 def test_a_job_ends_with_the_rows_of_a_local_one(seed, tmp_path: Path, s3_bucket, monkeypatch):
     monkeypatch.setattr("cluster.patience.FIRST_DELAY_S", 0.01)
     prompts = write_prompts(tmp_path / "in" / "prompts.jsonl", ROWS)
