@@ -40,16 +40,19 @@ def is_loopback(host: str) -> bool:
     return host.lower().strip("[]") in LOOPBACK
 
 
-def check_access(headers: Mapping[str, str], key_hashes: tuple[str, ...]) -> None:
-    """Raise ApiError (401, 403) unless the client may use the server."""
+def check_access(headers: Mapping[str, str], key_hashes: tuple[str, ...]) -> str:
+    """Who the client is: the hash of its key; "" without keys.
+
+    Raises ApiError (401, 403) unless the client may use the server.
+    """
     if key_hashes:
-        _check_key(headers, key_hashes)
-        return
+        return _check_key(headers, key_hashes)
     host, origin = headers.get("host", ""), headers.get("origin")
     if not is_loopback(_hostname(f"//{host}")):
         raise _forbidden(f"Host {host[:100]!r} is not this machine")
     if origin is not None and not is_loopback(_hostname(origin)):
         raise _forbidden(f"Origin {origin[:100]!r} is not this machine")
+    return ""
 
 
 def check_content(headers: Mapping[str, str]) -> None:
@@ -60,7 +63,7 @@ def check_content(headers: Mapping[str, str]) -> None:
         raise ApiError(told, status=415)
 
 
-def _check_key(headers: Mapping[str, str], key_hashes: tuple[str, ...]) -> None:
+def _check_key(headers: Mapping[str, str], key_hashes: tuple[str, ...]) -> str:
     scheme, _, key = headers.get("authorization", "").partition(" ")
     if not scheme and headers.get("x-api-key"):  # as Anthropic's clients send it
         scheme, key = "bearer", headers["x-api-key"]
@@ -69,6 +72,7 @@ def _check_key(headers: Mapping[str, str], key_hashes: tuple[str, ...]) -> None:
     if scheme.lower() != "bearer" or not any(matches):
         told = "a valid API key is needed: Authorization: Bearer KEY"
         raise ApiError(told, status=401, kind="authentication_error", code="invalid_api_key")
+    return found
 
 
 def _hostname(url: str) -> str:

@@ -53,9 +53,15 @@ def renamed(names: Mapping[str, str]) -> Iterator[None]:
         raise
 
 
-def overloaded() -> ApiError:
-    """The queue is full."""
-    told = "the server's queue is full; try again later"
+def too_late(seconds: float) -> ApiError:
+    """The request took longer than the server allows."""
+    told = f"the request was not complete after {seconds:g} s, and was stopped"
+    return ApiError(told, status=504, kind="server_error", code="deadline_exceeded")
+
+
+def overloaded(reason: str = "the server's queue is full") -> ApiError:
+    """The queue is full, or the client has its share."""
+    told = f"{reason}; try again later"
     return ApiError(told, status=429, kind="rate_limit_error", code="queue_full", retry_after_s=1)
 
 

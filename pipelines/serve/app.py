@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
@@ -26,6 +26,7 @@ from pipelines.serve.messages_body import CountBody, MessagesBody
 from pipelines.serve.metrics import MEDIA as METRICS_MEDIA
 from pipelines.serve.metrics import exposition
 from pipelines.serve.playground import page
+from pipelines.serve.progress import HEADER, Progress, parse_progress
 from pipelines.serve.read_body import AnyBody, read_body
 from pipelines.serve.responses_answer import ResponseWriter
 from pipelines.serve.responses_body import RENAMED as RESPONSES_RENAMED
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 Streamed = CompletionBody | ChatBody | ResponsesBody | MessagesBody
 MODALITIES = {"text": "text", "images": "image"}
+Completed = TypeVar("Completed", CompletionBody, ChatBody)
 SEED_HEADER = "x-paceline-seed"
 
 
@@ -49,7 +51,8 @@ class Ingress:
 
     def __serve_build_asgi_app__(self) -> FastAPI:  # the name that Ray Serve looks for
         """Called by Ray Serve once the replica runs."""
-        return build_app(Exchange(self._manager, f"ingress-{uuid.uuid4().hex}"), self._facts)
+        name = f"ingress-{uuid.uuid4().hex}"
+        return build_app(Exchange(self._manager, name, self._facts.limits), self._facts)
 
 
 def build_app(exchange: Exchange, facts: Facts) -> FastAPI:
@@ -131,14 +134,16 @@ class Routes:
     async def completions(self, request: Request) -> Response:
         """Continue texts or token ids."""
         body = await self._read(request, CompletionBody)
+        body, last = _continued(request, body)
         made = await completion(body, self._words, self._exchange, self._facts)
-        return await self._answer(request, body, made)
+        return await self._answer(request, body, made, made.progress(last))
 
     async def chats(self, request: Request) -> Response:
         """Answer a chat."""
         body = await self._read(request, ChatBody)
+        body, last = _continued(request, body)
         made = await chat(body, self._words, self._exchange, self._facts)
-        return await self._answer(request, body, made)
+        return await self._answer(request, body, made, made.progress(last))
 
     async def responses(self, request: Request) -> Response:
         """Answer a chat in the form of OpenAI's responses."""
@@ -173,7 +178,8 @@ class Routes:
     async def images(self, request: Request) -> Response:
         """Images of a class."""
         body = await self._read(request, ImageBody)
-        told = await self._pictures.answer(body, request.is_disconnected)
+        client: str = request.state.client
+        told = await self._pictures.answer(body, request.is_disconnected, client)
         return JSONResponse(told, headers={SEED_HEADER: str(told["seed"])})
 
     async def tokenize(self, request: Request) -> Response:
@@ -204,7 +210,7 @@ class Routes:
 
     async def _read(self, request: Request, kind: type[AnyBody]) -> AnyBody:
         """The body of a client that may send one."""
-        check_access(request.headers, self._facts.key_hashes)
+        request.state.client = check_access(request.headers, self._facts.key_hashes)
         check_content(request.headers)
         body = read_body(await self._bytes(request), kind)
         model = getattr(body, "model", None)
@@ -239,14 +245,20 @@ class Routes:
             "architecture": {"output_modalities": [MODALITIES[self._facts.kind]]},
         }
 
-    async def _answer(self, request: Request, body: Streamed, made: Generation) -> Response:
+    async def _answer(
+        self,
+        request: Request,
+        body: Streamed,
+        made: Generation,
+        progress: Progress | None = None,
+    ) -> Response:
         headers = {SEED_HEADER: str(made.heading.seed)}
-        call = made.call(request.is_disconnected)
+        call = made.call(request.is_disconnected, request.state.client)
         if not body.stream:
             async with call:
                 return JSONResponse(await made.whole(call), headers=headers)
         await call.__aenter__()  # what it raises has a status of its own
-        return Stream(call, made.events(call), headers=headers | HEADERS)
+        return Stream(call, made.events(call, progress), headers=headers | HEADERS)
 
 
 class Stream(StreamingResponse):
@@ -264,6 +276,21 @@ class Stream(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             await self._call.__aexit__()
+
+
+def _continued(request: Request, body: Completed) -> tuple[Completed, Progress | None]:
+    """The body of a stream that goes on, with the seed that it began with."""
+    last = request.headers.get(HEADER)
+    if last is None:
+        return body, None
+    if not body.stream or body.paceline.trace:
+        told = "Last-Event-ID needs stream, without a trace"
+        raise ApiError(told, param="Last-Event-ID", code="invalid_value")
+    progress = parse_progress(last)
+    if body.seed is not None and body.seed % 2**63 != progress.seed:
+        told = f"Last-Event-ID is of seed {progress.seed}; this body has {body.seed}"
+        raise ApiError(told, param="Last-Event-ID", code="invalid_value")
+    return body.model_copy(update={"seed": progress.seed}), progress
 
 
 def _pictures(exchange: Exchange, facts: Facts) -> "Pictures":

@@ -45,6 +45,16 @@ class ServeConfig:
         default=256,
         group=HTTP,
     )
+    max_per_key: int = option(
+        "number of completions that one API key may have at once; 0: no limit; status 429",
+        default=0,
+        group=HTTP,
+    )
+    max_seconds: float = option(
+        "time that a request may take, from its arrival; 0: no limit; status 504",
+        default=0.0,
+        group=HTTP,
+    )
     max_body_bytes: int = option(
         "maximum size of a request's body; larger ones get status 413",
         default=4 * 2**20,
@@ -74,7 +84,7 @@ class ServeConfig:
         most, least = self.max_target_actors, self.target_actors
         told = f"{least} (target_actors) or more"
         require(most is None or most >= least, "max_target_actors", most, told)
-        for name in ("max_queued", "draft_actors"):
+        for name in ("max_queued", "max_per_key", "max_seconds", "draft_actors"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         ok = self.drafter != NONE or self.draft_actors == 0
         require(ok, "draft_actors", self.draft_actors, "0 with drafter='none'")

@@ -6,6 +6,7 @@ One long poll brings the news of all requests of this ingress.
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -14,7 +15,8 @@ from ray.exceptions import RayError
 
 from models.requests.request import Request, Result
 from models.requests.update import Update
-from pipelines.serve.api_error import ApiError, overloaded, unavailable
+from pipelines.serve.api_error import ApiError, overloaded, too_late, unavailable
+from pipelines.serve.limits import NO_LIMITS, Limits
 from pipelines.serve.plan import Bounds
 
 POLL_S = 1.0
@@ -27,10 +29,11 @@ Gone = Callable[[], Awaitable[bool]]
 
 
 class Exchange:
-    """`name`: of this ingress; no other has it."""
+    """`name`: of this ingress; no other has it. `limits`: of each client, here."""
 
-    def __init__(self, manager: Any, name: str) -> None:
-        self.manager, self.name = manager, name
+    def __init__(self, manager: Any, name: str, limits: Limits = NO_LIMITS) -> None:
+        self.manager, self.name, self.limits = manager, name, limits
+        self.held: Counter[str] = Counter()  # completions that have not ended, by client
         self._calls: dict[str, tuple[Call, int]] = {}  # by request
         self._tasks: set[asyncio.Future[Any]] = set()
         self._polling = False
@@ -43,9 +46,9 @@ class Exchange:
             self._bounds = Bounds(max_length=told["max_length"], vocabulary=told["vocabulary"])
         return self._bounds
 
-    def call(self, requests: Sequence[Request], gone: Gone) -> "Call":
+    def call(self, requests: Sequence[Request], gone: Gone, client: str = "") -> "Call":
         """The requests of one HTTP request, to be run as a context; `gone`: has the client left."""
-        return Call(self, requests, gone)
+        return Call(self, requests, gone, client)
 
     async def ask(self, answer: "Awaitable[Any]") -> Any:
         """What a call of the manager returns. Raises ApiError (503) if it cannot."""
@@ -99,20 +102,25 @@ class Call:
     as `gone`, which is asked now and then, says that the client has gone.
     """
 
-    def __init__(self, exchange: Exchange, requests: Sequence[Request], gone: Gone) -> None:
-        self.requests = tuple(requests)
+    def __init__(
+        self, exchange: Exchange, requests: Sequence[Request], gone: Gone, client: str
+    ) -> None:
+        self.requests, self._client = tuple(requests), client
         self._exchange, self._gone = exchange, gone
         self._queue: asyncio.Queue[Item | ApiError | None] = asyncio.Queue()
         self._open = len(self.requests)
         self._watching: asyncio.Future[None] | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+        self._holds = 0
 
     def put(self, item: Item | ApiError | None) -> None:
         """None: the client has gone."""
         self._queue.put_nowait(item)
 
     async def __aenter__(self) -> Self:
-        """Raises ApiError: the queue is full, or nothing can run."""
+        """Raises ApiError: the queue is full, the client has its share, or nothing can run."""
         exchange = self._exchange
+        self._hold(exchange)
         exchange.attach(self)
         submit = exchange.manager.submit.remote(exchange.name, list(self.requests))
         submitted = asyncio.ensure_future(exchange.ask(submit))
@@ -121,8 +129,12 @@ class Call:
                 raise overloaded()
         except BaseException:
             exchange.detach(self)
+            self._let_go()
             exchange.background(self._cancel(submitted))
             raise
+        if exchange.limits.seconds:
+            loop, late = asyncio.get_running_loop(), too_late(exchange.limits.seconds)
+            self._deadline = loop.call_later(exchange.limits.seconds, self.put, late)
         self._watching = asyncio.ensure_future(self._watch())
         return self
 
@@ -134,7 +146,22 @@ class Call:
     ) -> None:
         if self._watching is not None:
             self._watching.cancel()
+        if self._deadline is not None:
+            self._deadline.cancel()
         self._drop()
+        self._let_go()
+
+    def _hold(self, exchange: Exchange) -> None:
+        held, most = exchange.held[self._client], exchange.limits.per_client
+        if most and held + len(self.requests) > most:
+            raise overloaded(f"{held} completions of this key run, {most} are allowed at once")
+        self._holds = len(self.requests)
+        exchange.held[self._client] += self._holds
+
+    def _let_go(self) -> None:
+        self._exchange.held[self._client] -= self._holds
+        self._holds = 0
+        self._exchange.held += Counter()  # without zeros
 
     async def news(self) -> AsyncIterator[list[Item]]:
         """All that has come since the last items, until every request has ended."""

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from pipelines.serve.limits import NO_LIMITS, Limits
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
@@ -14,4 +16,5 @@ class Facts:
     created: int
     max_body_bytes: int
     max_unfinished: int  # completions that may run or wait
+    limits: Limits = NO_LIMITS
     key_hashes: tuple[str, ...] = ()

@@ -2,14 +2,14 @@
 
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from models.requests.request import Result
 from models.requests.update import Update
 from pipelines.serve.api_error import ApiError
-from pipelines.serve.choice import AnswerChoice
+from pipelines.serve.choice import AnswerChoice, Delta
 from pipelines.serve.constraints import grammar_of
 from pipelines.serve.exchange import Call, Exchange, Gone, Item
 from pipelines.serve.facts import Facts
@@ -17,6 +17,7 @@ from pipelines.serve.fields import ChatBody, CompletionBody
 from pipelines.serve.forms import Answer, AnswerForm, Chats, Completions, Echoes, Prompt, ToolChats
 from pipelines.serve.heading import Heading, Writer
 from pipelines.serve.plan import Planned, plan
+from pipelines.serve.progress import Progress, beginning
 from pipelines.serve.tools import tool_grammar
 from pipelines.serve.trace import Trace
 from pipelines.serve.words import Words
@@ -45,9 +46,9 @@ class Generation:
         self._writer = write(self.heading)
         self._choices = [AnswerChoice(index, plan.muted) for index in range(len(plan.requests))]
 
-    def call(self, gone: Gone) -> Call:
+    def call(self, gone: Gone, client: str) -> Call:
         """The requests, to be run."""
-        return self._exchange.call(self._plan.requests, gone)
+        return self._exchange.call(self._plan.requests, gone, client)
 
     async def whole(self, call: Call) -> dict[str, Any]:
         """The answer, once all requests have ended. Raises ApiError."""
@@ -56,22 +57,47 @@ class Generation:
                 self._choices[index].add(came)
         return self._writer.whole(self._choices)
 
-    async def events(self, call: Call) -> AsyncIterator[bytes]:
-        """The answer as server-sent events; an error is the last one."""
+    async def events(self, call: Call, progress: Progress | None = None) -> AsyncIterator[bytes]:
+        """The answer as server-sent events; an error is the last one.
+
+        `progress`: events have ids, and begin after what it says was sent.
+        """
         try:
-            for each in self._writer.opening(self._choices):
+            opening = list(self._writer.opening(self._choices))
+            for each in opening if progress is None or progress.begins else ():
                 yield each
             async for items in call.news():
                 for index, came in by_choice(items).items():
                     delta = self._choices[index].add(came)
                     if not delta.is_empty:
-                        for each in self._writer.news(delta):
+                        for each in self._told(delta, progress):
                             yield each
             for each in self._writer.closing(self._choices):
                 yield each
         except ApiError as error:
             for each in self._writer.failure(error):
                 yield each
+
+    def _told(self, delta: Delta, progress: Progress | None) -> Iterator[bytes]:
+        """The events of a delta."""
+        if progress is None:
+            yield from self._writer.news(delta)
+            return
+        old, new = progress.split(delta)
+        if old is not None:
+            list(self._writer.news(old))  # the writer must have seen it
+        if new is not None:
+            told = f"id: {progress.note(new)}\n".encode()
+            for each in self._writer.news(new):
+                yield told + each
+
+    def progress(self, last: Progress | None) -> Progress:
+        """Of this answer's stream, from what a client has seen. Raises ApiError (400)."""
+        count = len(self._choices)
+        if last is not None and last.count != count:
+            told = f"Last-Event-ID is of {last.count} choices; this body has {count}"
+            raise ApiError(told, param="Last-Event-ID", code="invalid_value")
+        return last or beginning(self.heading.seed % 2**63, count)
 
 
 def by_choice(items: Sequence[Item]) -> dict[int, list[Update | Result]]:

@@ -26,12 +26,12 @@ class Pictures:
         self._images, self._exchange, self._facts = images, exchange, facts
         self._codec = images.codec()
 
-    async def answer(self, body: ImageBody, gone: Gone) -> dict[str, Any]:
+    async def answer(self, body: ImageBody, gone: Gone, client: str) -> dict[str, Any]:
         """OpenAI's images response. Raises ApiError."""
         seed = drawn_seed() if body.seed is None else body.seed
         requests = self._requests(body, seed)
         results: list[Result | None] = [None] * len(requests)
-        async with self._exchange.call(requests, gone) as call:
+        async with self._exchange.call(requests, gone, client) as call:
             async for items in call.news():
                 for index, item in items:
                     results[index] = _drawn(item) if isinstance(item, Result) else None

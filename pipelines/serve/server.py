@@ -29,6 +29,7 @@ from pipelines.serve.access import read_key_hashes
 from pipelines.serve.check import check
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.facts import Facts
+from pipelines.serve.limits import Limits
 
 APP = "paceline"
 ONGOING = 10_000  # HTTP requests at once; the manager's queue is what bounds them
@@ -95,6 +96,7 @@ def facts_of(config: ServeConfig, key_hashes: tuple[str, ...]) -> Facts:
         created=int(time.time()),
         max_body_bytes=config.max_body_bytes,
         max_unfinished=most_unfinished(config),
+        limits=Limits(per_client=config.max_per_key, seconds=config.max_seconds),
         key_hashes=key_hashes,
     )
 

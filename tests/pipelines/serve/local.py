@@ -124,7 +124,8 @@ def local_server(config: EngineConfig, **changed: Any) -> Iterator[str]:
     """The URL of a server of this target; `changed`: fields of its Facts."""
     pool_class, managing.TargetPool = managing.TargetPool, LoopPool  # type: ignore[misc]
     manager = LocalManager(max_unfinished=QUEUED)
-    app = build_app(Exchange(Handle(manager), "ingress"), facts_of(config, **changed))
+    facts = facts_of(config, **changed)
+    app = build_app(Exchange(Handle(manager), "ingress", facts.limits), facts)
     server = uvicorn.Server(
         uvicorn.Config(app, port=0, log_level="error", lifespan="off", ws="none")
     )

@@ -1,0 +1,125 @@
+"""Bodies that nobody should send: each is answered or refused, and none breaks the server."""
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import hypothesis
+import pytest
+import schemathesis
+
+from pipelines.serve.fields import ChatBody, CompletionBody, DetokenizeBody, TokenizeBody
+from pipelines.serve.messages_body import CountBody, MessagesBody
+from pipelines.serve.responses_body import ResponsesBody
+from tests.pipelines.serve.conftest import demo_config
+from tests.pipelines.serve.local import local_server
+
+BODIES: dict[str, Any] = {
+    "/v1/completions": CompletionBody,
+    "/v1/chat/completions": ChatBody,
+    "/v1/responses": ResponsesBody,
+    "/v1/messages": MessagesBody,
+    "/v1/messages/count_tokens": CountBody,
+    "/tokenize": TokenizeBody,
+    "/detokenize": DetokenizeBody,
+}
+SHORT = 40  # tokens of a request, so that no answer takes long
+DEEP = 10_000
+HOSTILE: dict[str, bytes] = {
+    "nan": b'{"prompt": "a", "max_tokens": 2, "temperature": NaN}',
+    "infinity": b'{"prompt": "a", "max_tokens": 2, "temperature": 1e999}',
+    "nan as a number": b'{"prompt": "a", "max_tokens": NaN}',
+    "surrogate": b'{"prompt": "\\ud800", "max_tokens": 2}',
+    "surrogate in a message": b'{"messages": [{"role": "user", "content": "\\udfff"}]}',
+    "nul": b'{"prompt": "a\\u0000b", "max_tokens": 2}',
+    "digits": b'{"prompt": "a", "max_tokens": ' + b"9" * 5000 + b"}",
+    "depth": b'{"prompt": ' + b"[" * DEEP + b"]" * DEEP + b"}",
+    "depth of a schema": b'{"prompt": "a", "max_tokens": 2, "structured_outputs": {"json": '
+    + b'{"a":' * 500
+    + b"{}"
+    + b"}" * 500
+    + b"}}",
+    "bytes": b'{"prompt": "\xff\xfe"}',
+    "mark": b'\xef\xbb\xbf{"prompt": "a", "max_tokens": 2}',
+    "twice": b'{"prompt": "a", "prompt": "b", "max_tokens": 2}',
+    "no object": b"[1]",
+    "nothing": b"",
+    "seed": b'{"prompt": "a", "max_tokens": 2, "seed": -9223372036854775808}',
+    "regex": b'{"prompt": "a", "max_tokens": 2, "structured_outputs": {"regex": "(a+)+$"}}',
+    "huge regex": b'{"prompt": "a", "max_tokens": 2, "structured_outputs": '
+    b'{"regex": "((a{1,99}){1,99}){1,99}"}}',
+    "circle": b'{"prompt": "a", "max_tokens": 2, "structured_outputs": {"json": {"$ref": "#"}}}',
+    "no end": b'{"prompt": "a", "max_tokens": 2, "structured_outputs": '
+    b'{"grammar": "start: start"}}',
+    "empty choice": b'{"prompt": "a", "max_tokens": 2, "structured_outputs": {"choice": [""]}}',
+    "tokens": b'{"prompt": [2147483647], "max_tokens": 2}',
+    "bias": b'{"prompt": "a", "max_tokens": 2, "logit_bias": {"\\u0661": 1}}',
+    "stops": b'{"prompt": "a", "max_tokens": 2, "stop": ["\\u0000", "a"]}',
+}
+
+
+@pytest.fixture(scope="module")
+def short_url(demo_target: str) -> Iterator[str]:
+    """A server that allows short requests only."""
+    from dataclasses import replace
+
+    config = replace(demo_config(demo_target, "lookup"), max_length=SHORT)
+    with local_server(config) as url:
+        yield url
+
+
+def status(url: str, path: str, body: bytes) -> tuple[int, Any]:
+    headers = {"content-type": "application/json"}
+    asked = urllib.request.Request(f"{url}{path}", body, headers, method="POST")
+    try:
+        with urllib.request.urlopen(asked, timeout=60) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_body_is_answered_or_refused(short_url: str, name: str) -> None:
+    path = "/v1/chat/completions" if b"messages" in HOSTILE[name] else "/v1/completions"
+    found, told = status(short_url, path, HOSTILE[name])
+    assert found in (200, 400), told
+    if found == 400:
+        assert told["error"]["message"]
+    good = json.dumps({"prompt": "Once", "max_tokens": 2, "seed": 1}).encode()
+    assert status(short_url, "/v1/completions", good)[0] == 200
+
+
+def description() -> dict[str, Any]:
+    """The routes with bodies in OpenAPI's form."""
+    found: dict[str, Any] = {}
+    paths = {}
+    for path, kind in BODIES.items():
+        shape = kind.model_json_schema(ref_template="#/components/schemas/{model}")
+        found |= shape.pop("$defs", {})
+        body = {"required": True, "content": {"application/json": {"schema": shape}}}
+        answers = {"default": {"description": "An answer or an error."}}
+        paths[path] = {"post": {"requestBody": body, "responses": answers}}
+    info = {"title": "Paceline", "version": "1"}
+    return {"openapi": "3.1.0", "info": info, "paths": paths, "components": {"schemas": found}}
+
+
+schema = schemathesis.openapi.from_dict(description())
+
+
+@pytest.mark.slow
+@schema.parametrize()
+@hypothesis.settings(
+    max_examples=12,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(hypothesis.HealthCheck),
+    phases=[hypothesis.Phase.generate],
+)
+def test_no_body_of_any_route_is_an_error_of_the_server(case: Any, short_url: str) -> None:
+    answer = case.call(base_url=short_url, timeout=60)
+    assert answer.status_code < 500, answer.text
+    assert answer.status_code != 422

@@ -1,0 +1,97 @@
+"""What one client may take: completions at once, and time; and what it leaves when it goes."""
+
+import hashlib
+import json
+import time
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import openai
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from pipelines.serve.limits import Limits
+from tests.pipelines.serve.conftest import demo_config
+from tests.pipelines.serve.local import local_server
+
+KEYS = tuple(hashlib.sha256(key.encode()).hexdigest() for key in ("one", "two"))
+LONG: Any = {"model": "demo", "prompt": "a", "max_tokens": 400, "extra_body": {"ignore_eos": True}}
+
+
+def client_of(url: str, key: str) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0)
+
+
+@pytest.fixture(scope="module")
+def limited(demo_target: str) -> Iterator[str]:
+    limits = Limits(per_client=3, seconds=1.5)
+    config = demo_config(demo_target, "none")
+    with local_server(config, limits=limits, key_hashes=KEYS) as url:
+        yield url
+
+
+def running(url: str, key: str = "none") -> float:
+    """Completions that the engine works on."""
+    asked = urllib.request.Request(f"{url}/metrics", headers={"authorization": f"Bearer {key}"})
+    with urllib.request.urlopen(asked) as answer:
+        text = answer.read().decode()
+    names = ("paceline_num_requests_running", "paceline_num_requests_waiting")
+    samples = [s for family in text_string_to_metric_families(text) for s in family.samples]
+    return sum(sample.value for sample in samples if sample.name in names)
+
+
+def test_a_key_has_its_share_and_another_key_its_own(limited: str) -> None:
+    with client_of(limited, "one") as one, client_of(limited, "two") as two:
+        with one.completions.create(n=2, stream=True, **LONG) as stream:
+            next(iter(stream))
+            with pytest.raises(openai.RateLimitError, match="2 completions of this key run"):
+                one.completions.create(model="demo", prompt="a", n=2)
+            assert one.completions.create(model="demo", prompt="a", max_tokens=1).choices
+            assert len(two.completions.create(model="demo", prompt="a", n=3, max_tokens=1).choices)
+        deadline = time.monotonic() + 20
+        while running(limited, "one"):
+            assert time.monotonic() < deadline
+        assert one.completions.create(model="demo", prompt="a", n=3, max_tokens=1).choices
+
+
+def test_a_request_has_its_time(limited: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole, and as a stream that ends with the error."""
+    import torch
+
+    from models.loop.token_loop import TokenLoop
+
+    real = TokenLoop.step
+
+    def slow(self: Any) -> Any:
+        time.sleep(0.02)
+        with torch.inference_mode():
+            return real(self)
+
+    monkeypatch.setattr(TokenLoop, "step", slow)
+    with client_of(limited, "one") as one:
+        with pytest.raises(openai.APIStatusError, match=r"after 1\.5 s") as late:
+            one.completions.create(**LONG)
+        assert late.value.status_code == 504
+        assert late.value.response.headers["x-should-retry"] == "false"
+        with pytest.raises(openai.APIError, match=r"after 1\.5 s"):
+            list(one.completions.create(stream=True, **LONG))
+
+
+@pytest.mark.parametrize("route", ["/v1/completions", "/v1/responses", "/v1/messages"])
+def test_a_client_that_leaves_takes_its_requests_along(demo_url: str, route: str) -> None:
+    message = [{"role": "user", "content": "Tell me."}]
+    bodies: dict[str, dict[str, Any]] = {
+        "/v1/completions": {"prompt": ["a"] * 4, "max_tokens": 400, "ignore_eos": True, "n": 4},
+        "/v1/responses": {"input": message, "max_output_tokens": 400},
+        "/v1/messages": {"messages": message, "max_tokens": 400},
+    }
+    body = json.dumps({"stream": True, **bodies[route]}).encode()
+    headers = {"content-type": "application/json"}
+    with urllib.request.urlopen(urllib.request.Request(f"{demo_url}{route}", body, headers)) as got:
+        for _ in range(12):
+            got.readline()
+    deadline = time.monotonic() + 20
+    while running(demo_url):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
