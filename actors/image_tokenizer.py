@@ -54,6 +54,14 @@ class ImageTokenizerActor:
         """The PNG of each list of token ids."""
         return [png(self._draw(torch.tensor([list(row)]))) for row in tokens]
 
+    def preview(self, tokens: Several[int]) -> bytes:
+        """The PNG of an image of which the first tokens are known.
+
+        Of a multi-scale tokenizer, these are the tokens of whole scales.
+        """
+        with torch.inference_mode():
+            return png(self.tokenizer.decode_prefix(torch.tensor([list(tokens)]))[0])
+
     def _draw(self, tokens: torch.Tensor) -> torch.Tensor:
         """Tokens [1, L] -> [P, H, W] in -1 to 1."""
         with torch.inference_mode():

@@ -25,6 +25,7 @@ from pipelines.serve.messages_body import RENAMED as MESSAGES_RENAMED
 from pipelines.serve.messages_body import CountBody, MessagesBody
 from pipelines.serve.metrics import MEDIA as METRICS_MEDIA
 from pipelines.serve.metrics import exposition
+from pipelines.serve.plan import drawn_seed
 from pipelines.serve.playground import page
 from pipelines.serve.progress import HEADER, Progress, parse_progress
 from pipelines.serve.read_body import AnyBody, read_body
@@ -51,12 +52,12 @@ class Ingress:
 
     def __serve_build_asgi_app__(self) -> FastAPI:  # the name that Ray Serve looks for
         """Called by Ray Serve once the replica runs."""
-        name = f"ingress-{uuid.uuid4().hex}"
-        return build_app(Exchange(self._manager, name, self._facts.limits), self._facts)
+        return build_app(Exchange(self._manager, f"ingress-{uuid.uuid4().hex}"), self._facts)
 
 
 def build_app(exchange: Exchange, facts: Facts) -> FastAPI:
     """The routes. Not to be confused: /health says that this process answers, /readyz the model."""
+    exchange.limits = facts.limits
     app = FastAPI(title="Paceline", docs_url=None, redoc_url=None, openapi_url=None)
     routes = Routes(exchange, facts)
     for path in ("/health", "/healthz"):
@@ -178,9 +179,15 @@ class Routes:
     async def images(self, request: Request) -> Response:
         """Images of a class."""
         body = await self._read(request, ImageBody)
-        client: str = request.state.client
-        told = await self._pictures.answer(body, request.is_disconnected, client)
-        return JSONResponse(told, headers={SEED_HEADER: str(told["seed"])})
+        seed = drawn_seed() if body.seed is None else body.seed
+        headers = {SEED_HEADER: str(seed)}
+        call = self._pictures.call(body, seed, request.is_disconnected, request.state.client)
+        if not body.stream:
+            async with call:
+                return JSONResponse(await self._pictures.whole(call, seed), headers=headers)
+        await call.__aenter__()  # what it raises has a status of its own
+        events = self._pictures.events(call, body.partial_images)
+        return Stream(call, events, headers=headers | HEADERS)
 
     async def tokenize(self, request: Request) -> Response:
         """Token ids of a text or a chat."""

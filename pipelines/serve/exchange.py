@@ -31,8 +31,9 @@ Gone = Callable[[], Awaitable[bool]]
 class Exchange:
     """`name`: of this ingress; no other has it. `limits`: of each client, here."""
 
-    def __init__(self, manager: Any, name: str, limits: Limits = NO_LIMITS) -> None:
-        self.manager, self.name, self.limits = manager, name, limits
+    def __init__(self, manager: Any, name: str) -> None:
+        self.manager, self.name = manager, name
+        self.limits: Limits = NO_LIMITS
         self.held: Counter[str] = Counter()  # completions that have not ended, by client
         self._calls: dict[str, tuple[Call, int]] = {}  # by request
         self._tasks: set[asyncio.Future[Any]] = set()

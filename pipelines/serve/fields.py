@@ -17,6 +17,7 @@ MAX_BIASES = 1024
 MAX_MESSAGES = 4096
 MAX_TOP_LOGPROBS = 20
 MAX_IMAGES = 10
+MAX_PARTIAL = 3
 
 _STRUCTURED = "use structured_outputs"
 _TOOLS = "use tools and tool_choice"
@@ -70,8 +71,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 
 _PNG = "images are PNGs of the model's size"
 OF_IMAGES: dict[str, str] = {
-    "stream": "images are returned whole",
-    "partial_images": "images are returned whole",
     "size": _PNG,
     "quality": _PNG,
     "style": _PNG,
@@ -81,8 +80,6 @@ OF_IMAGES: dict[str, str] = {
 }
 AUTO = ("auto",)
 NEUTRAL_OF_IMAGES: dict[str, tuple[Any, ...]] = {
-    "stream": (False,),
-    "partial_images": (0,),
     "size": AUTO,
     "quality": AUTO,
     "background": AUTO,
@@ -199,7 +196,10 @@ class ChatBody(Generation):
 
 
 class ImageBody(Body):
-    """POST /v1/images/generations. `prompt`: the number of a class."""
+    """POST /v1/images/generations. `prompt`: the number of a class.
+
+    `partial_images`: previews of a streamed image.
+    """
 
     unsupported: ClassVar[dict[str, str]] = OF_IMAGES
     neutral: ClassVar[dict[str, tuple[Any, ...]]] = NEUTRAL_OF_IMAGES
@@ -214,6 +214,8 @@ class ImageBody(Body):
     min_p: float = 0.0
     response_format: Literal["b64_json"] = "b64_json"
     output_format: Literal["png"] = "png"
+    stream: bool = False
+    partial_images: Annotated[int, Field(ge=0, le=MAX_PARTIAL)] = 0
     user: Text | None = None
 
 

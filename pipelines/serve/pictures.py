@@ -4,17 +4,19 @@ import asyncio
 import base64
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from itertools import count, takewhile
 from typing import Any
 
 from models.errors import InvalidOption
 from models.requests.request import Request, Result, Sampling
 from pipelines.modality.images import Images
 from pipelines.serve.api_error import ApiError, failed
-from pipelines.serve.exchange import Exchange, Gone
+from pipelines.serve.events import event, named_event
+from pipelines.serve.exchange import Call, Exchange, Gone
 from pipelines.serve.facts import Facts
 from pipelines.serve.fields import ImageBody
-from pipelines.serve.plan import choice_seed, drawn_seed
+from pipelines.serve.plan import choice_seed
 
 SAME = ("temperature", "top_p", "top_k", "min_p")
 
@@ -26,27 +28,62 @@ class Pictures:
         self._images, self._exchange, self._facts = images, exchange, facts
         self._codec = images.codec()
 
-    async def answer(self, body: ImageBody, gone: Gone, client: str) -> dict[str, Any]:
+    def call(self, body: ImageBody, seed: int, gone: Gone, client: str) -> Call:
+        """The requests of a body, to be run. Raises ApiError (400)."""
+        if body.stream and body.n > 1:
+            told = f"n={body.n} is not accepted with stream: one image is streamed"
+            raise ApiError(told, param="n", code="invalid_value")
+        if body.partial_images and not body.stream:
+            told = "partial_images needs stream"
+            raise ApiError(told, param="partial_images", code="invalid_value")
+        return self._exchange.call(self._requests(body, seed), gone, client)
+
+    async def whole(self, call: Call, seed: int) -> dict[str, Any]:
         """OpenAI's images response. Raises ApiError."""
-        seed = drawn_seed() if body.seed is None else body.seed
-        requests = self._requests(body, seed)
-        results: list[Result | None] = [None] * len(requests)
-        async with self._exchange.call(requests, gone, client) as call:
-            async for items in call.news():
-                for index, item in items:
-                    results[index] = _drawn(item) if isinstance(item, Result) else None
+        results: list[Result | None] = [None] * len(call.requests)
+        async for items in call.news():
+            for index, item in items:
+                results[index] = _drawn(item) if isinstance(item, Result) else None
         ended = [result for result in results if result is not None]
         pictures = await asyncio.to_thread(
             self._codec.decode_batch, [list(result.tokens) for result in ended]
         )
         return {
             "created": int(time.time()),
-            "data": [{"b64_json": base64.b64encode(each).decode()} for each in pictures],
+            "data": [{"b64_json": _base64(each)} for each in pictures],
             "output_format": "png",
             "seed": seed,
             "system_fingerprint": self._facts.fingerprint,
-            "usage": _usage(requests, ended),
+            "usage": _usage(call.requests, ended),
         }
+
+    async def events(self, call: Call, previews: int) -> AsyncIterator[bytes]:
+        """One image as OpenAI's events: previews of what is decided, then the image."""
+        known: dict[int, int] = {}  # token by position
+        total, told = self._images.about.num_tokens, 0
+        try:
+            async for items in call.news():
+                for _, item in items:
+                    if isinstance(item, Result):
+                        picture = await asyncio.to_thread(self._picture, _drawn(item))
+                        usage = _usage(call.requests, [item])
+                        yield _event("completed", picture, usage=usage)
+                        continue
+                    known.update(zip(item.positions, item.tokens, strict=True))
+                if told < previews and total > len(known) >= total * (told + 1) / (previews + 1):
+                    picture = await asyncio.to_thread(self._preview, known)
+                    yield _event("partial_image", picture, partial_image_index=told)
+                    told += 1
+        except ApiError as error:
+            yield event(error.body())
+
+    def _picture(self, result: Result) -> bytes:
+        return self._codec.decode_batch([list(result.tokens)])[0]
+
+    def _preview(self, known: Mapping[int, int]) -> bytes:
+        """Of the positions that are decided without a gap from the first on."""
+        first = takewhile(known.__contains__, count())
+        return self._codec.preview([known[place] for place in first])
 
     def _requests(self, body: ImageBody, seed: int) -> list[Request]:
         name = f"img-{uuid.uuid4().hex}"
@@ -65,6 +102,7 @@ class Pictures:
                 prompt=tuple(prompt),
                 sampling=sampling,
                 seed=choice_seed(seed, choice),
+                stream=body.stream,
             )
             for choice in range(body.n)
         ]
@@ -74,6 +112,18 @@ def _drawn(result: Result) -> Result:
     if result.finish_reason == "error":
         raise failed(result.error or "the request failed")
     return result
+
+
+def _base64(picture: bytes) -> str:
+    return base64.b64encode(picture).decode()
+
+
+def _event(kind: str, picture: bytes, **fields: Any) -> bytes:
+    name, auto = f"image_generation.{kind}", ("size", "quality", "background")
+    told = {"type": name, "b64_json": _base64(picture), "created_at": int(time.time())}
+    return named_event(
+        name, {**told, "output_format": "png", **dict.fromkeys(auto, "auto"), **fields}
+    )
 
 
 def _usage(requests: Sequence[Request], results: Sequence[Result]) -> dict[str, Any]:

@@ -125,7 +125,7 @@ def local_server(config: EngineConfig, **changed: Any) -> Iterator[str]:
     pool_class, managing.TargetPool = managing.TargetPool, LoopPool  # type: ignore[misc]
     manager = LocalManager(max_unfinished=QUEUED)
     facts = facts_of(config, **changed)
-    app = build_app(Exchange(Handle(manager), "ingress", facts.limits), facts)
+    app = build_app(Exchange(Handle(manager), "ingress"), facts)
     server = uvicorn.Server(
         uvicorn.Config(app, port=0, log_level="error", lifespan="off", ws="none")
     )

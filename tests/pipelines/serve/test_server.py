@@ -180,10 +180,22 @@ def test_a_client_that_leaves_takes_its_requests_out_of_the_batch(client, server
     assert time.monotonic() - left < whole_s / 3
 
 
-def test_a_killed_target_s_streams_go_on_with_the_same_text(client, server) -> None:
-    same: dict[str, Any] = {"prompt": "Once", "n": 16, "seed": 8, "logprobs": 1, **LONG}
+GRAMMAR: dict[str, Any] = {
+    "max_tokens": 200,
+    "extra_body": {
+        "structured_outputs": {"regex": "([a-m]{1,3}[n-z]{2}[0-9]){40}"},
+        "frequency_penalty": 0.5,
+    },
+}
+
+
+@pytest.mark.parametrize("asked", [LONG, GRAMMAR], ids=["text", "grammar"])
+def test_a_killed_target_s_streams_go_on_with_the_same_text(client, server, asked) -> None:
+    same: dict[str, Any] = {"prompt": "Once", "n": 16, "seed": 8, "logprobs": 1, **asked}
+    same["model"] = "tiny"
     expected = client.completions.create(**same)
-    before = ray.get(server.manager.counts.remote())["target-0"]
+    pids = ray.get(server.manager.counts.remote())
+    (before,) = (pid for name, pid in pids.items() if name.startswith("target-"))
     texts, logprobs = [""] * 16, [[] for _ in range(16)]
     for count, chunk in enumerate(client.completions.create(stream=True, **same)):
         piece = chunk.choices[0]
