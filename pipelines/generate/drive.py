@@ -14,11 +14,12 @@ from typing import Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from models.errors import InvalidOption
 from models.requests.request import Request, Result, Sampling
 from pipelines.errors import JobFailed
 from pipelines.generate.writer import FinishedShard, Writer
 from pipelines.inputs.prefetch import Prefetch
-from pipelines.inputs.rows import ID, PROBLEM, ROW, SHARD, TOKENS
+from pipelines.inputs.rows import GRAMMAR, ID, PROBLEM, ROW, SHARD, TOKENS
 from pipelines.inputs.seeds import row_seed
 from pipelines.output.manifest import Manifest
 
@@ -112,26 +113,34 @@ class Drive:
         """Queue the requests of some rows; rows with a problem have their results at once."""
         shards, rows = table.column(SHARD).to_pylist(), table.column(ROW).to_pylist()
         problems, prompts = table.column(PROBLEM).to_pylist(), table.column(TOKENS).to_pylist()
-        ids = table.column(ID).to_pylist()
+        ids, grammars = table.column(ID).to_pylist(), table.column(GRAMMAR).to_pylist()
         for shard in sorted(set(shards)):
             self._open.setdefault(shard, OpenShard()).tables.append(table)
         failed = []
-        for shard, row, problem, prompt, row_id in zip(
-            shards, rows, problems, prompts, ids, strict=True
+        for shard, row, problem, prompt, row_id, grammar in zip(
+            shards, rows, problems, prompts, ids, grammars, strict=True
         ):
             for sample in range(self._job.samples):
                 name = f"{shard}/{row}/{sample}"
-                if problem is None:
-                    self._queue.append(self._request(name, prompt, row_id, sample))
-                else:
+                if problem is not None:
                     failed.append(_failed(name, problem))
+                    continue
+                try:
+                    self._queue.append(self._request(name, prompt, row_id, sample, grammar))
+                except InvalidOption as error:  # a grammar does not go with the job's options
+                    failed.append(_failed(name, str(error)))
         self._place(failed)
 
-    def _request(self, name: str, prompt: list[int], row_id: str, sample: int) -> Request:
+    def _request(
+        self, name: str, prompt: list[int], row_id: str, sample: int, grammar: str | None
+    ) -> Request:
+        sampling = self._job.sampling
+        if grammar is not None:
+            sampling = replace(sampling, grammar=grammar)
         return Request(
             id=name,
             prompt=tuple(prompt),
-            sampling=self._job.sampling,
+            sampling=sampling,
             seed=row_seed(self._job.seed, row_id, sample),
             noise=self._job.noise,
         )

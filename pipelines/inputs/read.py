@@ -14,6 +14,7 @@ from cluster.errors import StorageError
 from pipelines.errors import InvalidInput
 from pipelines.inputs import lines
 from pipelines.inputs.columns import fit
+from pipelines.inputs.formats import FORMAT
 from pipelines.inputs.shards import Piece, Shard
 
 _CHANGED = "input file {!r} has changed while the job runs"
@@ -23,8 +24,8 @@ _CHANGED = "input file {!r} has changed while the job runs"
 class Rows:
     """Consecutive rows: the input's columns, and what concerns each row.
 
-    `places` are "<file>:<row number>", `problems` say why a row could not be read; `prompts` and
-    `ids` are the fields' values as they stood in the file, None where there is none.
+    `places` are "<file>:<row number>", `problems` say why a row could not be read; `prompts`,
+    `ids` and `formats` are the fields' values as they stood in the file, None where there is none.
     """
 
     columns: pa.Table
@@ -32,6 +33,7 @@ class Rows:
     problems: list[str | None]
     prompts: list[object]
     ids: list[object]
+    formats: list[object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +58,7 @@ def _join(parts: list[Rows]) -> Rows:
         problems=[problem for part in parts for problem in part.problems],
         prompts=[prompt for part in parts for prompt in part.prompts],
         ids=[row_id for part in parts for row_id in part.ids],
+        formats=[each for part in parts for each in part.formats],
     )
 
 
@@ -84,6 +87,7 @@ def _read_lines(piece: Piece, schema: pa.Schema, prompt_field: str, id_field: st
         problems=problems,
         prompts=[value.get(prompt_field) for value in values],
         ids=[value.get(id_field) for value in values],
+        formats=[value.get(FORMAT) for value in values],
     )
 
 
@@ -132,6 +136,7 @@ def _read_group(
         problems=[None] * piece.num_rows,
         prompts=_values(table, prompt_field),
         ids=_values(table, id_field),
+        formats=_values(table, FORMAT),
     )
 
 
@@ -185,6 +190,7 @@ def _unreadable(piece: Piece, schema: pa.Schema, problem: str) -> Rows:
         problems=[problem] * piece.num_rows,
         prompts=nothing,
         ids=nothing,
+        formats=nothing,
     )
 
 

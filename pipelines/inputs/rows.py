@@ -8,6 +8,7 @@ One Arrow table carries them: the input's columns, and these.
     __prompt         the prompt's text (of an image: its class), and
     __rendered       whether a chat template wrote it, with its special tokens; then
     __tokens         its token ids, in place of both
+    __grammar        what its completion must follow; null: nothing
 """
 
 import json
@@ -17,11 +18,13 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from pipelines.inputs.formats import grammar_of_row
 from pipelines.inputs.read import Rows
 
 SHARD, ROW, ID, PROBLEM = "__shard", "__row", "__id", "__problem"
 PROMPT, RENDERED, TOKENS = "__prompt", "__rendered", "__tokens"
-RESERVED = (SHARD, ROW, ID, PROBLEM, PROMPT, RENDERED, TOKENS)
+GRAMMAR = "__grammar"
+RESERVED = (SHARD, ROW, ID, PROBLEM, PROMPT, RENDERED, TOKENS, GRAMMAR)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,13 +52,18 @@ def prompt_rows(
     """
     prompts: list[PromptText | None] = []
     problems: list[str | None] = []
-    for place, problem, value in zip(rows.places, rows.problems, rows.prompts, strict=True):
+    grammars: list[str | None] = []
+    asked = zip(rows.places, rows.problems, rows.prompts, rows.formats, strict=True)
+    for place, problem, value, form in asked:
         if problem is None:
             prompt, reason = _read(read, value, prompt_field)
+            grammar, other = _grammar(form)
+            reason = reason or other
         else:
-            prompt, reason = None, f"{place}: {problem}"
+            prompt, grammar, reason = None, None, f"{place}: {problem}"
         prompts.append(prompt)
         problems.append(reason)
+        grammars.append(grammar)
     ids = [row_id(value, place) for value, place in zip(rows.ids, rows.places, strict=True)]
     columns = {
         SHARD: pa.array([shard] * len(ids), pa.int32()),
@@ -63,6 +71,7 @@ def prompt_rows(
         ID: pa.array(ids, pa.string()),
         PROBLEM: pa.array(problems, pa.string()),
         PROMPT: pa.array([prompt and prompt.text for prompt in prompts], pa.string()),
+        GRAMMAR: pa.array(grammars, pa.string()),
         RENDERED: pa.array([prompt and prompt.rendered for prompt in prompts], pa.bool_()),
     }
     return _with(rows.columns, columns)
@@ -74,6 +83,14 @@ def _read(
     """(the prompt, why there is none)."""
     try:
         return read(value, field), None
+    except ValueError as error:
+        return None, str(error)
+
+
+def _grammar(value: object) -> tuple[str | None, str | None]:
+    """(the grammar, why there is none though one is asked for)."""
+    try:
+        return grammar_of_row(value), None
     except ValueError as error:
         return None, str(error)
 
