@@ -51,13 +51,16 @@ class Rows:
             if sequence is None:
                 break
             shares = self._share and not sequence.lacks_prompt_logprobs
-            hit = self.cache.begin(row, sequence.tokens) if shares else 0
+            salt = sequence.request.cache_salt
+            hit = self.cache.begin(row, sequence.tokens, salt) if shares else 0
             if not self.cache.reserve(row, self._expected(sequence)):
                 assert row, "a request that can never run was queued"
                 self.cache.truncate(row, 0)
                 self._full = True
                 break
-            self._order.setdefault(sequence.id, next(self._admissions))
+            if sequence.id not in self._order:
+                self._order[sequence.id] = next(self._admissions)
+                sequence.cached = hit
             self.waiting.remove(sequence)
             self.reading.append(sequence)
             hits += hit
@@ -75,6 +78,8 @@ class Rows:
         for row, other in enumerate(self.reading, len(self.running)):
             shared = max(int(self.cache.lengths[row]) + 1, LEAST)
             shortest = min(len(sequence.tokens), len(other.tokens)) - 1  # the last one is a root
+            if other.request.cache_salt != sequence.request.cache_salt:
+                continue
             if shared <= shortest and sequence.tokens[:shared] == other.tokens[:shared]:
                 return True
         return False

@@ -19,11 +19,11 @@ def num_blocks(entries: int) -> int:
     return -(-entries // BLOCK)
 
 
-def key_after(keys: Sequence[bytes], tokens: Sequence[int]) -> bytes:
-    """The key of a text's next block, after blocks with these keys."""
+def key_after(keys: Sequence[bytes], tokens: Sequence[int], salt: bytes = b"") -> bytes:
+    """The key of a text's next block, after blocks with these keys; `salt` begins the text."""
     begin = len(keys) * BLOCK
     own = array("q", tokens[begin : begin + BLOCK]).tobytes()
-    return blake2b((keys[-1] if keys else b"") + own, digest_size=16).digest()
+    return blake2b((keys[-1] if keys else salt) + own, digest_size=16).digest()
 
 
 class Blocks:

@@ -70,6 +70,7 @@ class KVCache:
         self._blocks, self._capacity = Blocks(count), capacity
         self._texts: list[Sequence[int]] = [()] * rows  # the tokens of the entries, if known
         self._keys: list[list[bytes]] = [[] for _ in range(rows)]  # of the full blocks
+        self._salts = [b""] * rows  # only texts of one salt share blocks
 
     @property
     def rows(self) -> int:
@@ -93,18 +94,18 @@ class KVCache:
         """The share of the pool's blocks that rows use, 0 to 1."""
         return 1.0 - self._blocks.num_free / self._blocks.count
 
-    def begin(self, row: int, tokens: Sequence[int]) -> int:
+    def begin(self, row: int, tokens: Sequence[int], salt: bytes = b"") -> int:
         """The entries of an empty row will be those of `tokens`, which may grow.
 
-        Takes over the entries of as many of them as are in memory, except the last one's. Returns
-        their number.
+        Takes over the entries of as many of them as are in memory under the same salt, except the
+        last one's. Returns their number.
         """
         assert not self.rooms[row], row
         keys: list[bytes] = []
-        self._texts[row], self._keys[row] = tokens, keys
+        self._texts[row], self._keys[row], self._salts[row] = tokens, keys, salt
         limit = len(tokens) - 1
         while (len(keys) + 1) * BLOCK <= limit:
-            key = key_after(keys, tokens)
+            key = key_after(keys, tokens, salt)
             block = self._blocks.find(key)
             if block is None:
                 break
@@ -127,7 +128,9 @@ class KVCache:
     def _same(self, row: int, other: int, start: int, limit: int) -> int:
         """How many tokens from `start` on, within a block, another row has in the same text."""
         keys, theirs = self._keys[row], self._keys[other]
-        if other == row or theirs[: len(keys)][-1:] != keys[-1:]:
+        if other == row or self._salts[other] != self._salts[row]:
+            return 0
+        if theirs[: len(keys)][-1:] != keys[-1:]:
             return 0
         stop = min(limit, start + BLOCK, int(self.lengths[other]), len(self._texts[other]))
         pairs = zip(self._texts[row][start:stop], self._texts[other][start:stop], strict=True)
@@ -180,7 +183,7 @@ class KVCache:
         """Note the contents of the full blocks of a row of `end` entries, if they are known."""
         keys, text = self._keys[row], self._texts[row]
         while (len(keys) + 1) * BLOCK <= min(end, len(text)):
-            keys.append(key_after(keys, text))
+            keys.append(key_after(keys, text, self._salts[row]))
             self._blocks.note(int(self.tables[row, len(keys) - 1]), keys[-1])
 
     def _keep(self, row: int, start: int, nodes: Ints) -> None:
@@ -200,7 +203,7 @@ class KVCache:
         self.rooms[row] = first * BLOCK
         del self._keys[row][length // BLOCK :]
         if length == 0:
-            self._texts[row] = ()
+            self._texts[row], self._salts[row] = (), b""
         elif length % BLOCK and self._blocks.is_fixed(int(self.tables[row, first - 1])):
             self._own_last(row, first - 1)
 
@@ -224,9 +227,10 @@ class KVCache:
         """Exchange the entries of two rows. Copies no entries."""
         for of_rows in (self.tables, self.rooms, self.lengths):
             of_rows[[first, second]] = of_rows[[second, first]]
-        texts, keys = self._texts, self._keys
+        texts, keys, salts = self._texts, self._keys, self._salts
         texts[first], texts[second] = texts[second], texts[first]
         keys[first], keys[second] = keys[second], keys[first]
+        salts[first], salts[second] = salts[second], salts[first]
 
 
 def _zeros(sizes: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:

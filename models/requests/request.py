@@ -109,6 +109,7 @@ class Request:
     `prompt_logprobs=k`: report the log-probabilities of the prompt's tokens after the first, and of
     the k likeliest, 0 to 20, in the result. Such a request reads its whole prompt.
 
+    `cache_salt`: entries of the KV cache are shared between requests with the same one only.
     `drafts`: false: decode plainly, whatever the drafter; under `match` the tokens are the same.
 
     `stream`: report new tokens as they come; see models/requests/update.py.
@@ -125,6 +126,7 @@ class Request:
     prediction: tuple[int, ...] = ()
     prompt_logprobs: int | None = None
     drafts: bool = True
+    cache_salt: bytes = b""
     stream: bool = False
 
 
@@ -156,5 +158,6 @@ class Result:
     retryable: bool = False
     invalid: bool = False
     prompt_logprobs: tuple[TokenLogprob, ...] | None = None
+    cached_tokens: int = 0  # of the prompt, that were in the KV cache and not read
     predicted: int = 0
     mispredicted: int = 0

@@ -37,6 +37,7 @@ class Sequence:
         self.grammar = grammar
         self.is_invalid = False  # the error is the request's own fault
         self.stop_text: str | None = None
+        self.cached = 0  # tokens that were in the KV cache when it was admitted
         self.rounds = 0
         self.drafted = 0
         self.predicted = self.mispredicted = 0  # tokens of the prediction
@@ -143,6 +144,7 @@ class Sequence:
             prompt_logprobs=None
             if self.request.prompt_logprobs is None
             else tuple(self.prompt_logprobs),
+            cached_tokens=self.cached,
             predicted=self.predicted,
             mispredicted=self.mispredicted,
             stop_text=self.stop_text,

@@ -136,14 +136,14 @@ class Routes:
         """Continue texts or token ids."""
         body = await self._read(request, CompletionBody)
         body, last = _continued(request, body)
-        made = await completion(body, self._words, self._exchange, self._facts)
+        made = await completion(body, *self._of(request))
         return await self._answer(request, body, made, made.progress(last))
 
     async def chats(self, request: Request) -> Response:
         """Answer a chat."""
         body = await self._read(request, ChatBody)
         body, last = _continued(request, body)
-        made = await chat(body, self._words, self._exchange, self._facts)
+        made = await chat(body, *self._of(request))
         return await self._answer(request, body, made, made.progress(last))
 
     async def responses(self, request: Request) -> Response:
@@ -155,7 +155,7 @@ class Routes:
             return ResponseWriter(heading, body, chats, calls=calls)
 
         with renamed(RESPONSES_RENAMED):
-            made = await chat(body.chat(), self._words, self._exchange, self._facts, write)
+            made = await chat(body.chat(), *self._of(request), write)
         return await self._answer(request, body, made)
 
     async def messages(self, request: Request) -> Response:
@@ -167,7 +167,7 @@ class Routes:
             return MessageWriter(heading, calls=calls)
 
         with renamed(MESSAGES_RENAMED):
-            made = await chat(body.chat(), self._words, self._exchange, self._facts, write)
+            made = await chat(body.chat(), *self._of(request), write)
         return await self._answer(request, body, made)
 
     async def count_tokens(self, request: Request) -> Response:
@@ -214,6 +214,10 @@ class Routes:
         return JSONResponse({"prompt": await self._words.decode(body.tokens)})
 
     # --- what routes share --------------------------------------------------------------------
+
+    def _of(self, request: Request) -> tuple[Words, Exchange, Facts, str]:
+        """What a generation needs besides its body."""
+        return self._words, self._exchange, self._facts, request.state.client
 
     async def _read(self, request: Request, kind: type[AnyBody]) -> AnyBody:
         """The body of a client that may send one."""

@@ -45,8 +45,7 @@ UNSUPPORTED: dict[str, str] = {
     "moderation": "answers are not moderated",
     "service_tier": "there is one tier",
     "priority": "requests run in the order they arrive",
-    "cache_salt": "prompts are not cached between requests",
-    "prompt_cache_key": "prompts are not cached between requests",
+    "prompt_cache_key": "prompts share the KV cache by their tokens; cache_salt keeps them apart",
     "chat_template": "the template of the model is used",
     "chat_template_kwargs": "the template of the model is used without options",
     "skip_special_tokens": "special tokens are left out of texts",
@@ -162,6 +161,7 @@ class Generation(Body):
     stream: bool = False
     stream_options: StreamOptions | None = None
     paceline: Ours = Ours()
+    cache_salt: Annotated[str, StringConstraints(max_length=1024)] = ""
     prediction: PredictedContent | None = None
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None

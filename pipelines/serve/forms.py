@@ -263,6 +263,7 @@ class Answer(Heading):
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": generated,
             "total_tokens": self.prompt_tokens + generated,
+            "prompt_tokens_details": {"cached_tokens": self.cached_tokens(choices)},
             **self._predicted(choices),
         }
 

@@ -41,6 +41,7 @@ class Generation:
             fingerprint=facts.fingerprint,
             seed=plan.seed,
             prompt_tokens=plan.prompt_tokens,
+            n=plan.n,
             has_prediction=bool(plan.requests[0].prediction),
         )
         self._writer = write(self.heading)
@@ -109,7 +110,7 @@ def by_choice(items: Sequence[Item]) -> dict[int, list[Update | Result]]:
 
 
 async def completion(
-    body: CompletionBody, words: Words, exchange: Exchange, facts: Facts
+    body: CompletionBody, words: Words, exchange: Exchange, facts: Facts, client: str
 ) -> Generation:
     """The generation of a body of /v1/completions. Raises ApiError (400)."""
     prompts = await _prompts(body, words)
@@ -123,7 +124,7 @@ async def completion(
             form.spell, form.logprobs, prompts=await _texts(body, prompts, words), n=body.n
         )
     asked = grammar_of(body.response_format, body.structured_outputs)
-    planned = await _planned(body, prompts, words, exchange, form.prefix, asked)
+    planned = await _planned(body, prompts, words, exchange, form.prefix, asked, client)
     return Generation(exchange, facts, planned, _answer(form, body, trace))
 
 
@@ -132,6 +133,7 @@ async def chat(
     words: Words,
     exchange: Exchange,
     facts: Facts,
+    client: str,
     write: Callable[[Heading, Chats], Writer] | None = None,
 ) -> Generation:
     """The generation of a body of /v1/chat/completions. Raises ApiError (400).
@@ -147,7 +149,7 @@ async def chat(
     form = kind(words.spell, body.logprobs)
     prompts = [await chat_prompt(body, words)]
     asked = asked if call is None else (call, "tools")
-    planned = await _planned(body, prompts, words, exchange, form.prefix, asked)
+    planned = await _planned(body, prompts, words, exchange, form.prefix, asked, client)
     if write is None:
         spells = words.spell, words.decode_now
         trace = Trace(*spells, prompts, body.n) if body.paceline.trace else None
@@ -184,6 +186,7 @@ async def _planned(
     exchange: Exchange,
     prefix: str,
     asked: tuple[str, str] | None,
+    client: str,
 ) -> Planned:
     """The requests; `asked`: their grammar and the field that asks for it."""
     if asked is not None:
@@ -198,6 +201,7 @@ async def _planned(
         name=f"{prefix}-{uuid.uuid4().hex}",
         grammar=None if asked is None else asked[0],
         prediction=predicted,
+        client=client,
     )
 
 

@@ -20,7 +20,13 @@ class Heading:
     fingerprint: str
     seed: int
     prompt_tokens: int
+    n: int = 1  # choices of each prompt
     has_prediction: bool = False
+
+    def cached_tokens(self, choices: Sequence[AnswerChoice]) -> int:
+        """Prompt tokens that were in the KV cache, for the first choice of each prompt."""
+        firsts = [choice.result for choice in choices[:: self.n]]
+        return sum(result.cached_tokens for result in firsts if result is not None)
 
 
 class Writer(Protocol):

@@ -41,6 +41,7 @@ class Planned:
 
     seed: int
     requests: tuple[Request, ...]
+    n: int = 1  # choices of each prompt
     muted: bool = False  # no completions are wanted, only what is known of the prompts
 
     @property
@@ -58,10 +59,12 @@ def plan(
     name: str,
     grammar: str | None = None,
     prediction: Sequence[int] = (),
+    client: str = "",
 ) -> Planned:
     """The requests, with ids that begin with `name`.
 
-    `grammar`: what their texts follow. `prediction`: the tokens of what they may resemble.
+    `grammar`: what their texts follow. `prediction`: the tokens of what they may resemble. Clients
+    do not share the KV cache: the time of an answer would tell what others have sent.
 
     Raises ApiError (400) for an option out of range, a token that is none of the target's, and a
     prompt that leaves no room.
@@ -70,6 +73,7 @@ def plan(
     for prompt in prompts:
         _check_prompt(prompt, bounds)
     samplings = [_sampling(body, len(prompt), bounds, grammar) for prompt in prompts]
+    salt = _salt(client, body.cache_salt)
     echoes = isinstance(body, CompletionBody) and body.echo
     asked = _logprobs(body) if echoes else None
     requests = tuple(
@@ -81,12 +85,13 @@ def plan(
             prediction=tuple(prediction),
             prompt_logprobs=asked,
             drafts=body.paceline.draft,
+            cache_salt=salt,
             stream=True,
         )
         for p, prompt in enumerate(prompts)
         for choice in range(body.n)
     )
-    return Planned(seed=seed, requests=requests, muted=echoes and body.max_tokens == 0)
+    return Planned(seed=seed, requests=requests, n=body.n, muted=echoes and body.max_tokens == 0)
 
 
 def drawn_seed() -> int:
@@ -101,6 +106,13 @@ def choice_seed(seed: int, choice: int) -> int:
     text = f"paceline choice 1\0{seed % 2**63}\0{choice}"
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
+
+
+def _salt(client: str, given: str) -> bytes:
+    if not (client or given):
+        return b""
+    text = f"paceline cache 1\0{client}\0{given}"
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def _check_prompt(prompt: Sequence[int], bounds: Bounds) -> None:

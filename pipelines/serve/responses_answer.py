@@ -151,9 +151,10 @@ class ResponseWriter:
 
     def _usage(self, choices: Sequence[AnswerChoice]) -> Json:
         asked, told = self._heading.prompt_tokens, choices[0].num_tokens
+        cached = self._heading.cached_tokens(choices)
         return {
             "input_tokens": asked,
-            "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+            "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": 0},
             "output_tokens": told,
             "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": asked + told,

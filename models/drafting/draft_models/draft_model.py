@@ -135,7 +135,8 @@ class ModelDrafter:
     def _slot(self, sequence: Sequence) -> int:
         if sequence.id not in self._slots:
             self._slots[sequence.id] = self._free.pop()
-            self._cache.begin(self._slots[sequence.id], sequence.tokens)
+            salt = sequence.request.cache_salt
+            self._cache.begin(self._slots[sequence.id], sequence.tokens, salt)
         return self._slots[sequence.id]
 
     def _catch_up(self, sequences: Several[Sequence], slots: Ints) -> Batch:

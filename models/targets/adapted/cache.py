@@ -66,7 +66,7 @@ class AdaptedCache:
         text = self.texts[row]
         self._set(row, text.committed + [text.scratch[node] for node in nodes.tolist()])
 
-    def begin(self, row: int, tokens: Sequence[int]) -> int:
+    def begin(self, row: int, tokens: Sequence[int], salt: bytes = b"") -> int:
         """Nothing is shared: each row has a cache of its own."""
         return 0
 

@@ -95,3 +95,20 @@ def test_a_client_that_leaves_takes_its_requests_along(demo_url: str, route: str
     while running(demo_url):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_keys_do_not_share_the_cache(limited: str) -> None:
+    """What another key has sent does not make an answer faster."""
+    prompt = "A prompt that is long enough to fill a block of the cache. " * 12
+    body: Any = {"model": "demo", "prompt": prompt, "max_tokens": 1}
+
+    def cached(client: openai.OpenAI, **more: Any) -> int:
+        usage = client.completions.create(**body, **more).usage
+        return int(usage.prompt_tokens_details.cached_tokens)
+
+    with client_of(limited, "one") as one, client_of(limited, "two") as two:
+        assert [cached(one), cached(two)] == [0, 0]
+        assert cached(one) > 64
+        assert cached(one, extra_body={"cache_salt": "mine"}) == 0
+        assert cached(one, extra_body={"cache_salt": "mine"}) > 64
+        assert cached(two) > 64
