@@ -1,37 +1,37 @@
 """The HTTP routes, and the Ray Serve deployment that answers them."""
 
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response
 from ray import serve
-from starlette.exceptions import HTTPException
-from starlette.types import Receive, Scope, Send
 
 from pipelines.modality.choose import modality
 from pipelines.serve.access import check_access, check_content
 from pipelines.serve.api_error import ApiError, renamed
-from pipelines.serve.events import HEADERS, MEDIA
-from pipelines.serve.exchange import Call, Exchange
+from pipelines.serve.error_replies import add_error_replies
+from pipelines.serve.events import HEADERS
+from pipelines.serve.exchange import Exchange
 from pipelines.serve.facts import Facts
 from pipelines.serve.fields import ChatBody, CompletionBody, DetokenizeBody, ImageBody, TokenizeBody
 from pipelines.serve.forms import Chats
 from pipelines.serve.generation import Generation, chat, chat_prompt, completion
 from pipelines.serve.heading import Heading
-from pipelines.serve.messages_answer import MessageWriter, anthropic_error
+from pipelines.serve.messages_answer import MessageWriter
 from pipelines.serve.messages_body import RENAMED as MESSAGES_RENAMED
 from pipelines.serve.messages_body import CountBody, MessagesBody
 from pipelines.serve.metrics import MEDIA as METRICS_MEDIA
 from pipelines.serve.metrics import exposition
 from pipelines.serve.plan import drawn_seed
 from pipelines.serve.playground import page
-from pipelines.serve.progress import HEADER, Progress, parse_progress
+from pipelines.serve.progress import Progress
 from pipelines.serve.read_body import AnyBody, read_body
 from pipelines.serve.responses_answer import ResponseWriter
 from pipelines.serve.responses_body import RENAMED as RESPONSES_RENAMED
 from pipelines.serve.responses_body import ResponsesBody
+from pipelines.serve.streams import Stream, continued
 from pipelines.serve.words import Words
 
 if TYPE_CHECKING:
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 Streamed = CompletionBody | ChatBody | ResponsesBody | MessagesBody
 MODALITIES = {"text": "text", "images": "image"}
-Completed = TypeVar("Completed", CompletionBody, ChatBody)
 SEED_HEADER = "x-paceline-seed"
 
 
@@ -69,9 +68,7 @@ def build_app(exchange: Exchange, facts: Facts) -> FastAPI:
     app.add_api_route("/v1/models/{name:path}", routes.model, methods=["GET"])
     for path, answer in routes.of_kind().items():
         app.add_api_route(path, answer, methods=["POST"])
-    app.add_exception_handler(ApiError, _told)
-    app.add_exception_handler(HTTPException, _not_found)
-    app.add_exception_handler(Exception, _broken)
+    add_error_replies(app)
     return app
 
 
@@ -135,14 +132,14 @@ class Routes:
     async def completions(self, request: Request) -> Response:
         """Continue texts or token ids."""
         body = await self._read(request, CompletionBody)
-        body, last = _continued(request, body)
+        body, last = continued(request, body)
         made = await completion(body, *self._of(request))
         return await self._answer(request, body, made, made.progress(last))
 
     async def chats(self, request: Request) -> Response:
         """Answer a chat."""
         body = await self._read(request, ChatBody)
-        body, last = _continued(request, body)
+        body, last = continued(request, body)
         made = await chat(body, *self._of(request))
         return await self._answer(request, body, made, made.progress(last))
 
@@ -272,38 +269,6 @@ class Routes:
         return Stream(call, made.events(call, progress), headers=headers | HEADERS)
 
 
-class Stream(StreamingResponse):
-    """Server-sent events; the call ends with them, also when the client goes."""
-
-    def __init__(
-        self, call: Call, events: AsyncIterator[bytes], *, headers: dict[str, str]
-    ) -> None:
-        super().__init__(events, media_type=MEDIA, headers=headers)
-        self._call = call
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Called by the framework to send it."""
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            await self._call.__aexit__()
-
-
-def _continued(request: Request, body: Completed) -> tuple[Completed, Progress | None]:
-    """The body of a stream that goes on, with the seed that it began with."""
-    last = request.headers.get(HEADER)
-    if last is None:
-        return body, None
-    if not body.stream or body.paceline.trace:
-        told = "Last-Event-ID needs stream, without a trace"
-        raise ApiError(told, param="Last-Event-ID", code="invalid_value")
-    progress = parse_progress(last)
-    if body.seed is not None and body.seed % 2**63 != progress.seed:
-        told = f"Last-Event-ID is of seed {progress.seed}; this body has {body.seed}"
-        raise ApiError(told, param="Last-Event-ID", code="invalid_value")
-    return body.model_copy(update={"seed": progress.seed}), progress
-
-
 def _pictures(exchange: Exchange, facts: Facts) -> "Pictures":
     from pipelines.modality.images import Images  # these load torch: only where images are made
     from pipelines.serve.pictures import Pictures
@@ -311,26 +276,6 @@ def _pictures(exchange: Exchange, facts: Facts) -> "Pictures":
     found = modality(facts.checkpoint)
     assert isinstance(found, Images), "facts.kind says so"
     return Pictures(found, exchange, facts)
-
-
-async def _told(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ApiError)
-    anthropic = request.url.path.startswith("/v1/messages")
-    body = anthropic_error(error) if anthropic else error.body()
-    return JSONResponse(body, status_code=error.status, headers=error.headers())
-
-
-async def _not_found(request: Request, error: Exception) -> Response:
-    """Unknown routes and methods."""
-    assert isinstance(error, HTTPException)
-    told = f"{request.method} {request.url.path[:100]}: {error.detail}"
-    return await _told(request, ApiError(told, status=error.status_code, code="not_found"))
-
-
-async def _broken(request: Request, error: Exception) -> Response:
-    """An error of our own; Ray Serve's log has it."""
-    told = ApiError("the server failed to answer", status=500, kind="server_error")
-    return await _told(request, told)
 
 
 def _too_large(most: int) -> ApiError:

@@ -8,13 +8,15 @@ from typing import Any
 
 from models.requests.request import Result
 from models.requests.update import Update
+from pipelines.serve.answer import Answer
 from pipelines.serve.api_error import ApiError
 from pipelines.serve.choice import AnswerChoice, Delta
 from pipelines.serve.constraints import grammar_of
+from pipelines.serve.echoes import Echoes, Prompt
 from pipelines.serve.exchange import Call, Exchange, Gone, Item
 from pipelines.serve.facts import Facts
 from pipelines.serve.fields import ChatBody, CompletionBody
-from pipelines.serve.forms import Answer, AnswerForm, Chats, Completions, Echoes, Prompt, ToolChats
+from pipelines.serve.forms import AnswerForm, Chats, Completions, ToolChats
 from pipelines.serve.heading import Heading, Writer
 from pipelines.serve.plan import Planned, plan
 from pipelines.serve.progress import Progress, beginning

@@ -4,10 +4,10 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from pipelines.serve.answer import decoding
 from pipelines.serve.api_error import ApiError
 from pipelines.serve.choice import AnswerChoice, Delta
 from pipelines.serve.events import named_event
-from pipelines.serve.forms import decoding
 from pipelines.serve.heading import Heading, Json
 from pipelines.serve.tools import CallText
 

@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from pipelines.serve.answer import decoding
 from pipelines.serve.api_error import ApiError
 from pipelines.serve.choice import AnswerChoice, Delta
 from pipelines.serve.events import named_event
-from pipelines.serve.forms import Chats, decoding
+from pipelines.serve.forms import Chats
 from pipelines.serve.heading import Heading, Json
 from pipelines.serve.responses_body import ResponsesBody
 from pipelines.serve.tools import CallText

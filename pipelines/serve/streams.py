@@ -1,0 +1,48 @@
+"""Streams as HTTP has them: what ends with them, and where one goes on."""
+
+from collections.abc import AsyncIterator
+from typing import TypeVar
+
+from fastapi import Request
+from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from pipelines.serve.api_error import ApiError
+from pipelines.serve.events import MEDIA
+from pipelines.serve.exchange import Call
+from pipelines.serve.fields import ChatBody, CompletionBody
+from pipelines.serve.progress import HEADER, Progress, parse_progress
+
+Completed = TypeVar("Completed", CompletionBody, ChatBody)
+
+
+class Stream(StreamingResponse):
+    """Server-sent events; the call ends with them, also when the client goes."""
+
+    def __init__(
+        self, call: Call, events: AsyncIterator[bytes], *, headers: dict[str, str]
+    ) -> None:
+        super().__init__(events, media_type=MEDIA, headers=headers)
+        self._call = call
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Called by the framework to send it."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._call.__aexit__()
+
+
+def continued(request: Request, body: Completed) -> tuple[Completed, Progress | None]:
+    """The body of a stream that goes on, with the seed that it began with."""
+    last = request.headers.get(HEADER)
+    if last is None:
+        return body, None
+    if not body.stream or body.paceline.trace:
+        told = "Last-Event-ID needs stream, without a trace"
+        raise ApiError(told, param="Last-Event-ID", code="invalid_value")
+    progress = parse_progress(last)
+    if body.seed is not None and body.seed % 2**63 != progress.seed:
+        told = f"Last-Event-ID is of seed {progress.seed}; this body has {body.seed}"
+        raise ApiError(told, param="Last-Event-ID", code="invalid_value")
+    return body.model_copy(update={"seed": progress.seed}), progress
