@@ -2,6 +2,7 @@
 
 import argparse
 
+from models.errors import InvalidOption
 from pipelines.distill.drafter_config import DrafterOptions
 from pipelines.distill.student_config import StudentOptions
 from pipelines.flags import Subparsers, add_command, read_options
@@ -91,6 +92,18 @@ def _add_export(what: Subparsers) -> None:
     told = "folder to write; default: RUN/export-FORMAT"
     parser.add_argument("--output", metavar="FOLDER", help=told)
     parser.set_defaults(run=run_export)
+
+
+def config_of(options: argparse.Namespace) -> StudentOptions | DrafterOptions:
+    """The file's options of a training, and before them those of the command line.
+
+    Raises InvalidOption: a value is wrong, or the command trains nothing.
+    """
+    if options.what == "student":
+        return student_config(options)
+    if options.what == "drafter":
+        return drafter_config(options)
+    raise InvalidOption("distill", options.what, "student or drafter")
 
 
 def student_config(options: argparse.Namespace) -> StudentOptions:

@@ -29,6 +29,7 @@ class RepeatDrafter:
     """The last token, again and again."""
 
     name, max_width, passes, transfer_s, wants, remote = "repeat", 1, 0, 0.0, None, False
+    bytes_per_entry = 0
 
     def propose(self, sequences, shape, context):
         return [
