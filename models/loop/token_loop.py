@@ -22,8 +22,10 @@ from models.drafting.sizing.sizing import Sizing
 from models.errors import InvalidRequest
 from models.exactness import exactness
 from models.loop.cache_rows import Rows
+from models.loop.facts import facts_of
 from models.loop.figures import Figures, Sums
-from models.loop.groups import choose, need_plain, new_canvas, plan_groups, settle
+from models.loop.group_round import group_round
+from models.loop.groups import need_plain, new_canvas
 from models.loop.load import Load, load_of
 from models.loop.logprobs import token_logprobs
 from models.loop.pace import Pace
@@ -32,8 +34,9 @@ from models.loop.processors import Processors
 from models.loop.prompt_logprobs import asked_nodes, note_prompts
 from models.loop.readings import readings_for
 from models.loop.stopwatch import Stopwatch
+from models.loop.turns import Turns
 from models.loop.updates import Updates
-from models.registry import GUMBEL, RULES, load
+from models.registry import RULES, load
 from models.requests.admission import (
     Advice,
     begin_grammar,
@@ -106,9 +109,8 @@ class TokenLoop:
         self._processors = Processors(target, self._maps)
         self._grammars = None if grammars is None else cache(grammars)
         self._hints = Hints(scratch - 1)
-        self._turn = 0
+        self._turns = Turns(drafter)
         self._noise = NoiseStore(target.vocab_size, target.device)
-        self._transferred_s = 0.0
         self._marks = Stopwatch()
 
     # --- requests -----------------------------------------------------------------------------
@@ -182,19 +184,8 @@ class TokenLoop:
 
     def describe(self) -> dict[str, object]:
         """Facts about the target, the drafter and the arithmetic, for summaries."""
-        return {
-            "architecture": self.target.architecture,
-            "adapted": self.target.adapted,
-            "arithmetic": "steady" if self.target.steady else "torch",
-            "parameters": self.target.num_parameters,
-            "vocabulary": self.target.vocab_size,
-            "context_length": self.target.context_length,
-            "schedule": self.target.schedule.name,
-            "drafter": self.drafter.name if self.drafter else "none",
-            "verify": self.rule,
-            "noise": GUMBEL,  # of requests that name no other map
-            "cache_bytes": self.cache_bytes,
-        }
+        facts = facts_of(self.target, self.drafter, self.rule)
+        return {**facts, "cache_bytes": self.cache_bytes}
 
     def run(self, requests: Iterable[Request]) -> list[Result]:
         """Submit all requests and step until all have ended; results in the order they ended."""
@@ -257,25 +248,18 @@ class TokenLoop:
 
     def _group_round(self, target: GroupTarget) -> list[Result]:
         running = list(self._rows.running)
-        groups = plan_groups(target, running)
         processor = self._processors.of(0, running)
-        self._marks.note("other")
-        logits = self.target.score(self._cache, groups.batch).logits  # [W, V]
-        self._marks.note("score")
-        broken = broken_rows(logits)
-        tokens = choose(groups, logits, processor, self._noise)
-        self._marks.note("verify")
-        settle(groups, tokens, logits, self._cache)
-        if broken is not None:
-            self._fail(running[b] for b in set(groups.owners[broken].tolist()))
-        self._sums.add(rounds=1, round_rows=len(running), target_passes=1, tokens=groups.num_new)
-        self._updates.note_groups(groups, tokens)
+        done = group_round(target, running, self._cache, processor, self._noise, self._marks)
+        self._fail(done.broken)
+        new = done.groups.num_new
+        self._sums.add(rounds=1, round_rows=len(running), target_passes=1, tokens=new)
+        self._updates.note_groups(done.groups, done.tokens)
         results = self._finish()
         self._marks.note("other")
         return results
 
     def _round(self) -> list[Result]:
-        first, running = self._half()
+        first, running = self._turns.next(self._rows.running)
         shape, drafting = (NOTHING, []) if self.drafter is None else self.sizing.plan(len(running))
         hints = self._hints.of(running)
         drafting = [b for b in drafting if b not in hints and running[b].request.drafts]
@@ -312,7 +296,7 @@ class TokenLoop:
         self._updates.note_round(round_, commits, sources)
         results = self._finish()
         self._marks.note("other")
-        self._book_transfer("other")
+        self._turns.book_transfer("other", self._marks)
         self.sizing.observe_round(self._marks.round_s())
         return results
 
@@ -320,19 +304,6 @@ class TokenLoop:
         """End requests whose tokens were chosen from NaN or infinite scores."""
         for sequence in sequences:
             sequence.fail(told(self.name, self.target.dtype))
-
-    def _half(self) -> tuple[int, list[Sequence]]:
-        """The first row and the requests of this round.
-
-        With a remote drafter, the two halves of the batch take turns: the drafter drafts for one
-        half while the target verifies the other.
-        """
-        count = len(self._rows.running)
-        if self.drafter is None or not self.drafter.remote or count == 1:
-            return 0, list(self._rows.running)
-        half = (count + 1) // 2
-        self._turn = 1 - self._turn
-        return (0, self._rows.running[:half]) if self._turn else (half, self._rows.running[half:])
 
     def _draft(
         self,
@@ -353,7 +324,7 @@ class TokenLoop:
         for b, draft in zip(drafting, made, strict=True):
             drafts[b] = draft
         self._marks.note("draft")
-        self._book_transfer("draft")
+        self._turns.book_transfer("draft", self._marks)
         self._sums.add(draft_passes=self.drafter.passes - passes)
         return drafts
 
@@ -375,13 +346,6 @@ class TokenLoop:
             self.drafter.observe(round_, commits)
         tokens = sum([len(commit.tokens) for commit in commits])
         self._sums.add(rounds=1, round_rows=len(commits), target_passes=1, tokens=tokens)
-
-    def _book_transfer(self, part: str) -> None:
-        """Book the time that a remote drafter spent on messages as transfer, not as `part`."""
-        if self.drafter is not None and self.drafter.remote:
-            total = self.drafter.transfer_s
-            self._marks.shift(part, "transfer", total - self._transferred_s)
-            self._transferred_s = total
 
     def _finish(self) -> list[Result]:
         ended = [s for s in self._rows.running if s.finish_reason is not None]
