@@ -43,7 +43,7 @@ def parse_memory(memory: str | float | None) -> int | float:
 def divided(memory: str | float | None, among: int) -> str | float | None:
     """What each of several processes on a machine takes: an amount, or its part of a share."""
     parsed = parse_memory(memory)
-    return memory if isinstance(parsed, int) or among == 1 else f"{parsed / among:.9f}"
+    return memory if isinstance(parsed, int) or among == 1 else f"{parsed / among:.9f}".rstrip("0")
 
 
 def budget_bytes(memory: str | float | None, device: str) -> int:
