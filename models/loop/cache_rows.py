@@ -80,7 +80,9 @@ class Rows:
             shortest = min(len(sequence.tokens), len(other.tokens)) - 1  # the last one is a root
             if other.request.cache_salt != sequence.request.cache_salt:
                 continue
-            if shared <= shortest and sequence.tokens[:shared] == other.tokens[:shared]:
+            if shared > shortest or sequence.tokens[shared - 1] != other.tokens[shared - 1]:
+                continue  # mostly decided by one token, of prompts that may be long
+            if sequence.tokens[:shared] == other.tokens[:shared]:
                 return True
         return False
 
