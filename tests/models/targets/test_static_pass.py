@@ -14,7 +14,6 @@ from models.loop.token_loop import TokenLoop
 from models.memory.static_inputs import MOST_NODES, Size, StaticInputs, size_for
 from models.readout import Readout
 from models.requests.request import Request, Sampling
-from models.targets.decoder.config import DecoderConfig
 from models.targets.decoder.decoder import Decoder
 from models.targets.decoder.static_pass import StaticPass
 from tests.models.conformance import prefill
@@ -22,18 +21,7 @@ from tests.models.decoders import CONFIG
 from tests.models.entries import entries
 from tests.models.trees import batch_of, grow
 
-WINDOWED = DecoderConfig(
-    architecture="MistralForCausalLM",
-    vocab_size=CONFIG.vocab_size,
-    width=32,
-    inner_width=48,
-    num_layers=2,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=8,
-    context_length=256,
-    window=9,
-)
+WINDOWED = replace(CONFIG, window=9)
 TEXTS = (5, 70, 23)
 
 
