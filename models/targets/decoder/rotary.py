@@ -31,7 +31,7 @@ def _stretch(plain: torch.Tensor, config: RotaryConfig) -> torch.Tensor:
     return (1 - share) * plain / config.factor + share * plain
 
 
-PART = 4096  # positions whose rotations are computed at once, in float64
+PART = 16_384  # positions whose rotations are computed at once, in float64
 
 
 class Rotary:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from models.targets.decoder import rotary
 from models.targets.decoder.config import is_known, parse_config
 from models.targets.decoder.rotary import Rotary, frequencies
 
@@ -72,9 +73,20 @@ def test_linear_scaling():
 
 
 def test_a_longer_rotary_table_keeps_its_rows():
-    rotary = Rotary(parse_config(BASE, {}).rotary, 16, torch.device("cpu"))
-    rotary.reserve(13)
-    short = rotary(torch.arange(13))
-    rotary.reserve(700)
-    assert torch.equal(rotary(torch.arange(13)), short)
+    table = Rotary(parse_config(BASE, {}).rotary, 16, torch.device("cpu"))
+    table.reserve(13)
+    short = table(torch.arange(13))
+    table.reserve(700)
+    assert torch.equal(table(torch.arange(13)), short)
     torch.testing.assert_close(short.abs(), torch.ones(13, 1, 8))
+
+
+def test_a_rotary_table_that_is_computed_in_parts_has_the_rows_of_one(monkeypatch):
+    tables = []
+    for part in (300, 1000):
+        monkeypatch.setattr(rotary, "PART", part)
+        made = Rotary(parse_config(BASE, {}).rotary, 16, torch.device("cpu"))
+        made.reserve(1000)
+        tables.append(made.table)
+    assert tables[0].shape == (1000, 8)
+    assert torch.equal(*tables)
