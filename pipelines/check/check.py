@@ -8,6 +8,7 @@ from pipelines.check.clusters import CLUSTERS, JOBS
 from pipelines.check.core_kinds import check_core
 from pipelines.check.job_rules import check_job
 from pipelines.check.manifest import Manifest
+from pipelines.check.metric_rules import check_metrics
 from pipelines.check.operator_rules import check_operator
 from pipelines.check.problem import Problem
 from pipelines.check.render import origin, rendered
@@ -35,6 +36,7 @@ def problems(manifest: Manifest, schemas: Mapping[str, Any] | None) -> Iterator[
     group = str(manifest.data.get("apiVersion", ""))
     if schemas is not None and group.startswith(CORE):
         yield from check_core(manifest)
+    yield from check_metrics(manifest)
     if not group.startswith(f"{GROUP}/"):
         return
     if schemas is not None:

@@ -167,11 +167,20 @@ def read_command(entrypoint: str) -> tuple[str, Any]:
     module.register(subparsers)
     options, unknown = parser.parse_known_args(words[1:])
     if unknown:
-        known = list(subparsers.choices[words[1]]._option_string_actions)
+        known = list(_options(subparsers.choices[words[1]]))
         near = difflib.get_close_matches(unknown[0], known, n=1)
         meant = f"did you mean {near[0]}?" if near else f"see paceline {words[1]} --help"
         raise WrongCommand(f"there is no option {unknown[0]}; {meant}", unknown[0])
     return words[1], module.config_of(options)
+
+
+def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """The options of a command and of its own commands."""
+    yield from parser._option_string_actions
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for inner in action.choices.values():
+                yield from _options(inner)
 
 
 def nodes(manifest: Manifest) -> list[Node]:

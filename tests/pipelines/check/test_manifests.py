@@ -84,6 +84,10 @@ CASES = [
     ("import path", "RayService", "serve.application:build", "serve.app:build", "import_path",
      "pipelines.serve.application:build is needed"),
     ("Redis", "RayService", "redisAddress:", "redisAdress:", "redisAdress", "mean 'redisAddress'?"),
+    ("metric of an alert", "PrometheusRule", "paceline_target_actors)", "paceline_target_actor)",
+     "expr:", "did you mean paceline_target_actors?"),
+    ("metric of a dashboard", "ConfigMap", "paceline_draft_actors", "paceline_drafters",
+     "paceline_drafters", "the server exports no metric paceline_drafters"),
     ("core kind", "NetworkPolicy/redis", "podSelector:", "podSelecter:", "podSelecter", "no field"),
     ("core value", "StatefulSet", "replicas: 1", "replicas: one", "replicas: one", "integer"),
 ]  # fmt: skip
@@ -207,3 +211,10 @@ def test_optional_components_render(name, tmp_path):
     spec = "- ../../components/cluster-spec"
     file.write_text(file.read_text().replace(spec, f"- ../../components/{name}\n{spec}"))
     assert "kueue.x-k8s.io/queue-name: paceline" in render(file.parent)
+
+
+def test_what_top_shows_is_exported():
+    from pipelines.check.metric_rules import exported
+    from pipelines.top.server import SHOWN
+
+    assert set(SHOWN) <= exported()
