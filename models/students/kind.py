@@ -23,6 +23,7 @@ from models.students.records import read_records
 from models.students.teacher import laws, load_teacher
 from models.tokenizers import TOKENIZER_FOLDER
 from models.training.kind import LOSS, SCORE, Samples
+from models.training.losses import divergence
 from models.training.worker import Worker
 
 EXAM_SHARE, EXAM_RECORDS = 20, 256  # a 20th of the records is kept for exams, at most 256
@@ -133,10 +134,3 @@ def start_of(samples: Ints, seed: int, num_tokens: int) -> torch.Tensor:
     chance = uniform(row_keys(np.full(len(samples), seed), samples, Purpose.TRAINING))
     some = 1 + np.floor((2 * chance - 1) * (num_tokens - 1)).astype(np.int64)
     return torch.from_numpy(np.where(chance < 0.5, 0, some))
-
-
-def divergence(wanted: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-    """KL(p | q) of log-probabilities `wanted` [..., V] and unnormalised logits [..., V]: [...]."""
-    missing = wanted == -torch.inf
-    gap = wanted.masked_fill(missing, 0) - logits.float().log_softmax(-1)
-    return (wanted.exp() * gap).sum(-1)

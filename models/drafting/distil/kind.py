@@ -22,8 +22,8 @@ from models.drafting.distil.exam import Trial, accepted_lengths, sums
 from models.drafting.distil.teacher import Teacher
 from models.drafting.distil.texts import Text, TextBatch, batch_of
 from models.metrics.agreement import accepted_length, agreement_at
-from models.training.draft_losses import divergence, match_loss
 from models.training.kind import LOSS, SCORE, Samples
+from models.training.losses import divergence, match_loss
 
 ABOUT = "drafter.json"
 WORDS = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")

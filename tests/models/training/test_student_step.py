@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from models.errors import UnsupportedCheckpoint
-from models.students.kind import divergence, start_of
+from models.students.kind import start_of
 from models.training.checkpoint import states
+from models.training.losses import divergence
 from models.training.order import records_of, share
 from models.training.schedule import average_weight, rate_at
 from models.training.state import load_state, save_state

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models.metrics.agreement import agreement
-from models.training.draft_losses import divergence, match_loss
+from models.training.losses import divergence, match_loss
 
 
 def test_the_divergence_is_0_for_equal_laws_and_allows_impossible_tokens():

@@ -1,4 +1,4 @@
-"""What a drafter's training lowers: the distance of its laws from the target's.
+"""What training lowers: the distance of laws from the target's.
 
 Letters: V vocabulary, `...` positions.
 """
