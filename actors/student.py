@@ -16,8 +16,8 @@ from models.loop.figures import Figures
 from models.requests.request import Request, Result
 from models.sampling.flow import NAME, FlowMap
 from models.students.checkpoint import load_student
-from models.students.frozen import FrozenStudent
 from models.students.sample import image_noise, sample
+from models.students.start import frozen
 
 QUEUE_FACTOR = 2  # batches on an actor at most: the next waits where the first runs
 RETRIES = 3  # of a batch whose actor dies
@@ -30,7 +30,7 @@ class StudentActor:
         """`steps`: passes per image."""
         if threads is not None:
             torch.set_num_threads(threads)
-        self._student, self._steps = FrozenStudent(load_student(present(folder))), steps
+        self._student, self._steps = frozen(load_student(present(folder))), steps
         self._chart = FlowMap(self._student.codebook)
 
     def run(self, requests: list[Request]) -> list[Result]:

@@ -8,14 +8,15 @@ Source: Liu et al. 2024, Distilled Decoding (arXiv 2412.17153), section 3.
 Letters: R rows, V codes of width C, B rows solved together.
 """
 
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
-from models.batch import Ints
+from models.batch import Floats, Ints
 from models.compute.x86 import kernels
 from models.errors import InvalidOption
 from models.registry import FLOW
@@ -31,6 +32,7 @@ LAST = 1e-3  # the time of the final Euler step
 LOST = -40.0  # weights of codes below e^LOST of the greatest are 0: rounding would lose them
 BLOCK_NUMBERS = 2**13  # of one block [B, V]
 TILE = 8  # a block's rows are a multiple of it, so that no row is a remainder to a kernel
+AHEAD = 64  # positions of a request whose noise is drawn together
 FILL = 16  # the compiled kernel reads so many codes at once
 
 
@@ -171,6 +173,21 @@ def flow_noise(seeds: Ints, positions: Ints, width: int) -> torch.Tensor:
     return normals(row_keys(seeds, positions, Purpose.FLOW), width).float()
 
 
+@lru_cache(4096)
+def _noise_ahead(seed: int, part: int, width: int) -> Floats:
+    """[AHEAD, width] the noise of positions from part * AHEAD on: drawing few costs the same."""
+    positions = part * AHEAD + np.arange(AHEAD)
+    noise: Floats = flow_noise(np.full(AHEAD, seed), positions, width).numpy()
+    return noise
+
+
+def _noise_of_rows(seeds: Ints, positions: Ints, width: int) -> torch.Tensor:
+    """`flow_noise` of rows, most of which are of a few requests and follow one another."""
+    pairs = zip(seeds.tolist(), positions.tolist(), strict=True)
+    rows = [_noise_ahead(seed, at // AHEAD, width)[at % AHEAD] for seed, at in pairs]
+    return torch.from_numpy(np.stack(rows))
+
+
 def flow_map(target: "Target") -> "NoiseMap":
     """The flow map over the target's codebook, as a map of requests (models/sampling/maps.py).
 
@@ -182,7 +199,8 @@ def flow_map(target: "Target") -> "NoiseMap":
     chart = FlowMap(target.codes)
 
     def choose(values: torch.Tensor, seeds: Ints, positions: Ints) -> Ints:
-        tokens: Ints = chart.of_logits(values, flow_noise(seeds, positions, chart.width)).numpy()
+        noise = _noise_of_rows(seeds, positions, chart.width)
+        tokens: Ints = chart.of_logits(values, noise).numpy()
         return tokens
 
     return choose

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-MODEL_TYPE = "paceline_student"
+MODEL_TYPE = "paceline_student"  # of a raster target
+SCALE_MODEL_TYPE = "paceline_scale_student"  # of a next-scale target
 
 
 def is_student(folder: str | Path) -> bool:
@@ -18,5 +19,5 @@ def student_config(folder: str | Path) -> dict[str, Any] | None:
         raw = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    of_student = isinstance(raw, dict) and raw.get("model_type") == MODEL_TYPE
+    of_student = isinstance(raw, dict) and raw.get("model_type") in (MODEL_TYPE, SCALE_MODEL_TYPE)
     return raw if of_student else None

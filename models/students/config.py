@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from models.errors import UnsupportedCheckpoint
 from models.sampling.flow import NAME
-from models.students.methods import FLOW_MAP
+from models.students.methods import FLOW_MAP, METHODS
 from models.training.raster import RasterConfig
 
 
@@ -18,12 +18,20 @@ class MadeFor:
     def __str__(self) -> str:
         return f"{self.path!r} (digest {self.digest[:12]})"
 
+    def refuse_another(self, target: "MadeFor") -> None:
+        """Raise UnsupportedCheckpoint unless it is this target."""
+        if self.digest != target.digest:
+            raise UnsupportedCheckpoint(
+                f"the student was made for the target {self}, not for {target}"
+            )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudentConfig:
-    """A map-headed student of a raster target; the sizes are the target's.
+    """A student of a raster target; the sizes are the target's.
 
-    `guidance`: the scale of the laws that it learned. `noise`: the name of the map on top.
+    `method`: one of methods.py. `guidance`: the scale of the laws that it learned. `noise`: the
+    name of the map from its noise to tokens.
     """
 
     target: MadeFor
@@ -41,16 +49,23 @@ class StudentConfig:
     noise: str = NAME
 
     def __post_init__(self) -> None:
-        for name, known in (("method", FLOW_MAP), ("noise", NAME)):
-            if getattr(self, name) != known:
-                found = getattr(self, name)
-                raise UnsupportedCheckpoint(f"the student's {name} is {found!r}; known is {known}")
+        for name, known in (("method", METHODS), ("noise", (NAME,))):
+            found = getattr(self, name)
+            if found not in known:
+                told = " or ".join(known)
+                raise UnsupportedCheckpoint(f"the student's {name} is {found!r}; known is {told}")
 
     @classmethod
-    def of(cls, raster: RasterConfig, target: MadeFor, guidance: float = 1.0) -> "StudentConfig":
+    def of(
+        cls,
+        raster: RasterConfig,
+        target: MadeFor,
+        guidance: float = 1.0,
+        method: str = FLOW_MAP,
+    ) -> "StudentConfig":
         """The configuration of a student with the target's sizes."""
         sizes = {name: getattr(raster, name) for name in SIZES}
-        return cls(target=target, guidance=guidance, **sizes)
+        return cls(target=target, guidance=guidance, method=method, **sizes)
 
     def raster(self) -> RasterConfig:
         """The sizes of the network."""
@@ -61,12 +76,14 @@ class StudentConfig:
         """Tokens of an image."""
         return self.grid_width * self.grid_height
 
+    @property
+    def bounds(self) -> tuple[int, ...]:
+        """The places, but the first, from which a pass may decide."""
+        return tuple(range(1, self.num_tokens))
+
     def refuse_another(self, target: MadeFor) -> None:
         """Raise UnsupportedCheckpoint unless the student was made for this target."""
-        if self.target.digest != target.digest:
-            raise UnsupportedCheckpoint(
-                f"the student was made for the target {self.target}, not for {target}"
-            )
+        self.target.refuse_another(target)
 
 
 SIZES = (

@@ -1,4 +1,5 @@
 """The names of the ways to train a student."""
 
 FLOW_MAP = "flow-map"  # predicts the teacher's laws; the flow map on top
-METHODS = (FLOW_MAP,)
+TWO_HEAD = "two-head"  # predicts tokens and vectors; as published
+METHODS = (FLOW_MAP, TWO_HEAD)

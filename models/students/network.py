@@ -68,12 +68,5 @@ class Student(nn.Module):
         return self.raster.of_inputs(torch.cat([first, read + more], dim=1))
 
 
-def student_of(teacher: RasterModel, config: StudentConfig, prior: torch.Tensor) -> Student:
-    """A student with the teacher's weights: where all tokens are known, it is the teacher."""
-    student = Student(config, teacher.model.codebook, prior)
-    student.raster.load_state_dict(teacher.state_dict())
-    return student
-
-
 def _index(value: int, like: torch.Tensor) -> torch.Tensor:
     return torch.tensor(value, device=like.device)

@@ -10,12 +10,14 @@ import torch
 from models.errors import UnsupportedCheckpoint
 from models.exactness import APPROXIMATE
 from models.students.pairs import Records
+from models.targets.next_scale.model import NextScaleConfig
 from models.training.raster import RasterConfig
 
+Sizes = RasterConfig | NextScaleConfig
 TOKENS, SEED, EXACTNESS = "tokens", "seed", "exactness"
 
 
-def read_records(files: Sequence[str], config: RasterConfig, *, label_field: str) -> Records:
+def read_records(files: Sequence[str], config: Sizes, *, label_field: str) -> Records:
     """The rows of Parquet files, in order, without rows that hold an error instead of an image.
 
     Raises:
@@ -50,7 +52,10 @@ def _refuse_other_laws(table: pa.Table, file: str) -> None:
 
 
 def _check(
-    classes: list[int], tokens: list[list[int]], config: RasterConfig, files: Sequence[str]
+    classes: list[int],
+    tokens: list[list[int]],
+    config: Sizes,
+    files: Sequence[str],
 ) -> None:
     where = files[0] if files else "no files"
     if not tokens:

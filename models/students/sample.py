@@ -11,12 +11,18 @@ import torch
 
 from models.batch import Ints
 from models.sampling.flow import FlowMap, flow_noise
+from models.students.config import StudentConfig
+from models.students.scale_config import ScaleStudentConfig
+from models.students.two_head import TwoHeadStudent
 
 
 class Passes(Protocol):
-    """A student: a `Student` that is trained, or a `FrozenStudent`."""
+    """A student by `flow-map`: a `Student` that is trained, or a `FrozenStudent`."""
 
     prior: torch.Tensor  # [K, n, V]
+
+    @property
+    def config(self) -> StudentConfig | ScaleStudentConfig: ...
 
     def __call__(
         self,
@@ -49,24 +55,31 @@ def first_guesses(
 
 @torch.inference_mode()
 def sample(
-    student: Passes, chart: FlowMap, classes: torch.Tensor, noise: torch.Tensor, steps: int = 1
+    student: Passes | TwoHeadStudent,
+    chart: FlowMap,
+    classes: torch.Tensor,
+    noise: torch.Tensor,
+    steps: int = 1,
 ) -> torch.Tensor:
     """Images in `steps` passes.
 
-    The pass k decides an equal share of the places from the tokens decided so far and from the
-    noise of all others, which is the same in every pass. It computes no later places.
+    The pass k decides an equal share of the places (or of the maps) from the tokens decided so far
+    and from the noise of all others, which is the same in every pass. It computes no later places.
 
     Args:
-        classes: [B] int64. noise: [B, n, C]. steps: 1 to n.
+        classes: [B] int64. noise: [B, n, C]. steps: 1 to n, or to the number of maps.
     Returns:
         tokens [B, n] int64.
     """
     count = noise.shape[1]
     guesses = first_guesses(chart, student.prior, classes, noise)
-    tokens = guesses.clone()
+    tokens, cuts = guesses.clone(), (0, *student.config.bounds, count)
     for k in range(steps):
-        start, end = count * k // steps, count * (k + 1) // steps
+        start, end = (cuts[(len(cuts) - 1) * at // steps] for at in (k, k + 1))
         starts = torch.full_like(classes, start)
+        if isinstance(student, TwoHeadStudent):
+            tokens = student.decide(classes, tokens, noise, starts)
+            continue
         logits = student(classes, tokens, noise, guesses, starts, end)[:, start:]
         tokens[:, start:end] = tokens_of(chart, logits, noise[:, start:end])
     return tokens

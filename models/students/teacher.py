@@ -8,8 +8,12 @@ from pathlib import Path
 import torch
 
 from models.errors import UnsupportedCheckpoint
-from models.store import CONFIG, TENSORS, check_shapes, read_tensors
+from models.store import CONFIG, TENSORS, check_shapes, read_config, read_tensors
 from models.targets.decoder.config import RASTER, Json, read_json
+from models.targets.next_scale.model import MODEL_TYPE as NEXT_SCALE
+from models.targets.next_scale.model import NextScaleConfig, NextScaleModel
+from models.tokenizers.load import load_tokenizer
+from models.tokenizers.scales import ScaleTokenizer
 from models.training.raster import RasterConfig, RasterModel
 
 OF_FIELDS = {
@@ -24,13 +28,35 @@ OF_FIELDS = {
 }
 
 
-def load_teacher(folder: str | Path) -> RasterModel:
-    """A raster target in float32, without gradients and dropout.
+class ScaleTeacher:
+    """A next-scale target, in float32, without gradients and dropout, and its tokenizer."""
+
+    def __init__(self, model: NextScaleModel, tokenizer: ScaleTokenizer) -> None:
+        self.config, self.model, self.tokenizer = model.config, model, tokenizer
+
+    @property
+    def codebook(self) -> torch.Tensor:
+        """[V, C] the codes that tokens stand for."""
+        return self.tokenizer.codebook().detach()
+
+    def __call__(self, classes: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """Classes [B] and tokens [B, n] -> logits [B, n, V]."""
+        logits: torch.Tensor = self.model(classes, self.tokenizer.inputs(tokens))
+        return logits
+
+
+Teacher = RasterModel | ScaleTeacher
+
+
+def load_teacher(folder: str | Path) -> Teacher:
+    """A target in float32, without gradients and dropout.
 
     Raises:
         UnsupportedCheckpoint: it is another kind of target, or a variant that students have not.
     """
     path = Path(folder)
+    if read_json(path / CONFIG).get("model_type") == NEXT_SCALE:
+        return _scale_teacher(path)
     model = RasterModel(_config(read_json(path / CONFIG), path), torch.zeros(0))
     tensors = {name: tensor.float() for name, tensor in read_tensors(path / TENSORS).items()}
     model.model.codebook = tensors.get("model.codebook", model.model.codebook)
@@ -39,8 +65,19 @@ def load_teacher(folder: str | Path) -> RasterModel:
     return model.eval().requires_grad_(False)
 
 
+def _scale_teacher(path: Path) -> ScaleTeacher:
+    config, tokenizer = read_config(path, NextScaleConfig), load_tokenizer(path)
+    if not isinstance(tokenizer, ScaleTokenizer):
+        raise UnsupportedCheckpoint(f"{path}: its tokenizer is not one of scales")
+    model = NextScaleModel(config, dropout=0.0)
+    tensors = {name: tensor.float() for name, tensor in read_tensors(path / TENSORS).items()}
+    check_shapes(tensors, model, str(path))
+    model.load_state_dict(tensors)
+    return ScaleTeacher(model.eval().requires_grad_(False), tokenizer)
+
+
 def laws(
-    teacher: RasterModel, classes: torch.Tensor, tokens: torch.Tensor, guidance: float = 1.0
+    teacher: Teacher, classes: torch.Tensor, tokens: torch.Tensor, guidance: float = 1.0
 ) -> torch.Tensor:
     """The teacher's logits at every place of whole images.
 
@@ -51,18 +88,19 @@ def laws(
         [B, n, V] float32.
     """
     with torch.no_grad():
-        logits: torch.Tensor = teacher(classes, tokens[:, :-1])
+        read = tokens if isinstance(teacher, ScaleTeacher) else tokens[:, :-1]
+        logits: torch.Tensor = teacher(classes, read)
         if guidance == 1.0:
             return logits
         no_class = torch.full_like(classes, teacher.config.num_classes)
-        nothing: torch.Tensor = teacher(no_class, tokens[:, :-1])
+        nothing: torch.Tensor = teacher(no_class, read)
         return nothing + guidance * (logits - nothing)
 
 
 def _config(raw: Json, folder: Path) -> RasterConfig:
     if raw.get("model_type") != RASTER:
         found = raw.get("model_type")
-        told = f"students are made of raster targets, model_type {RASTER!r}"
+        told = f"students are made of raster targets, model_type {RASTER!r}, and {NEXT_SCALE!r}"
         raise UnsupportedCheckpoint(f"{folder} has model_type {found!r}: {told}")
     values = dict[str, int]()
     for ours, theirs in OF_FIELDS.items():

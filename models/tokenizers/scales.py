@@ -162,12 +162,15 @@ class ScaleTokenizer(ImageTokenizer):
     @torch.no_grad()
     def inputs(self, tokens: torch.Tensor) -> torch.Tensor:
         """A target's inputs of all scales of whole images [B, L]: [B, L, C]."""
-        features, parts = self.nothing(len(tokens)), []
-        self.need_all(tokens)
+        return self.inputs_of(self.codes[self.need_all(tokens)])
+
+    @torch.no_grad()
+    def inputs_of(self, values: torch.Tensor) -> torch.Tensor:
+        """The same of any vectors [B, L, C], codes or not, in the places of codes."""
+        features, parts = self.nothing(len(values)), []
         for scale, end in enumerate(self.ends):
             parts.append(self.shrunk(features, scale))
-            part = tokens[:, self.start(scale) : end]
-            features = features + self.detail(self.codes[part], scale)
+            features = features + self.detail(values[:, self.start(scale) : end], scale)
         return torch.cat(parts, dim=1)
 
 

@@ -152,6 +152,11 @@ class RasterModel(nn.Module):
         self._rotary.reserve(1 + config.num_tokens)
         self.apply(_start)
 
+    @property
+    def codebook(self) -> torch.Tensor:
+        """[V, C] the codes that tokens stand for."""
+        return self.model.codebook
+
     def forward(self, classes: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """classes [B] in 0 to K (K: null class), tokens [B, n] -> logits [B, n + 1, V]."""
         return self.of_vectors(classes, self.model.codebook[tokens])
@@ -163,13 +168,17 @@ class RasterModel(nn.Module):
 
     def of_inputs(self, x: torch.Tensor) -> torch.Tensor:
         """The first layer's input [B, n + 1, D], the class first -> logits [B, n + 1, V]."""
+        out: torch.Tensor = self.lm_head(self.model.norm(self.hidden(x)))
+        return out
+
+    def hidden(self, x: torch.Tensor) -> torch.Tensor:
+        """The first layer's input [B, n + 1, D] -> the last layer's output, not yet normed."""
         x = self._dropout(x)
         positions = torch.arange(x.shape[1])
         rotation = self._rotary(positions).to(x.device)
         for layer in self.model.layers:
             x = layer(x, rotation)
-        out: torch.Tensor = self.lm_head(self.model.norm(x))
-        return out
+        return x
 
     def loss(self, classes: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """Mean cross-entropy in nats per token of whole images [B, n]."""

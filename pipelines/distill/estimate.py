@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from models.sampling.flow import FlowMap
-from models.students.config import MadeFor, StudentConfig
+from models.students.config import MadeFor
 from models.students.kind import StudentKind
-from models.students.network import student_of
 from models.students.pairs import Records, make_pairs
 from models.students.prior import token_shares
+from models.students.start import config_of, student_of
 from models.students.teacher import laws, load_teacher
 from models.training.step import TrainingPlan, TrainingStep
 from pipelines.distill.student_config import StudentOptions
@@ -63,13 +63,13 @@ def estimate(config: StudentOptions, made_for: MadeFor, guidance: float) -> Esti
     prior = token_shares(
         classes, tokens, num_classes=sizes.num_classes, vocab_size=sizes.vocab_size
     )
-    chart = FlowMap(teacher.model.codebook)
+    chart = FlowMap(teacher.codebook)
     teach = partial(laws, teacher, guidance=guidance)
     passing = _seconds(lambda: teach(classes, tokens)) / IMAGES
     began = time.perf_counter()
     pairs = make_pairs(records, teach, chart, prior)
     pairing = (time.perf_counter() - began) / IMAGES
-    student = student_of(teacher, StudentConfig.of(sizes, made_for, guidance), prior)
+    student = student_of(teacher, config_of(teacher, made_for, guidance, config.method), prior)
     step = TrainingStep(StudentKind(student, teach, pairs), TrainingPlan(steps=4, batch=IMAGES))
     stepping = _seconds(step.step) / IMAGES
     rows = 0 if config.data else config.records

@@ -12,8 +12,8 @@ from actors.image_tokenizer import ImageTokenizerActor
 from cluster import storage
 from models.sampling.flow import FlowMap
 from models.students.checkpoint import load_student
-from models.students.frozen import FrozenStudent
 from models.students.sample import first_guesses, image_noise, sample
+from models.students.start import Sampled, frozen
 from pipelines.generate.writer import parquet_bytes
 from pipelines.inputs.seeds import row_seed
 
@@ -23,7 +23,7 @@ INDEPENDENT = "independent"
 Way = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-def ways_of(student: FrozenStudent, passes: Sequence[int]) -> dict[str, Way]:
+def ways_of(student: Sampled, passes: Sequence[int]) -> dict[str, Way]:
     """Independent sampling of all places, and the student with each number of passes."""
     chart = FlowMap(student.codebook)
 
@@ -45,7 +45,7 @@ def write_samples(
     folder: Path, student_folder: Path, passes: Sequence[int], *, rows: int, seed: int
 ) -> dict[str, Any]:
     """`rows` images with classes in turn for each way, the same noise for all; {way: folder}."""
-    student = FrozenStudent(load_student(student_folder))
+    student = frozen(load_student(student_folder))
     codec, config = ImageTokenizerActor(str(student_folder)), student.config
     classes = torch.arange(rows) % config.num_classes
     seeds = np.array([row_seed(seed, str(row), 0) for row in range(rows)])

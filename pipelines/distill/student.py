@@ -10,6 +10,7 @@ from cluster.checkpoints import present
 from models.errors import InvalidOption, UnsupportedCheckpoint
 from models.students.config import MadeFor
 from models.students.kind import StudentKind, StudentLessons, build_student
+from models.students.start import config_of
 from models.students.teacher import load_teacher
 from models.tokenizers.about import ImageTarget, image_target
 from models.training.log import METRICS
@@ -38,6 +39,7 @@ class StudentRun:
     config: StudentOptions
     about: ImageTarget
     made_for: MadeFor
+    most: int  # passes of the target for an image, which are the most of a student, too
     path: Path
 
     @property
@@ -80,6 +82,7 @@ class StudentRun:
             files=tuple(data["files"]),
             label_field=self.config.label_field if self.config.data else LABEL,
             guidance=self.guidance,
+            method=self.config.method,
             seed=self.config.seed,
         )
         return partial(_build, lessons)
@@ -100,7 +103,7 @@ class StudentRun:
             seed=(config.seed + HELD_OUT_SEED + 1) % 2**63,
         )
         folders = {name: path / place for name, place in made.items()}
-        passes = {TEACHER: self.about.num_tokens, INDEPENDENT: 0}
+        passes = {TEACHER: self.most, INDEPENDENT: 0}
         times = times_of(trained, config.target, self.guidance, config.passes, BATCHES)
         found = judge(
             folders,
@@ -136,22 +139,25 @@ def check(config: StudentOptions) -> StudentRun:
     """Refuse what cannot work, before anything is written.
 
     Raises:
-        PacelineError: the target is no raster image target, or the output cannot be used.
+        PacelineError: no student can be made of the target, or the output cannot be used.
     """
     about = image_target(config.target)
     if about is None:
         told = "students are made of image targets"
         raise UnsupportedCheckpoint(f"target {config.target!r} generates text: {told}")
-    load_teacher(config.target)
-    most = about.num_tokens
+    folder = str(Path(config.target).absolute())
+    made_for = MadeFor(path=folder, digest=checkpoint_digest(folder))
+    student = config_of(load_teacher(folder), made_for, method=config.method)
+    most = 1 + len(student.bounds)
     if config.passes[-1] > most:
-        raise InvalidOption("steps", config.steps, f"at most {most}, the tokens of an image")
+        told = "the tokens of an image" if about.in_order else "the maps of an image"
+        raise InvalidOption("steps", config.steps, f"at most {most}, {told}")
     if config.data is not None:
         files_of(config.data)
-    folder = str(Path(config.target).absolute())
     return StudentRun(
         config=replace(config, target=folder),
         about=about,
-        made_for=MadeFor(path=folder, digest=checkpoint_digest(folder)),
+        made_for=made_for,
+        most=most,
         path=open_path(config.output),
     )

@@ -16,7 +16,7 @@ class StudentOptions(DistillConfig):
 
     method: str = option(
         "flow-map: the student predicts the target's distributions from noise, and the flow map "
-        "turns them into tokens",
+        "turns them into tokens; two-head: it predicts tokens and vectors, as published",
         default=FLOW_MAP,
         decides=True,
         choices=METHODS,

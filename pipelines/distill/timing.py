@@ -12,8 +12,8 @@ from models.engine import build_loop
 from models.engine_config import EngineConfig
 from models.requests.request import Request, Sampling
 from models.students.checkpoint import load_student
-from models.students.frozen import FrozenStudent
 from models.students.sample import image_noise
+from models.students.start import frozen
 from pipelines.distill.samples import ways_of
 
 REPEATS = 5
@@ -27,7 +27,7 @@ def times_of(
     batches: Sequence[int],
 ) -> dict[str, dict[str, float]]:
     """Milliseconds per image by way and batch size; the target's way is called `teacher`."""
-    student = FrozenStudent(load_student(student_folder))
+    student = frozen(load_student(student_folder))
     config, out = student.config, dict[str, dict[str, float]]()
     ways = ways_of(student, passes)
     for batch in batches:

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 from models.errors import UnsupportedCheckpoint
 from models.exactness import IDENTICAL, STEADY
 from models.registry import FLOW, RULES
+from models.students.about import MODEL_TYPE, student_config
+from models.students.methods import FLOW_MAP
 from models.targets.decoder.config import is_known, read_json
 from models.tokenizers import OURS
 from models.tokenizers import TOKENIZER_FOLDER as TOKENIZER
@@ -33,7 +35,7 @@ def fingerprint(config: GenerateConfig, plan: ShardPlan) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "target": checkpoint_digest(config.target),
-        "versions": versions(config),
+        "versions": versions(config, torch=_is_torchs(config.student)),
         "settings": deciding(config) | _of_guesses(config) | _of_student(config),
         "input": {
             found.file.name: f"{found.num_rows} rows, digest {found.digest}"
@@ -54,6 +56,13 @@ def _of_student(config: GenerateConfig) -> dict[str, Any]:
     return {"student_steps": config.steps, "noise": FLOW}
 
 
+def _is_torchs(student: str | None) -> bool:
+    """Whether there is a student whose passes the compiled kernels do not compute."""
+    said = {} if student is None else student_config(student) or {}
+    ours = (MODEL_TYPE, FLOW_MAP)
+    return bool(said) and (said.get("model_type"), said.get("method")) != ours
+
+
 class Computing(Protocol):
     """What a configuration says of the target's arithmetic."""
 
@@ -63,11 +72,14 @@ class Computing(Protocol):
     def arithmetic(self) -> str: ...
 
 
-def versions(config: Computing) -> dict[str, str]:
-    """Of the libraries whose order of sums a token depends on; none where it is all ours."""
+def versions(config: Computing, *, torch: bool = False) -> dict[str, str]:
+    """Of the libraries whose order of sums a token depends on; none where it is all ours.
+
+    `torch`: its operations compute the tokens of a student.
+    """
     raw = read_json(Path(config.target) / "config.json")
     ours = is_known(raw) or str(raw.get("model_type")).startswith(OURS)
-    if ours and config.arithmetic == STEADY:
+    if ours and config.arithmetic == STEADY and not torch:
         return {}
     names = ("torch",) if ours else ("torch", "transformers")
     return {name: metadata.version(name) for name in names}

@@ -84,7 +84,8 @@ def check_student(config: "GenerateConfig") -> None:
     told = f"{made.guidance}, with which the student has learned"
     require(config.guidance in (None, made.guidance), "guidance", config.guidance, told)
     require(config.device != "cuda", "device", config.device, "auto or cpu with a student")
-    require(config.steps <= made.num_tokens, "steps", config.steps, f"1 to {made.num_tokens}")
+    most = 1 + len(made.bounds)
+    require(config.steps <= most, "steps", config.steps, f"1 to {most}")
 
 
 def student_pool(config: "GenerateConfig") -> "StudentPool":

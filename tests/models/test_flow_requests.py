@@ -15,7 +15,7 @@ from models.errors import InvalidRequest
 from models.loop.token_loop import TokenLoop
 from models.registry import FLOW, GUMBEL, MAPS
 from models.requests.request import Request, Sampling
-from models.sampling.flow import NAME, FlowMap
+from models.sampling.flow import NAME, FlowMap, _noise_of_rows, flow_noise
 from models.sampling.maps import Maps
 from models.students.sample import image_noise
 from tests.models.looping import loop_of, request_of
@@ -94,6 +94,13 @@ def test_a_token_without_probability_is_never_chosen(target):
     counts = np.bincount(tokens, minlength=target.vocab_size)
     assert counts[3] + counts[7] == 400
     assert counts[7] / 400 == pytest.approx(0.731, abs=0.08)
+
+
+def test_noise_that_is_drawn_ahead_is_the_positions_own(target):
+    """Rows of several requests, at both sides of what is drawn together."""
+    seeds, positions = np.array([7, 3, 7, 7]), np.array([64, 200, 63, 0])
+    found = _noise_of_rows(seeds, positions, 7)
+    assert torch.equal(found, flow_noise(seeds, positions, 7))
 
 
 def test_a_target_without_a_codebook_is_refused():

@@ -26,6 +26,8 @@ from models.sampling.flow import FlowMap, flow_noise
 from models.sampling.noise import Purpose
 from models.students.checkpoint import load_student
 from models.students.frozen import FrozenStudent
+from models.students.methods import FLOW_MAP
+from models.students.network import Student
 from models.targets.target import Target
 from models.verify.round import Commit, Round
 
@@ -159,6 +161,9 @@ def build(config: EngineConfig, target: Target | None, **options: object) -> Can
         UnsupportedCheckpoint: the folder holds no student, or one of another target.
     """
     student = load_student(config.drafter)
+    if not isinstance(student, Student):
+        told = f"its method is {student.config.method!r}; drafters are students by {FLOW_MAP!r}"
+        raise UnsupportedCheckpoint(f"student {config.drafter!r} cannot draft: {told}")
     if target is not None and not _fits(student.codebook, target):
         made_for = student.config.target
         raise UnsupportedCheckpoint(

@@ -151,17 +151,21 @@ class NextScaleModel(nn.Module):
         self._dropout = nn.Dropout(dropout)
         self._start(layers)
 
-    def forward(self, classes: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, classes: torch.Tensor, inputs: torch.Tensor, more: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """classes [B] in 0 to K (K: null class), inputs [B, L, C] -> logits [B, L, V].
 
-        The inputs of the first map are ignored, because the class replaces them.
+        The inputs of the first map are ignored, because the class replaces them. L may be the
+        places of the first maps only. `more` [B, L, D] is added to the first layer's input.
         """
         config, first = self.config, self.config.scales[0] ** 2
-        levels = config.levels().to(inputs.device)
+        levels = config.levels()[: inputs.shape[1]].to(inputs.device)
         condition = self.class_embed(classes)  # [B, D]
         begin = condition[:, None].expand(-1, first, -1)
         x = torch.cat([begin, self.input_proj(inputs[:, first:])], dim=1)
-        x = self._dropout(x + self.place_embed + self.level_embed[levels])
+        x = x + self.place_embed[: x.shape[1]] + self.level_embed[levels]
+        x = self._dropout(x if more is None else x + more)
         told = F.silu(condition)
         six = self.modulation(told).view(len(x), 6, -1) if config.shared_modulation else told
         mask = levels[:, None] >= levels

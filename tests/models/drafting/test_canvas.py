@@ -19,8 +19,8 @@ from models.sampling.flow import FlowMap
 from models.students.checkpoint import save_student
 from models.students.config import MadeFor, StudentConfig
 from models.students.frozen import FrozenStudent
-from models.students.network import student_of
 from models.students.sample import image_noise, sample
+from models.students.start import student_of
 from models.training.raster import RasterModel
 from tests.models.drafting.test_jacobi import RASTER
 

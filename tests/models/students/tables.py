@@ -6,9 +6,10 @@ import torch
 from models.sampling.flow import FlowMap
 from models.students.config import MadeFor, StudentConfig
 from models.students.kind import StudentKind
-from models.students.network import Student
+from models.students.methods import FLOW_MAP
 from models.students.pairs import Records, make_pairs
 from models.students.prior import token_shares
+from models.students.start import new_student
 from models.training.step import TrainingPlan, TrainingStep
 
 CODES = torch.tensor([[-1.0], [1.0]])
@@ -43,21 +44,31 @@ EQUAL = (equal_laws, 2, lambda t: t[:, 0])
 PARITY = (parity_laws, 3, lambda t: t[:, 0] ^ t[:, 1])
 
 
-def small_student(length, width=16, seed=0):
+def small_student(length, width=16, seed=0, method=FLOW_MAP):
     torch.manual_seed(seed)
     config = StudentConfig(
         target=MADE_FOR, vocab_size=2, code_width=1, num_classes=1, grid_width=length,
-        grid_height=1, width=width, inner_width=2 * width, num_layers=1, num_heads=2,
+        grid_height=1, width=width, inner_width=2 * width, num_layers=1, num_heads=2, method=method,
     )  # fmt: skip
-    return Student(config, CODES, torch.full((1, length, 2), 0.5))
+    return new_student(config, CODES, torch.full((1, length, 2), 0.5))
 
 
 def training_of(
-    case, *, steps, batch=64, rate=1e-2, count=2000, worker=None, width=16, kept=0, engine=None
+    case,
+    *,
+    steps,
+    batch=64,
+    rate=1e-2,
+    count=2000,
+    worker=None,
+    width=16,
+    kept=0,
+    engine=None,
+    method=FLOW_MAP,
 ):
     laws, length, last = case
     records, chart = records_of(length, last, count), FlowMap(CODES)
-    student = small_student(length, width)
+    student = small_student(length, width, method=method)
     student.prior.copy_(token_shares(records.classes, records.tokens, num_classes=1, vocab_size=2))
     pairs = make_pairs(records, laws, chart, student.prior)
     plan = TrainingPlan(steps=steps, batch=batch, rate=rate)

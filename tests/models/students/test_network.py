@@ -6,7 +6,7 @@ import torch
 from models.errors import UnsupportedCheckpoint
 from models.students.checkpoint import load_student, save_student
 from models.students.config import MadeFor, StudentConfig
-from models.students.network import student_of
+from models.students.start import student_of
 from models.students.teacher import laws, load_teacher
 from models.training.raster import RasterConfig, RasterModel
 
@@ -70,6 +70,16 @@ def test_a_checkpoint_gives_the_student_back(student, tmp_path):
     assert loaded.config == student.config
     for name, tensor in student.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor), name
+
+
+def test_a_checkpoint_in_half_precision_keeps_the_codebook(student, tmp_path):
+    save_student(student, tmp_path / "s", dtype=torch.bfloat16)
+    loaded = load_student(tmp_path / "s")
+    assert torch.equal(loaded.codebook, student.codebook)
+    for name, tensor in student.state_dict().items():
+        found = loaded.state_dict()[name]
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, tensor, rtol=2**-8, atol=1e-6)
 
 
 def test_another_target_is_refused_with_both_names(student):

@@ -1,16 +1,19 @@
 """Samples of each way, their times, the estimate and the table, with a tiny student."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
 import torch
+from pipelines.distill.run import check
 
+from models.errors import InvalidOption, UnsupportedCheckpoint
 from models.students.checkpoint import save_student
 from models.students.config import MadeFor, StudentConfig
-from models.students.network import student_of
+from models.students.start import config_of, student_of
 from models.students.teacher import load_teacher
 from models.tokenizers import TOKENIZER_FOLDER
 from pipelines.distill.estimate import estimate
@@ -19,7 +22,17 @@ from pipelines.distill.samples import write_samples
 from pipelines.distill.student_config import StudentOptions
 from pipelines.distill.timing import times_of
 from pipelines.errors import OutputRefused
-from tests.pipelines.generate.image_jobs import NUM_CLASSES, NUM_TOKENS, raster
+from pipelines.generate.config import GenerateConfig
+from pipelines.generate.fingerprint import fingerprint
+from pipelines.generate.prepare import prepare
+from pipelines.options import from_mapping
+from tests.pipelines.generate.image_jobs import (
+    NUM_CLASSES,
+    NUM_TOKENS,
+    raster,
+    save_scale,
+    write_rows,
+)
 
 __all__ = ["raster"]  # fixture
 MADE_FOR = MadeFor(path="t", digest="d" * 32)
@@ -88,3 +101,30 @@ def test_the_table_says_how_much_of_the_gap_is_closed() -> None:
     assert "| 1 step      |      1 |" in found.lines()[0]
     assert "3.0000*" in found.lines()[0]
     assert found.lines()[-1].endswith("1 step 75%")
+
+
+def test_a_next_scale_target_goes_the_same_way(tmp_path: Path) -> None:
+    """Estimate, checks, samples, times, and a checkpoint that generate takes."""
+    target = save_scale(tmp_path / "scale")
+    run = check(StudentOptions(target=target, output=str(tmp_path / "run"), records=100))
+    assert run.most == 4  # maps
+    assert all(seconds > 0 for seconds in estimate(run.config, MADE_FOR, 1.0).seconds.values())
+    with pytest.raises(InvalidOption, match="steps='1,5' is not accepted: at most 4, the maps of"):
+        check(StudentOptions(target=target, output=str(tmp_path / "run"), steps="1,5"))
+    with pytest.raises(UnsupportedCheckpoint, match="method is 'two-head'; a student of a next-sc"):
+        check(StudentOptions(target=target, output=str(tmp_path / "run"), method="two-head"))
+    teacher = load_teacher(target)
+    config = teacher.config
+    prior = torch.rand(config.num_classes, config.num_tokens, config.vocab_size).softmax(-1)
+    made, folder = student_of(teacher, config_of(teacher, run.made_for), prior), tmp_path / "s"
+    save_student(made, folder, tokenizer=Path(target) / TOKENIZER_FOLDER)
+    samples = write_samples(tmp_path / "samples", folder, (1, 4), rows=10, seed=1)
+    assert list(samples) == ["independent", "1 step", "4 steps"]
+    times = times_of(folder, target, 1.0, (1,), (1, 4))
+    assert set(times) == {"independent", "1 step", "teacher"}
+    rows = write_rows(tmp_path / "labels.jsonl", [{"label": 1}])
+    values = {"input": rows, "output": str(tmp_path / "out"), "prompt_field": "label"}
+    job = from_mapping(GenerateConfig, {**values, "student": str(folder), "target": str(folder)})
+    assert fingerprint(job, prepare(job).plan)["versions"]  # torch decides its sums
+    with pytest.raises(InvalidOption, match="steps=5 is not accepted: 1 to 4"):
+        prepare(replace(job, steps=5))

@@ -10,7 +10,7 @@ from models.compute.x86.kernels import compiled
 from models.errors import InvalidOption, UnsupportedCheckpoint
 from models.students.checkpoint import save_student
 from models.students.config import MadeFor, StudentConfig
-from models.students.network import student_of
+from models.students.start import student_of
 from models.students.teacher import load_teacher
 from models.tokenizers import TOKENIZER_FOLDER
 from pipelines.cli import main

@@ -1,0 +1,61 @@
+"""Makes a student of a teacher, by its method and by the kind of the target."""
+
+import torch
+
+from models.students.config import MadeFor, StudentConfig
+from models.students.frozen import FrozenStudent
+from models.students.methods import FLOW_MAP, TWO_HEAD
+from models.students.network import Student
+from models.students.scale_config import ScaleStudentConfig
+from models.students.scale_network import ScaleStudent
+from models.students.teacher import ScaleTeacher, Teacher
+from models.students.two_head import TwoHeadStudent
+from models.training.raster import RasterModel
+
+AnyConfig = StudentConfig | ScaleStudentConfig
+AnyStudent = Student | TwoHeadStudent | ScaleStudent
+Sampled = FrozenStudent | TwoHeadStudent | ScaleStudent
+
+
+def config_of(
+    teacher: Teacher, target: MadeFor, guidance: float = 1.0, method: str = FLOW_MAP
+) -> AnyConfig:
+    """The configuration of a student of this teacher.
+
+    Raises:
+        UnsupportedCheckpoint: the method has no students of such a target.
+    """
+    if isinstance(teacher, ScaleTeacher):
+        sizes = teacher.config
+        return ScaleStudentConfig(target=target, sizes=sizes, guidance=guidance, method=method)
+    return StudentConfig.of(teacher.config, target, guidance, method)
+
+
+def new_student(
+    config: StudentConfig, codebook: torch.Tensor, prior: torch.Tensor
+) -> Student | TwoHeadStudent:
+    """A student of a raster target with weights at their start; prior [K, n, V]."""
+    made = TwoHeadStudent if config.method == TWO_HEAD else Student
+    return made(config, codebook, prior)
+
+
+def student_of(teacher: Teacher, config: AnyConfig, prior: torch.Tensor) -> AnyStudent:
+    """A student with the teacher's weights.
+
+    By `flow-map`, it is the teacher where all tokens are known.
+    """
+    if isinstance(teacher, ScaleTeacher):
+        assert isinstance(config, ScaleStudentConfig)
+        scales = ScaleStudent(config, teacher.tokenizer, prior)
+        scales.model.load_state_dict(teacher.model.state_dict())
+        return scales
+    assert isinstance(teacher, RasterModel)
+    assert isinstance(config, StudentConfig)
+    student = new_student(config, teacher.codebook, prior)
+    student.raster.load_state_dict(teacher.state_dict())
+    return student
+
+
+def frozen(student: AnyStudent) -> Sampled:
+    """The student for sampling: its passes on the compiled kernels where there are some for it."""
+    return FrozenStudent(student) if isinstance(student, Student) else student

@@ -1,0 +1,41 @@
+"""The trainer of the shipped student from end to end, at a size that takes seconds."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from examples import train_student as demo
+from models.students.checkpoint import load_student
+from models.students.config import MadeFor
+from models.students.network import Student
+from models.tokenizers import TOKENIZER_FOLDER
+from pipelines.generate.fingerprint import checkpoint_digest
+
+MODELS = Path(__file__).parents[1] / "examples" / "models"
+
+
+@pytest.mark.slow
+def test_writes_a_student_that_loads(tmp_path: Path) -> None:
+    out = tmp_path / "student"
+    threads = torch.get_num_threads()
+    sizes = ["--records", "20", "--steps", "2", "--batch", "4"]
+    demo.main(["--output", str(out), *sizes])
+    torch.set_num_threads(threads)
+    student = load_student(out)
+    assert isinstance(student, Student)
+    assert student.config.target.path == "digits-raster"
+    assert (out / TOKENIZER_FOLDER / "model.safetensors").exists()
+    report = json.loads((out / "report.json").read_text())
+    assert report["steps"] == 2
+    assert 0 < report["loss"] < 6
+
+
+def test_the_shipped_student_is_of_the_shipped_target() -> None:
+    target = MODELS / "digits-raster"
+    student = load_student(MODELS / "digits-raster-student")
+    found = MadeFor(path=str(target), digest=checkpoint_digest(str(target)))
+    student.config.refuse_another(found)
+    size = sum(p.stat().st_size for p in (MODELS / "digits-raster-student").rglob("*.safetensors"))
+    assert size < 4 * 2**20
