@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import pyarrow.parquet as pq
 import pytest
 import torch
-from pipelines.distill.run import check
 
 from models.errors import InvalidOption, UnsupportedCheckpoint
 from models.students.checkpoint import save_student
@@ -19,6 +18,7 @@ from models.tokenizers import TOKENIZER_FOLDER
 from pipelines.distill.estimate import estimate
 from pipelines.distill.judge import Judgement
 from pipelines.distill.samples import write_samples
+from pipelines.distill.student import check
 from pipelines.distill.student_config import StudentOptions
 from pipelines.distill.timing import times_of
 from pipelines.errors import OutputRefused
