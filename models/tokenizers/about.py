@@ -35,6 +35,7 @@ def image_target(checkpoint: str | Path) -> ImageTarget | None:
     raw, generation = read_configs(folder)
     if not str(raw.get("model_type")).startswith(OURS):
         return None
+    raw = raw.get("sizes", raw)  # the object in which a student of a next-scale target has them
     sizes = _tokenizer_sizes(folder)
     vocab_size = _whole(raw, "vocab_size", folder)
     if vocab_size != sizes.vocab_size:
