@@ -41,7 +41,7 @@ def loss_of_laws(student: nn.Module, given: Given, laws: Laws) -> torch.Tensor:
     s = given
     logits = student(s.classes, s.tokens, s.noise, s.guesses, s.starts)
     wanted = laws(s.classes, s.tokens).log_softmax(-1)  # [B, n, V]
-    total: torch.Tensor = (divergence(wanted, logits) * s.unknown).sum()
+    total: torch.Tensor = (divergence(wanted, logits.float()) * s.unknown).sum()
     return total
 
 

@@ -14,7 +14,7 @@ SHARPNESS = 3.0  # how fast its share falls as they agree more
 def divergence(wanted: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
     """KL(p | q) of log-probabilities `wanted` [..., V] and unnormalised logits [..., V]: [...]."""
     missing = wanted == -torch.inf
-    gap = wanted.masked_fill(missing, 0) - logits.float().log_softmax(-1)
+    gap = wanted.masked_fill(missing, 0) - logits.log_softmax(-1)
     return (wanted.exp() * gap).sum(-1)
 
 
