@@ -69,6 +69,7 @@ class Opening:
     sampling: Sampling
     stop_tokens: tuple[int, ...]  # as the target knows them, EOS included
     noise: str
+    cache_salt: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -73,6 +73,7 @@ def _sequence(key: str, growth: Growth, opening: Opening, *, sampled: bool) -> S
         sampling=sampling,
         seed=opening.seed,
         noise=opening.noise,
+        cache_salt=opening.cache_salt,
     )
     sequence = Sequence(request, eos=opening.stop_tokens)
     sequence.tokens += tokens[opening.num_prompt :]

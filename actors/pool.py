@@ -27,10 +27,11 @@ from actors.target import TargetActor
 from actors.team import check_fit, describe, draft_pool, team_of
 from cluster.placement import Demand, alive_nodes, selector
 from cluster.roles import ROLES
+from models.drafting.folder_kind import EAGLE
 from models.engine_config import EngineConfig
 from models.errors import UnsupportedCheckpoint
 from models.loop.figures import Figures
-from models.registry import FOLDER, drafter_entry
+from models.registry import FOLDER, FOLDERS, drafter_entry
 from models.requests.request import Request, Result, require
 from models.requests.update import Update
 
@@ -112,7 +113,7 @@ class TargetPool:
             max_size=most,
         )
         demands = [role.demand(most)]
-        if draft_actors and drafter_entry(config.drafter) is FOLDER:
+        if draft_actors and drafter_entry(config.drafter) in (FOLDER, FOLDERS[EAGLE]):
             parts = {"CPU": cpus, "GPU": draft_gpus}
             demands.append(Demand(name="draft", count=draft_actors, each=parts))
         nodes = alive_nodes() if ray.is_initialized() else []

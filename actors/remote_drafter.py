@@ -288,6 +288,7 @@ def _opening(sequence: Sequence) -> Opening:
         sampling=sequence.request.sampling,
         stop_tokens=tuple(sorted(sequence.stop_tokens)),
         noise=sequence.request.noise,
+        cache_salt=sequence.request.cache_salt,
     )
 
 

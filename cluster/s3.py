@@ -50,6 +50,12 @@ def part_size(url: str) -> int:
     return int(_head(url, PartNumber=1)["ContentLength"])
 
 
+def part_sizes(url: str, count: int) -> list[int]:
+    """Bytes of each of the `count` parts of an object that was uploaded in parts."""
+    parts = range(1, count + 1)
+    return [int(_head(url, PartNumber=part)["ContentLength"]) for part in parts]
+
+
 def is_digest(url: str) -> bool:
     """Whether an object's ETag is made of MD5s: not where S3 encrypts with keys of its own."""
     return bool(_head(url).get("ServerSideEncryption", "AES256") == "AES256")

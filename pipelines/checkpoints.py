@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from cluster.checkpoints import fetched, is_remote
 
 T = TypeVar("T")
-OPTIONS = ("target", "drafter", "student")
+OPTIONS = ("target", "drafter", "student", "start")
 
 
 def with_local(config: T) -> T:

@@ -60,7 +60,7 @@ class Rows:
                 break
             if sequence.id not in self._order:
                 self._order[sequence.id] = next(self._admissions)
-                sequence.cached = hit
+                sequence.cached = min(hit, sequence.num_prompt)  # what is replayed is none of it
             self.waiting.remove(sequence)
             self.reading.append(sequence)
             hits += hit

@@ -146,6 +146,7 @@ class TokenLoop:
         for sequence in self._rows.waiting:
             if sequence.id == request_id:
                 self._rows.withdraw(sequence)
+                self._noise.forget(sequence.request.seed)
                 self._forget(request_id)
                 return True
         for sequence in [*self._rows.running, *self._rows.reading]:
@@ -260,8 +261,10 @@ class TokenLoop:
 
     def _round(self) -> list[Result]:
         first, running = self._turns.next(self._rows.running)
-        shape, drafting = (NOTHING, []) if self.drafter is None else self.sizing.plan(len(running))
         hints = self._hints.of(running)
+        # A round of hints alone says nothing of what a shape costs.
+        planned = self.drafter is not None and len(hints) < len(running)
+        shape, drafting = self.sizing.plan(len(running)) if planned else (NOTHING, [])
         drafting = [b for b in drafting if b not in hints and running[b].request.drafts]
         processor = self._processors.of(first, running)
         noise = RoundNoise(running, self._noise)
@@ -297,7 +300,8 @@ class TokenLoop:
         results = self._finish()
         self._marks.note("other")
         self._turns.book_transfer("other", self._marks)
-        self.sizing.observe_round(self._marks.round_s())
+        if planned:
+            self.sizing.observe_round(self._marks.round_s())
         return results
 
     def _fail(self, sequences: Iterable[Sequence]) -> None:

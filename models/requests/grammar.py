@@ -101,6 +101,8 @@ def load_grammars(folder: str, vocab_size: int, eos: Several[int]) -> Grammars:
     options: dict[str, Any] = {"eos_token": list(eos)} if eos else {}
     try:
         tokenizer = LLTokenizer(str(file), **options)
+        if vocab_size > tokenizer.vocab_size:  # ids without a text: drafts may have them
+            tokenizer = LLTokenizer(str(file), n_vocab=vocab_size, **options)
     except Exception as error:  # of its parser, in many forms
         raise UnsupportedCheckpoint(
             f"{folder!r}: grammars cannot use its tokenizer: {error}"

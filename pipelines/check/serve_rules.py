@@ -11,10 +11,12 @@ from models.errors import InvalidOption
 from pipelines.check.manifest import Manifest, Path
 from pipelines.check.problem import Problem
 from pipelines.options import from_mapping
+from pipelines.serve.access import is_loopback
 from pipelines.serve.config import ServeConfig
 
 AT: Path = ("spec", "serveConfigV2")
 IMPORT_PATH = "pipelines.serve.application:build"
+ANYWHERE = "0.0.0.0"  # where Ray Serve listens by default
 Found = Iterator[tuple[Path, str]]
 
 
@@ -29,9 +31,20 @@ def check_serve(manifest: Manifest) -> Iterator[Problem]:
     except InvalidOption as error:
         yield Problem(manifest=manifest, path=AT, told=str(error))
         return
-    for rule in (_unknown, _values, _applications):
+    for rule in (_unknown, _values, _applications, _open):
         for path, told in rule(config):
             yield Problem(manifest=config, path=path, told=told, owner=manifest)
+
+
+def _open(config: Manifest) -> Found:
+    """What listens beyond the machine needs keys."""
+    given = config.data.get("http_options")
+    host = given.get("host", ANYWHERE) if isinstance(given, dict) else ANYWHERE
+    for i, application in enumerate(config.data.get("applications") or ()):
+        args = application.get("args") if isinstance(application, dict) else None
+        if isinstance(args, dict) and not args.get("api_key_file") and not is_loopback(str(host)):
+            told = f"http_options.host is {host!r}: api_key_file is needed, or a loopback address"
+            yield ("applications", i, "args"), told
 
 
 def _unknown(config: Manifest) -> Found:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from cluster.checkpoints import present
 from models.drafting.distil.build import (
     DraftLessons,
     build_drafter,
@@ -24,6 +25,7 @@ from models.errors import InvalidOption
 from models.training.kind import LOSS, Samples
 from models.training.log import EXAMS, read_lines
 from models.training.worker import Worker
+from pipelines.checkpoints import with_local
 from pipelines.distill.drafter_config import DrafterOptions
 from pipelines.distill.drafter_judge import MADE, START, Judgement, measure
 from pipelines.distill.estimate import START_S, STATES, Estimate
@@ -34,6 +36,7 @@ from pipelines.distill.stages import FIGURES, run_stages
 from pipelines.distill.texts import HELD_OUT, TRAINED, make_rows, rows_of, write_split
 from pipelines.engine_options import located, located_drafter
 from pipelines.generate.fingerprint import checkpoint_digest
+from pipelines.inputs.files import find_inputs
 
 CACHED = 4.0  # a text token by token, against one pass over all of its tokens
 EXAM_S = 10.0
@@ -47,6 +50,16 @@ class DrafterRun:
     config: DrafterOptions
     path: Path
     digest: str
+
+    @property
+    def digests(self) -> Mapping[str, str]:
+        """Of the start and the prompts."""
+        found = {}
+        if self.config.start is not None:
+            found["start"] = checkpoint_digest(self.config.start, role="start")
+        if self.config.prompts is not None:
+            found["prompts"] = digest_of([file.url for file in find_inputs(self.config.prompts)])
+        return found
 
     def estimate(self) -> Estimate:
         """Measured on a few random texts."""
@@ -88,7 +101,7 @@ class DrafterRun:
 
     def build(self, data: Mapping[str, Any]) -> Callable[[Worker], DrafterKind]:
         """The drafter, new or from its start."""
-        return partial(build_drafter, self._lessons(tuple(data["files"]), kept=data["exam"]))
+        return partial(_build, self._lessons(tuple(data["files"]), kept=data["exam"]))
 
     def _lessons(self, files: tuple[str, ...], *, kept: int) -> DraftLessons:
         config = self.config
@@ -161,13 +174,19 @@ def _probe(lessons: DraftLessons, length: int) -> tuple[_Probe, Teacher]:
     return _Probe(made, texts), teacher
 
 
+def _build(lessons: DraftLessons, worker: Worker) -> DrafterKind:
+    """On a worker, whose node may not have fetched the checkpoints yet."""
+    start = None if lessons.start is None else present(lessons.start)
+    return build_drafter(replace(lessons, target=present(lessons.target), start=start), worker)
+
+
 def distill(config: DrafterOptions, *, tell: Callable[[str], None] = print) -> Path:
     """Make a drafter; returns its folder. A run that was interrupted continues.
 
     Raises:
         PacelineError: what the user gave cannot work (these are ValueErrors), or JobFailed.
     """
-    return run_stages(check(config), tell=tell)
+    return run_stages(check(with_local(config)), tell=tell)
 
 
 def check(config: DrafterOptions) -> DrafterRun:

@@ -105,6 +105,7 @@ class DrafterOptions(DistillConfig):
     beside: tuple[str, ...] = option(
         "drafters to show beside it in the evaluation: names or folders",
         default=("lookup",),
+        decides=True,
         metavar="DRAFTER",
         group=EVALUATION,
     )

@@ -44,6 +44,10 @@ class Run(Protocol):
     def digest(self) -> str:
         """Of the target's files."""
 
+    @property
+    def digests(self) -> Mapping[str, str]:
+        """Of other content that decides the result, by option."""
+
     def estimate(self) -> Estimate:
         """What the run will take; measured in seconds."""
 
@@ -100,7 +104,7 @@ def plan_of(config: DistillConfig) -> TrainingPlan:
 
 
 def _about(run: Run) -> dict[str, Any]:
-    decides: dict[str, Any] = deciding(run.config) | {"target": run.digest}
+    decides: dict[str, Any] = {**deciding(run.config), "target": run.digest, **run.digests}
     if run.config.data is not None:
         decides["data"] = digest_of(files_of(run.config.data))
     return {"decides": decides, "config": as_dict(run.config), "versions": versions()}

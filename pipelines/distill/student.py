@@ -53,6 +53,11 @@ class StudentRun:
         """Of the target's files."""
         return self.made_for.digest
 
+    @property
+    def digests(self) -> Mapping[str, str]:
+        """None but those of every run."""
+        return {}
+
     def estimate(self) -> Estimate:
         """Measured on a few images."""
         return estimate(self.config, self.made_for, self.guidance)

@@ -25,6 +25,7 @@ class StudentOptions(DistillConfig):
     steps: int | str = option(
         "numbers of passes per image to evaluate the student with, such as 1,2",
         default="1,2",
+        decides=True,
         metavar="N,N",
         group=MAIN,
     )
@@ -49,6 +50,7 @@ class StudentOptions(DistillConfig):
     classifier: str = option(
         "classifier of the evaluation's metrics; see paceline evaluate",
         default="auto",
+        decides=True,
         metavar="auto|PATH",
         group=EVALUATION,
     )

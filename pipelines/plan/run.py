@@ -73,11 +73,13 @@ def plan(config: PlanConfig) -> Planned:
 
     config = with_local(config)
     found = measure(config.bench())
-    return planned(found.lines, config, found.machine)
+    return planned(found.lines, config, found.machine, found.prompts)
 
 
-def planned(lines: Sequence[Measurement], config: PlanConfig, machine: Machine) -> Planned:
-    """From measurements at the batch size and at half of it."""
+def planned(
+    lines: Sequence[Measurement], config: PlanConfig, machine: Machine, prompts: int
+) -> Planned:
+    """From measurements at the batch size and at half of it, over so many prompts."""
     by_recipe = {recipe: costs_of(lines, recipe, config.batch_size) for recipe in drafting(lines)}
     choices: dict[int, list[Choice]] = {}
     best: dict[int, Choice] = {}
@@ -95,7 +97,7 @@ def planned(lines: Sequence[Measurement], config: PlanConfig, machine: Machine) 
     return Planned(
         choices=choices,
         best=best,
-        tokens_per_row=_tokens_per_row(lines, config),
+        tokens_per_row=_tokens_per_row(lines, max(prompts, config.batch_size)),
         rows=config.rows,
         batch_size=config.batch_size,
         machine=machine,
@@ -127,10 +129,10 @@ def costs_of(lines: Sequence[Measurement], recipe: Recipe, batch_size: int) -> C
     )
 
 
-def _tokens_per_row(lines: Sequence[Measurement], config: PlanConfig) -> float:
+def _tokens_per_row(lines: Sequence[Measurement], requests: int) -> float:
     """Mean length of a completion; requests that were repeated to fill a batch count alike."""
     plain = next(m for m in lines if m.recipe is not None and m.recipe.is_plain)
-    return plain.tokens / max(config.prompts, config.batch_size, 1) if plain.tokens else 1.0
+    return plain.tokens / requests if plain.tokens else 1.0
 
 
 def _command(choice: Choice) -> str:

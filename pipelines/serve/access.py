@@ -17,6 +17,7 @@ from pipelines.serve.api_error import ApiError
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 HASH = re.compile(r"[0-9a-f]{64}")
+EMPTY = hashlib.sha256(b"").hexdigest()
 
 
 def read_key_hashes(file: str) -> tuple[str, ...]:
@@ -31,6 +32,9 @@ def read_key_hashes(file: str) -> tuple[str, ...]:
     words = [line.split()[0].lower() for line in lines if line.strip()]
     told = "a SHA-256 in hexadecimal per line, as `printf %s KEY | sha256sum` prints it"
     if not words or not all(HASH.fullmatch(word) for word in words):
+        raise InvalidOption("api_key_file", file, told)
+    if EMPTY in words:
+        told = f"{told}; {EMPTY[:8]}... is that of an empty KEY"
         raise InvalidOption("api_key_file", file, told)
     return tuple(words)
 
@@ -69,7 +73,7 @@ def _check_key(headers: Mapping[str, str], key_hashes: tuple[str, ...]) -> str:
         scheme, key = "bearer", headers["x-api-key"]
     found = hashlib.sha256(key.strip().encode("utf-8", "surrogatepass")).hexdigest()
     matches = [hmac.compare_digest(found, each) for each in key_hashes]
-    if scheme.lower() != "bearer" or not any(matches):
+    if scheme.lower() != "bearer" or found == EMPTY or not any(matches):
         told = "a valid API key is needed: Authorization: Bearer KEY"
         raise ApiError(told, status=401, kind="authentication_error", code="invalid_api_key")
     return found

@@ -132,14 +132,14 @@ class Routes:
     async def completions(self, request: Request) -> Response:
         """Continue texts or token ids."""
         body = await self._read(request, CompletionBody)
-        body, last = continued(request, body)
+        body, last = continued(request, body, self._facts)
         made = await completion(body, *self._of(request))
         return await self._answer(request, body, made, made.progress(last))
 
     async def chats(self, request: Request) -> Response:
         """Answer a chat."""
         body = await self._read(request, ChatBody)
-        body, last = continued(request, body)
+        body, last = continued(request, body, self._facts)
         made = await chat(body, *self._of(request))
         return await self._answer(request, body, made, made.progress(last))
 

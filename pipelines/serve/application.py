@@ -16,9 +16,10 @@ from ray import serve
 from actors.manager import Manager
 from cluster.placement import selector
 from cluster.roles import ROLES
+from models.errors import InvalidOption
 from pipelines.checkpoints import with_local
 from pipelines.options import as_dict, from_mapping
-from pipelines.serve.access import read_key_hashes
+from pipelines.serve.access import LOOPBACK, read_key_hashes
 from pipelines.serve.app import build_app
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.exchange import Exchange
@@ -65,9 +66,13 @@ class Endpoint:
 def build(args: Mapping[str, Any]) -> Any:
     """The application; `args` are options of `paceline serve`, by their names in YAML.
 
-    Raises InvalidOption for an option that does not exist or is out of range.
+    Raises InvalidOption for an option that does not exist or is out of range, and without keys
+    where `host` is not given: Ray Serve does not tell on which addresses it listens.
     """
     given = from_mapping(ServeConfig, args)
+    if given.api_key_file is None and "host" not in args:
+        told = f"an address of this machine alone ({', '.join(LOOPBACK)}), or set api_key_file"
+        raise InvalidOption("host", None, told)
     config = replace(given, address=CLUSTER, model_name=given.name)
     options = {
         "max_ongoing_requests": ONGOING,
@@ -87,6 +92,8 @@ def serve_config(config: ServeConfig) -> dict[str, Any]:
     default = as_dict(ServeConfig(target=config.target))
     told = {name: value for name, value in as_dict(config).items() if value != default[name]}
     args = {"target": config.target} | {k: v for k, v in told.items() if k != "address"}
+    if config.api_key_file is None:
+        args["host"] = config.host
     return {
         "proxy_location": "EveryNode",
         "http_options": {"host": config.host, "port": config.port},

@@ -11,8 +11,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from ray.exceptions import RayError
-
 from models.requests.request import Request, Result
 from models.requests.update import Update
 from pipelines.serve.api_error import ApiError, overloaded, too_late, unavailable
@@ -81,7 +79,7 @@ class Exchange:
         while True:
             try:
                 news = await self.manager.take.remote(self.name, POLL_S)
-            except RayError as error:
+            except Exception as error:  # Ray's own, Ray Serve's, or the pool's failure
                 log.warning("the manager does not answer: %s", _reason(error))
                 self._lose(unavailable(_reason(error)))
                 await asyncio.sleep(RETRY_S)
@@ -154,6 +152,9 @@ class Call:
 
     def _hold(self, exchange: Exchange) -> None:
         held, most = exchange.held[self._client], exchange.limits.per_client
+        if most and len(self.requests) > most:
+            told = f"prompts times n are {len(self.requests)} completions; a key may have {most}"
+            raise ApiError(told, param="n")
         if most and held + len(self.requests) > most:
             raise overloaded(f"{held} completions of this key run, {most} are allowed at once")
         self._holds = len(self.requests)
@@ -199,7 +200,7 @@ class Call:
             with contextlib.suppress(ApiError):
                 await after
         ids = [request.id for request in self.requests]
-        with contextlib.suppress(RayError):
+        with contextlib.suppress(Exception):  # a manager that is gone runs nothing
             await self._exchange.manager.cancel.remote(self._exchange.name, ids)
 
 

@@ -14,6 +14,7 @@ class Facts:
     kind: str  # text | images
     fingerprint: str  # two equal ones and one seed: the same answer
     created: int
+    repeats: bool  # whether one body and seed give the same answer again
     max_body_bytes: int
     max_unfinished: int  # completions that may run or wait
     limits: Limits = NO_LIMITS

@@ -19,7 +19,7 @@ from pipelines.serve.fields import ChatBody, CompletionBody
 from pipelines.serve.forms import AnswerForm, Chats, Completions, ToolChats
 from pipelines.serve.heading import Heading, Writer
 from pipelines.serve.plan import Planned, plan
-from pipelines.serve.progress import Progress, beginning
+from pipelines.serve.progress import MOST_CHOICES, Progress, beginning
 from pipelines.serve.tools import tool_grammar
 from pipelines.serve.trace import Trace
 from pipelines.serve.words import Words
@@ -35,7 +35,7 @@ class Generation:
         if len(plan.requests) > facts.max_unfinished:
             told = f"prompts times n are {len(plan.requests)} completions"
             raise ApiError(f"{told}; the server takes {facts.max_unfinished} at once", param="n")
-        self._exchange, self._plan = exchange, plan
+        self._exchange, self._plan, self._repeats = exchange, plan, facts.repeats
         self.heading = Heading(
             id=plan.requests[0].id.partition("/")[0],
             created=int(time.time()),
@@ -94,13 +94,18 @@ class Generation:
             for each in self._writer.news(new):
                 yield told + each
 
-    def progress(self, last: Progress | None) -> Progress:
-        """Of this answer's stream, from what a client has seen. Raises ApiError (400)."""
+    def progress(self, last: Progress | None) -> Progress | None:
+        """Of this answer's stream, from what a client has seen; None: it cannot go on later.
+
+        Raises ApiError (400).
+        """
         count = len(self._choices)
         if last is not None and last.count != count:
             told = f"Last-Event-ID is of {last.count} choices; this body has {count}"
             raise ApiError(told, param="Last-Event-ID", code="invalid_value")
-        return last or beginning(self.heading.seed % 2**63, count)
+        if last is not None or not self._repeats or count > MOST_CHOICES:
+            return last
+        return beginning(self.heading.fingerprint, self.heading.seed % 2**63, count)
 
 
 def by_choice(items: Sequence[Item]) -> dict[int, list[Update | Result]]:

@@ -12,8 +12,9 @@ from pipelines.serve.api_error import ApiError
 from pipelines.serve.choice import Delta
 
 HEADER = "last-event-id"
-LONGEST = 1000  # characters of an id
-FORM = re.compile(r"(\d{1,19})((?:\.\d{1,9}-\d{1,9}e?){1,64})")
+LONGEST = 2000  # characters of an id
+MOST_CHOICES = 64
+FORM = re.compile(rf"(\w+)\.(\d{{1,19}})((?:\.\d{{1,9}}-\d{{1,9}}e?){{1,{MOST_CHOICES}}})")
 
 
 @dataclass(slots=True)
@@ -36,10 +37,10 @@ class Sent:
 
 
 class Progress:
-    """Of all choices of one stream."""
+    """Of all choices of one stream, from a server with this fingerprint."""
 
-    def __init__(self, seed: int, sent: Sequence[Sent]) -> None:
-        self.seed, self._sent = seed, list(sent)
+    def __init__(self, fingerprint: str, seed: int, sent: Sequence[Sent]) -> None:
+        self.fingerprint, self.seed, self._sent = fingerprint, seed, list(sent)
         self._before = [replace(each) for each in sent]  # at the beginning of this connection
         self._seen = [Sent() for _ in sent]
 
@@ -80,12 +81,12 @@ class Progress:
     def note(self, delta: Delta) -> str:
         """A delta is sent; returns the id of its event."""
         self._sent[delta.index].add(delta)
-        return ".".join([str(self.seed), *(each.told() for each in self._sent)])
+        return ".".join([self.fingerprint, str(self.seed), *(each.told() for each in self._sent)])
 
 
-def beginning(seed: int, choices: int) -> Progress:
+def beginning(fingerprint: str, seed: int, choices: int) -> Progress:
     """Of a new stream."""
-    return Progress(seed, [Sent() for _ in range(choices)])
+    return Progress(fingerprint, seed, [Sent() for _ in range(choices)])
 
 
 def parse_progress(text: str) -> Progress:
@@ -95,7 +96,7 @@ def parse_progress(text: str) -> Progress:
         told = f"Last-Event-ID {text[:80]!r} is not an id of this server's events"
         raise ApiError(told, param="Last-Event-ID", code="invalid_value")
     sent = []
-    for each in found[2].split(".")[1:]:
+    for each in found[3].split(".")[1:]:
         characters, entries = each.removesuffix("e").split("-")
         sent.append(Sent(int(characters), int(entries), each.endswith("e")))
-    return Progress(int(found[1]), sent)
+    return Progress(found[1], int(found[2]), sent)

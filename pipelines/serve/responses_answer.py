@@ -81,6 +81,8 @@ class ResponseWriter:
     def _open(self) -> Iterator[bytes]:
         self._opened = True
         item = self._item([])
+        if self._call is not None:
+            item["arguments"] = ""  # they come as deltas
         yield self._event("response.output_item.added", output_index=0, item=item)
         if self._call is None:
             part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}

@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -93,6 +95,7 @@ def facts_of(config: ServeConfig, key_hashes: tuple[str, ...]) -> Facts:
         checkpoint=config.engine().target,
         kind=modality(config.target).kind,
         fingerprint=fingerprint(config),
+        repeats=repeats(config),
         created=int(time.time()),
         max_body_bytes=config.max_body_bytes,
         max_unfinished=most_unfinished(config),
@@ -105,16 +108,24 @@ def fingerprint(config: ServeConfig) -> str:
     """What decides the text of an answer besides the body: weights, arithmetic, noise, rule."""
     parts: dict[str, Any] = {
         "target": checkpoint_digest(config.target),
-        "versions": versions(config),
+        "versions": versions(config) | {"llguidance": metadata.version("llguidance")},
         "arithmetic": config.arithmetic,
         "dtype": config.dtype,
         "noise": GUMBEL,
     }
-    if config.verify != "match" or config.arithmetic != STEADY:
-        parts |= {"verify": config.verify, "drafter": config.drafter}
+    if not repeats(config):
+        drafter = config.drafter
+        if Path(drafter).is_dir():
+            drafter = checkpoint_digest(drafter, role="draft")
+        parts |= {"verify": config.verify, "drafter": drafter, "device": config.device}
         parts |= {"draft_tokens": config.draft_tokens, "draft_width": config.draft_width}
     digest = hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=6)
     return f"fp_{digest.hexdigest()}"
+
+
+def repeats(config: ServeConfig) -> bool:
+    """Whether neither drafts nor the requests beside it decide an answer's text."""
+    return config.verify == "match" and config.arithmetic == STEADY
 
 
 def most_unfinished(config: ServeConfig) -> int:

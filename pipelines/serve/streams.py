@@ -10,6 +10,7 @@ from starlette.types import Receive, Scope, Send
 from pipelines.serve.api_error import ApiError
 from pipelines.serve.events import MEDIA
 from pipelines.serve.exchange import Call
+from pipelines.serve.facts import Facts
 from pipelines.serve.fields import ChatBody, CompletionBody
 from pipelines.serve.progress import HEADER, Progress, parse_progress
 
@@ -33,15 +34,24 @@ class Stream(StreamingResponse):
             await self._call.__aexit__()
 
 
-def continued(request: Request, body: Completed) -> tuple[Completed, Progress | None]:
-    """The body of a stream that goes on, with the seed that it began with."""
+def continued(request: Request, body: Completed, facts: Facts) -> tuple[Completed, Progress | None]:
+    """The body of a stream that goes on, with the seed that it began with.
+
+    Raises ApiError (400): the stream is another server's, or its rest would not be the same.
+    """
     last = request.headers.get(HEADER)
     if last is None:
         return body, None
+    if not facts.repeats:
+        told = "Last-Event-ID needs a server with verify=match and arithmetic=steady"
+        raise ApiError(told, param="Last-Event-ID", code="unsupported_parameter")
     if not body.stream or body.paceline.trace:
         told = "Last-Event-ID needs stream, without a trace"
         raise ApiError(told, param="Last-Event-ID", code="invalid_value")
     progress = parse_progress(last)
+    if progress.fingerprint != facts.fingerprint:
+        told = f"Last-Event-ID is of the server {progress.fingerprint}; this is {facts.fingerprint}"
+        raise ApiError(told, param="Last-Event-ID", code="invalid_value")
     if body.seed is not None and body.seed % 2**63 != progress.seed:
         told = f"Last-Event-ID is of seed {progress.seed}; this body has {body.seed}"
         raise ApiError(told, param="Last-Event-ID", code="invalid_value")

@@ -93,7 +93,10 @@ def _schema(functions: Sequence[Function]) -> Schema:
 def _call(function: Function, definitions: dict[str, Schema]) -> Schema:
     parameters = dict(function.parameters or {"type": "object", "additionalProperties": False})
     for name in DEFINITIONS:  # references count from the root
-        for key, value in parameters.pop(name, {}).items():
+        given = parameters.pop(name, {})
+        if not isinstance(given, dict):
+            raise _refused("tools", f"{name} of {function.name!r} is no object")
+        for key, value in given.items():
             if definitions.setdefault(name, {}).setdefault(key, value) != value:
                 raise _refused("tools", f"two tools define {name}/{key} in different ways")
     return {

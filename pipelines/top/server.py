@@ -1,5 +1,6 @@
 """What a server's metrics say, as lines of text."""
 
+import http.client
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -50,11 +51,12 @@ def read_metrics(url: str, key: str | None) -> str:
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
             text: str = answer.read().decode()
+            list(text_string_to_metric_families(text))  # a ValueError if it is something else
             return text
     except urllib.error.HTTPError as error:
         hint = "set PACELINE_API_KEY to one of its keys" if error.code == 401 else error.reason
         raise InvalidOption("what", url, f"it answers {error.code}: {hint}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise InvalidOption("what", url, f"no server of ours answers there: {error}") from error
 
 

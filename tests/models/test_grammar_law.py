@@ -185,6 +185,14 @@ def test_forced_tokens_are_drafts_that_stand() -> None:
     assert sources == ["target"] + ["grammar"] * 6 + ["target"]
 
 
+def test_rounds_of_forced_tokens_alone_say_nothing_of_a_shape(monkeypatch) -> None:
+    sampling = Sampling(max_tokens=9, grammar=of_choice(["abcabcab", "bcabcabc"]))
+    loop, measured = loop_of("chain", "match", hints=True), []
+    monkeypatch.setattr(loop.sizing, "observe_round", measured.append)
+    loop.run([Request(id="x", prompt=PROMPT, sampling=sampling, seed=3)])
+    assert 0 < len(measured) < loop.figures().rounds
+
+
 def test_a_request_continues_inside_its_grammar() -> None:
     for seed in range(16):
         sampling = sampling_of("plain")

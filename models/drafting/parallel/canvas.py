@@ -72,10 +72,12 @@ class Undrawn:
 
     def processed(self, logits: torch.Tensor, context: DraftContext) -> torch.Tensor:
         """[R, V]: as the target's logits will be."""
+        logits = logits.to(context.processor.device)  # the student is on the CPU
         return context.processor(logits, self._owners[self._where], self._places)
 
     def chosen(self, values: torch.Tensor, context: DraftContext) -> torch.Tensor:
         """[B, n] tokens: the known ones, and those of values [R, V] by each request's own map."""
+        values = values.to(context.processor.device)
         out, owners = self.tokens.clone(), self._owners[self._where]
         found = context.noise.choose(context.processor, values, Purpose.TOKEN, owners, self._levels)
         out[torch.from_numpy(self._where), torch.from_numpy(self._places)] = torch.from_numpy(found)
@@ -164,14 +166,16 @@ def build(config: EngineConfig, target: Target | None, **options: object) -> Can
     if not isinstance(student, Student):
         told = f"its method is {student.config.method!r}; drafters are students by {FLOW_MAP!r}"
         raise UnsupportedCheckpoint(f"student {config.drafter!r} cannot draft: {told}")
-    if target is not None and not _fits(student.codebook, target):
+    if target is not None and not _fits(student, target):
         made_for = student.config.target
         raise UnsupportedCheckpoint(
-            f"student {config.drafter!r} was made for the target {made_for}, whose codes are not "
-            f"those of {config.target!r}"
+            f"student {config.drafter!r} was made for the target {made_for}, whose codes or sizes "
+            f"are not those of {config.target!r}"
         )
     return CanvasDrafter(FrozenStudent(student), name=config.drafter)
 
 
-def _fits(codes: torch.Tensor, target: Target) -> bool:
-    return target.codes is not None and torch.equal(codes, target.codes.cpu())
+def _fits(student: Student, target: Target) -> bool:
+    same_size = student.config.num_tokens == target.context_length - 1  # the class is one more
+    codes = target.codes
+    return same_size and codes is not None and torch.equal(student.codebook, codes.cpu())

@@ -99,3 +99,16 @@ def test_a_mask_is_a_function_of_the_tokens(tmp_path) -> None:
     assert (state.mask(tokens[1:]) == other.mask(tokens[1:])).all()
     assert not state.consume(5)
     assert (state.mask() == other.mask()).all()
+
+
+def test_drafts_may_have_ids_without_a_text() -> None:
+    padded = load_grammars(TARGET, 2060, (0,))
+    state = padded.begin(constraint.of_regex("[a-c]+"))
+    (letter,) = padded._tokenizer.tokenize_str("a")
+    mask = state.mask()
+    assert mask is not None
+    assert mask.shape == (2060,)
+    assert not mask[2048:].any()
+    assert state.mask([letter, 2055]) is None
+    assert state.consume(letter)  # the draft left no trace
+    assert not state.is_complete

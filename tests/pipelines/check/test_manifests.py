@@ -200,7 +200,7 @@ def test_the_server_writes_the_configuration(tmp_path, capsys):
     assert main(["serve", "--target", "t", "--drafter", "lookup", "--build", str(file)]) == 0
     assert "serveConfigV2" in capsys.readouterr().out
     (application,) = yaml.safe_load(file.read_text())["applications"]
-    assert application["args"] == {"target": "t", "drafter": "lookup"}
+    assert application["args"] == {"target": "t", "drafter": "lookup", "host": "127.0.0.1"}
 
 
 @pytest.mark.parametrize("name", ["kueue"])

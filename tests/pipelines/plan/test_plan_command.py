@@ -38,7 +38,7 @@ LINES = [
 
 
 def test_each_way_has_its_best_recipe():
-    found = planned(LINES, config(gpus=(1, 8)), this_machine())
+    found = planned(LINES, config(gpus=(1, 8)), this_machine(), 16)
     assert [(c.plan.name, c.recipe) for c in found.choices[1]] == [
         ("beside", AUTO),
         ("plain", AUTO),
@@ -47,7 +47,7 @@ def test_each_way_has_its_best_recipe():
 
 
 def test_the_table_names_costs_and_commands():
-    text = "\n".join(planned(LINES, config(gpus=(1,), rows=72_000), this_machine()).lines())
+    text = "\n".join(planned(LINES, config(gpus=(1,), rows=72_000), this_machine(), 16).lines())
     assert "| 1 | **a drafter beside each target** | 1 | 0 | 1,200 | 0.8 |" in text
     assert "`paceline generate --drafter draft --draft-tokens auto --target-actors 1`" in text
 

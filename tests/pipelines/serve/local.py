@@ -112,6 +112,7 @@ def facts_of(config: EngineConfig, **changed: Any) -> Facts:
         "checkpoint": config.target,
         "kind": "text",
         "fingerprint": "fp",
+        "repeats": True,
         "created": 1,
         "max_body_bytes": 2**20,
         "max_unfinished": QUEUED,

@@ -1,13 +1,16 @@
 """Who may use the server, and what the configuration refuses."""
 
 import hashlib
+from types import SimpleNamespace
 
 import pytest
 
 from models.errors import InvalidOption
+from pipelines.check.serve_rules import _open
 from pipelines.options import from_mapping
 from pipelines.serve.access import check_access, check_content, read_key_hashes
 from pipelines.serve.api_error import ApiError
+from pipelines.serve.application import build
 from pipelines.serve.config import ServeConfig
 
 KEYS = (hashlib.sha256(b"secret").hexdigest(), hashlib.sha256(b"other").hexdigest())
@@ -103,3 +106,20 @@ def test_other_machines_need_keys(host) -> None:
 def test_options_that_cannot_be_used_are_refused(options) -> None:
     with pytest.raises(InvalidOption):
         from_mapping(ServeConfig, {"target": "x", **options})
+
+
+def test_an_empty_key_opens_nothing(tmp_path) -> None:
+    empty = hashlib.sha256(b"").hexdigest()
+    file = tmp_path / "keys.txt"
+    file.write_text(f"{KEYS[0]}\n{empty}  -\n")
+    with pytest.raises(InvalidOption, match="of an empty KEY"):
+        read_key_hashes(str(file))
+    assert status({"authorization": "Bearer "}, (empty,)) == 401
+
+
+def test_an_application_listens_for_all_with_keys_only(tmp_path) -> None:
+    with pytest.raises(InvalidOption, match="an address of this machine alone"):
+        build({"target": "examples/models/text-target"})
+    open_to_all = {"http_options": {"host": "0.0.0.0"}, "applications": [{"args": {"host": "::1"}}]}
+    for given, problems in ((open_to_all, 1), (open_to_all | {"http_options": {"host": "::1"}}, 0)):
+        assert len(list(_open(SimpleNamespace(data=given)))) == problems  # type: ignore[arg-type]

@@ -57,6 +57,8 @@ def running(url: str, key: str = "none") -> float:
 @pytest.mark.usefixtures("slow")
 def test_a_key_has_its_share_and_another_key_its_own(limited: str) -> None:
     with client_of(limited, "one") as one, client_of(limited, "two") as two:
+        with pytest.raises(openai.BadRequestError, match="a key may have 3"):
+            one.completions.create(model="demo", prompt="a", n=4)
         with one.completions.create(n=2, stream=True, **LONG) as stream:
             next(iter(stream))
             with pytest.raises(openai.RateLimitError, match="2 completions of this key run"):

@@ -76,12 +76,17 @@ def test_a_streamed_response_adds_up(demo: openai.OpenAI, more: dict[str, Any]) 
     assert last.usage == whole.usage
     if more:
         assert last.output[0].arguments == whole.output[0].arguments
+        begun = next(e for e in events if e.type == "response.output_item.added")
+        told = (e for e in events if e.type == "response.function_call_arguments.delta")
+        assert begun.item.arguments == ""
+        assert "".join(event.delta for event in told) == whole.output[0].arguments
 
 
 @pytest.mark.parametrize(
     ("body", "param"),
     [
         ({"previous_response_id": "x"}, "previous_response_id"),
+        ({"tools": [{**FLAT[0], "parameters": {"$defs": []}}], "tool_choice": "required"}, "tools"),
         ({"store": True}, "store"),
         ({"reasoning": {"effort": "low"}}, "reasoning"),
         ({"max_output_tokens": 5000}, "max_output_tokens"),

@@ -1,6 +1,7 @@
 """Streams that are cut anywhere go on with the identical rest, from the id of the last event."""
 
 import json
+import urllib.error
 import urllib.request
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 from pipelines.serve.api_error import ApiError
 from pipelines.serve.choice import Delta
 from pipelines.serve.progress import beginning, parse_progress
+from tests.pipelines.serve.conftest import demo_config
+from tests.pipelines.serve.local import local_server
 from tests.pipelines.serve.test_constrained import FORMAT, MESSAGES, TOOLS
 
 BODIES: dict[str, dict[str, Any]] = {
@@ -79,22 +82,23 @@ def test_openai_s_client_reads_streams_with_ids(demo: openai.OpenAI) -> None:
 
 
 def test_a_delta_is_cut_where_the_client_was() -> None:
-    first = beginning(7, 2)
+    first = beginning("fp", 7, 2)
     assert first.begins
-    assert first.note(Delta(1, text="Hello")) == "7.0-0.5-0"
-    last = parse_progress("7.0-0.5-0")
+    assert first.note(Delta(1, text="Hello")) == "fp.7.0-0.5-0"
+    last = parse_progress("fp.7.0-0.5-0")
     assert (last.seed, last.count, last.begins) == (7, 2, False)
     old, new = last.split(Delta(1, text="Hel"))
     assert (old.text, new) == ("Hel", None)
     old, new = last.split(Delta(1, text="lo you", offset=3, finish_reason="stop"))
     assert (old.text, new.text, new.offset, new.finish_reason) == ("lo", " you", 5, "stop")
-    assert last.note(new) == "7.0-0.9-0e"
-    done = parse_progress("7.0-0.9-0e")
+    assert last.note(new) == "fp.7.0-0.9-0e"
+    done = parse_progress("fp.7.0-0.9-0e")
     assert done.split(Delta(1, text="Hello you", finish_reason="stop"))[1] is None
 
 
 @pytest.mark.parametrize(
-    "text", ["", "7", "x.1-2", "7.1", "7.1-2-3", "7." + "1-1." * 500, "-1.0-0"]
+    "text",
+    ["", "fp.7", "fp.x.1-2", "fp.7.1", "fp.7.1-2-3", "fp.7." + "1-1." * 500, "fp.-1.0-0", "7.1-2"],
 )
 def test_other_ids_are_refused(text: str) -> None:
     with pytest.raises(ApiError, match="not an id"):
@@ -104,10 +108,11 @@ def test_other_ids_are_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("body", "last", "why"),
     [
-        ({"stream": True, "seed": 1}, "2.1-0", "seed"),
-        ({"stream": True, "n": 2}, "2.1-0", "choices"),
-        ({}, "2.1-0", "needs stream"),
-        ({"stream": True, "paceline": {"trace": True}}, "2.1-0", "without a trace"),
+        ({"stream": True, "seed": 1}, "fp.2.1-0", "seed"),
+        ({"stream": True, "n": 2}, "fp.2.1-0", "choices"),
+        ({"stream": True, "seed": 2}, "other.2.1-0", "of the server other"),
+        ({}, "fp.2.1-0", "needs stream"),
+        ({"stream": True, "paceline": {"trace": True}}, "fp.2.1-0", "without a trace"),
     ],
 )
 def test_ids_of_other_bodies_are_refused(
@@ -117,3 +122,11 @@ def test_ids_of_other_bodies_are_refused(
         demo.chat.completions.create(
             model="demo", messages=MESSAGES, extra_body=body, extra_headers={"last-event-id": last}
         )
+
+
+def test_no_stream_goes_on_where_drafts_decide(demo_target: str) -> None:
+    body = {"model": "demo", "messages": MESSAGES, "stream": True, "max_tokens": 4, "seed": 1}
+    with local_server(demo_config(demo_target, "none"), repeats=False) as url:
+        assert all(not last for last, _ in events(url, body))
+        with pytest.raises(urllib.error.HTTPError, match="400"):
+            events(url, body, "fp.1.1-0")

@@ -23,6 +23,7 @@ def app(*, keys: tuple[str, ...] = ()) -> Any:
         checkpoint=str(TARGET),
         kind="text",
         fingerprint="fp",
+        repeats=True,
         created=1,
         max_body_bytes=1000,
         max_unfinished=10,
