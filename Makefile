@@ -27,8 +27,9 @@ $(INSTALLED): pyproject.toml setup.py constraints-cpu.txt $(wildcard models/comp
 	@$(BIN)/python -m compileall -qq -j 0 $(COMPILED:%=$(VENV)/lib/python*/site-packages/%) || true
 	@touch $@
 
+# One thread for each of the tests that run side by side.
 check: lint types ## formatter, linter, type checker and the quick tests
-	$(BIN)/python -m pytest -q -n auto -m 'not slow and not ray'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m 'not slow and not ray'
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -38,9 +39,9 @@ types: $(INSTALLED)
 	$(BIN)/mypy
 
 test: check ## everything that CI runs, from nothing
-	$(BIN)/python -m pytest -q -n auto --kernels off -m 'not slow and not ray' \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --kernels off -m 'not slow and not ray' \
 		tests/models --ignore tests/models/metrics
-	$(BIN)/python -m pytest -q -n auto --durations 10 -m 'slow and not ray'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --durations 10 -m 'slow and not ray'
 	$(BIN)/python -m pytest --durations 20 -m ray
 
 chaos: $(INSTALLED) ## tests of faults with 200 random orders and moments of each (hours)
