@@ -41,7 +41,7 @@ types: $(INSTALLED)
 test: check ## everything that CI runs, from nothing
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --kernels off -m 'not slow and not ray' \
 		tests/models --ignore tests/models/metrics
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --durations 10 -m 'slow and not ray'
+	$(BIN)/python -m pytest -q -n auto --durations 10 -m 'slow and not ray'
 	$(BIN)/python -m pytest --durations 20 -m ray
 
 chaos: $(INSTALLED) ## tests of faults with 200 random orders and moments of each (hours)
