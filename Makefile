@@ -38,10 +38,10 @@ lint: $(INSTALLED)
 types: $(INSTALLED)
 	$(BIN)/mypy
 
-test: check ## everything that CI runs, from nothing
+test: lint types ## everything that CI runs, from nothing
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --durations 20 -m 'not ray'
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --kernels off -m 'not slow and not ray' \
 		tests/models --ignore tests/models/metrics
-	$(BIN)/python -m pytest -q -n auto --durations 10 -m 'slow and not ray'
 	$(BIN)/python -m pytest --durations 20 -m ray
 
 chaos: $(INSTALLED) ## tests of faults with 200 random orders and moments of each (hours)
