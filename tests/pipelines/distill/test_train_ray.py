@@ -13,6 +13,7 @@ import torch
 from actors.trainer import Training
 from models.students.config import MadeFor
 from models.students.kind import StudentLessons, build_student
+from models.students.methods import FLOW_MAP
 from models.training.log import read_lines
 from models.training.step import TrainingPlan, TrainingStep
 from models.training.worker import Worker
@@ -54,6 +55,7 @@ def training_in(
         files=(records,),
         label_field="label",
         guidance=1.0,
+        method=FLOW_MAP,
         seed=3,
     )
     return Training(
