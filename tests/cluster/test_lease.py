@@ -83,7 +83,9 @@ def test_of_many_one_gets_it(url: str) -> None:
         try:
             with hold(url) as ticket:
                 got.append(ticket.token)
-                time.sleep(1)
+                late = time.monotonic() + 30
+                while len(missed) < 5 and time.monotonic() < late:
+                    time.sleep(0.05)  # the others may be slow
         except Held as error:
             missed.append(error.holder.token)
 
