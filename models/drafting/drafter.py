@@ -1,13 +1,14 @@
 """The protocol of a drafter: it proposes tokens, and learns which were accepted."""
 
+from collections.abc import Callable
 from collections.abc import Sequence as Several
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
 from models.batch import Ints
-from models.drafting.draft import Draft, Shape
+from models.drafting.draft import EMPTY, Draft, Shape
 from models.readout import Readout
 from models.requests.sequence import Sequence
 from models.sampling.noise import Purpose
@@ -68,6 +69,24 @@ class Drafter(Protocol):
 
 def build_none(*arguments: object, **options: object) -> None:
     """No drafter, for plain decoding; see `Build` in models/engine.py."""
+
+
+def propose_some(
+    sequences: Several[Sequence],
+    held: list[int],
+    context: DraftContext,
+    propose: Callable[[list[Sequence], DraftContext], list[Draft]],
+) -> list[Draft]:
+    """Drafts of the sequences `held` (indices), by `propose`; the others have none."""
+    if len(held) == len(sequences):
+        return propose(list(sequences), context)
+    drafts = [EMPTY] * len(sequences)
+    if held:
+        some = replace(context, owners=context.owners[held])
+        made = propose([sequences[b] for b in held], some)
+        for b, draft in zip(held, made, strict=True):
+            drafts[b] = draft
+    return drafts
 
 
 def useful_depth(sequence: Sequence, shape: Shape) -> int:

@@ -7,6 +7,15 @@ from tokenizers import Tokenizer
 from models.errors import UnsupportedCheckpoint
 
 
+def same_size(target: str, size: int, draft: str, draft_size: int) -> None:
+    """Refuse a drafter with another number of tokens than the target."""
+    if draft_size != size:
+        raise UnsupportedCheckpoint(
+            f"draft {draft!r} has a vocabulary of {draft_size} tokens, "
+            f"target {target!r} of {size}: they must be the same"
+        )
+
+
 def same_vocabulary(target: str, draft: str) -> None:
     """Refuse a draft whose tokenizer gives other ids than the target's."""
     files = [Path(folder) / "tokenizer.json" for folder in (target, draft)]

@@ -13,7 +13,7 @@ from models.registry import DRAFTERS, FLOW, FOLDER, GUMBEL, RULES, drafters
 from models.students.about import is_student
 from models.targets.decoder.config import read_configs
 from models.targets.limits import Limits, read_limits
-from models.targets.vocabulary import same_vocabulary
+from models.targets.vocabulary import same_size, same_vocabulary
 from pipelines.generate.config import GenerateConfig
 
 
@@ -57,12 +57,8 @@ def check_drafter(config: Drafting, limits: Limits) -> None:
     refuse_pickles(config.drafter)
     draft = read_limits(config.drafter)
     same_vocabulary(config.target, config.drafter)
-    sizes = (draft.vocab_size, limits.vocab_size)
-    if None not in sizes and sizes[0] != sizes[1]:
-        raise UnsupportedCheckpoint(
-            f"draft {config.drafter!r} has a vocabulary of {sizes[0]} tokens, "
-            f"target {config.target!r} of {sizes[1]}: they must be the same"
-        )
+    if limits.vocab_size is not None and draft.vocab_size is not None:
+        same_size(config.target, limits.vocab_size, config.drafter, draft.vocab_size)
     room = config.max_length or limits.context_length
     bounded = folder_kind(config.drafter) == MODEL  # others have no positions of their own
     if bounded and room and draft.context_length and draft.context_length < room:

@@ -6,7 +6,7 @@ from models.errors import UnsupportedCheckpoint
 from models.memory.budget import budget_bytes, pool_entries
 from models.targets.load import DTYPES, load_target
 from models.targets.target import Target
-from models.targets.vocabulary import same_vocabulary
+from models.targets.vocabulary import same_size, same_vocabulary
 
 
 def build(
@@ -29,11 +29,8 @@ def build(
             f"draft {config.drafter!r} decides its tokens in groups; it cannot guess the next one"
         )
     same_vocabulary(config.target, config.drafter)
-    if target is not None and model.vocab_size != target.vocab_size:
-        raise UnsupportedCheckpoint(
-            f"draft {config.drafter!r} has a vocabulary of {model.vocab_size} tokens, "
-            f"target {config.target!r} of {target.vocab_size}: they must be the same"
-        )
+    if target is not None:
+        same_size(config.target, target.vocab_size, config.drafter, model.vocab_size)
     max_length = max_length or model.context_length
     if model.context_length < max_length:
         raise UnsupportedCheckpoint(

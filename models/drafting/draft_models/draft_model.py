@@ -7,7 +7,6 @@ Letters: B sequences, K levels, W nodes a level, V vocabulary.
 """
 
 from collections.abc import Sequence as Several
-from dataclasses import replace
 from functools import partial
 from itertools import accumulate
 from typing import cast
@@ -18,7 +17,7 @@ import torch
 from models.batch import Batch, Ints, chains
 from models.compute.x86.drafts import Chooser, Trees
 from models.drafting.draft import EMPTY, Draft, Shape, chain_draft
-from models.drafting.drafter import DraftContext, clip, useful_depth
+from models.drafting.drafter import DraftContext, clip, propose_some, useful_depth
 from models.drafting.growth import grow_chain, grow_tree, num_generated
 from models.drafting.tree import Tree
 from models.engine_config import MAX_WIDTH
@@ -83,13 +82,9 @@ class ModelDrafter:
             for b, sequence in enumerate(sequences)
             if self._has_room(sequence, fed) and self._is_near(sequence)
         ]
-        if len(held) == len(sequences):
-            return self._propose(sequences, depth, shape, context)
-        drafts, some = [EMPTY] * len(sequences), replace(context, owners=context.owners[held])
-        made = self._propose([sequences[b] for b in held], depth, shape, some) if held else []
-        for b, draft in zip(held, made, strict=True):
-            drafts[b] = draft
-        return drafts
+        return propose_some(
+            sequences, held, context, lambda some, their: self._propose(some, depth, shape, their)
+        )
 
     def _has_room(self, sequence: Sequence, fed: int) -> bool:
         """Make room for a sequence and `fed` draft tokens; if there is none, its row is freed."""

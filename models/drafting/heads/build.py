@@ -8,10 +8,10 @@ from models.drafting.heads.eagle_model import EagleModel
 from models.drafting.heads.medusa_drafter import MedusaDrafter, MedusaModel
 from models.drafting.heads.medusa_head import read_medusa
 from models.engine_config import EngineConfig
-from models.errors import UnsupportedCheckpoint
 from models.memory.budget import budget_bytes, pool_entries
 from models.targets.load import DTYPES, pick_device
 from models.targets.target import Target
+from models.targets.vocabulary import same_size
 
 
 def build_eagle(
@@ -29,7 +29,8 @@ def build_eagle(
         UnsupportedCheckpoint: it cannot be loaded, or does not fit the target.
     """
     head = read_eagle(Path(config.drafter), Path(config.target))
-    _check(config, target, head.config.layer.vocab_size)
+    if target is not None:
+        same_size(config.target, target.vocab_size, config.drafter, head.config.layer.vocab_size)
     model = EagleModel(head, dtype=DTYPES[config.dtype], device=pick_device(config.device))
     capacity = (max_length or head.config.layer.context_length) + scratch
     if budget is None:
@@ -51,14 +52,7 @@ def build_medusa(config: EngineConfig, target: Target | None, **options: object)
         UnsupportedCheckpoint: they cannot be loaded, or do not fit the target.
     """
     head = read_medusa(Path(config.drafter), Path(config.target))
-    _check(config, target, head.config.vocab_size)
+    if target is not None:
+        same_size(config.target, target.vocab_size, config.drafter, head.config.vocab_size)
     model = MedusaModel(head, dtype=DTYPES[config.dtype], device=pick_device(config.device))
     return MedusaDrafter(model, name=config.drafter)
-
-
-def _check(config: EngineConfig, target: Target | None, vocab_size: int) -> None:
-    if target is not None and target.vocab_size != vocab_size:
-        raise UnsupportedCheckpoint(
-            f"drafter {config.drafter!r} has a vocabulary of {vocab_size} tokens, "
-            f"target {config.target!r} of {target.vocab_size}: they must be the same"
-        )

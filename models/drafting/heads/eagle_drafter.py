@@ -7,14 +7,14 @@ Letters: B sequences, T packed nodes, W nodes a level, V vocabulary, D width.
 """
 
 from collections.abc import Sequence as Several
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from models.batch import Batch, Ints, chains
-from models.drafting.draft import EMPTY, Draft, Shape, chain_draft
-from models.drafting.drafter import DraftContext, clip, useful_depth
+from models.drafting.draft import Draft, Shape, chain_draft
+from models.drafting.drafter import DraftContext, clip, propose_some, useful_depth
 from models.drafting.growth import grow_chain, grow_tree, num_generated
 from models.drafting.heads.eagle_model import EagleModel
 from models.drafting.reading import Reading
@@ -117,16 +117,12 @@ class EagleDrafter:
         self, sequences: Several[Sequence], shape: Shape, context: DraftContext
     ) -> list[Draft]:
         """Chains (width 1) or trees, with the context's noise; none without the target's states."""
-        drafts = [EMPTY] * len(sequences)
         depth = max((useful_depth(s, shape) for s in sequences), default=0)
         fed = shape.width * (depth - 1)
         held = [b for b, s in enumerate(sequences) if depth and self._is_ready(s, fed)]
-        if held:
-            some = replace(context, owners=context.owners[held])
-            made = self._propose([sequences[b] for b in held], depth, shape, some)
-            for b, draft in zip(held, made, strict=True):
-                drafts[b] = draft
-        return drafts
+        return propose_some(
+            sequences, held, context, lambda some, their: self._propose(some, depth, shape, their)
+        )
 
     def _is_ready(self, sequence: Sequence, fed: int) -> bool:
         """Whether the states up to the last token's are here, of at least one new position."""

@@ -5,7 +5,6 @@ Letters: B sequences, K heads, W nodes a level, V vocabulary, D width of the tar
 """
 
 from collections.abc import Sequence as Several
-from dataclasses import replace
 from functools import partial
 
 import torch
@@ -13,8 +12,8 @@ from torch.nn import functional as F
 
 from models.batch import Ints
 from models.compute.linear import Scratch, make_linear
-from models.drafting.draft import EMPTY, Draft, Shape, chain_draft
-from models.drafting.drafter import DraftContext, clip, useful_depth
+from models.drafting.draft import Draft, Shape, chain_draft
+from models.drafting.drafter import DraftContext, clip, propose_some, useful_depth
 from models.drafting.growth import grow_chain, grow_tree, num_generated
 from models.drafting.heads.medusa_head import SHARED, MedusaHead, block, output
 from models.drafting.reading import Reading
@@ -103,16 +102,12 @@ class MedusaDrafter:
         self, sequences: Several[Sequence], shape: Shape, context: DraftContext
     ) -> list[Draft]:
         """Chains (width 1) or trees, with the context's noise, as deep as there are heads."""
-        drafts = [EMPTY] * len(sequences)
         depth = max((useful_depth(s, shape) for s in sequences), default=0)
         depth = min(depth, self.model.config.num_heads)
         held = [b for b, s in enumerate(sequences) if depth and self._is_ready(s)]
-        if held:
-            some = replace(context, owners=context.owners[held])
-            made = self._propose([sequences[b] for b in held], depth, shape, some)
-            for b, draft in zip(held, made, strict=True):
-                drafts[b] = draft
-        return drafts
+        return propose_some(
+            sequences, held, context, lambda some, their: self._propose(some, depth, shape, their)
+        )
 
     def _is_ready(self, sequence: Sequence) -> bool:
         """Whether the state before the last token is here."""
