@@ -10,6 +10,7 @@ from typing import Any
 
 from models.exactness import ARITHMETICS, STEADY
 from models.registry import DRAFTERS, FOLDER, NONE, RULES, STUDENT, DrafterEntry, drafters
+from models.requests.request import require
 from pipelines.options import option
 
 AUTO = "auto"
@@ -195,3 +196,16 @@ def located(folder: str) -> str:
 def located_drafter(name: str) -> str:
     """The same of a drafter's folder; the registry's names stand for no folder."""
     return name if name in drafters() else located(name)
+
+
+def check_engine(config: Any) -> None:
+    """Refuse values out of range of the options above, as far as no other option is involved."""
+    for name in ("target", "drafter"):
+        require(getattr(config, name) != "", name, getattr(config, name), "a text, not empty")
+    for name in ("target_actors", "batch_size", "prefill_chunk"):
+        require(getattr(config, name) >= 1, name, getattr(config, name), "1 or more")
+    require(config.threads is None or config.threads >= 1, "threads", config.threads, "1 or more")
+    require(config.draft_actors >= 0, "draft_actors", config.draft_actors, "0 or more")
+    most, least = config.max_target_actors, config.target_actors
+    told = f"{least} (target_actors) or more"
+    require(most is None or most >= least, "max_target_actors", most, told)

@@ -277,20 +277,17 @@ class GenerateConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
-        for name in ("target", "input", "output", "prompt_field", "id_field", "drafter"):
+        engine_options.check_engine(self)
+        for name in ("input", "output", "prompt_field", "id_field"):
             require(getattr(self, name) != "", name, getattr(self, name), "a text, not empty")
-        for name in ("n", "target_actors", "batch_size", "prefill_chunk", "shard_rows"):
+        for name in ("n", "shard_rows"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
-        most, least = self.max_target_actors, self.target_actors
-        told = f"{least} (target_actors) or more"
-        require(most is None or most >= least, "max_target_actors", most, told)
-        require(self.draft_actors >= 0, "draft_actors", self.draft_actors, "0 or more")
         require(0 <= self.seed < 2**63, "seed", self.seed, "0 to 2**63 - 1")
         for name in ("draft_tokens", "draft_width"):
             value = getattr(self, name)
             ok = value == AUTO or (isinstance(value, int) and value >= 1)
             require(ok, name, value, "auto or a positive number")
-        for name in ("threads", "window", "max_tokens", "draft_nodes"):
+        for name in ("window", "max_tokens", "draft_nodes"):
             value = getattr(self, name)
             require(value is None or value >= 1, name, value, "1 or more")
         ok = self.guesses or self.draft_actors == 0

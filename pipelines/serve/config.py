@@ -77,18 +77,14 @@ class ServeConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
-        for name in ("target", "drafter", "host", "model_name"):
+        engine_options.check_engine(self)
+        for name in ("host", "model_name"):
             require(getattr(self, name) != "", name, getattr(self, name), "a text, not empty")
-        for name in ("batch_size", "target_actors", "max_body_bytes", "prefill_chunk"):
-            require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
-        most, least = self.max_target_actors, self.target_actors
-        told = f"{least} (target_actors) or more"
-        require(most is None or most >= least, "max_target_actors", most, told)
-        for name in ("max_queued", "max_per_key", "max_seconds", "draft_actors"):
+        require(self.max_body_bytes >= 1, "max_body_bytes", self.max_body_bytes, "1 or more")
+        for name in ("max_queued", "max_per_key", "max_seconds"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         ok = self.drafter != NONE or self.draft_actors == 0
         require(ok, "draft_actors", self.draft_actors, "0 with drafter='none'")
-        require(self.threads is None or self.threads >= 1, "threads", self.threads, "1 or more")
         require(0 < self.port < 2**16, "port", self.port, "1 to 65535")
         if not is_loopback(self.host) and self.api_key_file is None:
             told = "localhost, 127.0.0.1 or ::1; other addresses need --api-key-file"
