@@ -14,6 +14,21 @@ from models.errors import InvalidOption
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
+def add_parser(
+    subparsers: Subparsers, name: str, *, usage: str, summary: str, about: str, example: str
+) -> argparse.ArgumentParser:
+    """A subcommand without flags yet; `summary` is its line in the list of commands."""
+    return subparsers.add_parser(
+        name,
+        usage=usage,
+        help=summary,
+        description=about,
+        epilog=example,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
 def add_command(
     subparsers: Subparsers,
     name: str,
@@ -28,16 +43,10 @@ def add_command(
 ) -> argparse.ArgumentParser:
     """A subcommand with a flag per field of `cls`, and --config for a file of them.
 
-    `summary` is its line in the list of commands, `line` an example of a line of the file.
+    `line` is an example of a line of the file.
     """
-    parser = subparsers.add_parser(
-        name,
-        usage=usage,
-        help=summary,
-        description=about,
-        epilog=example,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    parser = add_parser(
+        subparsers, name, usage=usage, summary=summary, about=about, example=example
     )
     parser.add_argument(
         "--config", metavar="FILE.yaml", help=f"read options from a YAML file ({line})"

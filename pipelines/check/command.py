@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipelines.flags import Subparsers
+from pipelines.flags import Subparsers, add_parser
 
 ABOUT = """\
 Validate manifests for Kubernetes offline: KubeRay's schemas with their rules,
@@ -24,14 +24,13 @@ example: check the overlays of this repository
 
 def register(subparsers: Subparsers) -> None:
     """Add the subcommand."""
-    parser = subparsers.add_parser(
+    parser = add_parser(
+        subparsers,
         "check",
         usage="paceline check FOLDER [--schemas FOLDER]",
-        help="validate manifests for Kubernetes, offline",
-        description=ABOUT,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        summary="validate manifests for Kubernetes, offline",
+        about=ABOUT,
+        example=EXAMPLE,
     )
     parser.add_argument("folder", metavar="FOLDER", help="overlays, or rendered YAML files")
     parser.add_argument(

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from pipelines.flags import Subparsers
+from pipelines.flags import Subparsers, add_parser
 
 EVERY_S = 2.0
 HOME = "\033[H\033[J"  # the cursor goes to the top left, what is below is cleared
@@ -26,14 +26,13 @@ Where the server asks for keys, PACELINE_API_KEY holds one. Ctrl-C ends it.
 
 def register(subparsers: Subparsers) -> None:
     """Add the subcommand."""
-    parser = subparsers.add_parser(
+    parser = add_parser(
+        subparsers,
         "top",
         usage="paceline top URL|FOLDER [--every SECONDS] [--once]",
-        help="show a running server or job in the terminal",
-        description=ABOUT,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        summary="show a running server or job in the terminal",
+        about=ABOUT,
+        example=EXAMPLE,
     )
     parser.add_argument("what", metavar="URL|FOLDER", help="a server, or a job's output folder")
     parser.add_argument(
