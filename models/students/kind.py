@@ -1,4 +1,4 @@
-"""The student as a kind of training: it learns the teacher's laws from noise.
+"""The student as a kind of training: it learns from noise what its teacher makes of it.
 
 Letters: B samples of a worker, n tokens of an image, V vocabulary.
 """
@@ -74,7 +74,7 @@ def build_student(lessons: StudentLessons, worker: Worker) -> "StudentKind":
 
 
 class StudentKind:
-    """A `Kind` (models/training/kind.py): lowers the divergence of a student from its teacher."""
+    """A `Kind` (models/training/kind.py): lowers the loss of the student's method (losses.py)."""
 
     def __init__(
         self,
@@ -99,17 +99,20 @@ class StudentKind:
 
     def weight(self, samples: Samples) -> float:
         """The places whose tokens the student does not know."""
-        starts = start_among(samples.numbers, self._seed, self._bounds)
+        starts = starts_of(samples.numbers, self._seed, self._bounds)
         return float((self._length - starts).sum())
 
     def losses(self, model: nn.Module, samples: Samples) -> dict[str, torch.Tensor]:
         """The method's loss, summed over samples and unknown places."""
-        starts = start_among(samples.numbers, self._seed, self._bounds)
+        starts = starts_of(samples.numbers, self._seed, self._bounds)
         return {LOSS: self._loss(model, samples.records, starts)}
 
     @torch.no_grad()
     def exam(self, model: nn.Module) -> dict[str, float]:
-        """The mean loss of a place in one pass, on the records kept for it."""
+        """The mean loss of a place in one pass, on the records kept for it.
+
+        By `flow-map` it is the divergence from the teacher's laws, in nats.
+        """
         kept, total = np.arange(self.num_records, len(self._pairs)), 0.0
         if not len(kept):
             return {}
@@ -118,7 +121,8 @@ class StudentKind:
             starts = torch.zeros(len(some), dtype=torch.int64)
             total += float(self._loss(model, some, starts))
         mean = total / (len(kept) * self._length)
-        return {"divergence": mean, SCORE: -mean}
+        name = "loss" if isinstance(self.model, TwoHeadStudent) else "divergence"
+        return {name: mean, SCORE: -mean}
 
     def export(self, model: nn.Module, folder: Path) -> None:
         """A student's folder with the target's image tokenizer."""
@@ -143,13 +147,8 @@ class StudentKind:
         return loss_of_laws(model, given, self._laws)
 
 
-def start_of(samples: Ints, seed: int, num_tokens: int) -> torch.Tensor:
-    """[B] how many tokens each sample's student knows: none for half, else 1 to n - 1."""
-    return start_among(samples, seed, range(1, num_tokens))
-
-
-def start_among(samples: Ints, seed: int, bounds: Several[int]) -> torch.Tensor:
-    """[B] the same where a pass may begin at place 0 and at `bounds` only."""
+def starts_of(samples: Ints, seed: int, bounds: Several[int]) -> torch.Tensor:
+    """[B] how many tokens each sample's student knows: none for half, else one of `bounds`."""
     chance = uniform(row_keys(np.full(len(samples), seed), samples, Purpose.TRAINING))
     which = np.floor((2 * chance - 1) * len(bounds)).astype(np.int64)
     some = np.array([0, *bounds])[1 + np.where(chance < 0.5, -1, which)]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from models.errors import UnsupportedCheckpoint
-from models.students.kind import start_of
+from models.students.kind import starts_of
 from models.training.checkpoint import states
 from models.training.losses import divergence
 from models.training.order import records_of, share
@@ -133,11 +133,11 @@ def test_workers_share_a_batch():
 
 
 def test_half_of_the_samples_begin_with_noise_alone():
-    starts = start_of(np.arange(20_000), 3, 8)
+    starts = starts_of(np.arange(20_000), 3, range(1, 8))
     assert (starts == 0).double().mean() == pytest.approx(0.5, abs=0.02)
     counts = torch.bincount(starts, minlength=8)[1:] / 20_000
     assert counts.tolist() == pytest.approx([0.5 / 7] * 7, abs=0.01)
-    assert torch.equal(start_of(np.arange(5, 9), 3, 8), starts[5:9])
+    assert torch.equal(starts_of(np.arange(5, 9), 3, range(1, 8)), starts[5:9])
 
 
 def test_the_divergence_is_0_for_equal_laws_and_allows_impossible_tokens():
