@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
-from numpy.typing import NDArray
 
+from models.batch import Bools
 from models.errors import InvalidOption, InvalidRequest, UnsupportedCheckpoint
 
-Bools = NDArray[np.bool_]
 KNOWN = 64  # compiled grammars that are kept
 FORCED = 64  # tokens that are computed ahead at most
 REFUSED = "the grammar allows no token of the vocabulary here"

@@ -5,25 +5,20 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, Field
 
 from pipelines.serve.api_error import ApiError
-from pipelines.serve.constraints import STRICT, Schema
+from pipelines.serve.constraints import STRICT, JsonSchema, PlainFormat
 from pipelines.serve.fields import MAX_MESSAGES, MAX_TOP_LOGPROBS, Body, ChatBody, Count, Seed, Text
 from pipelines.serve.read_body import validated
-from pipelines.serve.tools import MAX_TOOLS, Name, Named
+from pipelines.serve.tools import MAX_TOOLS, Function, Named
 
 _STORED = "answers are not stored"
 # A chat's fields by the names that they have here.
 RENAMED = {"max_completion_tokens": "max_output_tokens", "messages": "input"}
 
 
-class FlatTool(BaseModel):
+class FlatTool(Function):
     """A function, as this route has it."""
 
-    model_config = STRICT
     type: Literal["function"]
-    name: Name
-    description: str | None = None
-    parameters: Schema | None = None
-    strict: bool | None = None
 
 
 class FlatToolChoice(Named):
@@ -32,29 +27,17 @@ class FlatToolChoice(Named):
     type: Literal["function"]
 
 
-class FlatSchema(BaseModel):
+class FlatSchema(JsonSchema):
     """A JSON schema, as this route has it."""
 
-    model_config = STRICT
     type: Literal["json_schema"]
-    name: str = "schema"
-    schema_: Annotated[Schema, Field(alias="schema")]
-    description: str | None = None
-    strict: bool | None = None
-
-
-class FlatFormat(BaseModel):
-    """Text, or any JSON object."""
-
-    model_config = STRICT
-    type: Literal["text", "json_object"]
 
 
 class TextOptions(BaseModel):
     """What the text must look like."""
 
     model_config = STRICT
-    format: Annotated[FlatFormat | FlatSchema, Field(discriminator="type")] | None = None
+    format: Annotated[PlainFormat | FlatSchema, Field(discriminator="type")] | None = None
 
 
 class ResponsesBody(Body):
@@ -122,7 +105,7 @@ class ResponsesBody(Body):
         )
         return first + items
 
-    def _format(self) -> Schema | None:
+    def _format(self) -> dict[str, Any] | None:
         asked = None if self.text is None else self.text.format
         if not isinstance(asked, FlatSchema):
             return None if asked is None else asked.model_dump()
