@@ -11,7 +11,7 @@ from models.sampling.flow import FlowMap
 from models.students.about import is_student
 from models.students.checkpoint import load_student, save_student
 from models.students.config import MadeFor
-from models.students.kind import StudentKind, start_among
+from models.students.kind import StudentKind, starts_of
 from models.students.methods import TWO_HEAD
 from models.students.pairs import Records, make_pairs
 from models.students.prior import token_shares
@@ -153,7 +153,7 @@ def test_training_starts_at_maps_and_lowers_the_loss(teacher):
     )
     losses = [training.step()["loss"] for _ in range(30)]
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
-    starts = start_among(np.arange(400), 0, made.config.bounds)
+    starts = starts_of(np.arange(400), 0, made.config.bounds)
     assert set(starts.tolist()) == {0, *made.config.bounds}
     assert 0.4 < (starts == 0).double().mean() < 0.6
 
