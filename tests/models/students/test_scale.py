@@ -63,13 +63,13 @@ def inputs(seed=1, count=4):
     return classes, tokens, torch.randn(count, COUNT, 4, generator=generator), guesses
 
 
-def starts_of(value, count=4):
+def all_from(value, count=4):
     return torch.full((count,), value)
 
 
 def test_with_all_maps_known_it_is_the_teacher(teacher, student):
     classes, tokens, noise, guesses = inputs()
-    found = student(classes, tokens, noise, guesses, starts_of(COUNT))
+    found = student(classes, tokens, noise, guesses, all_from(COUNT))
     assert torch.equal(found, laws(teacher, classes, tokens))
 
 
@@ -92,23 +92,23 @@ def test_the_teachers_laws_are_the_targets(folder, teacher):
 @pytest.mark.parametrize("start", [0, 1, 5])
 def test_a_law_depends_on_earlier_maps_only(student, start):
     classes, tokens, noise, guesses = inputs()
-    before = student(classes, tokens, noise, guesses, starts_of(start))
+    before = student(classes, tokens, noise, guesses, all_from(start))
     noise[:, 6], guesses[:, 7] = noise[:, 6] + 1, (guesses[:, 7] + 1) % VOCABULARY
-    after = student(classes, tokens, noise, guesses, starts_of(start))
+    after = student(classes, tokens, noise, guesses, all_from(start))
     end = student.config.bounds[2]  # of the map that has places 6 and 7
     assert torch.equal(before[:, :end], after[:, :end])
     assert (before[:, end:] != after[:, end:]).any(-1).all()
-    some = student(classes, tokens, noise, guesses, starts_of(start), end)
+    some = student(classes, tokens, noise, guesses, all_from(start), end)
     torch.testing.assert_close(some, after[:, :end])
 
 
 def test_known_maps_read_tokens_and_the_others_noise(student):
     classes, tokens, noise, guesses = inputs()
     bound = student.config.bounds[1]
-    whole = student(classes, tokens, noise, guesses, starts_of(bound))
+    whole = student(classes, tokens, noise, guesses, all_from(bound))
     tokens[:, bound:] += 1  # unknown: not read
     noise[:, :bound], guesses[:, :bound] = 0, 0  # known: not read
-    found = student(classes, tokens % VOCABULARY, noise, guesses, starts_of(bound))
+    found = student(classes, tokens % VOCABULARY, noise, guesses, all_from(bound))
     assert torch.equal(found, whole)
 
 
@@ -164,7 +164,7 @@ def test_a_checkpoint_gives_it_back(folder, student, tmp_path):
     loaded = load_student(tmp_path / "s")
     assert isinstance(loaded, ScaleStudent)
     assert loaded.config == student.config
-    arguments = (*inputs(), starts_of(0))
+    arguments = (*inputs(), all_from(0))
     assert torch.equal(loaded(*arguments), student(*arguments))
     with pytest.raises(UnsupportedCheckpoint, match=r"'targets/scale'.* not for 'elsewhere'"):
         loaded.config.refuse_another(MadeFor(path="elsewhere", digest="d" * 32))
