@@ -17,7 +17,7 @@ from pipelines.generate.student import with_target
 from pipelines.options import from_mapping
 
 if TYPE_CHECKING:
-    from actors.pool import TargetPool as TargetPool
+    from actors.pool.pool import TargetPool as TargetPool
     from models.engine import build_loop as build_loop
     from models.engine_config import EngineConfig as EngineConfig
     from pipelines.evaluate.report import Report
@@ -51,7 +51,7 @@ __all__ = [
 _LATE = {
     "EngineConfig": "models.engine_config",
     "build_loop": "models.engine",
-    "TargetPool": "actors.pool",
+    "TargetPool": "actors.pool.pool",
 }
 
 

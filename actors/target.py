@@ -20,8 +20,8 @@ from models.targets.out_of_memory import memory_explained
 
 if TYPE_CHECKING:  # loaded where models are: a driver, which only names this class, needs no torch
     from actors.desk import Desk
-    from actors.line import Send
-    from actors.remote_drafter import RemoteDrafter
+    from actors.drafts.line import Send
+    from actors.drafts.remote_drafter import RemoteDrafter
     from models.loop.load import Load
     from models.loop.token_loop import TokenLoop
 
@@ -51,7 +51,7 @@ class TargetActor:
         """
         config = at_hand(config)
         if team is not None:
-            from actors.remote_drafter import RemoteDrafter
+            from actors.drafts.remote_drafter import RemoteDrafter
 
             self._drafter = RemoteDrafter(team, client=self.name)
         loaded: Future[TokenLoop] = Future()

@@ -18,7 +18,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
-from actors.pool import TargetPool
+from actors.pool.pool import TargetPool
 from cluster.connect import connected
 from models.engine import EngineConfig, build_loop
 from models.loop.replay import first_difference

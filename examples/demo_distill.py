@@ -11,8 +11,8 @@ from pathlib import Path
 
 from cluster.errors import ClusterError
 from models.errors import PacelineError
-from pipelines.distill.student import distill
-from pipelines.distill.student_config import StudentOptions
+from pipelines.distill.students.config import StudentOptions
+from pipelines.distill.students.student import distill
 from pipelines.interruption import leave_if_interrupted, obey_signals
 
 HERE = Path(__file__).resolve().parent

@@ -3,8 +3,8 @@
 import argparse
 
 from models.errors import InvalidOption
-from pipelines.distill.drafter_config import DrafterOptions
-from pipelines.distill.student_config import StudentOptions
+from pipelines.distill.drafters.config import DrafterOptions
+from pipelines.distill.students.config import StudentOptions
 from pipelines.flags import Subparsers, add_command, read_options
 from pipelines.options import from_mapping
 
@@ -114,7 +114,7 @@ def student_config(options: argparse.Namespace) -> StudentOptions:
 def run_student(options: argparse.Namespace) -> int:
     """Make the student and say where it is."""
     config = student_config(options)
-    from pipelines.distill.student import distill
+    from pipelines.distill.students.student import distill
 
     print(f"student    {distill(config)}")
     return 0
@@ -128,7 +128,7 @@ def drafter_config(options: argparse.Namespace) -> DrafterOptions:
 def run_drafter(options: argparse.Namespace) -> int:
     """Make the drafter and say where it is."""
     config = drafter_config(options)
-    from pipelines.distill.drafter import distill
+    from pipelines.distill.drafters.drafter import distill
 
     print(f"drafter    {distill(config)}")
     return 0
@@ -136,7 +136,7 @@ def run_drafter(options: argparse.Namespace) -> int:
 
 def run_export(options: argparse.Namespace) -> int:
     """Write the drafter and say where it is."""
-    from pipelines.distill.export import ExportOptions, export
+    from pipelines.distill.drafters.export import ExportOptions, export
 
     config = ExportOptions(run=options.folder, format=options.format, output=options.output)
     print(f"drafter    {export(config)}")

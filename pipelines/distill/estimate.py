@@ -18,7 +18,7 @@ from models.students.prior import token_shares
 from models.students.start import config_of, student_of
 from models.students.teacher import laws, load_teacher
 from models.training.step import TrainingPlan, TrainingStep
-from pipelines.distill.student_config import StudentOptions
+from pipelines.distill.students.config import StudentOptions
 from pipelines.errors import OutputRefused
 
 IMAGES = 64

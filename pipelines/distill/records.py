@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from cluster import storage
 from models.tokenizers.about import ImageTarget
-from pipelines.distill.student_config import StudentOptions
+from pipelines.distill.students.config import StudentOptions
 from pipelines.errors import InvalidInput, JobFailed
 from pipelines.generate.config import GenerateConfig
 from pipelines.generate.job import generate

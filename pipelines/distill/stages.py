@@ -20,7 +20,7 @@ from pipelines.distill.estimate import Estimate
 from pipelines.distill.findings import Findings
 from pipelines.distill.folder import REPORT, RunFolder
 from pipelines.distill.records import digest_of, files_of
-from pipelines.distill.report import write_report
+from pipelines.distill.report.report import write_report
 from pipelines.distill.train import train
 from pipelines.generate.summary import versions
 from pipelines.options import as_dict, deciding

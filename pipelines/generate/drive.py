@@ -29,7 +29,7 @@ WAIT_S = 0.2
 
 
 class RequestPool(Protocol):
-    """Where requests run; see actors/pool.py."""
+    """Where requests run; see actors/pool/pool.py."""
 
     def submit(self, requests: list[Request]) -> None: ...
     def take(self, timeout_s: float) -> list[Result]: ...

@@ -20,7 +20,7 @@ import pyarrow as pa
 import ray
 
 from actors.errors import PoolFailed
-from actors.pool import TargetPool
+from actors.pool.pool import TargetPool
 from cluster import storage
 from cluster.connect import connected
 from cluster.errors import LeaseLost, StorageError

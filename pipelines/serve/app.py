@@ -10,27 +10,33 @@ from ray import serve
 
 from pipelines.modality.choose import modality
 from pipelines.serve.access import check_access, check_content
+from pipelines.serve.answers.events import HEADERS
+from pipelines.serve.answers.forms import Chats
+from pipelines.serve.answers.heading import Heading
+from pipelines.serve.answers.messages import MessageWriter
+from pipelines.serve.answers.progress import Progress
+from pipelines.serve.answers.responses import ResponseWriter
 from pipelines.serve.api_error import ApiError, renamed
+from pipelines.serve.bodies.fields import (
+    ChatBody,
+    CompletionBody,
+    DetokenizeBody,
+    ImageBody,
+    TokenizeBody,
+)
+from pipelines.serve.bodies.messages import RENAMED as MESSAGES_RENAMED
+from pipelines.serve.bodies.messages import CountBody, MessagesBody
+from pipelines.serve.bodies.plan import drawn_seed
+from pipelines.serve.bodies.read_body import AnyBody, read_body
+from pipelines.serve.bodies.responses import RENAMED as RESPONSES_RENAMED
+from pipelines.serve.bodies.responses import ResponsesBody
 from pipelines.serve.error_replies import add_error_replies
-from pipelines.serve.events import HEADERS
 from pipelines.serve.exchange import Exchange
 from pipelines.serve.facts import Facts
-from pipelines.serve.fields import ChatBody, CompletionBody, DetokenizeBody, ImageBody, TokenizeBody
-from pipelines.serve.forms import Chats
 from pipelines.serve.generation import Generation, chat, chat_prompt, completion
-from pipelines.serve.heading import Heading
-from pipelines.serve.messages_answer import MessageWriter
-from pipelines.serve.messages_body import RENAMED as MESSAGES_RENAMED
-from pipelines.serve.messages_body import CountBody, MessagesBody
 from pipelines.serve.metrics import MEDIA as METRICS_MEDIA
 from pipelines.serve.metrics import exposition
-from pipelines.serve.plan import drawn_seed
 from pipelines.serve.playground import page
-from pipelines.serve.progress import Progress
-from pipelines.serve.read_body import AnyBody, read_body
-from pipelines.serve.responses_answer import ResponseWriter
-from pipelines.serve.responses_body import RENAMED as RESPONSES_RENAMED
-from pipelines.serve.responses_body import ResponsesBody
 from pipelines.serve.streams import Stream, continued
 from pipelines.serve.words import Words
 

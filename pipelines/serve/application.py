@@ -13,7 +13,7 @@ from typing import Any
 from fastapi import FastAPI
 from ray import serve
 
-from actors.manager import Manager
+from actors.pool.manager import Manager
 from cluster.placement import selector
 from cluster.roles import ROLES
 from models.errors import InvalidOption

@@ -4,8 +4,8 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
+from pipelines.serve.answers.messages import anthropic_error
 from pipelines.serve.api_error import ApiError
-from pipelines.serve.messages_answer import anthropic_error
 
 
 def add_error_replies(app: FastAPI) -> None:

@@ -14,8 +14,8 @@ from typing import Any, Self
 from models.requests.request import Request, Result
 from models.requests.update import Update
 from pipelines.serve.api_error import ApiError, overloaded, too_late, unavailable
+from pipelines.serve.bodies.plan import Bounds
 from pipelines.serve.limits import NO_LIMITS, Limits
-from pipelines.serve.plan import Bounds
 
 POLL_S = 1.0
 RETRY_S = 1.0

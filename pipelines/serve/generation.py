@@ -8,20 +8,20 @@ from typing import Any
 
 from models.requests.request import Result
 from models.requests.update import Update
-from pipelines.serve.answer import Answer
+from pipelines.serve.answers.answer import Answer
+from pipelines.serve.answers.choice import AnswerChoice, Delta
+from pipelines.serve.answers.echoes import Echoes, Prompt
+from pipelines.serve.answers.forms import AnswerForm, Chats, Completions, ToolChats
+from pipelines.serve.answers.heading import Heading, Writer
+from pipelines.serve.answers.progress import MOST_CHOICES, Progress, beginning
+from pipelines.serve.answers.trace import Trace
 from pipelines.serve.api_error import ApiError
-from pipelines.serve.choice import AnswerChoice, Delta
-from pipelines.serve.constraints import grammar_of
-from pipelines.serve.echoes import Echoes, Prompt
+from pipelines.serve.bodies.constraints import grammar_of
+from pipelines.serve.bodies.fields import ChatBody, CompletionBody
+from pipelines.serve.bodies.plan import Planned, plan
+from pipelines.serve.bodies.tools import tool_grammar
 from pipelines.serve.exchange import Call, Exchange, Gone, Item
 from pipelines.serve.facts import Facts
-from pipelines.serve.fields import ChatBody, CompletionBody
-from pipelines.serve.forms import AnswerForm, Chats, Completions, ToolChats
-from pipelines.serve.heading import Heading, Writer
-from pipelines.serve.plan import Planned, plan
-from pipelines.serve.progress import MOST_CHOICES, Progress, beginning
-from pipelines.serve.tools import tool_grammar
-from pipelines.serve.trace import Trace
 from pipelines.serve.words import Words
 
 

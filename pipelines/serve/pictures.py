@@ -11,12 +11,12 @@ from typing import Any
 from models.errors import InvalidOption
 from models.requests.request import Request, Result, Sampling
 from pipelines.modality.images import Images
+from pipelines.serve.answers.events import event, named_event
 from pipelines.serve.api_error import ApiError, failed
-from pipelines.serve.events import event, named_event
+from pipelines.serve.bodies.fields import ImageBody
+from pipelines.serve.bodies.plan import choice_seed
 from pipelines.serve.exchange import Call, Exchange, Gone
 from pipelines.serve.facts import Facts
-from pipelines.serve.fields import ImageBody
-from pipelines.serve.plan import choice_seed
 
 SAME = ("temperature", "top_p", "top_k", "min_p")
 

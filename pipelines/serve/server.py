@@ -17,7 +17,7 @@ from ray.exceptions import RayError, RayTaskError
 from ray.serve.config import HTTPOptions
 from ray.serve.schema import LoggingConfig
 
-from actors.manager import Manager
+from actors.pool.manager import Manager
 from cluster.placement import gpus_each, selector
 from cluster.roles import ROLES
 from models.engine_config import EngineConfig

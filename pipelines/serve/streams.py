@@ -7,12 +7,12 @@ from fastapi import Request
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from pipelines.serve.answers.events import MEDIA
+from pipelines.serve.answers.progress import HEADER, Progress, parse_progress
 from pipelines.serve.api_error import ApiError
-from pipelines.serve.events import MEDIA
+from pipelines.serve.bodies.fields import ChatBody, CompletionBody
 from pipelines.serve.exchange import Call
 from pipelines.serve.facts import Facts
-from pipelines.serve.fields import ChatBody, CompletionBody
-from pipelines.serve.progress import HEADER, Progress, parse_progress
 
 Completed = TypeVar("Completed", CompletionBody, ChatBody)
 

@@ -6,8 +6,8 @@ import time
 import ray
 
 from actors.errors import PoolFailed
-from actors.members import Pool
-from actors.role import Role
+from actors.pool.members import Pool
+from actors.pool.role import Role
 from cluster.placement import gpus_each
 from tests.actors.test_placing import Idle
 

@@ -2,8 +2,8 @@
 
 import torch
 
-from actors import features
-from actors.features import Features
+from actors.drafts import features
+from actors.drafts.features import Features
 from models.drafting.reading import Reading
 from models.requests.request import Request, Sampling
 from models.requests.sequence import Sequence

@@ -2,9 +2,9 @@
 
 import pytest
 
-from actors.members import Member, Pool
-from actors.pool import QUEUE_FACTOR, TargetPool
-from actors.role import Role
+from actors.pool.members import Member, Pool
+from actors.pool.pool import QUEUE_FACTOR, TargetPool
+from actors.pool.role import Role
 from actors.target import TargetActor
 from models.engine_config import EngineConfig
 

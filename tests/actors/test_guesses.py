@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from actors.draft import sparse
-from actors.guesses import BadGuess, Wanted, to_draft
+from actors.drafts.draft import sparse
+from actors.drafts.guesses import BadGuess, Wanted, to_draft
 from actors.messages import Guess, SparseRows
 from models.drafting.draft import Shape
 

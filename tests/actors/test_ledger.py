@@ -5,9 +5,9 @@ import random
 
 import pytest
 
-from actors.death import Death, Evidence
-from actors.ledger import Ledger
 from actors.messages import Ended, Streamed
+from actors.pool.death import Death, Evidence
+from actors.pool.ledger import Ledger
 from models.errors import InvalidRequest
 from models.requests.request import Request, Result, TokenLogprob
 from models.requests.update import Update

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from actors.errors import PoolFailed
-from actors.manager import LEASE_S, Manager
+from actors.pool.manager import LEASE_S, Manager
 from models.requests.request import Result
 from models.requests.update import Update
 from tests.actors.conftest import make_requests

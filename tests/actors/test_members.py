@@ -4,9 +4,9 @@ import pytest
 from ray.core.generated.common_pb2 import ActorDiedErrorContext
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
 
-from actors.death import Evidence
 from actors.errors import LoopFailed
-from actors.members import death_of
+from actors.pool.death import Evidence
+from actors.pool.members import death_of
 
 ACTOR = b"\x01" * 16
 

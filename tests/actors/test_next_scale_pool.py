@@ -12,10 +12,10 @@ import psutil
 import pytest
 import torch
 
-from actors.members import Pool
 from actors.messages import Ended, Streamed
-from actors.pool import TargetPool
-from actors.role import Role
+from actors.pool.members import Pool
+from actors.pool.pool import TargetPool
+from actors.pool.role import Role
 from actors.target import TargetActor
 from models.engine import EngineConfig, build_loop
 from models.requests.request import Result

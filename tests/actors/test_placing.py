@@ -8,9 +8,9 @@ import time
 import pytest
 
 from actors.errors import PoolFailed
-from actors.members import Pool
-from actors.pool import TargetPool
-from actors.role import Role
+from actors.pool.members import Pool
+from actors.pool.pool import TargetPool
+from actors.pool.role import Role
 from models.errors import InvalidOption
 
 CPUS = 4  # of the tests' cluster
@@ -52,7 +52,7 @@ def test_what_the_nodes_cannot_hold_is_refused_within_seconds(config):
 @ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_what_others_use_is_waited_for_and_told(monkeypatch, caplog):
-    monkeypatch.setattr("actors.placing.TELL_EVERY_S", 1.0)
+    monkeypatch.setattr("actors.pool.placing.TELL_EVERY_S", 1.0)
     holder, waiting = idlers(num_cpus=CPUS), idlers(num_cpus=2, busy_s=3.0)
     holder.start()
     began = time.monotonic()

@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import pytest
 
-from actors.draft import DraftActor
+from actors.drafts.draft import DraftActor
 from actors.errors import PoolFailed
-from actors.members import Pool
 from actors.messages import DraftAsk, DraftReply
-from actors.pool import TargetPool, start_all
-from actors.role import Role
+from actors.pool.members import Pool
+from actors.pool.pool import TargetPool, start_all
+from actors.pool.role import Role
+from actors.pool.team import draft_pool
 from actors.target import TargetActor
-from actors.team import draft_pool
 from models.errors import InvalidOption, InvalidRequest, UnsupportedCheckpoint
 from models.requests.request import Request
 from tests.actors.conftest import make_requests
@@ -153,7 +153,7 @@ def test_a_slow_and_wrong_draft_actor_costs_time_only(config, checkpoints, plain
 
 
 def test_a_pool_grows_while_requests_queue_and_shrinks_when_it_idles(config, plain, monkeypatch):
-    monkeypatch.setattr("actors.pool.IDLE_S", 0.5)
+    monkeypatch.setattr("actors.pool.pool.IDLE_S", 0.5)
     with TargetPool.start(config(), max_target_actors=2, num_cpus=CPUS) as pool:
         assert len(pool.pids()) == 1
         sizes: list[int] = []

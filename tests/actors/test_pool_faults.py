@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from actors.members import Pool
-from actors.pool import TargetPool
-from actors.role import Role
+from actors.pool.members import Pool
+from actors.pool.pool import TargetPool
+from actors.pool.role import Role
 from models.errors import UnsupportedCheckpoint
 from models.requests.request import Request, Result, Sampling
 from tests.actors.conftest import make_requests

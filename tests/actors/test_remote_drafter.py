@@ -13,10 +13,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from actors.draft import DraftActor
-from actors.line import Send
+from actors.drafts.draft import DraftActor
+from actors.drafts.line import Send
+from actors.drafts.remote_drafter import RemoteDrafter
 from actors.messages import DraftAsk, DraftReply, DraftTeam, Guess
-from actors.remote_drafter import RemoteDrafter
 from models.drafting.copies.lookup import LookupDrafter
 from models.drafting.draft import Shape
 from models.drafting.draft_models.draft_model import ModelDrafter

@@ -6,9 +6,9 @@ The other end is a real draft actor in this process, reached by futures instead 
 import numpy as np
 import pytest
 
-from actors.draft import DraftActor
+from actors.drafts.draft import DraftActor
+from actors.drafts.remote_drafter import RemoteDrafter
 from actors.messages import DraftTeam
-from actors.remote_drafter import RemoteDrafter
 from models.drafting.draft import Shape
 from models.drafting.heads.eagle_export import write_eagle
 from models.drafting.heads.medusa_head import write_medusa

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from actors.draft import DraftActor, sparse
+from actors.drafts.draft import DraftActor, sparse
+from actors.drafts.remote_drafter import RemoteDrafter
 from actors.messages import DraftAsk, DraftReply, DraftTeam
-from actors.remote_drafter import RemoteDrafter
 from models.drafting.draft import Shape
 from models.drafting.draft_models.draft_model import ModelDrafter
 from models.requests.request import Sampling

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from actors.draft import DraftActor
-from actors.pool import TargetPool
+from actors.drafts.draft import DraftActor
+from actors.pool.pool import TargetPool
 from models.drafting.parallel.jacobi import JacobiDrafter
 from models.drafting.parallel.window import Start
 from models.engine import EngineConfig, build_loop

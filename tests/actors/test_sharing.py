@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from actors import pool
-from actors.sharing import share_memory
+from actors.pool import pool
+from actors.pool.sharing import share_memory
 from cluster import placement
 from cluster.placement import Demand, Node
 from models.engine_config import EngineConfig

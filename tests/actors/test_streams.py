@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from tokenizers import Tokenizer, decoders, models
 
-from actors.pool import TargetPool
+from actors.pool.pool import TargetPool
 from models.engine import build_loop
 from models.requests.request import Request, Sampling
 from tests.actors.conftest import VOCAB, make_requests

@@ -2,8 +2,8 @@
 
 import pytest
 
-from actors.draft import DraftActor
-from actors.team import check_fit
+from actors.drafts.draft import DraftActor
+from actors.pool.team import check_fit
 from models.errors import UnsupportedCheckpoint
 
 TARGET = {"vocabulary": 64, "max_length": 96}

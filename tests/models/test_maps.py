@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from actors.draft import DraftActor
+from actors.drafts.draft import DraftActor
+from actors.drafts.remote_drafter import RemoteDrafter
 from actors.messages import DraftTeam
-from actors.remote_drafter import RemoteDrafter
 from models.drafting.draft import NOTHING, Shape
 from models.drafting.draft_models.draft_model import ModelDrafter
 from models.drafting.parallel.jacobi import JacobiDrafter

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from actors.draft import DraftActor
+from actors.drafts.draft import DraftActor
 from models.batch import chain
 from models.drafting.copies.lookup import LookupDrafter
 from models.drafting.draft import NOTHING, Shape

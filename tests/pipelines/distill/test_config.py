@@ -5,7 +5,7 @@ import pytest
 from models.errors import InvalidOption
 from pipelines.cli import main, parse
 from pipelines.distill.command import student_config
-from pipelines.distill.student_config import StudentOptions
+from pipelines.distill.students.config import StudentOptions
 from pipelines.options import from_mapping
 
 GIVEN = {"target": "t", "output": "o"}

@@ -20,7 +20,7 @@ from models.training.worker import Worker
 from pipelines.cli import main, parse
 from pipelines.distill.command import student_config
 from pipelines.distill.stages import plan_of
-from pipelines.distill.student import check
+from pipelines.distill.students.student import check
 from tests.pipelines.distill.killed import kill_a_worker, run_until_killed
 from tests.pipelines.distill.pickles import pickles_in
 from tests.pipelines.generate.image_jobs import NUM_TOKENS, labels, raster

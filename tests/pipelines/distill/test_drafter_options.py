@@ -17,9 +17,9 @@ from models.errors import InvalidOption, UnsupportedCheckpoint
 from models.training.worker import Worker
 from pipelines.cli import main, parse
 from pipelines.distill.command import drafter_config
-from pipelines.distill.drafter import check
-from pipelines.distill.drafter_config import DrafterOptions
-from pipelines.distill.texts import read_rows, split
+from pipelines.distill.drafters.config import DrafterOptions
+from pipelines.distill.drafters.drafter import check
+from pipelines.distill.drafters.texts import read_rows, split
 from pipelines.errors import InvalidInput
 from pipelines.options import from_mapping
 from tests.models.drafting.heads.random_heads import write_target

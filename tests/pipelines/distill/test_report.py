@@ -6,9 +6,9 @@ import re
 import pytest
 
 from models.training.log import Log
-from pipelines.distill.chart import line_chart
 from pipelines.distill.findings import Bars, Findings, Picture, Table
-from pipelines.distill.report import write_report
+from pipelines.distill.report.chart import line_chart
+from pipelines.distill.report.report import write_report
 from pipelines.output.contact_sheet import sheet
 
 FINDINGS = Findings(

@@ -16,11 +16,11 @@ from models.students.start import config_of, student_of
 from models.students.teacher import load_teacher
 from models.tokenizers import TOKENIZER_FOLDER
 from pipelines.distill.estimate import estimate
-from pipelines.distill.judge import Judgement
-from pipelines.distill.samples import write_samples
-from pipelines.distill.student import check
-from pipelines.distill.student_config import StudentOptions
-from pipelines.distill.timing import times_of
+from pipelines.distill.students.config import StudentOptions
+from pipelines.distill.students.judge import Judgement
+from pipelines.distill.students.samples import write_samples
+from pipelines.distill.students.student import check
+from pipelines.distill.students.timing import times_of
 from pipelines.errors import OutputRefused
 from pipelines.generate.config import GenerateConfig
 from pipelines.generate.fingerprint import fingerprint

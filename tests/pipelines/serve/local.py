@@ -10,9 +10,9 @@ from typing import Any
 import torch
 import uvicorn
 
-from actors import manager as managing
 from actors.desk import refusal
 from actors.messages import PoolState
+from actors.pool import manager as managing
 from models.engine import build_loop
 from models.engine_config import EngineConfig
 from pipelines.serve.app import build_app

@@ -8,11 +8,11 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from models.requests.request import Result, TokenLogprob
 from models.requests.update import Update
-from pipelines.serve.answer import Answer
+from pipelines.serve.answers.answer import Answer
+from pipelines.serve.answers.choice import AnswerChoice
+from pipelines.serve.answers.events import event
+from pipelines.serve.answers.forms import Chats, Completions
 from pipelines.serve.api_error import ApiError
-from pipelines.serve.choice import AnswerChoice
-from pipelines.serve.events import event
-from pipelines.serve.forms import Chats, Completions
 
 SPELLED = {1: "He", 2: "llo", 3: "\ufffd"}
 

@@ -10,9 +10,9 @@ import hypothesis
 import pytest
 import schemathesis
 
-from pipelines.serve.fields import ChatBody, CompletionBody, DetokenizeBody, TokenizeBody
-from pipelines.serve.messages_body import CountBody, MessagesBody
-from pipelines.serve.responses_body import ResponsesBody
+from pipelines.serve.bodies.fields import ChatBody, CompletionBody, DetokenizeBody, TokenizeBody
+from pipelines.serve.bodies.messages import CountBody, MessagesBody
+from pipelines.serve.bodies.responses import ResponsesBody
 from tests.pipelines.serve.conftest import demo_config
 from tests.pipelines.serve.local import local_server
 

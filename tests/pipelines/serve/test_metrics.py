@@ -10,7 +10,7 @@ from actors.tally import Counts
 from models.loop.figures import Figures
 from models.loop.load import Load
 from models.requests.request import Result
-from pipelines.serve.answer import speculation
+from pipelines.serve.answers.answer import speculation
 from pipelines.serve.metrics import COUNTER, METRICS, exposition, names, values_of
 
 FIGURES = Figures(

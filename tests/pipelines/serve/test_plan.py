@@ -3,8 +3,8 @@
 import pytest
 
 from pipelines.serve.api_error import ApiError
-from pipelines.serve.fields import ChatBody, CompletionBody
-from pipelines.serve.plan import Bounds, choice_seed, plan
+from pipelines.serve.bodies.fields import ChatBody, CompletionBody
+from pipelines.serve.bodies.plan import Bounds, choice_seed, plan
 
 BOUNDS = Bounds(max_length=100, vocabulary=50)
 MESSAGES = [{"role": "user", "content": "Hello"}]

@@ -8,9 +8,9 @@ from typing import Any
 import openai
 import pytest
 
+from pipelines.serve.answers.choice import Delta
+from pipelines.serve.answers.progress import beginning, parse_progress
 from pipelines.serve.api_error import ApiError
-from pipelines.serve.choice import Delta
-from pipelines.serve.progress import beginning, parse_progress
 from tests.pipelines.serve.conftest import demo_config
 from tests.pipelines.serve.local import local_server
 from tests.pipelines.serve.test_constrained import FORMAT, MESSAGES, TOOLS

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from pipelines.serve.api_error import ApiError
-from pipelines.serve.fields import (
+from pipelines.serve.bodies.fields import (
     NEUTRAL,
     NEUTRAL_OF_IMAGES,
     OF_IMAGES,
@@ -14,7 +14,7 @@ from pipelines.serve.fields import (
     CompletionBody,
     ImageBody,
 )
-from pipelines.serve.read_body import read_body
+from pipelines.serve.bodies.read_body import read_body
 
 CHAT = {"messages": [{"role": "user", "content": "Hello"}]}
 

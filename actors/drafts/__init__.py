@@ -1,0 +1,1 @@
+"""Draft actors, and the targets' side of them."""

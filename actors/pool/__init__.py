@@ -1,0 +1,1 @@
+"""Pools of actors: requests in, results out, whoever dies in between."""

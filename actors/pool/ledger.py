@@ -1,0 +1,240 @@
+"""Which request is where: none lost, none twice, whatever becomes of the actors.
+
+Knows nothing of Ray. Each submitted request gets a ticket, a number that is never used again. The
+request travels with it and the result comes back with it, so an id can be used again as soon as its
+request was cancelled or its result was taken.
+
+When an actor ends, its requests run again on others; one that streams continues after the tokens
+that were received, so that each is reported once. A request is not blamed for that: only one
+that was on two actors whose processes died, or on one whose token loop raised an exception, becomes
+a suspect. Suspects run in groups that have an actor to themselves (actors/pool/suspects.py). A
+request ends with an error, which is marked as retryable, only when two more actors have failed with
+it alone on them.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import count
+
+from actors.messages import Ended, Streamed, Submission
+from actors.pool.death import Death, Evidence
+from actors.pool.suspects import Suspects
+from models.errors import InvalidRequest
+from models.requests.request import Request, Result, TokenLogprob
+from models.requests.update import Update
+
+SUSPECT_AFTER = 2  # evidence: two deaths of processes, or one exception
+BLAME_AFTER = 2  # failures of actors that a suspect had to itself
+
+
+@dataclass(slots=True)
+class Entry:
+    """A request that has not ended, and the actor it is on."""
+
+    ticket: int
+    request: Request
+    actor: str | None = None
+    failures: int = 0  # of actors that it was on
+    evidence: int = 0
+    alone: int = 0  # failures of actors that it had to itself, as a suspect
+    tokens: dict[int, int] = field(init=False)  # that it began with or streamed, by position
+    logprobs: dict[int, TokenLogprob] = field(init=False)
+
+    def __post_init__(self) -> None:
+        request = self.request
+        places = request.generated_positions or range(len(request.generated))
+        self.tokens = dict(zip(places, request.generated, strict=False))
+        self.logprobs = dict(zip(places, request.generated_logprobs, strict=False))
+
+    def note(self, update: Update) -> None:
+        """The request has streamed these tokens."""
+        self.tokens.update(zip(update.positions, update.tokens, strict=True))
+        if update.logprobs is not None:
+            self.logprobs.update(zip(update.positions, update.logprobs, strict=True))
+
+    def rest(self) -> Request:
+        """What is left to run: the request continues after the tokens that have streamed."""
+        places = sorted(self.tokens)
+        if len(places) <= len(self.request.generated):
+            return self.request
+        return replace(
+            self.request,
+            generated=tuple(self.tokens[place] for place in places),
+            generated_logprobs=tuple(self.logprobs[place] for place in sorted(self.logprobs)),
+            generated_positions=() if places[-1] == len(places) - 1 else tuple(places),
+        )
+
+
+class Ledger:
+    """Requests from submission until their one result is taken."""
+
+    def __init__(self) -> None:
+        self._tickets = count(1)
+        self._entries: dict[int, Entry] = {}
+        self._running: dict[str, int] = {}  # ticket by id
+        self._waiting: deque[int] = deque()
+        self._suspects = Suspects()
+        self._on: dict[str, dict[int, None]] = {}  # by actor, in the order of placing
+        self._ended: dict[str, Result] = {}  # not yet taken
+        self._updates: list[Update] = []  # not yet taken
+        self.num_resumed = 0  # times that a request continued after tokens that had streamed
+        self.num_replayed = 0  # such tokens
+
+    def __len__(self) -> int:
+        """Requests whose result was not taken."""
+        return len(self._entries) + len(self._ended)
+
+    @property
+    def num_running(self) -> int:
+        """Requests that have not ended."""
+        return len(self._entries)
+
+    @property
+    def num_waiting(self) -> int:
+        """Requests that are on no actor."""
+        return len(self._entries) - sum(map(len, self._on.values()))
+
+    def load(self, actor: str) -> int:
+        """Requests on an actor."""
+        return len(self._on.get(actor, ()))
+
+    # --- from and to the caller ---------------------------------------------------------------
+
+    def add(self, requests: Iterable[Request]) -> None:
+        """Queue all requests, or none: raises InvalidRequest if an id is in use already."""
+        requests, seen = list(requests), set[str]()
+        for request in requests:
+            if request.id in seen:
+                raise InvalidRequest(f"request {request.id!r} is given twice; ids must differ")
+            if request.id in self._running:
+                raise InvalidRequest(f"request {request.id!r} is running already; ids must differ")
+            if request.id in self._ended:
+                raise InvalidRequest(
+                    f"request {request.id!r} has ended and its result was not taken yet; take or "
+                    "cancel it before the id is used again"
+                )
+            seen.add(request.id)
+        for request in requests:
+            entry = Entry(next(self._tickets), request)
+            self._entries[entry.ticket] = entry
+            self._running[request.id] = entry.ticket
+            self._waiting.append(entry.ticket)
+
+    def drop(self, request_id: str) -> Entry | None:
+        """Forget a request, its updates and its result; the entry if it had not ended."""
+        self._ended.pop(request_id, None)
+        self._updates = [update for update in self._updates if update.id != request_id]
+        ticket = self._running.get(request_id)
+        if ticket is None:
+            return None
+        entry = self._forget(ticket)
+        if entry.actor is None:  # `assign` passes over the tickets that it does not find
+            self._suspects.drop(ticket)
+        return entry
+
+    def take(self) -> list[Result]:
+        """The results since the last call."""
+        results, self._ended = list(self._ended.values()), {}
+        return results
+
+    @property
+    def has_updates(self) -> bool:
+        return bool(self._updates)
+
+    def take_updates(self) -> list[Update]:
+        """What streaming requests have gained since the last call."""
+        updates, self._updates = self._updates, []
+        return updates
+
+    # --- from and to the actors ---------------------------------------------------------------
+
+    def assign(self, limits: Mapping[str, int]) -> dict[str, list[Submission]]:
+        """Place waiting requests on the least loaded of the actors, up to each one's limit."""
+        placed: dict[str, list[Submission]] = {}
+        claimed = self._suspects.claim(limits, self.load)
+        for actor in limits:
+            if actor in claimed and self.load(actor) == 0:
+                for ticket in self._suspects.next_group(actor):
+                    self._place(ticket, actor, placed)
+        while self._waiting:
+            room = [a for a in limits if a not in claimed and self.load(a) < limits[a]]
+            if not room:
+                break
+            ticket = self._waiting.popleft()
+            if ticket in self._entries:  # else it was dropped
+                self._place(ticket, min(room, key=self.load), placed)
+        return placed
+
+    def note(self, actor: str, streamed: Iterable[Streamed]) -> None:
+        """An actor's updates; before the results that came with them."""
+        for each in streamed:
+            if each.ticket in self._on.get(actor, ()):
+                self._entries[each.ticket].note(each.update)
+                self._updates.append(each.update)
+
+    def settle(self, actor: str, ended: Iterable[Ended]) -> list[Result]:
+        """An actor's results; returns those that are the first of a request on it."""
+        first = []
+        for each in ended:
+            if each.ticket in self._on.get(actor, ()):
+                entry = self._forget(each.ticket)
+                self._ended[entry.request.id] = each.result
+                first.append(each.result)
+        return first
+
+    def lose(self, actor: str, death: Death) -> list[Result]:
+        """An actor has ended: its requests run again. Returns the results of those given up."""
+        lost = [self._entries[ticket] for ticket in self._on.pop(actor, ())]
+        tried = self._suspects.has(actor)
+        self._suspects.release(actor)
+        for entry in lost:
+            entry.actor = None
+            entry.failures += death.evidence > Evidence.NONE
+            entry.evidence += death.evidence
+        if tried and death.evidence == Evidence.NONE:
+            self._suspects.repeat([entry.ticket for entry in lost])
+            return []
+        if tried and len(lost) == 1:
+            return self._blame(lost[0], death)
+        self._suspects.divide([e.ticket for e in lost if e.evidence >= SUSPECT_AFTER])
+        others = [e.ticket for e in lost if e.evidence < SUSPECT_AFTER]
+        self._waiting.extendleft(reversed(others))
+        return []
+
+    def _blame(self, entry: Entry, death: Death) -> list[Result]:
+        """An actor failed with this suspect alone on it: try that again, but not for ever."""
+        entry.alone += 1
+        if entry.alone < BLAME_AFTER:
+            self._suspects.divide([entry.ticket])
+            return []
+        self._forget(entry.ticket)
+        result = self._ended[entry.request.id] = _given_up(entry, death)
+        return [result]
+
+    def _place(self, ticket: int, actor: str, placed: dict[str, list[Submission]]) -> None:
+        entry = self._entries[ticket]
+        entry.actor = actor
+        self._on.setdefault(actor, {})[ticket] = None
+        rest = entry.rest()
+        replayed = len(rest.generated) - len(entry.request.generated)
+        self.num_resumed += replayed > 0
+        self.num_replayed += replayed
+        placed.setdefault(actor, []).append(Submission(ticket=ticket, request=rest))
+
+    def _forget(self, ticket: int) -> Entry:
+        entry = self._entries.pop(ticket)
+        del self._running[entry.request.id]
+        if entry.actor is not None:
+            del self._on[entry.actor][ticket]
+            if not self._on[entry.actor]:
+                self._suspects.release(entry.actor)
+        return entry
+
+
+def _given_up(entry: Entry, death: Death) -> Result:
+    told = (
+        f"given up after {entry.failures} target actors failed while they ran this request, the "
+        f"last {entry.alone} of them with no other request: {death.reason}"
+    )
+    return Result(id=entry.request.id, tokens=(), finish_reason="error", error=told, retryable=True)

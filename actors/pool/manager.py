@@ -1,0 +1,252 @@
+"""The one owner of a pool that serves: requests in from ingresses, new tokens and results out.
+
+An actor with an event loop; the pool, which is not thread-safe, runs on a thread of its own. Each
+ingress has an inbox that it empties by a long poll (`take`), so that a step costs one message for
+each ingress, however many requests it serves. An ingress that stops polling has died: its requests
+are cancelled.
+"""
+
+import asyncio
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from ray.exceptions import RayError
+
+from actors.errors import PoolFailed
+from actors.messages import Measured, News
+from actors.pool.pool import TargetPool
+from actors.tally import Tally
+from models.engine_config import EngineConfig
+from models.requests.request import Request, Result
+from models.requests.update import Update
+
+LEASE_S = 10.0  # without a call of `take`, after which an ingress counts as dead
+FORGOTTEN_S = 60.0  # after which nothing is kept for it any more
+BUSY_S = 0.02  # that commands wait at most while requests run but report nothing
+LOAD_S = 0.5  # that a target actor may take to tell its load
+IDLE_S = 1.0  # between two looks at the actors while nothing runs
+
+Told = TypeVar("Told")
+
+
+@dataclass(slots=True)
+class Inbox:
+    """What an ingress has not taken yet, and the requests that it is waiting for."""
+
+    updates: list[Update] = field(default_factory=list)
+    results: list[Result] = field(default_factory=list)
+    open: set[str] = field(default_factory=set)
+    filled: asyncio.Event = field(default_factory=asyncio.Event)
+    seen: float = field(default_factory=time.monotonic)
+
+
+class Manager:
+    """Owns a TargetPool. Request ids must differ between ingresses, too."""
+
+    def __init__(self, *, max_unfinished: int) -> None:
+        """`max_unfinished`: requests that may run or wait; more are turned away."""
+        self._max_unfinished = max_unfinished
+        self._inboxes: dict[str, Inbox] = {}
+        self._owners: dict[str, str] = {}  # ingress by request
+        self._commands: queue.SimpleQueue[Callable[[TargetPool], None]] = queue.SimpleQueue()
+        self._failure: Exception | None = None
+        self._description: dict[str, Any] | None = None
+        self._tally = Tally()
+
+    async def start(self, config: EngineConfig, sizes: Mapping[str, Any]) -> dict[str, Any]:
+        """Start the pool and wait until it is ready; `sizes`: arguments of TargetPool.start.
+
+        Raises what TargetPool.start raises.
+        """
+        loop = asyncio.get_running_loop()
+        ready: asyncio.Future[dict[str, Any]] = loop.create_future()
+        arguments = (config, dict(sizes), loop, ready)
+        threading.Thread(target=self._run, args=arguments, daemon=True, name="pool").start()
+        self._description = await ready
+        return self._description
+
+    async def describe(self) -> dict[str, Any]:
+        """The target and how it runs. Raises the pool's failure, or PoolFailed before it is up."""
+        self._check()
+        if self._description is None:
+            raise PoolFailed("the target is still loading")
+        return self._description
+
+    async def measured(self) -> Measured:
+        """All that is counted. Raises the pool's failure."""
+        self._check()
+        state, asked = await self._of_pool(lambda pool: (pool.state(), pool.ask_loads()))
+        loads = []
+        for answer in asked:
+            with contextlib.suppress(RayError, TimeoutError):  # it dies, or is stalled
+                loads.append(await asyncio.wait_for(answer, LOAD_S))
+        return Measured(
+            counts=self._tally.counts, pool=state, loads=tuple(loads), queued=len(self._owners)
+        )
+
+    async def counts(self) -> dict[str, int]:
+        """Requests that have not ended, and the pool's processes by name. Raises its failure."""
+        self._check()
+        return await self._of_pool(lambda pool: {"unfinished": pool.num_unfinished, **pool.pids()})
+
+    async def _of_pool(self, ask: Callable[[TargetPool], Told]) -> Told:
+        """What a function of the pool returns, called on its thread."""
+        loop = asyncio.get_running_loop()
+        told: asyncio.Future[Told] = loop.create_future()
+        self._commands.put(lambda pool: _tell(loop, told, ask(pool)))
+        return await told
+
+    # --- for ingresses ------------------------------------------------------------------------
+
+    async def submit(self, ingress: str, requests: list[Request]) -> bool:
+        """Queue all requests, or none; False if they are too many now.
+
+        Raises the pool's failure.
+        """
+        self._check()
+        if len(self._owners) + len(requests) > self._max_unfinished:
+            self._tally.rejected(requests)
+            return False
+        self._tally.began(requests)
+        self._inbox(ingress).open.update(request.id for request in requests)
+        self._owners.update((request.id, ingress) for request in requests)
+        self._commands.put(lambda pool: pool.submit(requests))
+        return True
+
+    async def cancel(self, ingress: str, ids: list[str]) -> None:
+        """Drop requests of this ingress; those that have ended are passed over."""
+        mine = [each for each in ids if self._owners.get(each) == ingress]
+        self._tally.cancelled(mine)
+        self._forget(mine)
+        if mine:
+            self._commands.put(lambda pool: pool.cancel(mine))
+
+    async def take(self, ingress: str, timeout_s: float) -> News:
+        """What has come for an ingress; waits up to `timeout_s` (below LEASE_S) for the first."""
+        inbox = self._inbox(ingress)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await inbox.filled.wait()
+        except TimeoutError:
+            pass
+        inbox.seen = time.monotonic()
+        news = News(updates=tuple(inbox.updates), results=tuple(inbox.results))
+        inbox.updates.clear()
+        inbox.results.clear()
+        inbox.filled.clear()
+        return news
+
+    # --- on the event loop --------------------------------------------------------------------
+
+    def _inbox(self, ingress: str) -> Inbox:
+        inbox = self._inboxes.setdefault(ingress, Inbox())
+        inbox.seen = time.monotonic()
+        return inbox
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _forget(self, ids: list[str]) -> None:
+        for each in ids:
+            inbox = self._inboxes[self._owners.pop(each)]
+            inbox.open.discard(each)
+            inbox.updates = [update for update in inbox.updates if update.id != each]
+
+    def _deliver(self, updates: list[Update], results: list[Result]) -> None:
+        """Sort what a step brought into the inboxes; what was cancelled meanwhile is dropped."""
+        for update in updates:
+            if update.id in self._owners:
+                self._tally.grew(update)
+                inbox = self._inboxes[self._owners[update.id]]
+                inbox.updates.append(update)
+                inbox.filled.set()
+        for result in results:
+            if result.id in self._owners:
+                self._tally.ended(result)
+                inbox = self._inboxes[self._owners.pop(result.id)]
+                inbox.open.discard(result.id)
+                inbox.results.append(result)
+                inbox.filled.set()
+
+    def _expire(self) -> None:
+        """Cancel the requests of silent ingresses; one that asks again is told."""
+        for name, inbox in list(self._inboxes.items()):
+            silent_s = time.monotonic() - inbox.seen
+            if silent_s > LEASE_S and inbox.open:
+                self._give_up(list(inbox.open))
+            if silent_s > FORGOTTEN_S:
+                del self._inboxes[name]
+
+    def _give_up(self, ids: list[str]) -> None:
+        told = f"the ingress asked for nothing for {LEASE_S:.0f} s"
+        self._deliver([], [_failed(each, told) for each in ids])
+        self._commands.put(lambda pool: pool.cancel(ids))
+
+    def _fail(self, error: Exception) -> None:
+        """The pool has ended: so has every request."""
+        self._failure = error
+        told = f"the pool of targets failed: {error}"
+        self._deliver([], [_failed(each, told) for each in list(self._owners)])
+
+    # --- on the pool's thread -----------------------------------------------------------------
+
+    def _run(
+        self,
+        config: EngineConfig,
+        sizes: dict[str, Any],
+        loop: asyncio.AbstractEventLoop,
+        ready: "asyncio.Future[dict[str, Any]]",
+    ) -> None:
+        try:
+            pool = TargetPool.start(config, **sizes)
+        except Exception as error:
+            loop.call_soon_threadsafe(ready.set_exception, error)
+            return
+        loop.call_soon_threadsafe(ready.set_result, pool.describe())
+        try:
+            with pool:
+                self._serve(pool, loop)
+        except Exception as error:  # whatever it is, no request can go on
+            loop.call_soon_threadsafe(self._fail, error)
+
+    def _serve(self, pool: TargetPool, loop: asyncio.AbstractEventLoop) -> None:
+        expired = time.monotonic()
+        while True:
+            self._obey(pool)
+            results = pool.take(timeout_s=BUSY_S)
+            updates = pool.take_updates()
+            if updates or results:
+                loop.call_soon_threadsafe(self._deliver, updates, results)
+            if time.monotonic() - expired > IDLE_S:
+                expired = time.monotonic()
+                loop.call_soon_threadsafe(self._expire)
+
+    def _obey(self, pool: TargetPool) -> None:
+        """Carry out what was asked; sleep for a while if there is nothing to do."""
+        try:
+            command = self._commands.get(timeout=0 if pool.num_unfinished else IDLE_S)
+            while True:
+                command(pool)
+                command = self._commands.get_nowait()
+        except queue.Empty:
+            return
+
+
+def _tell(loop: asyncio.AbstractEventLoop, told: "asyncio.Future[Told]", value: Told) -> None:
+    """From the pool's thread; the asker may have gone."""
+
+    def settle() -> None:
+        if not told.done():
+            told.set_result(value)
+
+    loop.call_soon_threadsafe(settle)
+
+
+def _failed(request_id: str, told: str) -> Result:
+    return Result(id=request_id, tokens=(), finish_reason="error", error=told, retryable=True)

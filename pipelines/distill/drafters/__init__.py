@@ -1,0 +1,1 @@
+"""`paceline distill drafter`: drafters that are accepted more often."""

@@ -1,0 +1,215 @@
+"""`paceline distill drafter`: what a drafter's own stages do."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cluster.checkpoints import present
+from models.drafting.distil.build import (
+    DraftLessons,
+    build_drafter,
+    network_of,
+    target_config,
+)
+from models.drafting.distil.exam import Trial
+from models.drafting.distil.kind import Course, DrafterKind
+from models.drafting.distil.teacher import Teacher, load_teacher
+from models.drafting.distil.texts import Text, batch_of, read_texts
+from models.errors import InvalidOption
+from models.training.kind import LOSS, Samples
+from models.training.log import EXAMS, read_lines
+from models.training.worker import Worker
+from pipelines.checkpoints import with_local
+from pipelines.distill.drafters.config import DrafterOptions
+from pipelines.distill.drafters.judge import MADE, START, Judgement, measure
+from pipelines.distill.drafters.texts import HELD_OUT, TRAINED, make_rows, rows_of, write_split
+from pipelines.distill.estimate import START_S, STATES, Estimate
+from pipelines.distill.findings import Findings
+from pipelines.distill.folder import open_path
+from pipelines.distill.records import digest_of, files_of
+from pipelines.distill.stages import FIGURES, run_stages
+from pipelines.engine_options import located, located_drafter
+from pipelines.generate.fingerprint import checkpoint_digest
+from pipelines.inputs.files import find_inputs
+
+CACHED = 4.0  # a text token by token, against one pass over all of its tokens
+EXAM_S = 10.0
+TEXT_BYTES = 2000  # of a row of `generate`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrafterRun:
+    """A drafter's distillation that was checked; a `Run` (pipelines/distill/stages.py)."""
+
+    config: DrafterOptions
+    path: Path
+    digest: str
+
+    @property
+    def digests(self) -> Mapping[str, str]:
+        """Of the start and the prompts."""
+        found = {}
+        if self.config.start is not None:
+            found["start"] = checkpoint_digest(self.config.start, role="start")
+        if self.config.prompts is not None:
+            found["prompts"] = digest_of([file.url for file in find_inputs(self.config.prompts)])
+        return found
+
+    def estimate(self) -> Estimate:
+        """Measured on a few random texts."""
+        config = self.config
+        length = min(config.length, 512)
+        kind, teacher = _probe(self._lessons((), kept=0), length)
+        began = time.perf_counter()
+        teacher.states(batch_of(kind.texts, np.arange(4)), np.arange(4))
+        reading = (time.perf_counter() - began) / 4
+        samples = Samples(numbers=np.arange(4), records=np.arange(4))
+        began = time.perf_counter()
+        kind.made.losses(kind.made.model, samples)[LOSS].backward()
+        stepping = (time.perf_counter() - began) / 4
+        texts = 0 if config.data else config.records
+        exams = 1 + config.train_steps // config.exam_every
+        weights = 4 * sum(weight.numel() for weight in kind.made.model.parameters())
+        training = (stepping + reading) * config.train_steps * config.train_batch
+        return Estimate(
+            seconds={
+                "records": START_S + CACHED * reading * texts,
+                "train": START_S + training + EXAM_S * exams,
+                "evaluate": EXAM_S * (2 + len(config.beside)),
+            },
+            num_bytes={
+                "records": 2 * TEXT_BYTES * texts,
+                "train": 4 * STATES * weights,
+                "evaluate": 2 * weights,
+            },
+        )
+
+    def records(self) -> dict[str, Any]:
+        """The target's texts, to learn from and held out."""
+        folder = self.path / "records"
+        made = make_rows(self.config, folder) if self.config.data is None else {}
+        texts = self.path / "texts"
+        told = write_split(self.config, rows_of(self.config, folder), texts)
+        files = [str(texts / TRAINED)]
+        return {**made, **told, "files": files, "digest": digest_of(files)}
+
+    def build(self, data: Mapping[str, Any]) -> Callable[[Worker], DrafterKind]:
+        """The drafter, new or from its start."""
+        return partial(_build, self._lessons(tuple(data["files"]), kept=data["exam"]))
+
+    def _lessons(self, files: tuple[str, ...], *, kept: int) -> DraftLessons:
+        config = self.config
+        return DraftLessons(
+            kind=config.kind,
+            target=config.target,
+            files=files,
+            course=Course(
+                depth=config.depth,
+                match_from=config.match_from,
+                kept=kept,
+                exam_tokens=config.exam_tokens,
+            ),
+            length=config.length,
+            seed=config.seed,
+            start=config.start,
+            width=config.width,
+            about={"target": {"path": config.target, "digest": self.digest}},
+        )
+
+    @property
+    def title(self) -> str:
+        """Of the report."""
+        return f"A drafter of {Path(self.config.target).name}: {self.config.kind}"
+
+    def evaluate(self, trained: Path, tell: Callable[[str], None]) -> Findings:
+        """The real loop on held-out prompts, beside plain decoding and other drafters."""
+        config, target = self.config, load_teacher(Path(self.config.target)).target
+        held = read_texts(
+            [str(self.path / "texts" / HELD_OUT)],
+            length=config.length,
+            vocab_size=target.vocab_size,
+        )
+        trial = Trial(
+            target=config.target,
+            texts=held,
+            depth=config.depth,
+            max_tokens=config.exam_tokens,
+            threads=config.threads,
+        )
+        drafters = {name: located_drafter(name) for name in config.beside}
+        if config.start is not None:
+            drafters[START] = config.start
+        drafters[MADE] = str(trained)
+        found = Judgement(
+            lines=measure(trial, drafters, target),
+            exams=read_lines(self.path / "train" / EXAMS),
+        )
+        found.write(self.path / FIGURES)
+        tell(found.told())
+        return found.findings()
+
+
+@dataclass(frozen=True, slots=True)
+class _Probe:
+    made: DrafterKind
+    texts: list[Text]
+
+
+def _probe(lessons: DraftLessons, length: int) -> tuple[_Probe, Teacher]:
+    """A training on random texts of this length."""
+    target = Path(lessons.target)
+    config = target_config(target)
+    network, shape = network_of(lessons, target, config)
+    teacher = load_teacher(target, tuple(network.taps))  # type: ignore[arg-type]
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randint(config.vocab_size, (4, length), generator=generator).tolist()
+    texts = [Text(tokens=tuple(row), num_prompt=length // 2) for row in rows]
+    made = DrafterKind(network, shape, teacher, texts, lessons.course, target=target)
+    return _Probe(made, texts), teacher
+
+
+def _build(lessons: DraftLessons, worker: Worker) -> DrafterKind:
+    """On a worker, whose node may not have fetched the checkpoints yet."""
+    start = None if lessons.start is None else present(lessons.start)
+    return build_drafter(replace(lessons, target=present(lessons.target), start=start), worker)
+
+
+def distill(config: DrafterOptions, *, tell: Callable[[str], None] = print) -> Path:
+    """Make a drafter; returns its folder. A run that was interrupted continues.
+
+    Raises:
+        PacelineError: what the user gave cannot work (these are ValueErrors), or JobFailed.
+    """
+    return run_stages(check(with_local(config)), tell=tell)
+
+
+def check(config: DrafterOptions) -> DrafterRun:
+    """Refuse what cannot work, before anything is written.
+
+    Raises:
+        PacelineError: target, start or output cannot be used.
+    """
+    sizes = target_config(Path(config.target))
+    if config.length > sizes.context_length:
+        told = f"at most the target's context of {sizes.context_length}"
+        raise InvalidOption("length", config.length, told)
+    if config.data is not None:
+        files_of(config.data)
+    settled = replace(
+        config,
+        target=located(config.target),
+        start=None if config.start is None else located(config.start),
+    )
+    run = DrafterRun(
+        config=settled,
+        path=open_path(config.output),
+        digest=checkpoint_digest(config.target),
+    )
+    network_of(run._lessons((), kept=0), Path(settled.target), sizes)
+    return run

@@ -1,0 +1,131 @@
+"""The target's texts for a drafter: made by `paceline generate`, or rows of an earlier run."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from models.drafting.distil.texts import Text, write_texts
+from pipelines.distill.drafters.config import DrafterOptions
+from pipelines.distill.records import files_of
+from pipelines.errors import InvalidInput, JobFailed
+from pipelines.generate.config import GenerateConfig
+from pipelines.generate.job import generate
+from pipelines.inputs.files import find_inputs
+from pipelines.inputs.survey import survey
+from pipelines.modality.chat import PROMPT, prompt_column
+from pipelines.modality.choose import modality
+
+TRAINED, HELD_OUT = "texts.parquet", "held-out.parquet"
+TOKENS, ERROR = "tokens", "error"
+SHARD_ROWS = 64
+PART = 5  # a fifth of the prompts, at most, is kept for exams, and a fifth for the evaluation
+
+
+def make_rows(config: DrafterOptions, folder: Path) -> dict[str, Any]:
+    """Completions of the prompts at temperature 1; a repeated call continues.
+
+    Raises:
+        JobFailed: no row could be made.
+    """
+    assert config.prompts is not None
+    field = config.prompt_field or PROMPT
+    count = sum(survey(f, prompt_field=field).num_rows for f in find_inputs(config.prompts))
+    summary = generate(
+        GenerateConfig(
+            target=config.target,
+            input=config.prompts,
+            output=str(folder),
+            prompt_field=config.prompt_field,
+            n=max(1, -(-config.records // max(count, 1))),
+            max_tokens=config.length // 2,
+            seed=config.seed,
+            batch_size=config.batch_size,
+            target_actors=config.target_actors,
+            shard_rows=SHARD_ROWS,
+            address=config.address,
+            progress=config.progress,
+        )
+    )
+    if summary.rows_failed == summary.rows:
+        raise JobFailed(f"{folder}: all {summary.rows} prompts failed; their rows say why")
+    return {"rows": summary.rows, "failed": summary.rows_failed, "seconds": summary.seconds}
+
+
+def read_rows(files: Sequence[str], config: DrafterOptions) -> list[Text]:
+    """The texts of rows that `generate` wrote, in order, without rows that hold an error.
+
+    Raises:
+        InvalidInput: the rows are no texts of a target.
+    """
+    made = modality(config.target)
+    codec, found = made.codec(), list[Text]()
+    for file in files:
+        table = pq.read_table(file)
+        column = prompt_column(config.prompt_field, table.column_names)
+        if TOKENS not in table.column_names:
+            told = f"the rows have {', '.join(table.column_names)}; give rows of generate"
+            raise InvalidInput(f"{file}: there is no column {TOKENS!r}: {told}")
+        kept = [row for row in _rows(table, column) if row[TOKENS]]
+        texts = [made.prompt(row[column], column) for row in kept]
+        for rendered in (False, True):
+            some = [i for i, text in enumerate(texts) if text.rendered is rendered]
+            encoded = codec.encode_batch(
+                [texts[i].text for i in some], add_special_tokens=not rendered
+            )
+            found += [
+                Text(tokens=(*prompt, *kept[i][TOKENS]), num_prompt=len(prompt))
+                for i, prompt in zip(some, encoded, strict=True)
+            ]
+    return found
+
+
+def _rows(table: pa.Table, column: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = table.select([column, TOKENS]).to_pylist()
+    return rows
+
+
+def split(
+    texts: Iterable[Text], *, length: int, kept: int
+) -> tuple[list[Text], list[Text], list[Text]]:
+    """To learn from, for exams, for the evaluation: no prompt is in two of them.
+
+    The last two hold one text for each prompt, which leaves room for half of `length`.
+
+    Raises:
+        InvalidInput: there are too few prompts.
+    """
+    by_prompt: dict[tuple[int, ...], list[Text]] = {}
+    for text in texts:
+        by_prompt.setdefault(text.tokens[: text.num_prompt], []).append(text)
+    short = [prompt for prompt in by_prompt if 1 < len(prompt) <= length // 2]
+    count = min(kept, len(short) // PART)
+    if not count:
+        told = f"{len(short)} different prompts of at most {length // 2} tokens"
+        raise InvalidInput(f"{told}; {PART} or more are needed, or a larger length")
+    chosen = short[len(short) - 2 * count :]
+    exam, held = chosen[:count], chosen[count:]
+    rest = [text for prompt, own in by_prompt.items() if prompt not in chosen for text in own]
+    return rest, [by_prompt[p][0] for p in exam], [by_prompt[p][0] for p in held]
+
+
+def write_split(config: DrafterOptions, files: Sequence[str], folder: Path) -> dict[str, Any]:
+    """Write the texts to learn from, those for exams last, and those for the evaluation."""
+    texts = read_rows(files, config)
+    rest, exam, held = split(texts, length=config.length, kept=config.exam_prompts)
+    write_texts(folder / TRAINED, [*rest, *exam])
+    write_texts(folder / HELD_OUT, held)
+    return {
+        "texts": len(rest),
+        "tokens": sum(min(len(t.tokens), config.length) - t.num_prompt for t in rest),
+        "exam": len(exam),
+        "held_out": len(held),
+        "rows": list(files),
+    }
+
+
+def rows_of(config: DrafterOptions, folder: Path) -> tuple[str, ...]:
+    """The files of rows."""
+    return files_of(folder if config.data is None else config.data)

@@ -1,0 +1,1 @@
+"""`paceline distill student`: few-step students of image targets."""

@@ -1,0 +1,168 @@
+"""`paceline distill student`: what a student's own stages do."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cluster.checkpoints import present
+from models.errors import InvalidOption, UnsupportedCheckpoint
+from models.students.config import MadeFor
+from models.students.kind import StudentKind, StudentLessons, build_student
+from models.students.start import config_of
+from models.students.teacher import load_teacher
+from models.tokenizers.about import ImageTarget, image_target
+from models.training.log import METRICS
+from models.training.worker import Worker
+from pipelines.checkpoints import with_local
+from pipelines.distill.estimate import Estimate, estimate
+from pipelines.distill.findings import Findings
+from pipelines.distill.folder import open_path
+from pipelines.distill.records import LABEL, digest_of, files_of, make_records
+from pipelines.distill.stages import run_stages
+from pipelines.distill.students.config import StudentOptions
+from pipelines.distill.students.judge import EVALUATION, SHEET, TEACHER, judge
+from pipelines.distill.students.pictures import draw_curves, draw_sheet
+from pipelines.distill.students.samples import INDEPENDENT, name_of, write_samples
+from pipelines.distill.students.timing import times_of
+from pipelines.generate.fingerprint import checkpoint_digest
+
+HELD_OUT_SEED = 2**62  # added to the run's seed, so that no held-out image is a record
+BATCHES = (1, 64)  # sizes at which the evaluation measures time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudentRun:
+    """A student's distillation that was checked; a `Run` (pipelines/distill/stages.py)."""
+
+    config: StudentOptions
+    about: ImageTarget
+    made_for: MadeFor
+    most: int  # passes of the target for an image, which are the most of a student, too
+    path: Path
+
+    @property
+    def guidance(self) -> float:
+        """The scale of the laws to learn."""
+        given = self.config.guidance
+        return self.about.guidance if given is None else given
+
+    @property
+    def digest(self) -> str:
+        """Of the target's files."""
+        return self.made_for.digest
+
+    @property
+    def digests(self) -> Mapping[str, str]:
+        """None but those of every run."""
+        return {}
+
+    def estimate(self) -> Estimate:
+        """Measured on a few images."""
+        return estimate(self.config, self.made_for, self.guidance)
+
+    def records(self) -> dict[str, Any]:
+        """The target's images to learn from, and more of them for the evaluation."""
+        config, path = self.config, self.path
+        held = make_records(
+            config,
+            self.about,
+            path / "held-out",
+            rows=2 * config.eval_rows,
+            seed=(config.seed + HELD_OUT_SEED) % 2**63,
+        )
+        if config.data is not None:
+            files = files_of(config.data)
+            return {"held_out": held, "files": files, "digest": digest_of(files)}
+        folder = path / "records"
+        made = make_records(config, self.about, folder, rows=config.records, seed=config.seed)
+        return {**made, "held_out": held, "files": files_of(folder)}
+
+    def build(self, data: Mapping[str, Any]) -> Callable[[Worker], StudentKind]:
+        """The student, started from the target."""
+        lessons = StudentLessons(
+            target=self.config.target,
+            made_for=self.made_for,
+            files=tuple(data["files"]),
+            label_field=self.config.label_field if self.config.data else LABEL,
+            guidance=self.guidance,
+            method=self.config.method,
+            seed=self.config.seed,
+        )
+        return partial(_build, lessons)
+
+    @property
+    def title(self) -> str:
+        """Of the report."""
+        return f"A student of {Path(self.config.target).name}"
+
+    def evaluate(self, trained: Path, tell: Callable[[str], None]) -> Findings:
+        """Images of each way of sampling beside the target's."""
+        config, path = self.config, self.path
+        made = write_samples(
+            path / "samples",
+            trained,
+            config.passes,
+            rows=config.eval_rows,
+            seed=(config.seed + HELD_OUT_SEED + 1) % 2**63,
+        )
+        folders = {name: path / place for name, place in made.items()}
+        passes = {TEACHER: self.most, INDEPENDENT: 0}
+        times = times_of(trained, config.target, self.guidance, config.passes, BATCHES)
+        found = judge(
+            folders,
+            path / "held-out",
+            target=config.target,
+            guidance=self.guidance,
+            classifier=config.classifier,
+            output=path / EVALUATION,
+            ms_per_image=times,
+            passes=passes | {name_of(count): count for count in config.passes},
+        )
+        draw_curves(path / "train" / METRICS, path / EVALUATION / "curves.png")
+        draw_sheet({TEACHER: path / "held-out", **folders}, path / EVALUATION / SHEET)
+        tell("\n".join(found.lines()))
+        return found.findings()
+
+
+def _build(lessons: StudentLessons, worker: Worker) -> StudentKind:
+    """On a worker, whose node may not have fetched the target yet."""
+    return build_student(replace(lessons, target=present(lessons.target)), worker)
+
+
+def distill(config: StudentOptions, *, tell: Callable[[str], None] = print) -> Path:
+    """Make a student; returns its folder. A run that was interrupted continues.
+
+    Raises:
+        PacelineError: what the user gave cannot work (these are ValueErrors), or JobFailed.
+    """
+    return run_stages(check(with_local(config)), tell=tell)
+
+
+def check(config: StudentOptions) -> StudentRun:
+    """Refuse what cannot work, before anything is written.
+
+    Raises:
+        PacelineError: no student can be made of the target, or the output cannot be used.
+    """
+    about = image_target(config.target)
+    if about is None:
+        told = "students are made of image targets"
+        raise UnsupportedCheckpoint(f"target {config.target!r} generates text: {told}")
+    folder = str(Path(config.target).absolute())
+    made_for = MadeFor(path=folder, digest=checkpoint_digest(folder))
+    student = config_of(load_teacher(folder), made_for, method=config.method)
+    most = 1 + len(student.bounds)
+    if config.passes[-1] > most:
+        told = "the tokens of an image" if about.in_order else "the maps of an image"
+        raise InvalidOption("steps", config.steps, f"at most {most}, {told}")
+    if config.data is not None:
+        files_of(config.data)
+    return StudentRun(
+        config=replace(config, target=folder),
+        about=about,
+        made_for=made_for,
+        most=most,
+        path=open_path(config.output),
+    )

@@ -1,0 +1,102 @@
+"""How far a stream has come: the id of its events, from which the same body can go on.
+
+Nothing is stored: the answer is a function of the body and the seed, so it is made once more, and
+what was sent before is left out.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from pipelines.serve.answers.choice import Delta
+from pipelines.serve.api_error import ApiError
+
+HEADER = "last-event-id"
+LONGEST = 2000  # characters of an id
+MOST_CHOICES = 64
+FORM = re.compile(rf"(\w+)\.(\d{{1,19}})((?:\.\d{{1,9}}-\d{{1,9}}e?){{1,{MOST_CHOICES}}})")
+
+
+@dataclass(slots=True)
+class Sent:
+    """Of one choice: characters, log-probabilities, and whether its end was told."""
+
+    text: int = 0
+    logprobs: int = 0
+    ended: bool = False
+
+    def add(self, delta: Delta) -> None:
+        """A delta was sent."""
+        self.text += len(delta.text)
+        self.logprobs += len(delta.logprobs)
+        self.ended = self.ended or delta.finish_reason is not None
+
+    def told(self) -> str:
+        """`12-0e`: twelve characters, and the end."""
+        return f"{self.text}-{self.logprobs}{'e' if self.ended else ''}"
+
+
+class Progress:
+    """Of all choices of one stream, from a server with this fingerprint."""
+
+    def __init__(self, fingerprint: str, seed: int, sent: Sequence[Sent]) -> None:
+        self.fingerprint, self.seed, self._sent = fingerprint, seed, list(sent)
+        self._before = [replace(each) for each in sent]  # at the beginning of this connection
+        self._seen = [Sent() for _ in sent]
+
+    @property
+    def begins(self) -> bool:
+        """Whether nothing was sent on an earlier connection."""
+        return not any(each.text or each.logprobs or each.ended for each in self._before)
+
+    @property
+    def count(self) -> int:
+        """The number of choices."""
+        return len(self._sent)
+
+    def split(self, delta: Delta) -> tuple[Delta | None, Delta | None]:
+        """What was sent before, and what is to be sent; None: nothing."""
+        before, seen = self._before[delta.index], self._seen[delta.index]
+        text = min(max(before.text - seen.text, 0), len(delta.text))
+        logprobs = min(max(before.logprobs - seen.logprobs, 0), len(delta.logprobs))
+        seen.add(delta)
+        if not (text or logprobs or before.ended):
+            return None, delta
+        end = delta.finish_reason
+        old = replace(
+            delta,
+            text=delta.text[:text],
+            logprobs=delta.logprobs[:logprobs],
+            finish_reason=end if before.ended else None,
+        )
+        new = replace(
+            delta,
+            text=delta.text[text:],
+            logprobs=delta.logprobs[logprobs:],
+            offset=delta.offset + text,
+            finish_reason=None if before.ended else end,
+        )
+        return old, None if new.is_empty else new
+
+    def note(self, delta: Delta) -> str:
+        """A delta is sent; returns the id of its event."""
+        self._sent[delta.index].add(delta)
+        return ".".join([self.fingerprint, str(self.seed), *(each.told() for each in self._sent)])
+
+
+def beginning(fingerprint: str, seed: int, choices: int) -> Progress:
+    """Of a new stream."""
+    return Progress(fingerprint, seed, [Sent() for _ in range(choices)])
+
+
+def parse_progress(text: str) -> Progress:
+    """From the id of the last event that a client has seen. Raises ApiError (400)."""
+    found = FORM.fullmatch(text) if len(text) <= LONGEST else None
+    if found is None:
+        told = f"Last-Event-ID {text[:80]!r} is not an id of this server's events"
+        raise ApiError(told, param="Last-Event-ID", code="invalid_value")
+    sent = []
+    for each in found[3].split(".")[1:]:
+        characters, entries = each.removesuffix("e").split("-")
+        sent.append(Sent(int(characters), int(entries), each.endswith("e")))
+    return Progress(found[1], int(found[2]), sent)

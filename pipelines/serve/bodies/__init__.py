@@ -1,0 +1,1 @@
+"""Request bodies: their fields, and the requests that they stand for."""

@@ -1,0 +1,235 @@
+"""The fields of request bodies: their types, and what is known but not supported.
+
+Ranges of sampling options are checked by models/requests/request.py.
+"""
+
+import math
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from pipelines.serve.bodies.constraints import ResponseFormat, StructuredOutputs
+from pipelines.serve.bodies.tools import ToolChoice, Tools
+
+MAX_CHOICES = 16
+MAX_STOPS = 16
+MAX_BIASES = 1024
+MAX_MESSAGES = 4096
+MAX_TOP_LOGPROBS = 20
+MAX_IMAGES = 10
+MAX_PARTIAL = 3
+
+_STRUCTURED = "use structured_outputs"
+_TOOLS = "use tools and tool_choice"
+_THINKING = "the server does not control how a model reasons"
+
+# What other servers know: why it is refused here. Values in NEUTRAL ask for nothing: accepted.
+UNSUPPORTED: dict[str, str] = {
+    "functions": _TOOLS,
+    "function_call": _TOOLS,
+    "guided_json": _STRUCTURED,
+    "guided_regex": _STRUCTURED,
+    "guided_choice": _STRUCTURED,
+    "guided_grammar": _STRUCTURED,
+    "grammar": _STRUCTURED,
+    "regex": _STRUCTURED,
+    "best_of": "each choice is returned; use n",
+    "suffix": "text can only be continued, not filled in",
+    "prompt_logprobs": "use echo and logprobs of /v1/completions",
+    "store": "answers are not stored",
+    "audio": "only text is generated",
+    "modalities": "only text is generated",
+    "reasoning_effort": _THINKING,
+    "verbosity": _THINKING,
+    "web_search_options": "the server does not search the web",
+    "moderation": "answers are not moderated",
+    "service_tier": "there is one tier",
+    "priority": "requests run in the order they arrive",
+    "prompt_cache_key": "prompts share the KV cache by their tokens; cache_salt keeps them apart",
+    "chat_template": "the template of the model is used",
+    "chat_template_kwargs": "the template of the model is used without options",
+    "skip_special_tokens": "special tokens are left out of texts",
+    "include_stop_str_in_output": "stop strings are left out of texts",
+    "return_token_ids": "use logprobs, or /tokenize",
+    "stream_interval": "every step is streamed",
+    "use_beam_search": "beam search is not supported",
+    "length_penalty": "beam search is not supported",
+}
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "best_of": (1,),
+    "suffix": ("",),
+    "store": (False,),
+    "modalities": (["text"],),
+    "service_tier": ("auto", "default"),
+    "priority": (0,),
+    "skip_special_tokens": (True,),
+    "include_stop_str_in_output": (False,),
+    "return_token_ids": (False,),
+    "use_beam_search": (False,),
+}
+
+_PNG = "images are PNGs of the model's size"
+OF_IMAGES: dict[str, str] = {
+    "size": _PNG,
+    "quality": _PNG,
+    "style": _PNG,
+    "background": _PNG,
+    "output_compression": _PNG,
+    "moderation": "images are not moderated",
+}
+AUTO = ("auto",)
+NEUTRAL_OF_IMAGES: dict[str, tuple[Any, ...]] = {
+    "size": AUTO,
+    "quality": AUTO,
+    "background": AUTO,
+    "moderation": AUTO,
+}
+
+Text = Annotated[str, StringConstraints(max_length=2**20)]
+Stop = Annotated[str, StringConstraints(max_length=1024)]
+Stops = Annotated[list[Stop], Field(max_length=MAX_STOPS)]
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Count = Annotated[int, Field(ge=0, lt=2**31)]
+Tokens = list[Annotated[int, Field(ge=0, lt=2**31)]]
+Bias = Annotated[float, Field(gt=-math.inf, lt=math.inf)]
+
+
+class Body(BaseModel):
+    """A JSON object with these fields and no others; whole numbers are not texts."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    unsupported: ClassVar[dict[str, str]] = {}
+    neutral: ClassVar[dict[str, tuple[Any, ...]]] = {}
+
+
+class StreamOptions(Body):
+    """What a stream holds besides the text."""
+
+    include_usage: bool = False
+    include_obfuscation: bool = False
+    continuous_usage_stats: Literal[False] = False
+
+
+class ContentPart(Body):
+    """A part of a text."""
+
+    type: Literal["text"]
+    text: Text
+
+
+class PredictedContent(Body):
+    """A text that the answer is expected to resemble."""
+
+    type: Literal["content"]
+    content: Text | Annotated[list[ContentPart], Field(min_length=1, max_length=MAX_MESSAGES)]
+
+    @property
+    def text(self) -> str:
+        """All parts together."""
+        parts = self.content
+        return parts if isinstance(parts, str) else "".join(part.text for part in parts)
+
+
+class Ours(Body):
+    """`trace`: who proposed each token of a stream. `draft`: false for plain decoding."""
+
+    trace: bool = False
+    draft: bool = True
+
+
+class Generation(Body):
+    """What completions and chats have in common. `user` and the like are labels without effect."""
+
+    unsupported: ClassVar[dict[str, str]] = UNSUPPORTED
+    neutral: ClassVar[dict[str, tuple[Any, ...]]] = NEUTRAL
+
+    model: str | None = None
+    seed: Seed | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] = 1
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: Count = 0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: Annotated[dict[str, Bias], Field(max_length=MAX_BIASES)] = {}
+    min_tokens: Count = 0
+    stop: Stop | Stops = []
+    stop_token_ids: Annotated[Tokens, Field(max_length=MAX_BIASES)] = []
+    ignore_eos: bool = False
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    paceline: Ours = Ours()
+    cache_salt: Annotated[str, StringConstraints(max_length=1024)] = ""
+    prediction: PredictedContent | None = None
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
+    user: Text | None = None
+    safety_identifier: Text | None = None
+    metadata: Annotated[dict[str, str], Field(max_length=16)] = {}
+
+
+class CompletionBody(Generation):
+    """POST /v1/completions. `logprobs`: how many of the most likely tokens to report.
+
+    With `echo`, of the prompt, too; then `max_tokens` may be 0.
+    """
+
+    prompt: Text | Annotated[list[Text] | Tokens | list[Tokens], Field(min_length=1)]
+    max_tokens: Count = 16
+    echo: bool = False
+    logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+
+
+class ChatBody(Generation):
+    """POST /v1/chat/completions. `max_tokens`: by default, what the context leaves."""
+
+    messages: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_MESSAGES)]
+    max_tokens: Count | None = None
+    max_completion_tokens: Count | None = None
+    tools: Tools = []
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool = True
+    logprobs: bool = False
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+
+
+class ImageBody(Body):
+    """POST /v1/images/generations. `prompt`: the number of a class.
+
+    `partial_images`: previews of a streamed image.
+    """
+
+    unsupported: ClassVar[dict[str, str]] = OF_IMAGES
+    neutral: ClassVar[dict[str, tuple[Any, ...]]] = NEUTRAL_OF_IMAGES
+
+    prompt: Text | int
+    model: str | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_IMAGES)] = 1
+    seed: Seed | None = None
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: Count = 0
+    min_p: float = 0.0
+    response_format: Literal["b64_json"] = "b64_json"
+    output_format: Literal["png"] = "png"
+    stream: bool = False
+    partial_images: Annotated[int, Field(ge=0, le=MAX_PARTIAL)] = 0
+    user: Text | None = None
+
+
+class TokenizeBody(Body):
+    """POST /tokenize: a text, or a chat as its template writes it."""
+
+    model: str | None = None
+    prompt: Text | None = None
+    messages: Annotated[list[dict[str, Any]], Field(min_length=1)] | None = None
+    add_special_tokens: bool = True
+
+
+class DetokenizeBody(Body):
+    """POST /detokenize."""
+
+    model: str | None = None
+    tokens: Tokens
