@@ -5,7 +5,6 @@ penalties, minimum length, temperature, top-k, top-p, min-p. Letters: B requests
 R rows in one call (each belongs to a request), V vocabulary.
 """
 
-import math
 from collections.abc import Mapping
 from collections.abc import Sequence as Several
 from functools import cached_property
@@ -16,10 +15,11 @@ import torch
 from models.batch import Ints
 from models.compute.x86.kernels import Knobs, choose, compiled
 from models.requests.sequence import Sequence
+from models.sampling.filters import MINUS_INF, keep_min_p, keep_top_k, keep_top_p, logarithms
 from models.sampling.maps import Maps, tokens_of, users
 from models.sampling.noise import NoiseStore, Numbers, Purpose
+from models.sampling.penalties import Penalties
 
-MINUS_INF = float("-inf")
 ROUNDING = 1e-5  # larger than the rounding error of float32 sums of probabilities
 
 
@@ -291,83 +291,3 @@ class Processor:
             hot = torch.zeros_like(probs).scatter_(1, values.argmax(-1, keepdim=True), 1.0)
             probs = torch.where(self._stochastic[at][:, None], probs, hot)
         return probs
-
-
-class Penalties:
-    """Presence, frequency and repetition penalties of a batch."""
-
-    def __init__(self, sequences: Several[Sequence], vocab_size: int, device: torch.device) -> None:
-        settings = [s.request.sampling for s in sequences]
-        columns = [
-            [s.presence_penalty for s in settings],
-            [s.frequency_penalty for s in settings],
-            [s.repetition_penalty for s in settings],
-        ]
-        table = torch.tensor(columns, dtype=torch.float32, device=device)[..., None]  # [3, B, 1]
-        self._presence, self._frequency, self._repetition = table.unbind()
-        self._prompt = _counts([s.request.prompt for s in sequences], vocab_size, device) > 0
-        self._generated = _counts([s.generated for s in sequences], vocab_size, device)  # [B, V]
-
-    def add(self, owners: Ints, tokens: Ints, amount: int) -> None:
-        """Add `amount` to the counts of tokens [R] of the requests owners [R]."""
-        where = torch.from_numpy(np.stack([owners, tokens])).to(self._generated.device)
-        by = torch.full((len(owners),), float(amount), device=self._generated.device)
-        self._generated.index_put_((where[0], where[1]), by, accumulate=True)
-
-    def __call__(
-        self, logits: torch.Tensor, at: torch.Tensor, ahead: torch.Tensor | None
-    ) -> torch.Tensor:
-        """[R, V] -> [R, V]. `at` [R]: each row's request. `ahead` [R, V]: additional counts."""
-        counts = self._generated[at]  # [R, V]
-        counts = counts if ahead is None else counts + ahead
-        seen = counts > 0
-        factor = self._repetition[at]  # [R, 1]
-        divided = torch.where(logits > 0, logits / factor, logits * factor)
-        logits = torch.where(seen | self._prompt[at], divided, logits)
-        return logits - self._frequency[at] * counts - self._presence[at] * seen
-
-
-def _counts(tokens: Several[Several[int]], vocab_size: int, device: torch.device) -> torch.Tensor:
-    """[B, V] float32 token counts; ids beyond the vocabulary (classes) are not counted."""
-    rows = [np.bincount(np.asarray(t, dtype=np.int64), minlength=vocab_size) for t in tokens]
-    return torch.from_numpy(np.stack([row[:vocab_size] for row in rows]).astype(np.float32)).to(
-        device
-    )
-
-
-def logarithms(p: torch.Tensor) -> torch.Tensor:
-    """ln p [R], computed by Python: torch's log differs in the last bit between kinds of CPU."""
-    logs = [math.log(value) if value > 0 else MINUS_INF for value in p.tolist()]
-    return torch.tensor(logs, dtype=p.dtype, device=p.device)
-
-
-def keep_top_k(logits: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
-    """Keep the k [R] likeliest tokens of each row (0: all); ties with the k-th stay."""
-    vocab_size = logits.shape[-1]
-    k = torch.where(k == 0, vocab_size, k).clamp(max=vocab_size)
-    top = logits.topk(int(k.max()), dim=-1).values  # [R, max k]
-    threshold = top.gather(1, (k - 1)[:, None])
-    return logits.masked_fill(logits < threshold, MINUS_INF)
-
-
-def keep_top_p(logits: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
-    """Keep the likeliest tokens that together reach probability p [R] (Holtzman et al. 2020).
-
-    The token that crosses p is kept. Tokens exactly as likely as the last kept one are kept too, so
-    the result does not depend on the order of equal values in a sort.
-    """
-    probs = logits.softmax(-1)  # [R, V]
-    for head in (128, logits.shape[-1]):  # few tokens are enough in most cases; else sort all
-        top = probs.topk(min(head, logits.shape[-1]), dim=-1).values  # [R, head] descending
-        before = top.cumsum(-1) - top
-        if head == logits.shape[-1] or bool((before[:, -1] + top[:, -1] >= p).all()):
-            break
-    kept = before < p[:, None]  # [R, head], a prefix
-    threshold = top.masked_fill(~kept, float("inf")).amin(-1, keepdim=True)
-    return torch.where((p < 1)[:, None] & (probs < threshold), MINUS_INF, logits)
-
-
-def keep_min_p(logits: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
-    """Exclude tokens less likely than p [R] times the likeliest (Nguyen 2024, arXiv 2407.01082)."""
-    threshold = logits.amax(-1) + logarithms(p)  # log 0 = -inf: nothing is excluded
-    return logits.masked_fill(logits < threshold[:, None], MINUS_INF)
