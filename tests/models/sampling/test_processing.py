@@ -7,8 +7,8 @@ import torch
 from models.compute.x86 import kernels
 from models.requests.request import Request, Sampling
 from models.requests.sequence import Sequence
-from models.sampling.noise import NoiseStore, Purpose, gumbel, row_keys
 from models.sampling.filters import keep_min_p, keep_top_k, keep_top_p
+from models.sampling.noise import NoiseStore, Purpose, gumbel, row_keys
 from models.sampling.processing import Processor
 from tests.models.drawing import numbers_of
 
