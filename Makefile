@@ -43,7 +43,8 @@ test: lint types ## everything that CI runs, from nothing
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --kernels off -m 'not slow and not ray' \
 		tests/models --ignore tests/models/metrics --ignore tests/models/training \
 		--ignore tests/models/drafting/sizing
-	$(BIN)/python -m pytest --durations 20 -m ray tests/actors tests/cluster tests/pipelines
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations 20 -m ray \
+		tests/actors tests/cluster tests/pipelines
 
 chaos: $(INSTALLED) ## tests of faults with 200 random orders and moments of each (hours)
 	CHAOS=200 $(BIN)/python -m pytest -q tests/pipelines/generate/test_lost_nodes.py \
