@@ -5,11 +5,11 @@ request travels with it and the result comes back with it, so an id can be used 
 request was cancelled or its result was taken.
 
 When an actor ends, its requests run again on others; one that streams continues after the tokens
-that were received, so that each is reported once. A request is not blamed for that: only one
-that was on two actors whose processes died, or on one whose token loop raised an exception, becomes
-a suspect. Suspects run in groups that have an actor to themselves (actors/pool/suspects.py). A
-request ends with an error, which is marked as retryable, only when two more actors have failed with
-it alone on them.
+that were received, so that each is reported once. So do streams whose actor is stalled. A request
+is not blamed for that: only one that was on two actors whose processes died, or on one whose token
+loop raised an exception, becomes a suspect. Suspects run in groups that have an actor to themselves
+(actors/pool/suspects.py). A request ends with an error, which is marked as retryable, only when two
+more actors have failed with it alone on them.
 """
 
 from collections import deque
@@ -201,6 +201,24 @@ class Ledger:
         others = [e.ticket for e in lost if e.evidence < SUSPECT_AFTER]
         self._waiting.extendleft(reversed(others))
         return []
+
+    def hand_over(self, actor: str) -> list[int]:
+        """An actor is stalled: its streams continue elsewhere. Returns their tickets on it.
+
+        They get new tickets: it may wake up, report them, and run them again later. Requests that
+        do not stream would begin anew, so they stay.
+        """
+        if self._suspects.has(actor):
+            return []
+        old = [t for t in self._on.get(actor, ()) if self._entries[t].request.stream]
+        for ticket in reversed(old):
+            entry = self._entries.pop(ticket)
+            del self._on[actor][ticket]
+            entry.ticket, entry.actor = next(self._tickets), None
+            self._entries[entry.ticket] = entry
+            self._running[entry.request.id] = entry.ticket
+            self._waiting.appendleft(entry.ticket)
+        return old
 
     def _blame(self, entry: Entry, death: Death) -> list[Result]:
         """An actor failed with this suspect alone on it: try that again, but not for ever."""

@@ -24,7 +24,8 @@ from actors.pool.role import Role
 from cluster.placement import Demand
 from models.errors import PacelineError
 
-PING_EVERY_S = 1.0
+PING_EVERY_S = 0.25
+STALLED_S = 0.6  # an actor that answers nothing for so long is stalled: stopped, or starved
 PROCESS_DIED = "its process died: it was killed, ran out of memory or crashed"
 CAUSES = ("The actor is dead because", "The actor died because")  # how Ray begins a reason
 log = logging.getLogger(__name__)
@@ -32,7 +33,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Member:
-    """One actor. `description` is what its start() returned; None until then."""
+    """One actor. `description` is what its start() returned; None until then.
+
+    `patience_s`: how long it may answer nothing before it counts as stalled. It doubles with each
+    time that the actor answers after all: on a busy machine, answers are late.
+    """
 
     name: str
     handle: Any
@@ -40,6 +45,8 @@ class Member:
     answer: "ObjectRef[Any] | None"  # of start(), later of ping()
     asked: float  # when that was called
     description: dict[str, Any] | None = None
+    patience_s: float = STALLED_S
+    stalled: bool = False
 
     @property
     def ready(self) -> bool:
@@ -76,6 +83,11 @@ class Pool:
     def ready(self) -> list[Member]:
         """The actors that can be called."""
         return [m for m in self.members.values() if m.ready]
+
+    @property
+    def awake(self) -> list[Member]:
+        """Those that answer."""
+        return [m for m in self.ready if not m.stalled]
 
     def start(self, *, beside: Iterable[Demand] = ()) -> None:
         """Create the actors and wait until all are ready.
@@ -168,9 +180,10 @@ class Pool:
             return None
         done, _ = ray.wait([member.answer], timeout=0)
         if not done:
-            silent = member.ready and now - member.asked > self.role.silent_s
+            silent_s = now - member.asked if member.ready else 0.0
+            member.stalled = silent_s > member.patience_s
             told = f"it answered nothing for {self.role.silent_s:.0f} s"
-            return Death(told, Evidence.DEATH) if silent else None
+            return Death(told, Evidence.DEATH) if silent_s > self.role.silent_s else None
         try:
             answer = ray.get(member.answer)
         except RayTaskError as error:
@@ -178,6 +191,8 @@ class Pool:
         except RayError as error:
             return death_of(error)
         member.answer = None
+        if member.stalled:
+            member.stalled, member.patience_s = False, 2 * member.patience_s
         if not member.ready:
             member.description = answer
         return None

@@ -7,6 +7,7 @@ while pool.num_unfinished:
     updates = pool.take_updates()  # of requests with stream=True
 """
 
+import logging
 import os
 import time
 from collections.abc import Iterable, Mapping
@@ -41,14 +42,16 @@ QUEUE_FACTOR = 2  # requests on an actor at most, in batches: the next wait wher
 LONG_POLL_S = 10.0
 IDLE_S = 30.0  # an actor above the minimum that had nothing to do for so long is stopped
 CALLS = 4  # that a target actor serves at once: one waits for results, others must get through
+log = logging.getLogger(__name__)
 
 
 class TargetPool:
     """Runs requests on target actors; each comes back once. Not thread-safe.
 
     A request whose actor dies runs again elsewhere, with the same tokens. One that streams
-    continues there, and no token is reported twice. Only one that makes actors fail while nothing
-    else runs on them ends with an error (actors/pool/ledger.py).
+    continues there, and no token is reported twice; so it does if its actor is stalled. Only one
+    that makes actors fail while nothing else runs on them ends with an error
+    (actors/pool/ledger.py).
     """
 
     def __init__(
@@ -249,6 +252,7 @@ class TargetPool:
         for name, death in self._targets.poll().dead.items():
             self._mourn(name, death)
         self._collect()
+        self._relieve()
         self._scale()
         self._introduce()
         self._hand_out()
@@ -256,11 +260,22 @@ class TargetPool:
     def _hand_out(self) -> None:
         """Place waiting requests, and ask every actor for its results."""
         ready = {m.name: m for m in self._targets.ready}
-        for name, placed in self._ledger.assign(dict.fromkeys(ready, self._limit)).items():
+        awake = [m.name for m in self._targets.awake] or list(ready)
+        for name, placed in self._ledger.assign(dict.fromkeys(awake, self._limit)).items():
             ready[name].handle.submit.remote(placed)
         for name, member in ready.items():
             if name not in self._takes:
                 self._takes[name] = member.handle.take.remote(LONG_POLL_S, self._together_s)
+
+    def _relieve(self) -> None:
+        """Streams on a stalled actor continue on others, if others answer."""
+        if not self._targets.awake:
+            return
+        for member in self._targets.ready:
+            tickets = self._ledger.hand_over(member.name) if member.stalled else []
+            if tickets:
+                log.warning("%s answers nothing: %d streams continue", member.name, len(tickets))
+                member.handle.cancel.remote(tickets)
 
     def _introduce(self) -> None:
         """Tell every target which draft actors there are."""

@@ -2,6 +2,7 @@
 
 import math
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -70,6 +71,37 @@ def test_lost_requests_come_before_those_that_wait():
     placed(ledger, x=2)
     ledger.lose("x", KILLED)
     assert placed(ledger, y=9) == {"y": ["a", "b", "c"]}
+
+
+def test_streams_leave_a_stalled_actor_under_new_tickets():
+    ledger = Ledger()
+    plain, *streams = requests(*"abc")
+    ledger.add([plain, *(replace(r, stream=True) for r in streams)])
+    assert placed(ledger, x=9) == {"x": ["a", "b", "c"]}
+    old = [done(ledger, i) for i in "bc"]
+    ledger.note("x", [Streamed(ticket=old[0].ticket, update=update_of("b", range(1), 7))])
+    assert ledger.hand_over("x") == [each.ticket for each in old]
+    assert ledger.hand_over("x") == []
+    given = ledger.assign({"y": 9})["y"]
+    assert [(s.request.id, s.request.generated) for s in given] == [("b", (7,)), ("c", ())]
+    assert not {s.ticket for s in given} & {each.ticket for each in old}
+    late = update_of("b", range(1, 2), 8)  # it wakes up
+    ledger.note("x", [Streamed(ticket=old[0].ticket, update=late)])
+    assert ledger.settle("x", old) == []
+    assert [u.tokens for u in ledger.take_updates()] == [(7,)]
+    assert settle(ledger, "y", "b", "c") == ["b", "c"]
+    assert settle(ledger, "x", "a") == ["a"]
+    assert len(ledger.take()) == 3
+    assert ledger.num_running == 0
+
+
+def test_suspects_stay_on_a_stalled_actor():
+    ledger = Ledger()
+    ledger.add([replace(r, stream=True) for r in requests("a", "b")])
+    placed(ledger, x=2)
+    ledger.lose("x", RAISED)
+    assert placed(ledger, y=2) == {"y": ["a"]}
+    assert ledger.hand_over("y") == []
 
 
 # --- ids ---------------------------------------------------------------------------------------

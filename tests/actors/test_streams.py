@@ -77,8 +77,11 @@ def told(result):
     return result.tokens, result.finish_reason, result.stop_text, result.logprobs, result.exactness
 
 
-def run(pool: TargetPool, *, kills: int):
-    """Results and streams; actors are killed after so many updates, `kills` times."""
+def run(pool: TargetPool, *, kills: int = 0, stop: tuple[int, int] = (0, 0)):
+    """Results and streams; actors are killed after so many updates, `kills` times.
+
+    `stop`: a process and the signal that it gets then.
+    """
     pool.submit(streaming())
     results, streams, received, killed = {}, Streams(), 0, []
     deadline = time.monotonic() + 200
@@ -94,6 +97,9 @@ def run(pool: TargetPool, *, kills: int):
         if len(killed) < kills and alive and received > 25 * (1 + len(killed)):
             killed.append(alive[0])
             os.kill(alive[0], signal.SIGKILL)
+        if stop[0] and received > 25:
+            os.kill(*stop)
+            stop = (0, 0)
         assert time.monotonic() < deadline
     assert len(killed) == kills
     assert not pool.take_updates()
@@ -115,6 +121,20 @@ def test_a_killed_actor_s_streams_go_on_where_they_were(
     assert len(set("".join(streams.text.values()))) > 10
     moved = sum(r.target_passes < results[i].target_passes for i, r in found.items())
     assert moved >= 2, "requests continued after the tokens that had been received"
+
+
+def test_a_stopped_actor_s_streams_go_on_and_its_late_answers_count_for_nothing(config, spelled):
+    settings = config(target=spelled)
+    results, expected = undisturbed(settings)
+    before = {i: told(r) for i, r in results.items()}
+    with pool_of(Slow, lambda: settings, actors=2) as pool:
+        stopped, *_ = pool.pids().values()
+        for left in (signal.SIGSTOP, signal.SIGCONT):  # then the same requests again
+            found, streams = run(pool, stop=(stopped, left))
+            assert {i: told(r) for i, r in found.items()} == before
+            assert vars(streams) == vars(expected)
+        assert pool.state().resumed >= 2
+        assert stopped in pool.pids().values(), "it was not replaced"
 
 
 def test_updates_come_before_the_end_and_cancel_ends_them(config):
