@@ -78,6 +78,27 @@ class TargetActor:
         sends = {name: sender(handle) for name, handle in draft_actors.items()}
         self._do(lambda _: drafter.connect(sends))
 
+    def change_drafter(self, config: EngineConfig) -> None:
+        """Draft with `config.drafter` from now on, for requests that run already, too.
+
+        Raises InvalidOption or UnsupportedCheckpoint; the old one goes on then.
+        """
+        from models.engine import change_drafter
+
+        config, loop = at_hand(config), self._ready()
+        done: Future[None] = Future()
+
+        def change(_: "Desk") -> None:
+            try:
+                change_drafter(loop, config)
+            except Exception as error:
+                done.set_exception(error)
+            else:
+                done.set_result(None)
+
+        self._do(change)
+        done.result()
+
     # --- requests -----------------------------------------------------------------------------
 
     def submit(self, submissions: list[Submission]) -> None:

@@ -16,7 +16,7 @@ from models.engine_config import EngineConfig as EngineConfig
 from models.errors import InvalidOption
 from models.loop.groups import need_plain
 from models.loop.token_loop import TokenLoop
-from models.memory.budget import budget_bytes, memory_for, pool_entries
+from models.memory.budget import budget_bytes, memory_for, parse_memory, pool_entries
 from models.registry import NONE, drafter_entry, load
 from models.requests.admission import Advice
 from models.requests.grammar import load_grammars
@@ -127,6 +127,24 @@ def build_drafter(
     build: Build = load(drafter_entry(config.drafter).where)
     rows, scratch = rows or config.batch_size, _scratch(config)
     return build(config, target, rows=rows, max_length=max_length, scratch=scratch, budget=budget)
+
+
+def change_drafter(loop: TokenLoop, config: EngineConfig) -> None:
+    """Let a loop that runs go on with another drafter; all else of `config` is as it was built.
+
+    Raises:
+        InvalidOption: the drafter does not fit the target or into memory, or the loop began
+            without a drafter, and so without room for drafts.
+    """
+    old = loop.drafter
+    if old is None or config.drafter == NONE:
+        raise InvalidOption("drafter", config.drafter, "a drafter, in a loop that began with one")
+    made = build_drafter(config, loop.target, loop.max_length)
+    assert made is not None
+    if isinstance(parse_memory(config.memory), int) and made.bytes_per_entry > old.bytes_per_entry:
+        most = f"a drafter with at most {old.bytes_per_entry} bytes of KV cache a token"
+        raise InvalidOption("drafter", config.drafter, f"{most}: memory is {config.memory}")
+    loop.change_drafter(made, _sizing(config, made, lag=0))
 
 
 def _max_length(config: EngineConfig, target: Target) -> int:

@@ -15,13 +15,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 
 from actors.errors import PoolFailed
 from actors.messages import Measured, News
 from actors.pool.pool import TargetPool
 from actors.tally import Tally
 from models.engine_config import EngineConfig
+from models.errors import PacelineError
 from models.requests.request import Request, Result
 from models.requests.update import Update
 
@@ -32,6 +33,7 @@ LOAD_S = 0.5  # that a target actor may take to tell its load
 IDLE_S = 1.0  # between two looks at the actors while nothing runs
 
 Told = TypeVar("Told")
+Said = TypeVar("Said")
 
 
 @dataclass(slots=True)
@@ -94,11 +96,33 @@ class Manager:
         self._check()
         return await self._of_pool(lambda pool: {"unfinished": pool.num_unfinished, **pool.pids()})
 
+    async def change_drafter(self, drafter: str) -> None:
+        """Draft with another drafter from now on, in requests that run, too; no token changes.
+
+        Raises what offering it raises, and what an actor raises that cannot change to it
+        (InvalidOption, UnsupportedCheckpoint); all go on as before then. An actor that dies
+        meanwhile does not count: its successor begins with the drafter that was kept.
+        """
+        self._check()
+        calls = await self._of_pool(lambda pool: pool.drafter.offer(drafter))
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        refused = [each for each in answers if isinstance(each, RayTaskError)]
+        await self._of_pool(lambda pool: pool.drafter.settle(keep=not refused))
+        if refused:
+            raise refused[0].cause or refused[0]
+
     async def _of_pool(self, ask: Callable[[TargetPool], Told]) -> Told:
         """What a function of the pool returns, called on its thread."""
         loop = asyncio.get_running_loop()
         told: asyncio.Future[Told] = loop.create_future()
-        self._commands.put(lambda pool: _tell(loop, told, ask(pool)))
+
+        def answer(pool: TargetPool) -> None:
+            try:
+                _tell(loop, told.set_result, told, ask(pool))
+            except PacelineError as error:
+                _tell(loop, told.set_exception, told, error)
+
+        self._commands.put(answer)
         return await told
 
     # --- for ingresses ------------------------------------------------------------------------
@@ -238,12 +262,17 @@ class Manager:
             return
 
 
-def _tell(loop: asyncio.AbstractEventLoop, told: "asyncio.Future[Told]", value: Told) -> None:
-    """From the pool's thread; the asker may have gone."""
+def _tell(
+    loop: asyncio.AbstractEventLoop,
+    tell: Callable[[Said], None],
+    told: "asyncio.Future[Any]",
+    said: Said,
+) -> None:
+    """`tell` an asker, from the pool's thread; the asker may have gone."""
 
     def settle() -> None:
         if not told.done():
-            told.set_result(value)
+            tell(said)
 
     loop.call_soon_threadsafe(settle)
 

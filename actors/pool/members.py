@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Member:
-    """One actor. `description` is what its start() returned; None until then.
+    """One actor. `description` is what its start(*arguments) returned; None until then.
 
     `patience_s`: how long it may answer nothing before it counts as stalled. It doubles with each
     time that the actor answers after all: on a busy machine, answers are late.
@@ -44,6 +44,7 @@ class Member:
     placed: "ObjectRef[Any] | None"  # ready when its process runs; None once that was seen
     answer: "ObjectRef[Any] | None"  # of start(), later of ping()
     asked: float  # when that was called
+    arguments: tuple[Any, ...]
     description: dict[str, Any] | None = None
     patience_s: float = STALLED_S
     stalled: bool = False
@@ -107,6 +108,10 @@ class Pool:
             self.stop()
             raise
         self._started = True
+
+    def begin_with(self, *arguments: Any) -> None:
+        """What start() of new actors gets from now on."""
+        self._arguments = lambda: arguments
 
     @property
     def answers(self) -> "list[ObjectRef[Any]]":
@@ -232,10 +237,10 @@ class Pool:
     def _create(self) -> None:
         name = f"{self.role.name}-{self._born}"
         self._born += 1
-        handle = self._class.remote(name)
+        handle, arguments = self._class.remote(name), self._arguments()
         placed = handle.__ray_ready__.remote()
-        started = handle.start.remote(*self._arguments())
-        self.members[name] = Member(name, handle, placed, started, time.monotonic())
+        started = handle.start.remote(*arguments)
+        self.members[name] = Member(name, handle, placed, started, time.monotonic(), arguments)
 
     def _watch_places(self) -> None:
         """Where nothing goes on because actors wait for a place: not silently, nor for ever."""

@@ -20,6 +20,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from actors.messages import DraftTeam, PoolState, Taken
 from actors.pool.death import Death, Evidence
+from actors.pool.drafter_change import DrafterChange
 from actors.pool.ledger import Ledger
 from actors.pool.members import Pool, death_of
 from actors.pool.role import Role
@@ -64,6 +65,7 @@ class TargetPool:
     ) -> None:
         """Use `start`; or hand in pools that have started."""
         self._config, self._targets, self._drafts = config, targets, drafts
+        self.drafter = DrafterChange(targets, config, draft_actors=drafts is not None)
         self._together_s = together_s
         self._met: dict[str, frozenset[str]] = {}  # draft actors that each target knows
         self._ledger = Ledger()
@@ -255,6 +257,7 @@ class TargetPool:
         self._relieve()
         self._scale()
         self._introduce()
+        self.drafter.align()
         self._hand_out()
 
     def _hand_out(self) -> None:

@@ -102,6 +102,16 @@ class Rows:
             self._full = True
         return gave_way
 
+    def restart(self, *, share: bool) -> list[Sequence]:
+        """All requests wait again, in the order of their admission; `share` as for a new object."""
+        self._share = share and not self._whole
+        gave_way = sorted(self.running + self.reading, key=lambda s: self._order[s.id])
+        for sequence in gave_way:
+            self._free(sequence)
+        self.waiting.extendleft(reversed(gave_way))
+        self._full = False
+        return gave_way
+
     def _short_of_room(self) -> bool:
         """Reserve what a round may need; True if a running request cannot have it."""
         if self._whole:

@@ -155,6 +155,18 @@ class TokenLoop:
                 return True
         return False
 
+    def change_drafter(self, drafter: Drafter, sizing: Sizing) -> None:
+        """From the next round on, `drafter` drafts, for requests that run already, too.
+
+        They wait again, so that it can read what it needs of their prompts; what they have
+        generated stays. Raises InvalidOption if it does not fit the target.
+        """
+        readings = readings_for(drafter, self.target)
+        for sequence in self._rows.restart(share=readings is None):
+            self._give_way(sequence)
+        self.drafter, self.sizing, self._readings = drafter, sizing, readings
+        self._turns = Turns(drafter)
+
     def take_updates(self) -> list[Update]:
         """The new tokens of streaming requests since the last call, one update for each step."""
         return self._updates.take()
@@ -242,10 +254,14 @@ class TokenLoop:
         """Make room for the next round; the youngest requests wait again where there is none."""
         for sequence in self._rows.make_room():
             self._sums.add(preemptions=1)
-            if self.drafter is not None:
-                self.drafter.forget(sequence.id)
-            if self._readings is not None:
-                self._readings.forget(sequence.id)
+            self._give_way(sequence)
+
+    def _give_way(self, sequence: Sequence) -> None:
+        """A request waits again: it will be read as one that is new."""
+        if self.drafter is not None:
+            self.drafter.forget(sequence.id)
+        if self._readings is not None:
+            self._readings.forget(sequence.id)
 
     def _group_round(self, target: GroupTarget) -> list[Result]:
         running = list(self._rows.running)
@@ -362,8 +378,7 @@ class TokenLoop:
 
     def _release(self, sequence: Sequence) -> None:
         self._rows.release(sequence)
-        if self.drafter is not None:
-            self.drafter.forget(sequence.id)
+        self._give_way(sequence)
         self._forget(sequence.id)
         self._noise.forget(sequence.request.seed)
 

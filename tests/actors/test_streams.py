@@ -4,13 +4,17 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
+import ray
 from tokenizers import Tokenizer, decoders, models
 
 from actors.pool.pool import TargetPool
 from models.engine import build_loop
+from models.errors import PacelineError
 from models.requests.request import Request, Sampling
 from tests.actors.conftest import VOCAB, make_requests
 from tests.actors.faulty import Slow
@@ -77,10 +81,10 @@ def told(result):
     return result.tokens, result.finish_reason, result.stop_text, result.logprobs, result.exactness
 
 
-def run(pool: TargetPool, *, kills: int = 0, stop: tuple[int, int] = (0, 0)):
+def run(pool: TargetPool, *, kills: int = 0, once: Callable[[], None] | None = None):
     """Results and streams; actors are killed after so many updates, `kills` times.
 
-    `stop`: a process and the signal that it gets then.
+    `once` is called after so many updates, too.
     """
     pool.submit(streaming())
     results, streams, received, killed = {}, Streams(), 0, []
@@ -97,9 +101,8 @@ def run(pool: TargetPool, *, kills: int = 0, stop: tuple[int, int] = (0, 0)):
         if len(killed) < kills and alive and received > 25 * (1 + len(killed)):
             killed.append(alive[0])
             os.kill(alive[0], signal.SIGKILL)
-        if stop[0] and received > 25:
-            os.kill(*stop)
-            stop = (0, 0)
+        if once is not None and received > 25:
+            once = once()
         assert time.monotonic() < deadline
     assert len(killed) == kills
     assert not pool.take_updates()
@@ -130,11 +133,35 @@ def test_a_stopped_actor_s_streams_go_on_and_its_late_answers_count_for_nothing(
     with pool_of(Slow, lambda: settings, actors=2) as pool:
         stopped, *_ = pool.pids().values()
         for left in (signal.SIGSTOP, signal.SIGCONT):  # then the same requests again
-            found, streams = run(pool, stop=(stopped, left))
+            found, streams = run(pool, once=partial(os.kill, stopped, left))
             assert {i: told(r) for i, r in found.items()} == before
             assert vars(streams) == vars(expected)
         assert pool.state().resumed >= 2
         assert stopped in pool.pids().values(), "it was not replaced"
+
+
+def test_another_drafter_in_the_middle_changes_no_stream(config, checkpoints, spelled):
+    settings = config(target=spelled, drafter="lookup")
+    results, expected = undisturbed(settings)
+    with pool_of(Slow, lambda: settings, actors=2) as pool:
+
+        def change() -> None:
+            offered = pool.drafter.offer(f"{spelled}/nowhere")
+            with pytest.raises(PacelineError):
+                ray.get(offered)
+            pool.drafter.settle(keep=False)  # all go on with the old one
+            ray.get(pool.drafter.offer(checkpoints["draft"]))
+            pool.drafter.settle(keep=True)
+
+        found, streams = run(pool, once=change)
+        assert {i: r.tokens for i, r in found.items()} == {i: r.tokens for i, r in results.items()}
+        assert streams.text == expected.text
+        assert streams.logprobs == expected.logprobs
+        sources = {source for each in streams.sources.values() for source in each}
+        assert {"lookup", checkpoints["draft"]} <= sources
+        assert [m.arguments[0].drafter for m in pool._targets.ready] == 2 * [checkpoints["draft"]]
+        _, streams = run(pool, kills=1)
+        assert "lookup" not in {s for each in streams.sources.values() for s in each}
 
 
 def test_updates_come_before_the_end_and_cancel_ends_them(config):

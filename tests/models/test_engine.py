@@ -11,7 +11,7 @@ from tokenizers import models as token_models
 from models.drafting.draft import NOTHING, Shape
 from models.drafting.sizing.controller import Controller
 from models.drafting.sizing.sizing import FixedSize
-from models.engine import EngineConfig, build_loop
+from models.engine import EngineConfig, build_loop, change_drafter
 from models.errors import InvalidOption, UnsupportedCheckpoint
 from models.requests.request import Request, Sampling
 from models.targets.load import load_target
@@ -117,6 +117,35 @@ def test_the_decoder_gives_the_tokens_of_plain_decoding(pair, plain, name):
     assert found == plain
     if options.get("drafter") == pair[1]:
         assert figures.accepted > 0
+
+
+def test_a_running_loop_changes_its_drafter(pair, plain):
+    loop = build_loop(config_of(pair, drafter="lookup"))
+    for request in requests():
+        loop.submit(request)
+    with torch.inference_mode():
+        results = [result for _ in range(8) for result in loop.step()]
+        change_drafter(loop, config_of(pair, drafter=pair[1]))
+        assert loop.figures().draft_passes == 0
+        results += loop.run([])
+    assert {r.id: r.tokens for r in results} == plain
+    assert loop.figures().draft_passes > 0
+
+
+@pytest.mark.parametrize(
+    ("began", "memory", "then", "told"),
+    [
+        ("none", None, "lookup", "a loop that began with one"),
+        ("lookup", None, "none", "a loop that began with one"),
+        ("lookup", "16MiB", "model", "at most 0 bytes of KV cache a token"),
+    ],
+)
+def test_a_drafter_that_a_running_loop_cannot_change_to(pair, began, memory, then, told):
+    loop = build_loop(config_of(pair, drafter=began, memory=memory))
+    config = config_of(pair, drafter=pair[1] if then == "model" else then, memory=memory)
+    with pytest.raises(InvalidOption, match=told):
+        change_drafter(loop, config)
+    assert len(loop.run(requests()[:1])) == 1
 
 
 def test_loops_share_a_target(pair, plain):

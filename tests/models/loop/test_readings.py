@@ -11,6 +11,7 @@ from models.batch import chain
 from models.drafting.copies.lookup import LookupDrafter
 from models.drafting.draft import NOTHING, Shape
 from models.drafting.draft_models.draft_model import ModelDrafter
+from models.drafting.sizing.sizing import FixedSize
 from models.errors import InvalidOption
 from models.readout import Readout, log_probabilities
 from models.requests.request import Request, Sampling
@@ -254,4 +255,29 @@ def test_equal_prompts_and_requests_that_gave_way_are_read_from_the_start():
         text = np.array([*prompt, *results[request.id]])
         batch = replace(chain(0, text[:-1]), readout=WANTS)
         expected = target.score(target.new_cache(1, 240), batch).states
+        torch.testing.assert_close(torch.cat(reader.last[request.id]), expected)
+
+
+def test_a_drafter_that_comes_later_reads_everything_too():
+    target = Decoder.from_config(DEEP)
+    requests = [
+        Request(
+            id=f"r{i}",
+            prompt=tuple(3 + (i + j) % 41 for j in range(40)),
+            sampling=Sampling(max_tokens=30, ignore_eos=True),
+            seed=i,
+        )
+        for i in range(3)
+    ]
+    loop = loop_of("none", target=target, rows=2, max_length=100, decode=None)
+    for request in requests:
+        loop.submit(request)
+    results = [result for _ in range(12) for result in loop.step()]
+    reader = Restarting(Prophet({}, target.vocab_size, absent=1.0))
+    loop.change_drafter(reader, FixedSize(NOTHING))
+    results += loop.run([])
+    for request, result in zip(requests, sorted(results, key=lambda r: r.id), strict=True):
+        text = np.array([*request.prompt, *result.tokens])
+        batch = replace(chain(0, text[:-1]), readout=WANTS)
+        expected = target.score(target.new_cache(1, 100), batch).states
         torch.testing.assert_close(torch.cat(reader.last[request.id]), expected)
