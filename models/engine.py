@@ -101,7 +101,8 @@ def build_loop(
 
 
 def load_engine_target(config: EngineConfig) -> Target:
-    """The target that the configuration names."""
+    """The target that the configuration names, whole in this process."""
+    assert config.tensor_parallel == 1, "actors/ranks.py loads a target that is split"
     return load_target(
         config.target,
         dtype=DTYPES[config.dtype],

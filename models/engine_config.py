@@ -32,6 +32,7 @@ class EngineConfig:
     `arithmetic`: "steady": a token has the same bits in every batch and draft, and on every x86 CPU
     with AVX2; "fast": whatever is fastest on the device. Where sums may round differently, results
     are labelled so.
+    `tensor_parallel`: processes that hold the target together, each a part of it.
     `guidance`: classifier-free guidance's scale, for targets that read conditions; 1: off.
     """
 
@@ -52,6 +53,7 @@ class EngineConfig:
     guidance: float = 1.0
     coupling: str = DEFAULT_COUPLING
     start: str = DEFAULT_START
+    tensor_parallel: int = 1
 
     def __post_init__(self) -> None:
         require(self.verify in RULES, "verify", self.verify, f"one of {tuple(RULES)}")
@@ -60,7 +62,8 @@ class EngineConfig:
         require(self.device in devices, "device", self.device, f"one of {devices}")
         known = f"one of {ARITHMETICS}"
         require(self.arithmetic in ARITHMETICS, "arithmetic", self.arithmetic, known)
-        require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
+        for name in ("batch_size", "tensor_parallel"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         require(0 <= self.guidance <= 100, "guidance", self.guidance, "0 to 100; 1 is off")
         require(self.prefill_chunk >= 1, "prefill_chunk", self.prefill_chunk, "1 or more")
         parse_memory(self.memory)

@@ -138,7 +138,17 @@ class KVCache:
 
     def _copy_block(self, block: int, row: int, index: int) -> None:
         """Copy a block over the block `index` of a row."""
-        self.kv[:, :, :, int(self.tables[row, index])] = self.kv[:, :, :, block]
+        self.copy_block(block, int(self.tables[row, index]))
+
+    def copy_block(self, source: int, target: int) -> None:
+        """Copy the entries of a block of the pool to another block."""
+        self.kv[:, :, :, target] = self.kv[:, :, :, source]
+
+    def copy_entries(self, source: Ints, target: Ints) -> None:
+        """Copy entries of the pool: from slots `source` [n] to slots `target` [n], all at once."""
+        slots, device = self.kv.flatten(3, 4), self.kv.device
+        found = slots.index_select(3, torch.from_numpy(source).to(device))
+        slots.index_copy_(3, torch.from_numpy(target).to(device), found)
 
     def reserve(self, row: int, entries: int) -> bool:
         """Make room for `entries` entries of a row; False if the pool has too few blocks."""
@@ -189,10 +199,8 @@ class KVCache:
     def _keep(self, row: int, start: int, nodes: Ints) -> None:
         count = len(nodes)
         first = int(np.argmax(nodes != np.arange(count)))  # all before it need no move
-        source = torch.from_numpy(self.slots(row, start + nodes[first:])).to(self.kv.device)
-        target = torch.from_numpy(self.slots(row, start + np.arange(first, count)))
-        slots = self.kv.flatten(3, 4)
-        slots.index_copy_(3, target.to(self.kv.device), slots.index_select(3, source))
+        places = start + np.arange(first, count)
+        self.copy_entries(self.slots(row, start + nodes[first:]), self.slots(row, places))
 
     def truncate(self, row: int, length: int) -> None:
         """Drop the committed entries of a row beyond `length`, and free the blocks behind them."""

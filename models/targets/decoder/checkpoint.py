@@ -68,16 +68,25 @@ class Tensors:
 
     def read(self, name: str) -> torch.Tensor:
         """The tensor `name`, in the dtype it was saved in."""
+        return self.cut(name, 0, 0, self._shapes[name][0])
+
+    def cut(self, name: str, dim: int, first: int, end: int) -> torch.Tensor:
+        """`first` to `end` of a dimension (0 or 1) of a tensor; reads no more of it than that."""
         with _open(self._files[name]) as file:
             if name not in file.keys():  # noqa: SIM118 - not a dict
                 raise UnsupportedCheckpoint(f"{self._files[name]} lacks the tensor {name}")
-            tensor: torch.Tensor = file.get_tensor(name)
+            found = file.get_slice(name)
+            shape = tuple(found.get_shape())
+            if shape != self._shapes[name]:
+                raise UnsupportedCheckpoint(
+                    f"{self._path}: {name} is {shape}, config.json makes it {self._shapes[name]}"
+                )
+            tensor: torch.Tensor
+            if (first, end) == (0, shape[dim]):
+                tensor = file.get_tensor(name)
+            else:
+                tensor = found[first:end] if dim == 0 else found[:, first:end]
         require_finite(tensor, name, self._path)
-        if tuple(tensor.shape) != self._shapes[name]:
-            raise UnsupportedCheckpoint(
-                f"{self._path}: {name} is {tuple(tensor.shape)},"
-                f" config.json makes it {self._shapes[name]}"
-            )
         return tensor
 
 

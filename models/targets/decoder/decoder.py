@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from models.batch import VECTOR, Batch, Scores
+from models.compute.attention import Attention
 from models.compute.attention_torch import torch_attention
 from models.compute.heads import Heads
 from models.compute.x86.drafts import Chooser
@@ -163,6 +164,10 @@ class Decoder:
         assert self._stack is not None
         return self._stack.chooser(batch, cache, self.rotary, draw, knobs)
 
+    def _attention(self, batch: Batch, cache: KVCache) -> Attention:
+        """The attention of a pass that does not run with our kernels."""
+        return torch_attention(batch, cache, self._heads, self.rotary)
+
     def _score_with_torch(
         self, batch: Batch, cache: KVCache, x: torch.Tensor | None, states: States | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -174,7 +179,7 @@ class Decoder:
             return static.score(inputs, batch, cache, self.rotary.table, layers)
         if x is None:
             x = self._read(batch)
-        self._pass.run(x, torch_attention(batch, cache, self._heads, self.rotary), states)
+        self._pass.run(x, self._attention(batch, cache), states)
         told = None if states is None else states.values
         if batch.wanted is not None:
             x = x[torch.from_numpy(batch.wanted).to(self.device)]

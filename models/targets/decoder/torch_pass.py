@@ -1,5 +1,7 @@
 """A decoder's layers and head with torch's operations. Letters as in decoder.py."""
 
+from collections.abc import Callable
+
 import torch
 from torch.nn import functional as F
 
@@ -9,6 +11,8 @@ from models.compute.x86.kernels import rms_norm
 from models.readout import States
 from models.targets.decoder.weights import Weights
 
+Activation = Callable[[torch.Tensor], torch.Tensor]  # elementwise; returns a new tensor
+
 
 class TorchPass:
     """From the first layer's input to hidden states and logits.
@@ -16,9 +20,11 @@ class TorchPass:
     It waits for no value of a tensor, so that a whole pass can be compiled or captured as a graph.
     """
 
-    def __init__(self, weights: Weights, heads: Heads, eps: float) -> None:
+    def __init__(
+        self, weights: Weights, heads: Heads, eps: float, *, silu: Activation = F.silu
+    ) -> None:
         """`eps`: of the norms of the model's width."""
-        self.weights, self.heads, self._eps = weights, heads, eps
+        self.weights, self.heads, self._eps, self._silu = weights, heads, eps, silu
 
     def run(self, x: torch.Tensor, attention: Attention, states: States | None) -> None:
         """Run all layers on x [T, width], in place, and fill `states`, if any."""
@@ -30,7 +36,7 @@ class TorchPass:
             layer.out.add(attention(index, qkv, layer.qk_norm), x)
             gate_up = layer.gate_up(rms_norm(x, layer.mlp_norm, eps))
             gate, up = gate_up.chunk(2, dim=-1)
-            layer.down.add(F.silu(gate).mul_(up), x)
+            layer.down.add(self._silu(gate).mul_(up), x)
         if states is not None and len(weights.layers) in states.layers:
             states.take(len(weights.layers), rms_norm(x, weights.norm, eps))
 
