@@ -7,11 +7,12 @@ commands for the loop's thread, which alone touches the loop, and pick up what h
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from actors.at_hand import at_hand
-from actors.errors import LoopFailed
+from actors.errors import LoopFailed, RankLost
 from actors.messages import DraftTeam, Ended, Streamed, Submission, Taken
 from models.engine_config import EngineConfig
 from models.errors import UnsupportedCheckpoint
@@ -22,9 +23,12 @@ if TYPE_CHECKING:  # loaded where models are: a driver, which only names this cl
     from actors.desk import Desk
     from actors.drafts.line import Send
     from actors.drafts.remote_drafter import RemoteDrafter
+    from actors.ranks import Ranks
     from models.loop.load import Load
     from models.loop.token_loop import TokenLoop
+    from models.targets.target import Target
 
+LOST_S = 5.0  # in which it is known whether a pass failed because a rank ended
 PLENTY = 1.5  # requests for each row of the batch, those that run included
 
 
@@ -43,6 +47,7 @@ class TargetActor:
         self._failure: Exception | None = None
         self._loop: TokenLoop | None = None
         self._drafter: RemoteDrafter | None = None
+        self._ranks: Ranks | None = None
 
     def start(self, config: EngineConfig, team: DraftTeam | None = None) -> dict[str, object]:
         """Load the models and begin to step; `team`: draft actors will be introduced by `meet`.
@@ -64,7 +69,10 @@ class TargetActor:
         import torch
 
         loop = self._ready()
-        own = {"pid": os.getpid(), "threads": torch.get_num_threads()}
+        own: dict[str, object] = {"pid": os.getpid(), "threads": torch.get_num_threads()}
+        if self._ranks is not None:
+            pids = self._ranks.pids()
+            own |= {"tensor_parallel": 1 + len(pids), "rank_pids": pids}
         return {**loop.describe(), "max_length": loop.max_length, **own}
 
     def ping(self) -> str:
@@ -178,9 +186,11 @@ class TargetActor:
             from models.engine import build_loop
 
             with memory_explained("loading", config):
-                loop = build_loop(config, drafter=self._drafter)
+                target = self._split(config, loaded)
+                loop = build_loop(config, target=target, drafter=self._drafter)
         except BaseException as error:
-            loaded.set_exception(error)
+            with suppress(InvalidStateError):  # the loss of a rank was told before
+                loaded.set_exception(self._explained(error))
             return
         loaded.set_result(loop)
         desk = Desk(loop)
@@ -192,7 +202,27 @@ class TargetActor:
                     self._publish(desk.streamed(), desk.ended(results))
         except BaseException as error:
             # Whatever broke the loop, its state can no longer be trusted: the pool is told.
+            self._fail(self._explained(error))
+
+    def _split(self, config: EngineConfig, loaded: "Future[TokenLoop]") -> "Target | None":
+        """The target whose parts several processes hold; None if this one holds all of it."""
+        if config.tensor_parallel == 1:
+            return None
+        from actors.ranks import Ranks
+
+        def lost(error: Exception) -> None:
+            with suppress(InvalidStateError):  # the target was loaded
+                loaded.set_exception(error)
             self._fail(error)
+
+        self._ranks = Ranks(config, name=self.name, on_lost=lost)
+        return self._ranks.lead()
+
+    def _explained(self, error: BaseException) -> BaseException:
+        """Why a rank ended, if a pass or loading failed because of that."""
+        if self._ranks is None or not isinstance(error, RuntimeError):
+            return error
+        return self._ranks.lost(LOST_S) or error
 
     def _obey(self, loop: "TokenLoop", desk: "Desk") -> None:
         """Carry out what was asked; sleep while there is nothing to step."""
@@ -221,10 +251,10 @@ class TargetActor:
     def _fail(self, error: BaseException) -> None:
         told = f"{self.name}: the token loop failed: {type(error).__name__}: {error}"
         failure: Exception = LoopFailed(told)
-        if isinstance(error, UnsupportedCheckpoint):
+        if isinstance(error, UnsupportedCheckpoint | RankLost):
             failure = error  # a checkpoint that turns out to be broken is so for all requests
         with self._changed:
-            self._failure = failure
+            self._failure = self._failure or failure
             self._changed.notify_all()
 
     # --- calls --------------------------------------------------------------------------------

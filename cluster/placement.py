@@ -46,8 +46,10 @@ class Node:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
-def gpus_each(*, actors: int, device: str) -> float:
+def gpus_each(*, actors: int, device: str, whole: bool = False) -> float:
     """GPUs of each of `actors` model actors: a whole one where there are enough, else a part.
+
+    `whole`: never a part.
 
     `device`: "cpu": none; "cuda": part of one at least, so that the actors wait for a GPU if the
     cluster is about to get one; "auto": of those that there are.
@@ -57,6 +59,8 @@ def gpus_each(*, actors: int, device: str) -> float:
     gpus = float(ray.cluster_resources().get("GPU", 0.0))
     if device == "cuda":
         gpus = max(gpus, 1.0)
+    if whole:
+        return min(gpus, 1.0)
     return gpu_share(actors=actors, gpus=gpus)
 
 

@@ -158,6 +158,18 @@ def prefill_chunk() -> Any:
     return option("number of prompt tokens to read per pass", default=256, group=HARDWARE)
 
 
+def tensor_parallel() -> Any:
+    """Processes of each copy of the target."""
+    return option(
+        "number of processes, each with its own device, that hold each copy of the target "
+        "together, for targets larger than one device; with another number, rounding may change "
+        "tokens",
+        default=1,
+        metavar="N",
+        group=HARDWARE,
+    )
+
+
 def target_actors() -> Any:
     """Processes of targets."""
     return option("number of copies of the target", default=1, group=HARDWARE)
@@ -182,6 +194,11 @@ def address() -> Any:
     )
 
 
+def processes(config: Any) -> int:
+    """Processes with a model that a job or a server starts with."""
+    return int(config.tensor_parallel * config.target_actors + config.draft_actors)
+
+
 def same_named(config: Any, other: Any) -> dict[str, Any]:
     """The values of `config` for the fields that the dataclass `other` also has."""
     names = other.__dataclass_fields__
@@ -202,7 +219,7 @@ def check_engine(config: Any) -> None:
     """Refuse values out of range of the options above, as far as no other option is involved."""
     for name in ("target", "drafter"):
         require(getattr(config, name) != "", name, getattr(config, name), "a text, not empty")
-    for name in ("target_actors", "batch_size", "prefill_chunk"):
+    for name in ("target_actors", "batch_size", "prefill_chunk", "tensor_parallel"):
         require(getattr(config, name) >= 1, name, getattr(config, name), "1 or more")
     require(config.threads is None or config.threads >= 1, "threads", config.threads, "1 or more")
     require(config.draft_actors >= 0, "draft_actors", config.draft_actors, "0 or more")

@@ -16,12 +16,14 @@ from typing import Any
 import ray
 from ray import ObjectRef
 from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.util.placement_group import PlacementGroup
 
-from actors.errors import PoolFailed
+from actors.errors import PoolFailed, RankLost
 from actors.pool.death import Death, Evidence
 from actors.pool.placing import Placing, require_room
 from actors.pool.role import Role
 from cluster.placement import Demand
+from cluster.ranks import placed_in, release, reserve
 from models.errors import PacelineError
 
 PING_EVERY_S = 0.25
@@ -48,6 +50,7 @@ class Member:
     description: dict[str, Any] | None = None
     patience_s: float = STALLED_S
     stalled: bool = False
+    group: PlacementGroup | None = None  # where it is placed with its other ranks
 
     @property
     def ready(self) -> bool:
@@ -71,7 +74,7 @@ class Pool:
         """`arguments` gives those of start(); it is asked anew for each actor."""
         self.role, self.size = role, role.min_size
         self.members: dict[str, Member] = {}
-        self._class: Any = ray.remote(actor_class).options(**role.options())
+        self._class: Any = ray.remote(actor_class)
         self._arguments = arguments
         self._born = 0
         self._deaths: deque[float] = deque()
@@ -159,6 +162,8 @@ class Pool:
         if ray.is_initialized():
             with suppress(RayError, RuntimeError, ValueError):  # it may be gone, or its cluster
                 ray.kill(member.handle)
+            if member.group is not None:
+                release(member.group)
 
     def stop(self) -> None:
         """Stop all actors at once, whatever they do; the pool cannot be used after that."""
@@ -204,7 +209,7 @@ class Pool:
 
     def _refused(self, error: RayTaskError) -> Death:
         """An actor whose start() raised; where none ever started, trying again would not help."""
-        if self._started:
+        if self._started or isinstance(error.cause, RankLost):
             return death_of(error)
         if isinstance(error.cause, PacelineError):
             raise error.cause from None
@@ -237,10 +242,15 @@ class Pool:
     def _create(self) -> None:
         name = f"{self.role.name}-{self._born}"
         self._born += 1
-        handle, arguments = self._class.remote(name), self._arguments()
+        role, group, options = self.role, None, self.role.options()
+        if role.ranks > 1:
+            group = reserve(role.each, role.ranks, role.labels)
+            options |= placed_in(group, 0)
+        handle, arguments = self._class.options(**options).remote(name), self._arguments()
         placed = handle.__ray_ready__.remote()
         started = handle.start.remote(*arguments)
-        self.members[name] = Member(name, handle, placed, started, time.monotonic(), arguments)
+        now = time.monotonic()
+        self.members[name] = Member(name, handle, placed, started, now, arguments, group=group)
 
     def _watch_places(self) -> None:
         """Where nothing goes on because actors wait for a place: not silently, nor for ever."""
@@ -256,7 +266,8 @@ def death_of(error: RayError) -> Death:
     """What a failed call says about the end of its actor."""
     reason = reason_of(error)
     if isinstance(error, RayTaskError):
-        return Death(reason, Evidence.ERROR)
+        lost = isinstance(error.cause, RankLost)
+        return Death(reason, Evidence.DEATH if lost else Evidence.ERROR)
     # Ray tells by its text alone whether the process died or something around it.
     if isinstance(error, RayActorError) and "worker process has died" in str(error):
         return Death(PROCESS_DIED, Evidence.DEATH)

@@ -18,6 +18,7 @@ import ray
 from ray import ObjectRef
 from ray.exceptions import RayError, RayTaskError
 
+from actors.errors import RankLost
 from actors.messages import DraftTeam, PoolState, Taken
 from actors.pool.death import Death, Evidence
 from actors.pool.drafter_change import DrafterChange
@@ -96,7 +97,8 @@ class TargetPool:
             max_target_actors: grow up to so many while requests queue up.
             num_cpus: of each actor, and its torch threads, unless `config.threads` says otherwise.
                 None: one is reserved, and all actors' threads share this machine's cores.
-            num_gpus, resources: of each target actor. draft_gpus: of each draft actor.
+            num_gpus, resources: of each target actor, and of each of its other ranks. draft_gpus:
+                of each draft actor.
             draft_patience: how long a target waits for a late draft, in rounds of its own.
             together_s: how long a result may wait for others while there is enough to run: fewer
                 messages, where nobody waits for a single one.
@@ -105,7 +107,8 @@ class TargetPool:
         """
         require(draft_actors >= 0, "draft_actors", draft_actors, "0 or more")
         most = max_target_actors or target_actors
-        config = replace(config, threads=_threads(config, num_cpus, most + draft_actors))
+        ranks = config.tensor_parallel
+        config = replace(config, threads=_threads(config, num_cpus, ranks * most + draft_actors))
         cpus = ROLES["target"].num_cpus if num_cpus is None else num_cpus
         role = Role(
             name="target",
@@ -116,6 +119,7 @@ class TargetPool:
             concurrency=CALLS,
             min_size=target_actors,
             max_size=most,
+            ranks=ranks,
         )
         demands = [role.demand(most)]
         if draft_actors and drafter_entry(config.drafter) in (FOLDER, FOLDERS[EAGLE]):
@@ -211,7 +215,7 @@ class TargetPool:
 
     def describe(self) -> dict[str, Any]:
         """The target and how it runs, for summaries."""
-        told = {name: value for name, value in describe(self._targets).items() if name != "pid"}
+        told = {k: v for k, v in describe(self._targets).items() if k not in ("pid", "rank_pids")}
         num_drafts = len(self._drafts.members) if self._drafts else 0
         counts = {"target_actors": len(self._targets.members), "draft_actors": num_drafts}
         return {**told, **counts}
@@ -234,7 +238,13 @@ class TargetPool:
     def pids(self) -> dict[str, int]:
         """The actors' processes, by name."""
         ready = [*self._targets.ready, *(self._drafts.ready if self._drafts else ())]
-        return {m.name: m.description["pid"] for m in ready if m.description}
+        found = {}
+        for member in ready:
+            told = member.description or {}
+            found[member.name] = told["pid"]
+            for rank, pid in enumerate(told.get("rank_pids", ()), 1):
+                found[f"{member.name}-rank-{rank}"] = pid
+        return found
 
     def stop(self) -> None:
         """Stop all actors at once; what has not ended is dropped."""
@@ -376,6 +386,8 @@ def _end(failure: Exception) -> Death:
     """What the failure of a token loop means; raises it if other actors would fail the same way."""
     if isinstance(failure, UnsupportedCheckpoint):
         raise failure
+    if isinstance(failure, RankLost):
+        return Death(str(failure), Evidence.DEATH)
     return Death(str(failure), Evidence.ERROR)
 
 

@@ -15,10 +15,12 @@ def share_memory(
     """The configuration of each actor: an amount of memory as it is, a share of it divided.
 
     `demands`: the actors with KV caches. They are counted as if the node with the most room took as
-    many of them as fit, since where they will run is not known before; on GPUs, the GPU.
+    many of them as fit, since where they will run is not known before; on GPUs, the GPU. The ranks
+    of a target are on one node, each with a cache, and each has a GPU of its own.
     """
     on_gpus = config.device != "cpu" and any(demand.each.get("GPU") for demand in demands)
     among = _most_on_a_gpu(demands) if on_gpus else _most_on_a_node(demands, nodes)
+    among *= 1 if on_gpus else config.tensor_parallel
     return replace(config, memory=divided(config.memory, max(among, 1)))
 
 

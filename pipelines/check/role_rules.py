@@ -250,6 +250,11 @@ def _demands(config: Any, have: list[Node]) -> list[Demand]:
         gpus = gpus and getattr(config, "device", "auto") != "cpu"
         cpus = float(getattr(config, "threads", None) or ROLES[role].num_cpus)
         each = {"CPU": cpus} | ({"GPU": 1.0} if gpus else {})
+        if role == "target":  # with all its ranks, on one node
+            each = {
+                name: getattr(config, "tensor_parallel", 1) * amount
+                for name, amount in each.items()
+            }
         if count:
             found.append(Demand(name=role, count=count, each=each, labels=labels))
     return found

@@ -36,7 +36,7 @@ def fingerprint(config: GenerateConfig, plan: ShardPlan) -> dict[str, Any]:
         "format": FORMAT,
         "target": checkpoint_digest(config.target),
         "versions": versions(config, torch=_is_torchs(config.student)),
-        "settings": deciding(config) | _of_guesses(config) | _of_student(config),
+        "settings": deciding(config) | ranks_of(config) | _of_guesses(config) | _of_student(config),
         "input": {
             found.file.name: f"{found.num_rows} rows, digest {found.digest}"
             for found in plan.surveys
@@ -61,6 +61,18 @@ def _is_torchs(student: str | None) -> bool:
     said = {} if student is None else student_config(student) or {}
     ours = (MODEL_TYPE, FLOW_MAP)
     return bool(said) and (said.get("model_type"), said.get("method")) != ours
+
+
+def ranks_of(config: "Split") -> dict[str, int]:
+    """The number of parts that the target is split into, which decides the order of sums."""
+    return {} if config.tensor_parallel == 1 else {"tensor_parallel": config.tensor_parallel}
+
+
+class Split(Protocol):
+    """What a configuration says of the target's processes."""
+
+    @property
+    def tensor_parallel(self) -> int: ...
 
 
 class Computing(Protocol):

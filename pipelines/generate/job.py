@@ -27,6 +27,7 @@ from cluster.errors import LeaseLost, StorageError
 from cluster.placement import gpus_each
 from models.errors import PacelineError
 from pipelines.checkpoints import with_local
+from pipelines.engine_options import processes
 from pipelines.errors import JobFailed
 from pipelines.generate import in_driver
 from pipelines.generate.bounds import has_draft_model
@@ -88,7 +89,7 @@ def _write_beside(job: Prepared, summary: Summary) -> None:
 def run(job: Prepared, *, began: float) -> Summary:
     """Run the shards that are not committed, or that hold rows to be tried again."""
     config = job.config
-    min_cpus = config.target_actors + config.draft_actors + SPARE_CPUS
+    min_cpus = processes(config) + SPARE_CPUS
     bar = Progress(
         rows=job.plan.num_rows * config.n,
         done=sum(entry.rows for entry in job.earlier),
@@ -127,8 +128,8 @@ def _remember(job: Prepared, pool: "TargetPool | StudentPool", *, startup_second
 def _pool(config: GenerateConfig) -> "TargetPool | StudentPool":
     if config.student is not None:
         return student_pool(config)
-    actors = config.target_actors + config.draft_actors
-    gpus = gpus_each(actors=actors, device=config.device)
+    ranks = config.tensor_parallel
+    gpus = gpus_each(actors=processes(config), device=config.device, whole=ranks > 1)
     return TargetPool.start(
         config.engine(),
         target_actors=config.target_actors,

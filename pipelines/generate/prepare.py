@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from cluster import storage
 from cluster.lease import Ticket
 from models.errors import InvalidOption
+from models.targets.split.check import check_ranks
 from pipelines.errors import InvalidInput
 from pipelines.generate.bounds import check_bounds, check_drafter
 from pipelines.generate.config import GenerateConfig
@@ -73,6 +74,7 @@ def prepare(config: GenerateConfig, *, claim: Callable[[str], Ticket] | None = N
     config = modality.settled(config)
     check_bounds(config, modality.limits)
     check_drafter(config, modality.limits)
+    check_ranks(config.target, config.tensor_parallel)
     check_drafting_student(config.drafter, config.target)
     source, url = storage.normalize(config.input), storage.normalize(config.output)
     if f"{url}/".startswith(f"{source}/"):

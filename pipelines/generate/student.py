@@ -24,6 +24,7 @@ _LEARNED: Mapping[str, object] = {
     "drafter": "none",
     "draft_actors": 0,
     "max_target_actors": None,
+    "tensor_parallel": 1,
     "verify": "match",
     "dtype": "float32",
 }

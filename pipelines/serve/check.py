@@ -4,6 +4,7 @@ import socket
 from pathlib import Path
 
 from models.errors import InvalidOption, UnsupportedCheckpoint
+from models.targets.split.check import check_ranks
 from pipelines.generate.bounds import check_drafter, has_draft_model
 from pipelines.generate.student import check_drafting_student
 from pipelines.modality.choose import modality
@@ -29,6 +30,7 @@ def check(config: ServeConfig) -> None:
         raise InvalidOption("max_length", longest, f"2{most}")
     has_draft_model(config)
     check_drafter(config, limits)
+    check_ranks(config.target, config.tensor_parallel)
     check_drafting_student(config.drafter, config.target)
     with socket.socket(socket.AF_INET6 if ":" in config.host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

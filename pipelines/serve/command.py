@@ -5,6 +5,7 @@ import json
 import time
 from dataclasses import replace
 
+from pipelines.engine_options import processes
 from pipelines.flags import Subparsers, add_command, read_options
 from pipelines.options import from_mapping
 from pipelines.serve.config import ServeConfig
@@ -99,10 +100,9 @@ def run(options: argparse.Namespace) -> int:
     from pipelines.interruption import interrupted_with
     from pipelines.serve.server import serving
 
-    actors = config.target_actors + config.draft_actors
     with (
         interrupted_with(lambda: "the server has stopped"),
-        connected(config.address, min_cpus=actors + 1),
+        connected(config.address, min_cpus=processes(config) + 1),
         serving(config) as server,
     ):
         path, body = EXAMPLES[server.facts.kind]

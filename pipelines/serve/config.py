@@ -71,6 +71,7 @@ class ServeConfig:
     max_length: int | None = engine_options.max_length()
     memory: str | float | None = engine_options.memory()
     prefill_chunk: int = engine_options.prefill_chunk()
+    tensor_parallel: int = engine_options.tensor_parallel()
     target_actors: int = engine_options.target_actors()
     max_target_actors: int | None = engine_options.max_target_actors()
     address: str | None = engine_options.address()

@@ -24,8 +24,9 @@ from models.engine_config import EngineConfig
 from models.errors import PacelineError
 from models.exactness import STEADY
 from models.registry import GUMBEL
+from pipelines.engine_options import processes
 from pipelines.errors import JobFailed
-from pipelines.generate.fingerprint import checkpoint_digest, versions
+from pipelines.generate.fingerprint import checkpoint_digest, ranks_of, versions
 from pipelines.modality.choose import modality
 from pipelines.serve.access import read_key_hashes
 from pipelines.serve.check import check
@@ -112,6 +113,7 @@ def fingerprint(config: ServeConfig) -> str:
         "arithmetic": config.arithmetic,
         "dtype": config.dtype,
         "noise": GUMBEL,
+        **ranks_of(config),
     }
     if not repeats(config):
         drafter = config.drafter
@@ -136,8 +138,8 @@ def most_unfinished(config: ServeConfig) -> int:
 
 def sizes_of(config: ServeConfig) -> dict[str, Any]:
     """Arguments of TargetPool.start."""
-    actors = config.target_actors + config.draft_actors
-    gpus = gpus_each(actors=actors, device=config.device)
+    ranks = config.tensor_parallel
+    gpus = gpus_each(actors=processes(config), device=config.device, whole=ranks > 1)
     return {
         "target_actors": config.target_actors,
         "max_target_actors": config.max_target_actors,

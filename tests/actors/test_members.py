@@ -4,7 +4,7 @@ import pytest
 from ray.core.generated.common_pb2 import ActorDiedErrorContext
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
 
-from actors.errors import LoopFailed
+from actors.errors import LoopFailed, RankLost
 from actors.pool.death import Evidence
 from actors.pool.members import death_of
 
@@ -46,6 +46,11 @@ def died(message: str) -> ActorDiedError:
             RayTaskError("take", "a long traceback", LoopFailed("x: the token loop broke")),
             Evidence.ERROR,
             "LoopFailed: x: the token loop broke",
+        ),
+        (
+            RayTaskError("take", "a long traceback", RankLost("target-0, rank 1: it was killed")),
+            Evidence.DEATH,
+            "RankLost: target-0, rank 1: it was killed",
         ),
     ],
 )

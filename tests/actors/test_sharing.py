@@ -48,6 +48,14 @@ def test_parts_of_a_gpu_do_not_count_on_the_cpu():
     assert float(found.memory) == pytest.approx(0.25)
 
 
+def test_each_rank_of_a_target_has_a_cache():
+    config = EngineConfig(target="t", tensor_parallel=4)
+    found = share_memory(config, [actors(2, CPU=4.0)], [BIG])
+    assert float(found.memory) == pytest.approx(0.5 / 8)
+    found = share_memory(config, [actors(1, CPU=4.0, GPU=4.0)], [BIG])  # each on its GPU
+    assert float(found.memory or 0.5) == pytest.approx(0.5)
+
+
 def test_a_tiny_share_stays_a_share():
     found = share_memory(EngineConfig(target="t", memory="0.00004"), [actors(4)], [BIG])
     assert float(found.memory) == pytest.approx(1e-5)
