@@ -102,9 +102,14 @@ def version_of(files: Sequence[RemoteFile]) -> str:
     return hashlib.blake2b(told.encode(), digest_size=VERSION_BYTES).hexdigest()
 
 
-def _place(key: str, version: str) -> Path:
+def cache_folder() -> Path:
+    """What is fetched on this node, and can be fetched again."""
     root = os.environ.get(CACHE) or Path.home() / ".cache" / "paceline"
-    return Path(root).absolute() / MARK / f"{key}@{version}"
+    return Path(root).absolute()
+
+
+def _place(key: str, version: str) -> Path:
+    return cache_folder() / MARK / f"{key}@{version}"
 
 
 def _fetch(url: str, files: Sequence[RemoteFile], version: str) -> Path:

@@ -9,6 +9,7 @@ import io
 import os
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from cluster.patience import http_status, patiently
@@ -83,6 +84,11 @@ def open_input(url: str) -> BinaryIO:
 def publish(url: str, data: bytes) -> None:
     """Write an object."""
     _ask("write", url, lambda: client().pipe_file(url, data))
+
+
+def upload(file: Path, url: str) -> None:
+    """Write an object with a file's content, in parts if it is large."""
+    _ask("write", url, lambda: client().put_file(str(file), url))
 
 
 def create(url: str, data: bytes) -> None:

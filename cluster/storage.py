@@ -6,6 +6,7 @@ storage service that does not answer is asked again for a minute (cluster/patien
 """
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import BinaryIO
 from cluster import disk, s3
 from cluster.errors import StorageError
 
+COPIED_BYTES = 4 << 20  # at once
 SCHEMES = "a local path, file:///folder or s3://bucket/key"
 
 
@@ -112,6 +114,29 @@ def publish(url: str, data: bytes) -> None:
             disk.publish(Path(url), data)
         else:
             s3.publish(url, data)
+
+
+def upload(file: Path, url: str) -> None:
+    """Copy a file of this machine, which may be large; replaces what was there, in one instant.
+
+    Raises FileNotFoundError if there is no such file.
+    """
+    if is_local(url):
+        publish(url, file.read_bytes())
+        return
+    try:
+        with _explained("write", url):
+            s3.upload(file, url)
+    except StorageError:
+        if not file.exists():
+            raise FileNotFoundError(file) from None
+        raise
+
+
+def download(url: str, file: Path) -> None:
+    """Copy a file, which may be large, to one of this machine."""
+    with open_input(url) as source, file.open("wb") as made:
+        shutil.copyfileobj(source, made, COPIED_BYTES)
 
 
 def create(url: str, data: bytes) -> bool:

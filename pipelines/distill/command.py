@@ -2,7 +2,9 @@
 
 import argparse
 
+from cluster import storage
 from models.errors import InvalidOption
+from pipelines.distill.config import DistillConfig
 from pipelines.distill.drafters.config import DrafterOptions
 from pipelines.distill.students.config import StudentOptions
 from pipelines.flags import Subparsers, add_command, read_options
@@ -116,7 +118,8 @@ def run_student(options: argparse.Namespace) -> int:
     config = student_config(options)
     from pipelines.distill.students.student import distill
 
-    print(f"student    {distill(config)}")
+    distill(config)
+    print(f"student    {exported(config)}")
     return 0
 
 
@@ -130,8 +133,14 @@ def run_drafter(options: argparse.Namespace) -> int:
     config = drafter_config(options)
     from pipelines.distill.drafters.drafter import distill
 
-    print(f"drafter    {distill(config)}")
+    distill(config)
+    print(f"drafter    {exported(config)}")
     return 0
+
+
+def exported(config: DistillConfig) -> str:
+    """Where the trained model is."""
+    return storage.join(storage.normalize(config.output), "export")
 
 
 def run_export(options: argparse.Namespace) -> int:

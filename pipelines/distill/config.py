@@ -16,7 +16,8 @@ class DistillConfig:
 
     target: str = option("folder of the target model", metavar="PATH", group=MAIN)
     output: str = option(
-        "folder of the run, on this machine or on a file system that all workers share",
+        "folder of the run, on this machine or a file system that all workers share; s3:// on a "
+        "single node",
         metavar="FOLDER",
         group=MAIN,
     )

@@ -1,5 +1,7 @@
 """A run's folder: what the run is, and which of its stages are committed.
 
+A run on S3 is worked on in a folder of this machine's cache, which is a mirror of it.
+
 RUN/run.json            options, what decides the result, versions
 RUN/records/            the target's images to learn from (rows of `paceline generate`)
 RUN/held-out/           more of them, for the evaluation
@@ -12,6 +14,7 @@ RUN/report.html         what came out, on a page
 RUN/_stages/NAME.json   commits a stage
 """
 
+import hashlib
 import json
 import shutil
 import time
@@ -20,11 +23,17 @@ from pathlib import Path
 from typing import Any
 
 from cluster import storage
-from models.errors import InvalidOption
+from cluster.checkpoints import cache_folder
+from cluster.lease import Ticket
+from cluster.mirror import Mirror
+from models.training.checkpoint import STATE
 from pipelines.errors import OutputRefused
 from pipelines.output.manifest import differences
 
 ABOUT, REPORT, STAGES = "run.json", "report.html", "_stages"
+LEASE = "_manifest"  # folder of the run's lease
+NOTES = "train/ray"  # Ray's own, which nothing is continued from
+ORDER = ("records", "train", "evaluate", "export", "report")  # of the stages
 PARTS = (
     "classes",
     "records",
@@ -41,8 +50,11 @@ PARTS = (
 class RunFolder:
     """Opened for one run; stages that are committed are skipped."""
 
-    def __init__(self, path: Path, *, tell: Callable[[str], None]) -> None:
-        self.path, self._tell = path, tell
+    def __init__(
+        self, path: Path, *, tell: Callable[[str], None], mirror: Mirror | None = None
+    ) -> None:
+        """`mirror`: of a run on S3, to which each stage is copied before it is committed."""
+        self.path, self._tell, self._mirror = path, tell, mirror
 
     def stage(self, name: str, work: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
         """Do the work unless it is committed, commit it, and return what it reported."""
@@ -53,9 +65,18 @@ class RunFolder:
             self._tell(f"{name} ...")
             began = time.monotonic()
             told = {"told": dict(work()), "seconds": time.monotonic() - began}
-            storage.create(str(entry), json.dumps(told, indent=1).encode() + b"\n")
-        found: dict[str, Any] = json.loads(entry.read_text(encoding="utf-8"))["told"]
-        return found
+            made = {**told, "folder": str(self.path)}
+            self._commit(entry, json.dumps(made, indent=1).encode() + b"\n")
+        found: dict[str, Any] = json.loads(entry.read_text(encoding="utf-8"))
+        reported: dict[str, Any] = _moved(found["told"], found.get("folder"), str(self.path))
+        return reported
+
+    def _commit(self, entry: Path, data: bytes) -> None:
+        """On S3 first, after all that it commits: another machine may go on with the run."""
+        if self._mirror is not None:
+            self._mirror.push()
+            self._mirror.create(entry.relative_to(self.path).as_posix(), data)
+        storage.create(str(entry), data)
 
     def seconds(self) -> dict[str, float]:
         """How long each committed stage took, in order."""
@@ -63,7 +84,7 @@ class RunFolder:
         return {entry["name"]: entry["seconds"] for entry in entries}
 
     def _entries(self) -> list[Path]:
-        return sorted((self.path / STAGES).glob("*.json"), key=lambda path: path.stat().st_mtime)
+        return sorted((self.path / STAGES).glob("*.json"), key=lambda path: ORDER.index(path.stem))
 
     def is_done(self, name: str) -> bool:
         """Whether the stage is committed."""
@@ -88,6 +109,8 @@ class RunFolder:
                     "another output, or --no-resume to delete that run and start over"
                 )
         storage.publish(str(file), json.dumps(about, indent=1).encode() + b"\n")
+        if self._mirror is not None:
+            self._mirror.push()
 
     def clear(self) -> None:
         """Delete the run's stages and their files."""
@@ -95,22 +118,60 @@ class RunFolder:
             shutil.rmtree(self.path / name, ignore_errors=True)
         for name in (ABOUT, REPORT):
             (self.path / name).unlink(missing_ok=True)
+        if self._mirror is not None:
+            self._mirror.push()
 
 
 def open_path(output: str) -> Path:
-    """The folder of a run.
+    """The folder of a run on this machine.
 
     Raises:
-        InvalidOption: it is not on a file system.
-        OutputRefused: it holds something else.
+        OutputRefused: the output holds something else.
+        StorageError: it cannot be looked at.
     """
     url = storage.normalize(output)
-    if not storage.is_local(url):
-        raise InvalidOption("output", output, "a folder of a file system: states are renamed there")
-    path = Path(url)
-    there = sorted(p.name for p in path.iterdir()) if path.is_dir() else []
-    strange = [name for name in there if name not in (*PARTS, ABOUT, REPORT, "_manifest")]
+    there = _names(url)
+    strange = [name for name in there if name not in (*PARTS, ABOUT, REPORT, LEASE)]
     if strange and ABOUT not in there:
         told = f"contains {strange[0]!r}, which paceline did not write; choose an empty folder"
         raise OutputRefused(f"output {output!r} already {told}")
-    return path
+    if storage.is_local(url):
+        return Path(url)
+    return cache_folder() / "runs" / hashlib.blake2b(url.encode(), digest_size=8).hexdigest()
+
+
+def mirror_of(output: str, ticket: Ticket) -> Mirror | None:
+    """What copies a run to S3; None if its output is a folder of this machine."""
+    url = storage.normalize(output)
+    if storage.is_local(url):
+        return None
+    return Mirror(
+        open_path(output), url, commits=_commits, check=ticket.check, skipped=(LEASE, NOTES)
+    )
+
+
+def _commits(name: str) -> bool:
+    """Whether a file says that others are complete: a stage's, a state's, a shard's."""
+    parts = name.split("/")
+    return STAGES in parts or LEASE in parts or parts[-1] == STATE
+
+
+def _names(url: str) -> list[str]:
+    """What lies in a folder, by name."""
+    if storage.is_local(url):
+        path = Path(url)
+        return sorted(p.name for p in path.iterdir()) if path.is_dir() else []
+    return sorted({info.name.split("/")[0] for info in storage.list_files(url)})
+
+
+def _moved(told: Any, before: str | None, now: str) -> Any:
+    """What a stage reported, with names of files where the run's folder is now."""
+    if before in (None, now):
+        return told
+    if isinstance(told, str) and told.startswith(f"{before}/"):
+        return now + told[len(str(before)) :]
+    if isinstance(told, list):
+        return [_moved(item, before, now) for item in told]
+    if isinstance(told, dict):
+        return {name: _moved(item, before, now) for name, item in told.items()}
+    return told

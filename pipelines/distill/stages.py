@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,6 +12,8 @@ import torch
 from actors.trainer import TRAINED, Training
 from cluster import storage
 from cluster.connect import connected
+from cluster.placement import alive_nodes
+from models.errors import InvalidOption
 from models.training.kind import Kind
 from models.training.step import TrainingPlan
 from models.training.worker import Worker
@@ -18,7 +21,7 @@ from pipelines.distill.config import DistillConfig
 from pipelines.distill.deepspeed_file import read_deepspeed
 from pipelines.distill.estimate import Estimate
 from pipelines.distill.findings import Findings
-from pipelines.distill.folder import REPORT, RunFolder
+from pipelines.distill.folder import REPORT, RunFolder, mirror_of
 from pipelines.distill.records import digest_of, files_of
 from pipelines.distill.report.report import write_report
 from pipelines.distill.train import train
@@ -75,15 +78,25 @@ def run_stages(run: Run, *, tell: Callable[[str], None] = print) -> Path:
     _deepspeed(config)  # refused before anything is written
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    with claimed(str(run.path)):
-        folder = RunFolder(run.path, tell=tell)
+    url = storage.normalize(config.output)
+    with claimed(url) as ticket:
+        mirror = mirror_of(config.output, ticket)
+        if mirror is not None:
+            mirror.pull()
+        folder = RunFolder(run.path, tell=tell, mirror=mirror)
         if not config.resume:
             folder.clear()
         folder.describe(_about(run))
         if not folder.is_done("train"):
             _tell_estimate(run, tell)
         trained = run.path / "train" / TRAINED
-        with connected(config.address, min_cpus=max(config.workers, config.target_actors) + 2):
+        cpus = max(config.workers, config.target_actors) + 2
+        with (
+            connected(config.address, min_cpus=cpus),
+            nullcontext() if mirror is None else mirror.following(),
+        ):
+            if mirror is not None:
+                _refuse_nodes(config, len(alive_nodes()))
             data = folder.stage("records", run.records)
             folder.stage("train", lambda: _train(run, data))
             found = folder.stage("evaluate", lambda: run.evaluate(trained, tell).as_dict())
@@ -92,8 +105,15 @@ def run_stages(run: Run, *, tell: Callable[[str], None] = print) -> Path:
         folder.stage(
             "report", lambda: write_report(run.path, run.title, findings, folder.seconds())
         )
-        tell(f"report     {run.path / REPORT}")
+        tell(f"report     {storage.join(url, REPORT)}")
     return run.path / "export"
+
+
+def _refuse_nodes(config: DistillConfig, nodes: int) -> None:
+    """Workers read and write the run's folder, which is on this node if the output is on S3."""
+    if nodes > 1:
+        told = f"a folder that all {nodes} nodes of the cluster share; S3 is for a single node"
+        raise InvalidOption("output", config.output, told)
 
 
 def plan_of(config: DistillConfig) -> TrainingPlan:

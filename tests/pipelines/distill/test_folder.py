@@ -2,9 +2,10 @@
 
 import pytest
 
-from models.errors import InvalidOption
-from pipelines.distill.folder import RunFolder, open_path
+from cluster import storage
+from pipelines.distill.folder import RunFolder, mirror_of, open_path
 from pipelines.errors import OutputRefused
+from pipelines.output.manifest import claimed
 
 ABOUT = {"decides": {"records": 5}, "config": {}, "versions": {}}
 
@@ -49,10 +50,48 @@ def test_clearing_removes_stages_and_their_files(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_foreign_files_and_other_storage_are_refused(tmp_path):
+def test_foreign_files_are_refused(tmp_path, s3_bucket):
     (tmp_path / "mine.txt").write_text("x")
     with pytest.raises(OutputRefused, match=r"already contains 'mine\.txt'"):
         open_path(str(tmp_path))
-    with pytest.raises(InvalidOption, match="a folder of a file system"):
-        open_path("s3://bucket/run")
+    storage.publish(f"{s3_bucket}/run/mine/a.txt", b"x")
+    with pytest.raises(OutputRefused, match="already contains 'mine'"):
+        open_path(f"{s3_bucket}/run")
     assert open_path(str(tmp_path / "new")) == tmp_path / "new"
+
+
+def opened(output, ticket):
+    """A run's folder as a command opens it, and its place on this machine."""
+    mirror = mirror_of(output, ticket)
+    mirror.pull()
+    return RunFolder(open_path(output), tell=lambda text: None, mirror=mirror)
+
+
+def write(folder, name, text):
+    (folder.path / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder.path / name).write_text(text)
+    return str(folder.path / name)
+
+
+def test_another_machine_goes_on_with_a_run_on_s3(tmp_path, s3_bucket, monkeypatch):
+    """Stages are there with their files, under the names that they have on the other machine."""
+    output = f"{s3_bucket}/run"
+    monkeypatch.setenv("PACELINE_CACHE", str(tmp_path / "first"))
+    with claimed(output) as ticket:
+        folder = opened(output, ticket)
+        folder.describe(ABOUT)
+        told = folder.stage("records", lambda: {"files": [write(folder, "records/r", "rows")]})
+        with pytest.raises(ZeroDivisionError):
+            folder.stage("train", lambda: {"x": write(folder, "train/t", "half") and 1 / 0})
+    monkeypatch.setenv("PACELINE_CACHE", str(tmp_path / "second"))
+    with claimed(output) as ticket:
+        folder = opened(output, ticket)
+        folder.describe(ABOUT)
+        found = folder.stage("records", lambda: pytest.fail("it was committed"))
+        assert found["files"] == [str(folder.path / "records" / "r")] != told["files"]
+        assert (folder.path / "records" / "r").read_text() == "rows"
+        assert not (folder.path / "train").exists()
+        assert list(folder.seconds()) == ["records"]
+        folder.clear()
+    names = [info.name for info in storage.list_files(output)]
+    assert not names
