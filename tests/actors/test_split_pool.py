@@ -22,6 +22,7 @@ def test_tokens_and_the_death_of_a_rank(config, checkpoints, plain):
     requests = make_requests(24)
     with TargetPool.start(split, num_cpus=1.0) as pool:
         told, before = pool.describe(), pool.pids()
+        processes = [psutil.Process(pid) for pid in before.values()]
         assert told["tensor_parallel"] == 2
         assert set(before) == {"target-0", "target-0-rank-1"}
         pool.submit(requests)
@@ -35,7 +36,7 @@ def test_tokens_and_the_death_of_a_rank(config, checkpoints, plain):
         }
         assert set(pool.pids()) == {"target-1", "target-1-rank-1"}
         assert pool.state().target_deaths == 1
-        assert not psutil.pid_exists(before["target-0"])
+        assert not psutil.wait_procs(processes, timeout=60)[1]
 
 
 def test_all_ranks_need_one_node():

@@ -103,6 +103,5 @@ def join(meeting: Path, rank: int, size: int, device: torch.device) -> Group:
         rank=rank,
         world_size=size,
         timeout=FOREVER,
-        device_id=torch.device("cuda", 0) if device.type == "cuda" else None,
     )
     return Group(distributed.group.WORLD)
