@@ -13,7 +13,7 @@ INSTALLED := $(VENV)/.installed
 COMPILED := torch ray numpy pyarrow pandas pydantic deepspeed
 
 .DEFAULT_GOAL := help
-.PHONY: help install check lint types test chaos demo demo-images demo-distill demo-serve demo-models \
+.PHONY: help install check lint types test chaos soak demo demo-images demo-distill demo-serve demo-models \
 	real-model bench bench-images
 
 help: ## list these commands
@@ -49,6 +49,9 @@ test: lint types ## everything that CI runs, from nothing
 chaos: $(INSTALLED) ## tests of faults with 200 random orders and moments of each (hours)
 	CHAOS=200 $(BIN)/python -m pytest -q tests/pipelines/generate/test_lost_nodes.py \
 		tests/pipelines/generate/test_s3_faults.py
+
+soak: $(INSTALLED) ## serve clients of all kinds for ten minutes while processes die behind them
+	SOAK=600 $(BIN)/python -m pytest -q -s tests/pipelines/serve/test_soak.py
 
 demo: $(INSTALLED) ## complete a few prompts three ways, and compare
 	$(BIN)/python examples/demo.py
