@@ -12,6 +12,11 @@ class InvalidOption(PacelineError, ValueError):
         super().__init__(f"{field}={value!r} is not accepted: {accepted}")
         self.field, self._told = field, (field, value, accepted)
 
+    def at(self, place: str) -> "InvalidOption":
+        """The same of a field in a place, such as `models[1]`."""
+        field, value, accepted = self._told
+        return InvalidOption(f"{place}.{field}", value, accepted)
+
     def __reduce__(self) -> tuple[object, ...]:
         return (type(self), self._told)  # so that it reaches the driver from an actor
 

@@ -12,7 +12,7 @@ loop raised an exception, becomes a suspect. Suspects run in groups that have an
 more actors have failed with it alone on them.
 """
 
-from collections import deque
+import heapq
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -34,6 +34,7 @@ class Entry:
 
     ticket: int
     request: Request
+    arrival: int = field(init=False)  # the first ticket: its place in the order
     actor: str | None = None
     failures: int = 0  # of actors that it was on
     evidence: int = 0
@@ -42,7 +43,7 @@ class Entry:
     logprobs: dict[int, TokenLogprob] = field(init=False)
 
     def __post_init__(self) -> None:
-        request = self.request
+        request, self.arrival = self.request, self.ticket
         places = request.generated_positions or range(len(request.generated))
         self.tokens = dict(zip(places, request.generated, strict=False))
         self.logprobs = dict(zip(places, request.generated_logprobs, strict=False))
@@ -73,7 +74,7 @@ class Ledger:
         self._tickets = count(1)
         self._entries: dict[int, Entry] = {}
         self._running: dict[str, int] = {}  # ticket by id
-        self._waiting: deque[int] = deque()
+        self._waiting: list[tuple[int, int, int]] = []  # a heap: priority, arrival, ticket
         self._suspects = Suspects()
         self._on: dict[str, dict[int, None]] = {}  # by actor, in the order of placing
         self._ended: dict[str, Result] = {}  # not yet taken
@@ -119,7 +120,7 @@ class Ledger:
             entry = Entry(next(self._tickets), request)
             self._entries[entry.ticket] = entry
             self._running[request.id] = entry.ticket
-            self._waiting.append(entry.ticket)
+            self._wait(entry)
 
     def drop(self, request_id: str) -> Entry | None:
         """Forget a request, its updates and its result; the entry if it had not ended."""
@@ -161,7 +162,7 @@ class Ledger:
             room = [a for a in limits if a not in claimed and self.load(a) < limits[a]]
             if not room:
                 break
-            ticket = self._waiting.popleft()
+            *_, ticket = heapq.heappop(self._waiting)
             if ticket in self._entries:  # else it was dropped
                 self._place(ticket, min(room, key=self.load), placed)
         return placed
@@ -198,8 +199,9 @@ class Ledger:
         if tried and len(lost) == 1:
             return self._blame(lost[0], death)
         self._suspects.divide([e.ticket for e in lost if e.evidence >= SUSPECT_AFTER])
-        others = [e.ticket for e in lost if e.evidence < SUSPECT_AFTER]
-        self._waiting.extendleft(reversed(others))
+        for entry in lost:
+            if entry.evidence < SUSPECT_AFTER:
+                self._wait(entry)
         return []
 
     def hand_over(self, actor: str) -> list[int]:
@@ -211,13 +213,13 @@ class Ledger:
         if self._suspects.has(actor):
             return []
         old = [t for t in self._on.get(actor, ()) if self._entries[t].request.stream]
-        for ticket in reversed(old):
+        for ticket in old:
             entry = self._entries.pop(ticket)
             del self._on[actor][ticket]
             entry.ticket, entry.actor = next(self._tickets), None
             self._entries[entry.ticket] = entry
             self._running[entry.request.id] = entry.ticket
-            self._waiting.appendleft(entry.ticket)
+            self._wait(entry)
         return old
 
     def _blame(self, entry: Entry, death: Death) -> list[Result]:
@@ -229,6 +231,11 @@ class Ledger:
         self._forget(entry.ticket)
         result = self._ended[entry.request.id] = _given_up(entry, death)
         return [result]
+
+    def _wait(self, entry: Entry) -> None:
+        """In the order of priority, then of arrival: who was placed before comes first again."""
+        place = entry.request.priority, entry.arrival, entry.ticket
+        heapq.heappush(self._waiting, place)
 
     def _place(self, ticket: int, actor: str, placed: dict[str, list[Submission]]) -> None:
         entry = self._entries[ticket]

@@ -11,18 +11,18 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from ray.exceptions import RayError, RayTaskError
 
 from actors.errors import PoolFailed
 from actors.messages import Measured, News
-from actors.pool.pool import TargetPool
+from actors.pool.served import ServedPool
 from actors.tally import Tally
-from models.engine_config import EngineConfig
-from models.errors import PacelineError
+from models.errors import InvalidOption, PacelineError
 from models.requests.request import Request, Result
 from models.requests.update import Update
 
@@ -48,26 +48,26 @@ class Inbox:
 
 
 class Manager:
-    """Owns a TargetPool. Request ids must differ between ingresses, too."""
+    """Owns a pool of targets or students. Request ids must differ between ingresses, too."""
 
     def __init__(self, *, max_unfinished: int) -> None:
         """`max_unfinished`: requests that may run or wait; more are turned away."""
         self._max_unfinished = max_unfinished
         self._inboxes: dict[str, Inbox] = {}
         self._owners: dict[str, str] = {}  # ingress by request
-        self._commands: queue.SimpleQueue[Callable[[TargetPool], None]] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[Callable[[ServedPool], None]] = queue.SimpleQueue()
         self._failure: Exception | None = None
         self._description: dict[str, Any] | None = None
         self._tally = Tally()
 
-    async def start(self, config: EngineConfig, sizes: Mapping[str, Any]) -> dict[str, Any]:
-        """Start the pool and wait until it is ready; `sizes`: arguments of TargetPool.start.
+    async def start(self, start_pool: Callable[[], ServedPool]) -> dict[str, Any]:
+        """Start the pool and wait until it is ready.
 
-        Raises what TargetPool.start raises.
+        Raises what `start_pool` raises.
         """
         loop = asyncio.get_running_loop()
         ready: asyncio.Future[dict[str, Any]] = loop.create_future()
-        arguments = (config, dict(sizes), loop, ready)
+        arguments = (start_pool, loop, ready)
         threading.Thread(target=self._run, args=arguments, daemon=True, name="pool").start()
         self._description = await ready
         return self._description
@@ -104,19 +104,29 @@ class Manager:
         meanwhile does not count: its successor begins with the drafter that was kept.
         """
         self._check()
-        calls = await self._of_pool(lambda pool: pool.drafter.offer(drafter))
+
+        def offer(pool: ServedPool) -> list[Any]:
+            if pool.drafter is None:
+                raise InvalidOption("drafter", drafter, "none: a student has no drafts")
+            return pool.drafter.offer(drafter)
+
+        def settle(pool: ServedPool, *, keep: bool) -> None:
+            if pool.drafter is not None:
+                pool.drafter.settle(keep=keep)
+
+        calls = await self._of_pool(offer)
         answers = await asyncio.gather(*calls, return_exceptions=True)
         refused = [each for each in answers if isinstance(each, RayTaskError)]
-        await self._of_pool(lambda pool: pool.drafter.settle(keep=not refused))
+        await self._of_pool(partial(settle, keep=not refused))
         if refused:
             raise refused[0].cause or refused[0]
 
-    async def _of_pool(self, ask: Callable[[TargetPool], Told]) -> Told:
+    async def _of_pool(self, ask: Callable[[ServedPool], Told]) -> Told:
         """What a function of the pool returns, called on its thread."""
         loop = asyncio.get_running_loop()
         told: asyncio.Future[Told] = loop.create_future()
 
-        def answer(pool: TargetPool) -> None:
+        def answer(pool: ServedPool) -> None:
             try:
                 _tell(loop, told.set_result, told, ask(pool))
             except PacelineError as error:
@@ -222,13 +232,12 @@ class Manager:
 
     def _run(
         self,
-        config: EngineConfig,
-        sizes: dict[str, Any],
+        start_pool: Callable[[], ServedPool],
         loop: asyncio.AbstractEventLoop,
         ready: "asyncio.Future[dict[str, Any]]",
     ) -> None:
         try:
-            pool = TargetPool.start(config, **sizes)
+            pool = start_pool()
         except Exception as error:
             loop.call_soon_threadsafe(ready.set_exception, error)
             return
@@ -239,7 +248,7 @@ class Manager:
         except Exception as error:  # whatever it is, no request can go on
             loop.call_soon_threadsafe(self._fail, error)
 
-    def _serve(self, pool: TargetPool, loop: asyncio.AbstractEventLoop) -> None:
+    def _serve(self, pool: ServedPool, loop: asyncio.AbstractEventLoop) -> None:
         expired = time.monotonic()
         while True:
             self._obey(pool)
@@ -251,7 +260,7 @@ class Manager:
                 expired = time.monotonic()
                 loop.call_soon_threadsafe(self._expire)
 
-    def _obey(self, pool: TargetPool) -> None:
+    def _obey(self, pool: ServedPool) -> None:
         """Carry out what was asked; sleep for a while if there is nothing to do."""
         try:
             command = self._commands.get(timeout=0 if pool.num_unfinished else IDLE_S)

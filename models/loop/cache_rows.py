@@ -1,9 +1,9 @@
 """Assigns cache rows, and room in the cache, to requests.
 
 Rows 0..R-1 belong to the requests that decode, the following rows to requests in prefill. There are
-no gaps. A request is admitted when there is room for its prompt and for a part of its completion.
-When the room runs out, the youngest request gives way: it waits again, and reads what it had as a
-prompt.
+no gaps. Requests wait in the order of their priorities, and of their arrival. One is admitted when
+there is room for its prompt and for a part of its completion. When the room runs out, the youngest
+of the least urgent requests gives way: it waits again, and reads what it had as a prompt.
 """
 
 from collections import deque
@@ -39,6 +39,20 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.waiting) + len(self.running) + len(self.reading)
+
+    def wait(self, sequence: Sequence) -> None:
+        """Queue a request behind those of its priority."""
+        priority = sequence.request.priority
+        place = len(self.waiting)
+        while place and self.waiting[place - 1].request.priority > priority:
+            place -= 1
+        self.waiting.insert(place, sequence)
+
+    def _wait_again(self, sequence: Sequence) -> None:
+        """Queue a request that gave way, before those of its priority."""
+        priority = sequence.request.priority
+        before = (i for i, s in enumerate(self.waiting) if s.request.priority >= priority)
+        self.waiting.insert(next(before, len(self.waiting)), sequence)
 
     def admit(self) -> int:
         """Give free rows to waiting requests, as long as there is room in the cache.
@@ -95,22 +109,27 @@ class Rows:
         """Make room for a round of the running requests; returns the requests that gave way."""
         gave_way: list[Sequence] = []
         while self._short_of_room():
-            youngest = max(self.running + self.reading, key=lambda s: self._order[s.id])
-            self._free(youngest)
-            self.waiting.appendleft(youngest)
-            gave_way.append(youngest)
+            last = max(self.running + self.reading, key=self._rank)
+            self._free(last)
+            self._wait_again(last)
+            gave_way.append(last)
             self._full = True
         return gave_way
 
     def restart(self, *, share: bool) -> list[Sequence]:
         """All requests wait again, in the order of their admission; `share` as for a new object."""
         self._share = share and not self._whole
-        gave_way = sorted(self.running + self.reading, key=lambda s: self._order[s.id])
+        gave_way = sorted(self.running + self.reading, key=self._rank)
         for sequence in gave_way:
             self._free(sequence)
-        self.waiting.extendleft(reversed(gave_way))
+        for sequence in reversed(gave_way):
+            self._wait_again(sequence)
         self._full = False
         return gave_way
+
+    def _rank(self, sequence: Sequence) -> tuple[int, int]:
+        """The highest gives way: of the least urgent, the one that was admitted last."""
+        return sequence.request.priority, self._order[sequence.id]
 
     def _short_of_room(self) -> bool:
         """Reserve what a round may need; True if a running request cannot have it."""

@@ -125,7 +125,7 @@ class TokenLoop:
         made = self._sequence(request)
         self._ids.add(request.id)
         self._updates.begin(request)
-        self._rows.waiting.append(made)
+        self._rows.wait(made)
 
     def _sequence(self, request: Request) -> Sequence:
         if self._groups is not None:

@@ -57,6 +57,8 @@ def check_request(
     if asked is not None and not (0 <= asked <= 20 and target.schedule.in_order):
         told = "0 to 20, of a target that decides one position after the other"
         raise InvalidRequest(f"{who}: prompt_logprobs={asked} is not accepted: {told}")
+    if request.steps is not None:
+        raise InvalidRequest(f"{who}: steps={request.steps} is not accepted: only of a student")
     if request.sampling.stop and not texts:
         raise InvalidRequest(f"{who}: stop strings need a tokenizer")
     _check_generated(request, size, in_order=target.schedule.in_order)

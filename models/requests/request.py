@@ -113,6 +113,9 @@ class Request:
     `drafts`: false: decode plainly, whatever the drafter; under `match` the tokens are the same.
 
     `stream`: report new tokens as they come; see models/requests/update.py.
+
+    `priority`: of requests that wait, those with lower ones begin first; it decides no token.
+    `steps`: passes of a student that makes an image; None: as many as it was started with.
     """
 
     id: str
@@ -128,6 +131,8 @@ class Request:
     drafts: bool = True
     cache_salt: bytes = b""
     stream: bool = False
+    priority: int = 0
+    steps: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

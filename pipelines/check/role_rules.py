@@ -6,7 +6,7 @@ import importlib
 import json
 import math
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from cluster.checkpoints import is_remote
@@ -17,8 +17,7 @@ from pipelines.check.clusters import JOBS, Group, groups
 from pipelines.check.manifest import Manifest, Path, mapping, mappings
 from pipelines.check.problem import Problem
 from pipelines.check.quantity import quantity
-from pipelines.options import from_mapping
-from pipelines.serve.config import ServeConfig
+from pipelines.serve.models import serve_configs
 
 GPU = "nvidia.com/gpu"
 BATCH = tuple(name for name in COMMANDS if name != "serve")
@@ -143,8 +142,8 @@ def _service(manifest: Manifest) -> Iterator[Problem]:
     try:
         inner = manifest.inner(at) if isinstance(manifest.at(*at), str) else None
         for application in inner.data.get("applications", ()) if inner else ():
-            config = from_mapping(ServeConfig, application.get("args") or {})
-            yield from _room(manifest, at, "serve", config)
+            configs = serve_configs(application.get("args") or {})
+            yield from _room(manifest, at, "serve", *configs)
     except (InvalidOption, AttributeError):
         return  # pipelines/check/serve_rules.py says what is wrong
 
@@ -211,22 +210,24 @@ def _limits(group: Group) -> Mapping[str, Any]:
     return mapping(mapping(group.ray.get("resources")).get("limits"))
 
 
-def _room(manifest: Manifest, at: Path, command: str, config: Any) -> Iterator[Problem]:
+def _room(manifest: Manifest, at: Path, command: str, *configs: Any) -> Iterator[Problem]:
     """The actors that the command asks for, on the cluster at its largest."""
     have = nodes(manifest)
     if not have:
         return
-    wanted = [*COMMANDS[command], *(("draft",) if getattr(config, "draft_actors", 0) else ())]
+    wanted = [*COMMANDS[command], *(("draft",) if any(map(_num_drafts, configs)) else ())]
     there = {node.labels.get(LABEL) for node in have}
     for role in wanted:
         if ROLES[role].group not in there:
             told = f"{command} needs the role {role}: no group has {LABEL}={ROLES[role].group}"
             yield Problem(manifest=manifest, path=at, told=told)
             return
-    if getattr(config, "device", None) == "auto" and _waits_for_gpus(manifest):
+    if any(getattr(each, "device", None) == "auto" for each in configs) and _waits_for_gpus(
+        manifest
+    ):
         told = "device: cuda is needed: no GPU is there before the target asks for one"
         yield Problem(manifest=manifest, path=at, told=told, needle=f"paceline {command}")
-    short = shortage(_demands(config, have), have)
+    short = shortage(_demands(configs, have), have)
     if short is not None:
         yield Problem(manifest=manifest, path=at, told=short, needle="--target-actors")
 
@@ -241,20 +242,24 @@ def _waits_for_gpus(manifest: Manifest) -> bool:
     )
 
 
-def _demands(config: Any, have: list[Node]) -> list[Demand]:
-    counts = {"target": config.target_actors, "draft": getattr(config, "draft_actors", 0)}
+def _num_drafts(config: Any) -> int:
+    return int(getattr(config, "draft_actors", 0))
+
+
+def _demands(configs: Sequence[Any], have: list[Node]) -> list[Demand]:
+    """Of each model; those of several have its name before them."""
     found = []
-    for role, count in counts.items():
-        labels = {LABEL: ROLES[role].group}
-        gpus = any(n.has.get("GPU") for n in have if labels.items() <= n.labels.items())
-        gpus = gpus and getattr(config, "device", "auto") != "cpu"
-        cpus = float(getattr(config, "threads", None) or ROLES[role].num_cpus)
-        each = {"CPU": cpus} | ({"GPU": 1.0} if gpus else {})
-        if role == "target":  # with all its ranks, on one node
-            each = {
-                name: getattr(config, "tensor_parallel", 1) * amount
-                for name, amount in each.items()
-            }
-        if count:
-            found.append(Demand(name=role, count=count, each=each, labels=labels))
+    for config in configs:
+        before = f"{config.name} " if len(configs) > 1 else ""
+        for role, count in (("target", config.target_actors), ("draft", _num_drafts(config))):
+            labels = {LABEL: ROLES[role].group}
+            gpus = any(n.has.get("GPU") for n in have if labels.items() <= n.labels.items())
+            gpus = gpus and getattr(config, "device", "auto") != "cpu"
+            cpus = float(getattr(config, "threads", None) or ROLES[role].num_cpus)
+            each = {"CPU": cpus} | ({"GPU": 1.0} if gpus else {})
+            if role == "target":  # with all its ranks, on one node
+                ranks = getattr(config, "tensor_parallel", 1)
+                each = {name: ranks * amount for name, amount in each.items()}
+            if count:
+                found.append(Demand(name=before + role, count=count, each=each, labels=labels))
     return found

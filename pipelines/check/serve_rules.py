@@ -10,9 +10,8 @@ from ray.serve.schema import ServeDeploySchema
 from models.errors import InvalidOption
 from pipelines.check.manifest import Manifest, Path
 from pipelines.check.problem import Problem
-from pipelines.options import from_mapping
 from pipelines.serve.access import is_loopback
-from pipelines.serve.config import ServeConfig
+from pipelines.serve.models import serve_configs
 
 AT: Path = ("spec", "serveConfigV2")
 IMPORT_PATH = "pipelines.serve.application:build"
@@ -95,7 +94,7 @@ def _applications(config: Manifest) -> Found:
             continue
         args = application.get("args")
         try:
-            from_mapping(ServeConfig, args if isinstance(args, dict) else {})
+            serve_configs(args if isinstance(args, dict) else {})
         except InvalidOption as error:
             named = error.field in (args or {})
             yield (*at, "args", error.field) if named else (*at, "args"), str(error)

@@ -35,7 +35,7 @@ def fingerprint(config: GenerateConfig, plan: ShardPlan) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "target": checkpoint_digest(config.target),
-        "versions": versions(config, torch=_is_torchs(config.student)),
+        "versions": versions(config, torch=needs_torch(config.student)),
         "settings": deciding(config) | ranks_of(config) | _of_guesses(config) | _of_student(config),
         "input": {
             found.file.name: f"{found.num_rows} rows, digest {found.digest}"
@@ -56,7 +56,7 @@ def _of_student(config: GenerateConfig) -> dict[str, Any]:
     return {"student_steps": config.steps, "noise": FLOW}
 
 
-def _is_torchs(student: str | None) -> bool:
+def needs_torch(student: str | None) -> bool:
     """Whether there is a student whose passes the compiled kernels do not compute."""
     said = {} if student is None else student_config(student) or {}
     ours = (MODEL_TYPE, FLOW_MAP)

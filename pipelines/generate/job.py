@@ -48,7 +48,7 @@ from pipelines.options import as_dict
 from pipelines.output.manifest import claimed
 
 if TYPE_CHECKING:
-    from actors.student import StudentPool
+    from actors.pool.students import StudentPool
 
 Writing = AbstractContextManager[Writer]
 

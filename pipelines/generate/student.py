@@ -9,7 +9,7 @@ from models.registry import GUMBEL
 from models.requests.request import require
 
 if TYPE_CHECKING:
-    from actors.student import StudentPool
+    from actors.pool.students import StudentPool
     from pipelines.generate.config import GenerateConfig
 
 # What the student has learned with, so that another value cannot be honoured.
@@ -40,7 +40,7 @@ def with_target(values: Mapping[str, Any]) -> dict[str, Any]:
     if student is None:
         return dict(values)
     if target not in (None, student):
-        _check_target(student, str(target))
+        check_made_for(student, str(target))
     return {**values, "target": student}
 
 
@@ -49,10 +49,10 @@ def check_drafting_student(drafter: str, target: str) -> None:
     from models.students.about import is_student
 
     if is_student(drafter):
-        _check_target(drafter, target)
+        check_made_for(drafter, target)
 
 
-def _check_target(student: str, target: str) -> None:
+def check_made_for(student: str, target: str) -> None:
     """Raise UnsupportedCheckpoint unless the student was made for this target."""
     from models.students.checkpoint import load_student
     from models.students.config import MadeFor
@@ -91,10 +91,10 @@ def check_student(config: "GenerateConfig") -> None:
 
 def student_pool(config: "GenerateConfig") -> "StudentPool":
     """The actors that make the images."""
-    from actors.student import StudentPool
+    from actors.pool.students import StudentPool
 
     assert config.student is not None
-    return StudentPool(
+    return StudentPool.start(
         str(Path(config.student).absolute()),
         steps=config.steps,
         actors=config.target_actors,

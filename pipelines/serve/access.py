@@ -17,6 +17,7 @@ from pipelines.serve.api_error import ApiError
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 HASH = re.compile(r"[0-9a-f]{64}")
+PRIORITY = "priority"
 EMPTY = hashlib.sha256(b"").hexdigest()
 
 
@@ -25,11 +26,7 @@ def read_key_hashes(file: str) -> tuple[str, ...]:
 
     Raises InvalidOption if the file cannot be read, or holds something else.
     """
-    try:
-        lines = Path(file).read_text(encoding="ascii").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidOption("api_key_file", file, f"it cannot be read: {error}") from error
-    words = [line.split()[0].lower() for line in lines if line.strip()]
+    words = [line[0].lower() for line in _lines(file)]
     told = "a SHA-256 in hexadecimal per line, as `printf %s KEY | sha256sum` prints it"
     if not words or not all(HASH.fullmatch(word) for word in words):
         raise InvalidOption("api_key_file", file, told)
@@ -37,6 +34,23 @@ def read_key_hashes(file: str) -> tuple[str, ...]:
         told = f"{told}; {EMPTY[:8]}... is that of an empty KEY"
         raise InvalidOption("api_key_file", file, told)
     return tuple(words)
+
+
+def read_urgent_hashes(file: str) -> tuple[str, ...]:
+    """Those of the keys that may send a priority below 0: `priority` is a later word of the line.
+
+    Raises InvalidOption if the file cannot be read.
+    """
+    return tuple(line[0].lower() for line in _lines(file) if PRIORITY in line[1:])
+
+
+def _lines(file: str) -> list[list[str]]:
+    """The words of each line."""
+    try:
+        lines = Path(file).read_text(encoding="ascii").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidOption("api_key_file", file, f"it cannot be read: {error}") from error
+    return [line.split() for line in lines if line.strip()]
 
 
 def is_loopback(host: str) -> bool:

@@ -1,11 +1,10 @@
 """The server as an application of Ray Serve, for clusters that start it from a configuration.
 
 `paceline serve` runs for as long as its process. KubeRay's RayService and `serve deploy` give Ray
-Serve a configuration instead, and Ray Serve starts, watches and replaces what it names. There are
-two deployments: the owner of the pool, and the ingress.
+Serve a configuration instead, and Ray Serve starts, watches and replaces what it names. There is a
+deployment for each model, which owns its pool, and one for the ingress.
 """
 
-import uuid
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -18,18 +17,17 @@ from cluster.placement import selector
 from cluster.roles import ROLES
 from models.errors import InvalidOption
 from pipelines.checkpoints import with_local
-from pipelines.options import as_dict, from_mapping
-from pipelines.serve.access import LOOPBACK, read_key_hashes
+from pipelines.serve.access import LOOPBACK
 from pipelines.serve.app import build_app
 from pipelines.serve.config import ServeConfig
-from pipelines.serve.exchange import Exchange
+from pipelines.serve.models import Configs, serve_configs, sharing, told_of
 from pipelines.serve.server import (
     APP,
     ONGOING,
-    engine_of,
+    door_of,
     facts_of,
     most_unfinished,
-    sizes_of,
+    starts_of,
 )
 
 IMPORT_PATH = "pipelines.serve.application:build"
@@ -37,12 +35,15 @@ CLUSTER = "auto"  # the cluster that Ray Serve runs on
 
 
 class Owner(Manager):
-    """Owns the pool. It is ready when the target has loaded; Ray Serve replaces one that failed."""
+    """Owns a pool. It is ready when the model has loaded; Ray Serve replaces one that failed."""
 
-    async def __init__(self, config: ServeConfig) -> None:  # type: ignore[misc]  # Serve awaits it
-        config = with_local(config)
-        super().__init__(max_unfinished=most_unfinished(config))
-        await self.start(engine_of(config), sizes_of(config))
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, configs: Configs, number: int
+    ) -> None:
+        """Of the model with this number."""
+        configs = tuple(map(with_local, configs))
+        super().__init__(max_unfinished=most_unfinished(configs[number]))
+        await self.start(starts_of(configs)[number])
 
     async def check_health(self) -> None:
         """Raises the pool's failure."""
@@ -51,16 +52,16 @@ class Owner(Manager):
 
 @serve.ingress()
 class Endpoint:
-    """Answers HTTP; `owner`: a handle of the other deployment."""
+    """Answers HTTP; `owners`: handles of the other deployments, one for each model."""
 
-    def __init__(self, owner: Any, config: ServeConfig) -> None:
-        self._owner, self._config = owner, with_local(config)
+    def __init__(self, configs: Configs, *owners: Any) -> None:
+        self._owners, self._configs = owners, tuple(map(with_local, configs))
 
     def __serve_build_asgi_app__(self) -> FastAPI:  # the name that Ray Serve looks for
         """Called by Ray Serve once the replica runs."""
-        file = self._config.api_key_file
-        facts = facts_of(self._config, read_key_hashes(file) if file else ())
-        return build_app(Exchange(self._owner, f"ingress-{uuid.uuid4().hex}"), facts)
+        facts = map(facts_of, self._configs)
+        models = list(zip(self._owners, facts, strict=True))
+        return build_app(door_of(self._configs[0]), models)
 
 
 def build(args: Mapping[str, Any]) -> Any:
@@ -69,11 +70,12 @@ def build(args: Mapping[str, Any]) -> Any:
     Raises InvalidOption for an option that does not exist or is out of range, and without keys
     where `host` is not given: Ray Serve does not tell on which addresses it listens.
     """
-    given = from_mapping(ServeConfig, args)
-    if given.api_key_file is None and "host" not in args:
+    given = serve_configs(args)
+    if given[0].api_key_file is None and "host" not in args:
         told = f"an address of this machine alone ({', '.join(LOOPBACK)}), or set api_key_file"
         raise InvalidOption("host", None, told)
-    config = replace(given, address=CLUSTER, model_name=given.name)
+    configs = tuple(replace(each, address=CLUSTER, model_name=each.name) for each in given)
+    configs = sharing(configs, cores=None)
     options = {
         "max_ongoing_requests": ONGOING,
         "ray_actor_options": {
@@ -83,20 +85,22 @@ def build(args: Mapping[str, Any]) -> Any:
     }
     owner: Any = serve.deployment(Owner)
     ingress: Any = serve.deployment(Endpoint)
-    pool = owner.options(name="owner", **options).bind(config)
-    return ingress.options(name="ingress", **options).bind(pool, config)
+    pools = [
+        owner.options(name=f"owner-{number}", **options).bind(configs, number)
+        for number in range(len(configs))
+    ]
+    return ingress.options(name="ingress", **options).bind(configs, *pools)
 
 
-def serve_config(config: ServeConfig) -> dict[str, Any]:
+def serve_config(*configs: ServeConfig) -> dict[str, Any]:
     """The configuration of Ray Serve that starts this server: a RayService's serveConfigV2."""
-    default = as_dict(ServeConfig(target=config.target))
-    told = {name: value for name, value in as_dict(config).items() if value != default[name]}
-    args = {"target": config.target} | {k: v for k, v in told.items() if k != "address"}
-    if config.api_key_file is None:
-        args["host"] = config.host
+    first = configs[0]
+    args = {name: value for name, value in told_of(configs).items() if name != "address"}
+    if first.api_key_file is None:
+        args["host"] = first.host
     return {
         "proxy_location": "EveryNode",
-        "http_options": {"host": config.host, "port": config.port},
+        "http_options": {"host": first.host, "port": first.port},
         "applications": [
             {"name": APP, "route_prefix": "/", "import_path": IMPORT_PATH, "args": args}
         ],

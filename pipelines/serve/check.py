@@ -1,22 +1,51 @@
-"""What can be checked before Ray is imported: the target, the drafter, lengths and the port."""
+"""What can be checked before Ray is imported: the models, the drafters, lengths and the port."""
 
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 from models.errors import InvalidOption, UnsupportedCheckpoint
+from models.requests.request import require
+from models.students.about import is_student
 from models.targets.split.check import check_ranks
 from pipelines.generate.bounds import check_drafter, has_draft_model
-from pipelines.generate.student import check_drafting_student
+from pipelines.generate.student import check_drafting_student, check_made_for
 from pipelines.modality.choose import modality
 from pipelines.serve.config import ServeConfig
 
 
-def check(config: ServeConfig) -> None:
+def check(configs: Sequence[ServeConfig]) -> None:
     """What can be checked before anything starts.
 
     Raises:
         InvalidOption, UnsupportedCheckpoint.
     """
+    for config in configs:
+        if config.student is None:
+            _check_target(config)
+        else:
+            check_student(config, config.student)
+    _check_port(configs[0])
+
+
+def check_student(config: ServeConfig, student: str) -> None:
+    """Raise unless the folder holds a student, of the target, which takes so many steps."""
+    if config.target != student:
+        check_made_for(student, config.target)
+    most = max_steps(student)
+    require(config.steps <= most, "steps", config.steps, f"1 to {most}")
+
+
+def max_steps(student: str) -> int:
+    """The passes that a student may take for an image. Raises UnsupportedCheckpoint."""
+    from models.students.checkpoint import load_student
+
+    return 1 + len(load_student(student).config.bounds)
+
+
+def _check_target(config: ServeConfig) -> None:
+    if is_student(config.target):
+        raise InvalidOption("target", config.target, "it is a student: give it as --student")
     served = modality(config.target)
     if served.kind == "images" and config.drafter != "none":
         told = f"none: {config.target!r} generates images, which are served without drafts"
@@ -32,6 +61,9 @@ def check(config: ServeConfig) -> None:
     check_drafter(config, limits)
     check_ranks(config.target, config.tensor_parallel)
     check_drafting_student(config.drafter, config.target)
+
+
+def _check_port(config: ServeConfig) -> None:
     with socket.socket(socket.AF_INET6 if ":" in config.host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -6,9 +6,9 @@ import time
 from dataclasses import replace
 
 from pipelines.engine_options import processes
-from pipelines.flags import Subparsers, add_command, read_options
-from pipelines.options import from_mapping
+from pipelines.flags import Subparsers, add_command, given, read_options
 from pipelines.serve.config import ServeConfig
+from pipelines.serve.models import Configs, serve_configs
 
 ABOUT = """\
 Serve a text or image model over HTTP, with the interface of OpenAI's API.
@@ -33,6 +33,17 @@ example: the same from Python, with the package openai
   client = openai.OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="none")
   client.completions.create(model="text-target", prompt="Once upon a time")
 
+example: images of a student, which takes one or two passes for each
+
+  paceline serve --student examples/models/digits-raster-student --steps 2
+
+example: several models, which clients choose by `model`
+
+  paceline serve --config models.yaml    # of these lines:
+    models:
+    - {target: examples/models/text-target, drafter: examples/models/text-draft}
+    - {target: examples/models/digits-raster, model_name: digits}
+
 example: for other machines, with an API key
 
   printf %s "$KEY" | sha256sum > keys.txt
@@ -54,7 +65,7 @@ def register(subparsers: Subparsers) -> None:
         "serve",
         ServeConfig,
         run=run,
-        usage="paceline serve --target PATH [--drafter ...] [options]",
+        usage="paceline serve --target PATH [--drafter ...] | --student PATH [options]",
         summary="answer requests over HTTP, as OpenAI's API does",
         about=ABOUT,
         example=EXAMPLE,
@@ -68,19 +79,20 @@ def register(subparsers: Subparsers) -> None:
     )
 
 
-def config_of(options: argparse.Namespace) -> ServeConfig:
-    """The file's options, and before them those of the command line."""
-    return from_mapping(ServeConfig, read_options(options, ServeConfig))
+def configs_of(options: argparse.Namespace) -> Configs:
+    """Of each model, by the file's options and before them those of the command line."""
+    values, flags = read_options(options, ServeConfig), given(options, ServeConfig)
+    return serve_configs(values, flags)
 
 
-def _build(config: ServeConfig, file: str) -> int:
+def _build(configs: Configs, file: str) -> int:
     """Write the configuration and say how it is used."""
     import yaml
 
     from cluster import storage
     from pipelines.serve.application import serve_config
 
-    text = yaml.safe_dump(serve_config(config), sort_keys=False)
+    text = yaml.safe_dump(serve_config(*configs), sort_keys=False)
     storage.publish(storage.normalize(file), text.encode())
     print(f"{file}: for `serve deploy {file}`, or the serveConfigV2 of a RayService")
     return 0
@@ -88,27 +100,31 @@ def _build(config: ServeConfig, file: str) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Serve until a signal comes."""
-    config, began = config_of(options), time.monotonic()
+    configs, began = configs_of(options), time.monotonic()
     if options.build is not None:
-        return _build(config, options.build)
+        return _build(configs, options.build)
     from pipelines.checkpoints import with_local
     from pipelines.serve.check import check
 
-    config = with_local(replace(config, model_name=config.name))
-    check(config)
+    configs = tuple(with_local(replace(each, model_name=each.name)) for each in configs)
+    check(configs)
     from cluster.connect import connected
     from pipelines.interruption import interrupted_with
     from pipelines.serve.server import serving
 
+    actors = sum(map(processes, configs))
     with (
         interrupted_with(lambda: "the server has stopped"),
-        connected(config.address, min_cpus=processes(config) + 1),
-        serving(config) as server,
+        connected(configs[0].address, min_cpus=actors + 1),
+        serving(*configs) as server,
     ):
-        path, body = EXAMPLES[server.facts.kind]
-        key = "" if config.api_key_file is None else " -H 'Authorization: Bearer KEY'"
-        print(f"serving {config.name} at {server.url} after {time.monotonic() - began:.0f} s")
-        print(f"  curl {server.url}{path}{key} -H 'Content-Type: application/json' \\")
-        print(f"      -d '{json.dumps(body)}'", flush=True)
+        names = ", ".join(each.name for each in configs)
+        print(f"serving {names} at {server.url} after {time.monotonic() - began:.0f} s")
+        key = "" if configs[0].api_key_file is None else " -H 'Authorization: Bearer KEY'"
+        for model in server.models:
+            path, body = EXAMPLES[model.facts.kind]
+            told = body if len(configs) == 1 else {"model": model.facts.name, **body}
+            print(f"  curl {server.url}{path}{key} -H 'Content-Type: application/json' \\")
+            print(f"      -d '{json.dumps(told)}'", flush=True)
         server.wait()
     return 0

@@ -13,13 +13,49 @@ from pipelines.options import check_types, option
 from pipelines.serve.access import is_loopback
 
 HTTP = "HTTP and limits"
+# Options that all models of a server share.
+OF_SERVER = (
+    "host",
+    "port",
+    "api_key_file",
+    "max_per_key",
+    "max_seconds",
+    "max_body_bytes",
+    "address",
+)
+# What a student does without.
+OF_TARGETS = (
+    "drafter",
+    "draft_tokens",
+    "draft_width",
+    "draft_actors",
+    "verify",
+    "dtype",
+    "arithmetic",
+    "max_length",
+    "memory",
+    "prefill_chunk",
+    "max_target_actors",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServeConfig:
-    """A server of one model."""
+    """A model and its server. Several models are several of these, see models.py."""
 
     target: str = option("folder of the target model to serve", metavar="PATH", group=MAIN)
+    student: str | None = option(
+        "folder of a student, made by `paceline distill`, that makes the images instead of the "
+        "target, which may then be left out",
+        default=None,
+        metavar="PATH",
+        group=MAIN,
+    )
+    steps: int = option(
+        "number of a student's passes per image, of requests that do not say",
+        default=1,
+        group=MAIN,
+    )
     drafter: str = engine_options.drafter()
     host: str = option(
         "address to listen on; one that other machines can reach needs --api-key-file",
@@ -28,14 +64,15 @@ class ServeConfig:
     )
     port: int = option("port to listen on", default=8000, group=MAIN)
     model_name: str | None = option(
-        "what clients call the model; default: the name of the target's folder",
+        "what clients call the model; default: the name of its folder",
         default=None,
         metavar="NAME",
         group=MAIN,
     )
     batch_size: int = engine_options.batch_size()
     api_key_file: str | None = option(
-        "file with the SHA-256 of each API key, one per line: printf %s KEY | sha256sum",
+        "file with the SHA-256 of each API key, one per line: printf %s KEY | sha256sum; a key "
+        "with the word priority behind it may send requests before others",
         default=None,
         metavar="FILE",
         group=HTTP,
@@ -87,15 +124,32 @@ class ServeConfig:
         ok = self.drafter != NONE or self.draft_actors == 0
         require(ok, "draft_actors", self.draft_actors, "0 with drafter='none'")
         require(0 < self.port < 2**16, "port", self.port, "1 to 65535")
+        require(self.student != "", "student", self.student, "a text, not empty")
+        require(self.steps >= 1, "steps", self.steps, "1 or more")
+        require(self.student is not None or self.steps == 1, "steps", self.steps, "only --student")
+        if self.student is not None:
+            self._refuse_unused()
         if not is_loopback(self.host) and self.api_key_file is None:
             told = "localhost, 127.0.0.1 or ::1; other addresses need --api-key-file"
             raise InvalidOption("host", self.host, told)
         self.engine()
 
+    def _refuse_unused(self) -> None:
+        """Raise InvalidOption for what has no meaning, or cannot be honoured, with a student."""
+        for name in OF_TARGETS:
+            value, default = getattr(self, name), self.__dataclass_fields__[name].default
+            require(value == default, name, value, f"only {default!r} with a student")
+        require(self.device != "cuda", "device", self.device, "auto or cpu with a student")
+
+    @property
+    def checkpoint(self) -> str:
+        """The folder of the model that answers."""
+        return self.student or self.target
+
     @property
     def name(self) -> str:
         """What clients call the model."""
-        return self.model_name or Path(self.target).absolute().name
+        return self.model_name or Path(self.checkpoint).absolute().name
 
     def engine(self) -> EngineConfig:
         """What each target actor runs; folders of this machine by their full names."""

@@ -6,7 +6,6 @@ One long poll brings the news of all requests of this ingress.
 import asyncio
 import contextlib
 import logging
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -15,7 +14,7 @@ from models.requests.request import Request, Result
 from models.requests.update import Update
 from pipelines.serve.api_error import ApiError, overloaded, too_late, unavailable
 from pipelines.serve.bodies.plan import Bounds
-from pipelines.serve.limits import NO_LIMITS, Limits
+from pipelines.serve.limits import Clients
 
 POLL_S = 1.0
 RETRY_S = 1.0
@@ -27,12 +26,11 @@ Gone = Callable[[], Awaitable[bool]]
 
 
 class Exchange:
-    """`name`: of this ingress; no other has it. `limits`: of each client, here."""
+    """`name`: of this ingress; no other has it. `clients`: what each one has of it."""
 
-    def __init__(self, manager: Any, name: str) -> None:
+    def __init__(self, manager: Any, name: str, clients: Clients | None = None) -> None:
         self.manager, self.name = manager, name
-        self.limits: Limits = NO_LIMITS
-        self.held: Counter[str] = Counter()  # completions that have not ended, by client
+        self.clients = clients or Clients()
         self._calls: dict[str, tuple[Call, int]] = {}  # by request
         self._tasks: set[asyncio.Future[Any]] = set()
         self._polling = False
@@ -119,7 +117,8 @@ class Call:
     async def __aenter__(self) -> Self:
         """Raises ApiError: the queue is full, the client has its share, or nothing can run."""
         exchange = self._exchange
-        self._hold(exchange)
+        exchange.clients.hold(self._client, len(self.requests))
+        self._holds = len(self.requests)
         exchange.attach(self)
         submit = exchange.manager.submit.remote(exchange.name, list(self.requests))
         submitted = asyncio.ensure_future(exchange.ask(submit))
@@ -131,9 +130,10 @@ class Call:
             self._let_go()
             exchange.background(self._cancel(submitted))
             raise
-        if exchange.limits.seconds:
-            loop, late = asyncio.get_running_loop(), too_late(exchange.limits.seconds)
-            self._deadline = loop.call_later(exchange.limits.seconds, self.put, late)
+        seconds = exchange.clients.limits.seconds
+        if seconds:
+            loop = asyncio.get_running_loop()
+            self._deadline = loop.call_later(seconds, self.put, too_late(seconds))
         self._watching = asyncio.ensure_future(self._watch())
         return self
 
@@ -150,20 +150,9 @@ class Call:
         self._drop()
         self._let_go()
 
-    def _hold(self, exchange: Exchange) -> None:
-        held, most = exchange.held[self._client], exchange.limits.per_client
-        if most and len(self.requests) > most:
-            told = f"prompts times n are {len(self.requests)} completions; a key may have {most}"
-            raise ApiError(told, param="n")
-        if most and held + len(self.requests) > most:
-            raise overloaded(f"{held} completions of this key run, {most} are allowed at once")
-        self._holds = len(self.requests)
-        exchange.held[self._client] += self._holds
-
     def _let_go(self) -> None:
-        self._exchange.held[self._client] -= self._holds
+        self._exchange.clients.let_go(self._client, self._holds)
         self._holds = 0
-        self._exchange.held += Counter()  # without zeros
 
     async def news(self) -> AsyncIterator[list[Item]]:
         """All that has come since the last items, until every request has ended."""

@@ -1,8 +1,6 @@
-"""What an ingress must know of the served target; small, and sent to every ingress."""
+"""What an ingress must know of a served model; small, and sent to every ingress."""
 
 from dataclasses import dataclass
-
-from pipelines.serve.limits import NO_LIMITS, Limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +13,6 @@ class Facts:
     fingerprint: str  # two equal ones and one seed: the same answer
     created: int
     repeats: bool  # whether one body and seed give the same answer again
-    max_body_bytes: int
     max_unfinished: int  # completions that may run or wait
-    limits: Limits = NO_LIMITS
-    key_hashes: tuple[str, ...] = ()
+    steps: int = 0  # a student's passes, of requests that do not say; 0: no student
+    max_steps: int = 0

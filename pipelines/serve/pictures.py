@@ -36,6 +36,11 @@ class Pictures:
         if body.partial_images and not body.stream:
             told = "partial_images needs stream"
             raise ApiError(told, param="partial_images", code="invalid_value")
+        if self._facts.steps:
+            self._check_student(body)
+        elif body.steps is not None:
+            told = f"steps={body.steps} is not supported: only by a student"
+            raise ApiError(told, param="steps", code="unsupported_parameter")
         return self._exchange.call(self._requests(body, seed), gone, client)
 
     async def whole(self, call: Call, seed: int) -> dict[str, Any]:
@@ -54,6 +59,7 @@ class Pictures:
             "output_format": "png",
             "seed": seed,
             "system_fingerprint": self._facts.fingerprint,
+            "paceline": {"exactness": ended[0].exactness},
             "usage": _usage(call.requests, ended),
         }
 
@@ -76,6 +82,20 @@ class Pictures:
                     told += 1
         except ApiError as error:
             yield event(error.body())
+
+    def _check_student(self, body: ImageBody) -> None:
+        """Raise ApiError (400) for what a student cannot honour."""
+        for name in SAME:
+            value, learned = getattr(body, name), ImageBody.model_fields[name].default
+            if value != learned:
+                told = f"{name}={value} is not accepted: a student has learned with {learned}"
+                raise ApiError(told, param=name, code="invalid_value")
+        if body.steps is not None and not 1 <= body.steps <= self._facts.max_steps:
+            told = f"steps={body.steps} is not accepted: 1 to {self._facts.max_steps}"
+            raise ApiError(told, param="steps", code="invalid_value")
+        if body.partial_images:
+            told = f"partial_images={body.partial_images} is not accepted: 0 with a student"
+            raise ApiError(told, param="partial_images", code="invalid_value")
 
     def _picture(self, result: Result) -> bytes:
         return self._codec.decode_batch([list(result.tokens)])[0]
@@ -103,6 +123,8 @@ class Pictures:
                 sampling=sampling,
                 seed=choice_seed(seed, choice),
                 stream=body.stream,
+                priority=body.priority,
+                steps=body.steps,
             )
             for choice in range(body.n)
         ]

@@ -1,12 +1,14 @@
-"""A running server: the manager with its pool, and the ingress on Ray Serve."""
+"""A running server: for each model a manager with its pool, and the ingress on Ray Serve."""
 
 import hashlib
 import json
 import logging
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,21 +20,25 @@ from ray.serve.config import HTTPOptions
 from ray.serve.schema import LoggingConfig
 
 from actors.pool.manager import Manager
+from actors.pool.pool import TargetPool
+from actors.pool.served import ServedPool
 from cluster.placement import gpus_each, selector
 from cluster.roles import ROLES
 from models.engine_config import EngineConfig
 from models.errors import PacelineError
 from models.exactness import STEADY
-from models.registry import GUMBEL
+from models.registry import FLOW, GUMBEL
 from pipelines.engine_options import processes
 from pipelines.errors import JobFailed
-from pipelines.generate.fingerprint import checkpoint_digest, ranks_of, versions
+from pipelines.generate.fingerprint import checkpoint_digest, needs_torch, ranks_of, versions
 from pipelines.modality.choose import modality
-from pipelines.serve.access import read_key_hashes
-from pipelines.serve.check import check
+from pipelines.serve.access import read_key_hashes, read_urgent_hashes
+from pipelines.serve.check import check, max_steps
 from pipelines.serve.config import ServeConfig
+from pipelines.serve.door import Door
 from pipelines.serve.facts import Facts
 from pipelines.serve.limits import Limits
+from pipelines.serve.models import Configs, sharing
 
 APP = "paceline"
 ONGOING = 10_000  # HTTP requests at once; the manager's queue is what bounds them
@@ -40,47 +46,119 @@ CHECK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Server:
-    """`url`: where it listens. `manager`: the actor that owns the pool."""
+class Running:
+    """A model that is served. `manager`: the actor that owns its pool."""
 
-    url: str
     facts: Facts
     manager: Any
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """`url`: where it listens."""
+
+    url: str
+    models: tuple[Running, ...]
+
     def wait(self) -> None:
-        """Until the pool fails, which it raises as JobFailed."""
+        """Until a pool fails, which it raises as JobFailed."""
         while True:
-            try:
-                ray.get(self.manager.describe.remote())
-            except RayError as error:
-                raise JobFailed(f"the server stopped: {_cause(error)}") from error
+            for model in self.models:
+                try:
+                    ray.get(model.manager.describe.remote())
+                except RayError as error:
+                    told = f"{model.facts.name}: {_cause(error)}"
+                    raise JobFailed(f"the server stopped: {told}") from error
             time.sleep(CHECK_S)
 
 
 @contextmanager
-def serving(config: ServeConfig) -> Iterator[Server]:
+def serving(*configs: ServeConfig) -> Iterator[Server]:
     """A server that is ready, on the cluster that this process is connected to.
 
-    Raises what `check` and TargetPool.start raise, and JobFailed if Serve does not start.
+    Options of servers are those of the first model. Raises what `check` and TargetPool.start raise,
+    and JobFailed if Serve does not start.
     """
-    check(config)
+    check(configs)
     _refuse_other_serve()
-    keys = read_key_hashes(config.api_key_file) if config.api_key_file else ()
-    manager_class: Any = ray.remote(Manager)
-    placed = {"num_cpus": ROLES["serve"].num_cpus, "label_selector": selector("serve") or None}
-    manager = manager_class.options(**placed).remote(max_unfinished=most_unfinished(config))
+    door = door_of(configs[0])
+    cores = None if configs[0].address else len(os.sched_getaffinity(0))
+    configs = sharing(configs, cores=cores)
+    managers = [_manager(config) for config in configs]
     try:
-        loading = manager.start.remote(engine_of(config), sizes_of(config))
-        facts = facts_of(config, keys)
-        _start_serve(config)
-        _deploy(manager, facts, placed)
-        _wait_for(loading)
-        host = f"[{config.host}]" if ":" in config.host else config.host
-        yield Server(url=f"http://{host}:{config.port}", facts=facts, manager=manager)
+        starts = starts_of(configs)
+        loading = [m.start.remote(each) for m, each in zip(managers, starts, strict=True)]
+        models = tuple(
+            Running(facts=facts_of(config), manager=manager)
+            for config, manager in zip(configs, managers, strict=True)
+        )
+        _start_serve(configs[0])
+        _deploy(door, models)
+        for model, answer in zip(models, loading, strict=True):
+            _wait_for(model.facts.name, answer)
+        host = configs[0].host
+        host = f"[{host}]" if ":" in host else host
+        yield Server(url=f"http://{host}:{configs[0].port}", models=models)
     finally:
-        with suppress(RayError):
-            ray.kill(manager)
+        for manager in managers:
+            with suppress(RayError):
+                ray.kill(manager)
         serve.shutdown()
+
+
+def _manager(config: ServeConfig) -> Any:
+    manager_class: Any = ray.remote(Manager)
+    return manager_class.options(**_placed()).remote(max_unfinished=most_unfinished(config))
+
+
+def _placed() -> dict[str, Any]:
+    return {"num_cpus": ROLES["serve"].num_cpus, "label_selector": selector("serve") or None}
+
+
+def door_of(config: ServeConfig) -> Door:
+    """What all models share. Raises InvalidOption if the file of keys cannot be used."""
+    file = config.api_key_file
+    return Door(
+        max_body_bytes=config.max_body_bytes,
+        limits=Limits(per_client=config.max_per_key, seconds=config.max_seconds),
+        key_hashes=read_key_hashes(file) if file else (),
+        urgent_hashes=read_urgent_hashes(file) if file else (),
+    )
+
+
+def starts_of(configs: Configs) -> list[Callable[[], ServedPool]]:
+    """What starts the pool of each model, in the process that owns it."""
+    device = "cuda" if any(config.device == "cuda" for config in configs) else "auto"
+    on_gpus = [config for config in configs if config.device != "cpu" and not config.student]
+    whole = any(config.tensor_parallel > 1 for config in on_gpus)
+    count = sum(map(processes, on_gpus))
+    gpus = gpus_each(actors=count, device=device, whole=whole) if on_gpus else 0.0
+    return [start_of(config, gpus if config in on_gpus else 0.0) for config in configs]
+
+
+def start_of(config: ServeConfig, gpus: float) -> Callable[[], ServedPool]:
+    """`gpus`: of each actor."""
+    if config.student is not None:
+        from actors.pool.students import StudentPool
+
+        return partial(
+            StudentPool.start,
+            str(Path(config.student).absolute()),
+            steps=config.steps,
+            actors=config.target_actors,
+            batch_size=config.batch_size,
+            threads=config.threads,
+        )
+    return partial(
+        TargetPool.start,
+        engine_of(config),
+        target_actors=config.target_actors,
+        max_target_actors=config.max_target_actors,
+        draft_actors=config.draft_actors,
+        num_cpus=None if config.address is None else float(config.threads or 1),
+        num_gpus=gpus,
+        draft_gpus=gpus,
+    )
 
 
 def engine_of(config: ServeConfig) -> EngineConfig:
@@ -89,32 +167,36 @@ def engine_of(config: ServeConfig) -> EngineConfig:
     return config.engine() if about is None else replace(config.engine(), guidance=about.guidance)
 
 
-def facts_of(config: ServeConfig, key_hashes: tuple[str, ...]) -> Facts:
+def facts_of(config: ServeConfig) -> Facts:
     """What an ingress must know."""
+    checkpoint, is_student = str(Path(config.checkpoint).absolute()), config.student is not None
     return Facts(
         name=config.name,
-        checkpoint=config.engine().target,
-        kind=modality(config.target).kind,
+        checkpoint=checkpoint,
+        kind=modality(checkpoint).kind,
         fingerprint=fingerprint(config),
         repeats=repeats(config),
         created=int(time.time()),
-        max_body_bytes=config.max_body_bytes,
         max_unfinished=most_unfinished(config),
-        limits=Limits(per_client=config.max_per_key, seconds=config.max_seconds),
-        key_hashes=key_hashes,
+        steps=config.steps if is_student else 0,
+        max_steps=max_steps(checkpoint) if is_student else 0,
     )
 
 
 def fingerprint(config: ServeConfig) -> str:
     """What decides the text of an answer besides the body: weights, arithmetic, noise, rule."""
+    served, student = replace(config, target=config.checkpoint), config.student
+    used = versions(served, torch=needs_torch(student))
     parts: dict[str, Any] = {
-        "target": checkpoint_digest(config.target),
-        "versions": versions(config) | {"llguidance": metadata.version("llguidance")},
+        "target": checkpoint_digest(served.target),
+        "versions": used | {"llguidance": metadata.version("llguidance")},
         "arithmetic": config.arithmetic,
         "dtype": config.dtype,
-        "noise": GUMBEL,
         **ranks_of(config),
+        "noise": GUMBEL if student is None else FLOW,
     }
+    if student is not None:
+        parts["steps"] = config.steps
     if not repeats(config):
         drafter = config.drafter
         if Path(drafter).is_dir():
@@ -136,20 +218,6 @@ def most_unfinished(config: ServeConfig) -> int:
     return config.batch_size * actors + config.max_queued
 
 
-def sizes_of(config: ServeConfig) -> dict[str, Any]:
-    """Arguments of TargetPool.start."""
-    ranks = config.tensor_parallel
-    gpus = gpus_each(actors=processes(config), device=config.device, whole=ranks > 1)
-    return {
-        "target_actors": config.target_actors,
-        "max_target_actors": config.max_target_actors,
-        "draft_actors": config.draft_actors,
-        "num_cpus": None if config.address is None else float(config.threads or 1),
-        "num_gpus": gpus,
-        "draft_gpus": gpus,
-    }
-
-
 def _refuse_other_serve() -> None:
     """Serve has one HTTP address per cluster, which cannot be changed while it runs."""
     running = serve.status()
@@ -165,30 +233,31 @@ def _start_serve(config: ServeConfig) -> None:
     serve.start(http_options=http, logging_config=quiet)
 
 
-def _deploy(manager: Any, facts: Facts, placed: dict[str, Any]) -> None:
+def _deploy(door: Door, models: Sequence[Running]) -> None:
     from pipelines.serve.app import Ingress
 
     deployment_class: Any = serve.deployment(Ingress)
     deployment = deployment_class.options(
         name="ingress",
         max_ongoing_requests=ONGOING,
-        ray_actor_options=placed,
+        ray_actor_options=_placed(),
         logging_config=LoggingConfig(log_level=logging.WARNING, enable_access_log=False),
     )
     try:
-        serve.run(deployment.bind(manager, facts), name=APP, route_prefix="/")
+        bound = deployment.bind(door, [(model.manager, model.facts) for model in models])
+        serve.run(bound, name=APP, route_prefix="/")
     except RuntimeError as error:
         raise JobFailed(f"Ray Serve does not start: {error}") from error
 
 
-def _wait_for(loading: Any) -> None:
+def _wait_for(name: str, loading: Any) -> None:
     """Until the pool is ready."""
     try:
         ray.get(loading)
     except RayTaskError as error:
         if isinstance(error.cause, PacelineError):
             raise error.cause from None
-        raise JobFailed(f"the target does not start: {_cause(error)}") from error
+        raise JobFailed(f"{name} does not start: {_cause(error)}") from error
 
 
 def _cause(error: RayError) -> str:

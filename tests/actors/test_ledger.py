@@ -104,6 +104,17 @@ def test_suspects_stay_on_a_stalled_actor():
     assert ledger.hand_over("y") == []
 
 
+def test_urgent_requests_come_first_and_lost_ones_before_others_of_their_priority():
+    ledger = make(*"abcd")
+    assert placed(ledger, x=2) == {"x": ["a", "b"]}
+    ledger.add([Request(id="late", prompt=(1,), priority=1)])
+    ledger.add([Request(id="urgent", prompt=(1,), priority=-1)])
+    ledger.lose("x", KILLED)
+    assert placed(ledger, y=3) == {"y": ["urgent", "a", "b"]}
+    ledger.drop("c")
+    assert placed(ledger, y=9) == {"y": ["d", "late"]}
+
+
 # --- ids ---------------------------------------------------------------------------------------
 
 

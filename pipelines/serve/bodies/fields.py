@@ -44,7 +44,6 @@ UNSUPPORTED: dict[str, str] = {
     "web_search_options": "the server does not search the web",
     "moderation": "answers are not moderated",
     "service_tier": "there is one tier",
-    "priority": "requests run in the order they arrive",
     "prompt_cache_key": "prompts share the KV cache by their tokens; cache_salt keeps them apart",
     "chat_template": "the template of the model is used",
     "chat_template_kwargs": "the template of the model is used without options",
@@ -61,7 +60,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "store": (False,),
     "modalities": (["text"],),
     "service_tier": ("auto", "default"),
-    "priority": (0,),
     "skip_special_tokens": (True,),
     "include_stop_str_in_output": (False,),
     "return_token_ids": (False,),
@@ -76,6 +74,10 @@ OF_IMAGES: dict[str, str] = {
     "background": _PNG,
     "output_compression": _PNG,
     "moderation": "images are not moderated",
+    "decoder": "a decoder changes no image, and images are served by plain decoding",
+    "window": "images are served by plain decoding",
+    "guidance": "the scale is that of the model's generation_config.json",
+    "student": "choose a student by its name as the model",
 }
 AUTO = ("auto",)
 NEUTRAL_OF_IMAGES: dict[str, tuple[Any, ...]] = {
@@ -83,11 +85,13 @@ NEUTRAL_OF_IMAGES: dict[str, tuple[Any, ...]] = {
     "quality": AUTO,
     "background": AUTO,
     "moderation": AUTO,
+    "decoder": ("sequential",),
 }
 
 Text = Annotated[str, StringConstraints(max_length=2**20)]
 Stop = Annotated[str, StringConstraints(max_length=1024)]
 Stops = Annotated[list[Stop], Field(max_length=MAX_STOPS)]
+Priority = Annotated[int, Field(ge=-(2**31), lt=2**31)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Count = Annotated[int, Field(ge=0, lt=2**31)]
 Tokens = list[Annotated[int, Field(ge=0, lt=2**31)]]
@@ -162,6 +166,7 @@ class Generation(Body):
     stream_options: StreamOptions | None = None
     paceline: Ours = Ours()
     cache_salt: Annotated[str, StringConstraints(max_length=1024)] = ""
+    priority: Priority = 0
     prediction: PredictedContent | None = None
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
@@ -198,7 +203,7 @@ class ChatBody(Generation):
 class ImageBody(Body):
     """POST /v1/images/generations. `prompt`: the number of a class.
 
-    `partial_images`: previews of a streamed image.
+    `partial_images`: previews of a streamed image. `steps`: a student's passes.
     """
 
     unsupported: ClassVar[dict[str, str]] = OF_IMAGES
@@ -212,6 +217,8 @@ class ImageBody(Body):
     top_p: float = 1.0
     top_k: Count = 0
     min_p: float = 0.0
+    steps: Count | None = None
+    priority: Priority = 0
     response_format: Literal["b64_json"] = "b64_json"
     output_format: Literal["png"] = "png"
     stream: bool = False

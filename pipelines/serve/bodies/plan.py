@@ -86,6 +86,7 @@ def plan(
             prompt_logprobs=asked,
             drafts=body.paceline.draft,
             cache_salt=salt,
+            priority=body.priority,
             stream=True,
         )
         for p, prompt in enumerate(prompts)

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,13 +17,14 @@ from actors.pool import manager as managing
 from models.engine import build_loop
 from models.engine_config import EngineConfig
 from pipelines.serve.app import build_app
-from pipelines.serve.exchange import Exchange
+from pipelines.serve.door import Door
 from pipelines.serve.facts import Facts
 
 QUEUED = 64
+DOOR = ("limits", "key_hashes", "urgent_hashes", "max_body_bytes")
 
 
-def _stop(loop: asyncio.AbstractEventLoop, stopped: asyncio.Event) -> None:
+def _stop(loop: asyncio.AbstractEventLoop, stopped: asyncio.Event, pool: Any) -> None:
     """End the pool's thread."""
     loop.call_soon_threadsafe(stopped.set)
     raise SystemExit
@@ -35,7 +37,7 @@ class LoopPool:
         self.loop, self._refused = loop, []
 
     @classmethod
-    def start(cls, config: EngineConfig, **sizes: Any) -> "LoopPool":
+    def start(cls, config: EngineConfig) -> "LoopPool":
         return cls(build_loop(config))
 
     def __enter__(self) -> "LoopPool":
@@ -114,7 +116,6 @@ def facts_of(config: EngineConfig, **changed: Any) -> Facts:
         "fingerprint": "fp",
         "repeats": True,
         "created": 1,
-        "max_body_bytes": 2**20,
         "max_unfinished": QUEUED,
     }
     return Facts(**values | changed)
@@ -122,22 +123,34 @@ def facts_of(config: EngineConfig, **changed: Any) -> Facts:
 
 @contextmanager
 def local_server(config: EngineConfig, **changed: Any) -> Iterator[str]:
-    """The URL of a server of this target; `changed`: fields of its Facts."""
-    pool_class, managing.TargetPool = managing.TargetPool, LoopPool  # type: ignore[misc]
-    manager = LocalManager(max_unfinished=QUEUED)
-    facts = facts_of(config, **changed)
-    app = build_app(Exchange(Handle(manager), "ingress"), facts)
+    """The URL of a server of this target; `changed`: fields of its Facts and its Door."""
+    of_door = {name: changed.pop(name) for name in DOOR if name in changed}
+    door = Door(**{"max_body_bytes": 2**20} | of_door)
+    with local_models(
+        door, [(partial(LoopPool.start, config), facts_of(config, **changed))]
+    ) as url:
+        yield url
+
+
+@contextmanager
+def local_models(door: Door, models: list[tuple[Any, Facts]]) -> Iterator[str]:
+    """The URL of a server of several models, each with what starts its pool."""
+    managers = [LocalManager(max_unfinished=QUEUED) for _ in models]
+    handles = [(Handle(m), facts) for m, (_, facts) in zip(managers, models, strict=True)]
+    app = build_app(door, handles)
     server = uvicorn.Server(
         uvicorn.Config(app, port=0, log_level="error", lifespan="off", ws="none")
     )
 
     async def serve() -> None:
-        await manager.start(config, {})
+        for manager, (start, _) in zip(managers, models, strict=True):
+            await manager.start(start)
         await server.serve()
-        stopped = asyncio.Event()
         loop = asyncio.get_running_loop()
-        manager._commands.put(lambda pool: _stop(loop, stopped))
-        await stopped.wait()
+        for manager in managers:
+            stopped = asyncio.Event()
+            manager._commands.put(partial(_stop, loop, stopped))
+            await stopped.wait()
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
     thread.start()
@@ -150,4 +163,3 @@ def local_server(config: EngineConfig, **changed: Any) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join(5)
-        managing.TargetPool = pool_class  # type: ignore[misc]

@@ -8,7 +8,12 @@ import pytest
 from models.errors import InvalidOption
 from pipelines.check.serve_rules import _open
 from pipelines.options import from_mapping
-from pipelines.serve.access import check_access, check_content, read_key_hashes
+from pipelines.serve.access import (
+    check_access,
+    check_content,
+    read_key_hashes,
+    read_urgent_hashes,
+)
 from pipelines.serve.api_error import ApiError
 from pipelines.serve.application import build
 from pipelines.serve.config import ServeConfig
@@ -82,6 +87,13 @@ def test_the_key_file_holds_hashes(tmp_path) -> None:
             read_key_hashes(str(file))
     with pytest.raises(InvalidOption, match="cannot be read"):
         read_key_hashes(str(tmp_path / "none"))
+
+
+def test_a_key_s_line_says_whether_it_may_go_before_others(tmp_path) -> None:
+    file = tmp_path / "keys"
+    file.write_text(f"{KEYS[0]}  - priority\n{KEYS[1]}  -\n")
+    assert read_key_hashes(str(file)) == KEYS
+    assert read_urgent_hashes(str(file)) == KEYS[:1]
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org"])

@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import openai
@@ -101,6 +103,60 @@ def test_a_client_that_leaves_takes_its_requests_along(demo_url: str, route: str
     while running(demo_url):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_a_late_urgent_request_begins_before_one_that_waits(demo_target: str) -> None:
+    """The other one would take so long that the urgent one could not come first by chance."""
+    config = replace(demo_config(demo_target, "none"), batch_size=1)
+    order: list[str] = []
+    texts: list[str] = []
+    with local_server(config) as url, client_of(url, "one") as one:
+
+        def ask(name: str, priority: int, **more: Any) -> None:
+            extra = {"priority": priority, "ignore_eos": True}
+            answer = one.completions.create(
+                model="demo", prompt=name, seed=5, extra_body=extra, **more
+            )
+            order.append(name)
+            texts.append(answer.choices[0].text)
+
+        with one.completions.create(stream=True, **LONG) as first:
+            next(iter(first))
+            waiting = []
+            for name, priority, tokens in (("patient", 0, 400), ("urgent", -1, 4)):
+                more = {"max_tokens": tokens}
+                thread = threading.Thread(target=ask, args=(name, priority), kwargs=more)
+                thread.start()
+                waiting.append(thread)
+                while running(url) < 1 + len(waiting):
+                    time.sleep(0.01)
+            list(first)
+        for thread in waiting:
+            thread.join(30)
+        assert order == ["urgent", "patient"]
+        ask("urgent", 0, max_tokens=4)
+    assert texts[0] == texts[2] != ""
+
+
+def test_only_some_keys_go_before_others(demo_target: str) -> None:
+    config = demo_config(demo_target, "none")
+    same: Any = {"model": "demo", "prompt": "a", "max_tokens": 3, "seed": 1}
+    with (
+        local_server(config, key_hashes=KEYS, urgent_hashes=KEYS[:1]) as url,
+        client_of(url, "one") as one,
+        client_of(url, "two") as two,
+    ):
+        made = [
+            one.completions.create(**same, extra_body={"priority": -5}),
+            two.completions.create(**same, extra_body={"priority": 7}),
+            two.completions.create(**same),
+        ]
+        assert len({answer.choices[0].text for answer in made}) == 1
+        with pytest.raises(openai.PermissionDeniedError, match="priority=-1") as refused:
+            two.completions.create(**same, extra_body={"priority": -1})
+        assert refused.value.param == "priority"
+        with pytest.raises(openai.BadRequestError, match="priority"):
+            one.completions.create(**same, extra_body={"priority": 2**31})
 
 
 def test_keys_do_not_share_the_cache(limited: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipelines.serve.app import build_app
-from pipelines.serve.exchange import Exchange
+from pipelines.serve.door import Door
 from pipelines.serve.facts import Facts
 
 TARGET = Path(__file__).parents[3] / "examples" / "models" / "text-target"
@@ -25,11 +25,10 @@ def app(*, keys: tuple[str, ...] = ()) -> Any:
         fingerprint="fp",
         repeats=True,
         created=1,
-        max_body_bytes=1000,
         max_unfinished=10,
-        key_hashes=tuple(hashlib.sha256(key.encode()).hexdigest() for key in keys),
     )
-    return build_app(Exchange(None, "ingress"), facts)
+    hashes = tuple(hashlib.sha256(key.encode()).hexdigest() for key in keys)
+    return build_app(Door(max_body_bytes=1000, key_hashes=hashes), [(None, facts)])
 
 
 def ask(made: Any, method: str, path: str, headers: dict[str, str], body: bytes = b"{}") -> Any:

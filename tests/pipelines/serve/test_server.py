@@ -54,7 +54,7 @@ def streamed(client: openai.OpenAI, row: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def unfinished(server: Any) -> int:
-    found: dict[str, int] = ray.get(server.manager.counts.remote())
+    found: dict[str, int] = ray.get(server.models[0].manager.counts.remote())
     return found["unfinished"]
 
 
@@ -194,7 +194,7 @@ def test_a_killed_target_s_streams_go_on_with_the_same_text(client, server, aske
     same: dict[str, Any] = {"prompt": "Once", "n": 16, "seed": 8, "logprobs": 1, **asked}
     same["model"] = "tiny"
     expected = client.completions.create(**same)
-    pids = ray.get(server.manager.counts.remote())
+    pids = ray.get(server.models[0].manager.counts.remote())
     (before,) = (pid for name, pid in pids.items() if name.startswith("target-"))
     texts, logprobs = [""] * 16, [[] for _ in range(16)]
     for count, chunk in enumerate(client.completions.create(stream=True, **same)):
@@ -206,7 +206,7 @@ def test_a_killed_target_s_streams_go_on_with_the_same_text(client, server, aske
             assert unfinished(server) >= ROWS
     assert texts == [choice.text for choice in expected.choices]
     assert logprobs == [choice.logprobs.token_logprobs for choice in expected.choices]
-    assert before not in ray.get(server.manager.counts.remote()).values()
+    assert before not in ray.get(server.models[0].manager.counts.remote()).values()
 
 
 def test_metrics_equal_what_clients_were_told(client, server) -> None:
