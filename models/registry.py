@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from models.drafting.folder_kind import EAGLE, MEDUSA, MODEL, folder_kind
+from models.drafting.folder_kind import EAGLE, HYDRA, MEDUSA, MODEL, folder_kind
 from models.students.about import MODEL_TYPE as STUDENT_TYPE
 
 
@@ -70,7 +70,7 @@ DRAFTERS: dict[str, DrafterEntry] = {
 # A drafter that is none of these names is the folder of a model.
 FOLDER = DrafterEntry(
     where="models.drafting.draft_models.build:build",
-    told="the folder of a draft model, of an EAGLE-3 drafter or of Medusa heads",
+    told="the folder of a draft model, of an EAGLE-3 drafter, or of Medusa or Hydra heads",
     max_width=8,
     free=False,
 )
@@ -96,6 +96,12 @@ FOLDERS: dict[str, DrafterEntry] = {
     MEDUSA: DrafterEntry(
         where="models.drafting.heads.build:build_medusa",
         told="Medusa heads",
+        max_width=FOLDER.max_width,
+        free=False,
+    ),
+    HYDRA: DrafterEntry(
+        where="models.drafting.heads.build:build_hydra",
+        told="Hydra heads",
         max_width=FOLDER.max_width,
         free=False,
     ),

@@ -18,7 +18,7 @@ from models.drafting.draft import Draft
 from models.drafting.draft_models.draft_model import ModelDrafter
 from models.drafting.drafter import DraftContext, Drafter
 from models.drafting.heads.eagle_drafter import EagleDrafter
-from models.drafting.heads.medusa_drafter import MedusaDrafter
+from models.drafting.heads.heads_drafter import HeadsDrafter
 from models.drafting.parallel.jacobi import JacobiDrafter
 from models.drafting.reading import Reading, ReadingDrafter
 from models.engine import build_drafter
@@ -32,7 +32,7 @@ from models.verify.round import RoundNoise
 
 UNLIMITED = 1 << 40
 CPU = torch.device("cpu")
-WITH_MODELS = (ModelDrafter, EagleDrafter, MedusaDrafter)
+WITH_MODELS = (ModelDrafter, EagleDrafter, HeadsDrafter)
 
 
 class Model(Protocol):

@@ -6,14 +6,15 @@ from models.errors import UnsupportedCheckpoint
 from models.students.about import MODEL_TYPE as STUDENT_TYPE
 from models.targets.decoder.config import Json, read_json
 
-MODEL, EAGLE, MEDUSA = "model", "eagle3", "medusa"
+MODEL, EAGLE, MEDUSA, HYDRA = "model", "eagle3", "medusa", "hydra"
+ABOUT = "drafter.json"  # what a drafter says of its training
 SGLANG = "LlamaForCausalLMEagle3"  # an architecture
 MEDUSA_PICKLE = "medusa_lm_head.pt"
 PICKLES = ("*.pt", "*.bin")
 
 
 def folder_kind(folder: str | Path) -> str:
-    """MODEL, EAGLE, MEDUSA or STUDENT_TYPE; a folder that cannot be read counts as a model's."""
+    """Its kind, MODEL, EAGLE, MEDUSA, HYDRA or STUDENT_TYPE; MODEL if it cannot be read."""
     path = Path(folder)
     try:
         return kind_of(read_json(path / "config.json"))
@@ -23,8 +24,8 @@ def folder_kind(folder: str | Path) -> str:
 
 def kind_of(raw: Json) -> str:
     """The kind that a config.json is of."""
-    if raw.get("model_type") == STUDENT_TYPE:
-        return STUDENT_TYPE
+    if raw.get("model_type") in (STUDENT_TYPE, HYDRA):
+        return str(raw["model_type"])
     if raw.get("speculators_model_type") or SGLANG in (raw.get("architectures") or ()):
         return EAGLE
     return MEDUSA if raw.get("model_type") == "medusa" or "medusa_num_heads" in raw else MODEL

@@ -11,7 +11,8 @@ import torch
 
 from models.batch import Ints
 from models.drafting.drafter import DraftContext
-from models.drafting.tree import SHARPNESS, Tree, favour
+from models.drafting.sharpness import Sharpness
+from models.drafting.tree import Tree, favour
 from models.requests.sequence import Sequence
 from models.sampling.noise import Purpose
 
@@ -19,6 +20,7 @@ from models.sampling.noise import Purpose
 Feed = Callable[[Ints, int], torch.Tensor]
 # A tree whose last level is new -> logits [B * W, V] after that level's nodes.
 FeedLevel = Callable[[Tree], torch.Tensor]
+PLAIN = Sharpness()
 
 
 def num_generated(sequences: Several[Sequence]) -> Ints:
@@ -61,10 +63,11 @@ def grow_tree(
     generated: Ints,
     context: DraftContext,
     feed: FeedLevel,
+    sharpness: Sharpness = PLAIN,
 ) -> Tree:
     """Trees of W nodes a level: of all continuations of a level, the likeliest are kept.
 
-    Arguments as in `grow_chain`.
+    Arguments as in `grow_chain`. `sharpness`: how far values are trusted.
     """
     batch = len(context.owners)
     tree, noise = Tree(batch, width, depth), _noise(context, depth)
@@ -78,7 +81,7 @@ def grow_tree(
         added = noise[level]
         if added is not None:
             values = (values.view(batch, rows, -1) + added[:, None]).flatten(0, 1)
-        chances = (SHARPNESS * values).log_softmax(-1)
+        chances = (sharpness[level] * values).log_softmax(-1)
         tree.grow(chances if own is None else favour(chances, *own))
         if level + 1 < depth:
             logits = feed(tree)

@@ -8,21 +8,24 @@ import torch
 from torch import nn
 
 from models.drafting.distil.eagle_network import EagleNetwork, new_eagle
+from models.drafting.distil.hydra_network import HydraNetwork, new_hydra
 from models.drafting.distil.kind import Course, DrafterKind, Shape
 from models.drafting.distil.medusa_network import MedusaNetwork, continue_medusa, new_medusa
 from models.drafting.distil.small_model import SmallModel, continue_model, new_model
 from models.drafting.distil.teacher import load_teacher
 from models.drafting.distil.texts import read_texts
-from models.drafting.folder_kind import EAGLE, MEDUSA, MODEL, folder_kind
+from models.drafting.folder_kind import EAGLE, HYDRA, MEDUSA, MODEL, folder_kind
 from models.drafting.heads.eagle_export import write_eagle
 from models.drafting.heads.eagle_layouts import read_eagle
 from models.drafting.heads.files import target_head
+from models.drafting.heads.hydra_head import read_hydra, write_hydra
 from models.drafting.heads.medusa_head import read_medusa, write_medusa
 from models.errors import UnsupportedCheckpoint
 from models.targets.decoder.config import DecoderConfig, is_known, parse_config, read_configs
 from models.training.worker import Worker
 
-TRAINABLE = {"model": MODEL, "medusa": MEDUSA, "eagle": EAGLE}  # the command's names
+# The command's names.
+TRAINABLE = {"model": MODEL, "medusa": MEDUSA, "hydra": HYDRA, "eagle": EAGLE}
 STEP = 64  # widths of new drafters are multiples of it, where the target is wide enough
 
 
@@ -31,8 +34,8 @@ class DraftLessons:
     """What a drafter is built of and taught with.
 
     `kind`: of TRAINABLE. `start`: the folder of a drafter to go on from; None: a new one. `files`:
-    of texts, in order. `width`: of a new draft model or EAGLE-3 drafter; None: from the target's.
-    `about`: what the export says of itself.
+    of texts, in order. `width`: of a new draft model or EAGLE-3 drafter, or of the embedding of new
+    Hydra heads; None: from the target's. `about`: what the export says of itself.
     """
 
     kind: str
@@ -94,6 +97,8 @@ def network_of(
         return _model(lessons, start, config), ModelShape(_dtype(target))
     if lessons.kind == "medusa":
         return _medusa(lessons, start, target), MedusaShape(_dtype(target))
+    if lessons.kind == "hydra":
+        return _hydra(lessons, start, target), HydraShape(_dtype(target))
     return _eagle(lessons, start, target, config), EagleShape(
         _dtype(target), target, lessons.course.depth
     )
@@ -122,10 +127,24 @@ def _medusa(lessons: DraftLessons, start: Path | None, target: Path) -> MedusaNe
     if not stored.config.shared or stored.ids is not None:
         told = "heads under the target's own output matrix, over all tokens, can be trained"
         raise UnsupportedCheckpoint(f"start {str(start)!r}: {told}")
-    if stored.config.num_heads != lessons.course.depth:
-        told = f"{stored.config.num_heads} heads: set depth to that"
-        raise UnsupportedCheckpoint(f"start {str(start)!r} has {told}")
+    _check_depth(stored.config.num_heads, lessons)
     return continue_medusa(stored, target_head(target))
+
+
+def _hydra(lessons: DraftLessons, start: Path | None, target: Path) -> HydraNetwork:
+    if start is None:
+        head = target_head(target)
+        embedded = lessons.width or _share(head.shape[1], 3, 8)
+        return new_hydra(head, num_heads=lessons.course.depth, embedded=embedded)
+    stored = read_hydra(start, target)
+    _check_depth(stored.config.num_heads, lessons)
+    return HydraNetwork(stored.config, stored.tensors, stored.output)
+
+
+def _check_depth(heads: int, lessons: DraftLessons) -> None:
+    if heads != lessons.course.depth:
+        told = f"{heads} heads: set depth to that"
+        raise UnsupportedCheckpoint(f"start {lessons.start!r} has {told}")
 
 
 def _eagle(
@@ -174,6 +193,19 @@ class MedusaShape:
         """With vLLM's names."""
         assert isinstance(model, MedusaNetwork)
         write_medusa(model.stored(self.dtype), folder)
+
+
+@dataclass(frozen=True, slots=True)
+class HydraShape:
+    """Hydra heads: index i, with the tokens after it, predicts tokens from i + 2 on."""
+
+    dtype: torch.dtype
+    first = 2
+
+    def save(self, model: nn.Module, folder: Path) -> None:
+        """In our own layout."""
+        assert isinstance(model, HydraNetwork)
+        write_hydra(model.stored(self.dtype), folder)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,14 +18,16 @@ import torch
 from torch import nn
 
 from models.batch import Ints
+from models.drafting.distil.calibration import best_sharpness
 from models.drafting.distil.exam import Trial, accepted_lengths, sums
 from models.drafting.distil.teacher import Teacher
 from models.drafting.distil.texts import Text, TextBatch, batch_of
+from models.drafting.folder_kind import ABOUT
+from models.drafting.sharpness import FIELD
 from models.metrics.agreement import accepted_length, agreement_at
 from models.training.kind import LOSS, SCORE, Samples
 from models.training.losses import divergence, match_loss
 
-ABOUT = "drafter.json"
 WORDS = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
 EXAM_BATCH = 8
 
@@ -111,7 +113,7 @@ class DrafterKind:
         figures = self._chances(model, kept)
         with tempfile.TemporaryDirectory() as made:
             folder = Path(made) / "drafter"
-            self.export(model, folder)
+            self._write(model, folder, {})
             lengths = accepted_lengths(self.trial(), folder, self._teacher.target)
         return {**figures, **lengths, SCORE: sum(lengths.values()) / len(lengths)}
 
@@ -126,14 +128,30 @@ class DrafterKind:
         )
 
     def export(self, model: nn.Module, folder: Path) -> None:
-        """A folder that `--drafter` takes, with the words of the target's tokenizer."""
+        """A folder that `--drafter` takes, with the words of the target's tokenizer.
+
+        With texts kept for exams, drafters that read the target get their SHARPNESS by level.
+        """
+        fits = self._shape.first > 1 and self.num_records < len(self._texts)
+        self._write(model, folder, {FIELD: self._fitted(model)} if fits else {})
+
+    @torch.no_grad()
+    def _fitted(self, model: nn.Module) -> list[float]:
+        """What `best_sharpness` finds for each level, on some texts kept for exams."""
+        generator = torch.Generator().manual_seed(0)
+        kept = np.arange(self.num_records, len(self._texts))
+        judged = self._judged(model, kept[:EXAM_BATCH])
+        laws = [judged.at(self._shape.first + k, q)[:2] for k, q in enumerate(judged.found)]
+        return [best_sharpness(p, q, generator) for p, q in laws if len(p)]
+
+    def _write(self, model: nn.Module, folder: Path, fitted: Mapping[str, object]) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         self._shape.save(model, folder)
         for name in WORDS:
             if (self._target / name).exists():
                 shutil.copy(self._target / name, folder / name)
-        about = {**self._about, "depth": self._course.depth}
+        about = {**self._about, "depth": self._course.depth, **fitted}
         (folder / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
     @property

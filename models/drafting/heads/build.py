@@ -5,8 +5,12 @@ from pathlib import Path
 from models.drafting.heads.eagle_drafter import EagleDrafter
 from models.drafting.heads.eagle_layouts import read_eagle
 from models.drafting.heads.eagle_model import EagleModel
-from models.drafting.heads.medusa_drafter import MedusaDrafter, MedusaModel
+from models.drafting.heads.heads_drafter import HeadsDrafter
+from models.drafting.heads.hydra_head import read_hydra
+from models.drafting.heads.hydra_model import HydraModel
 from models.drafting.heads.medusa_head import read_medusa
+from models.drafting.heads.medusa_model import MedusaModel
+from models.drafting.sharpness import read_sharpness
 from models.engine_config import EngineConfig
 from models.memory.budget import budget_bytes, pool_entries
 from models.targets.load import DTYPES, pick_device
@@ -42,10 +46,11 @@ def build_eagle(
         capacity=capacity,
         name=config.drafter,
         entries=pool_entries(budget, shared, rows=rows, longest=capacity),
+        sharpness=read_sharpness(Path(config.drafter)),
     )
 
 
-def build_medusa(config: EngineConfig, target: Target | None, **options: object) -> MedusaDrafter:
+def build_medusa(config: EngineConfig, target: Target | None, **options: object) -> HeadsDrafter:
     """Medusa heads.
 
     Raises:
@@ -55,4 +60,15 @@ def build_medusa(config: EngineConfig, target: Target | None, **options: object)
     if target is not None:
         same_size(config.target, target.vocab_size, config.drafter, head.config.vocab_size)
     model = MedusaModel(head, dtype=DTYPES[config.dtype], device=pick_device(config.device))
-    return MedusaDrafter(model, name=config.drafter)
+    return HeadsDrafter(model, name=config.drafter, sharpness=read_sharpness(Path(config.drafter)))
+
+
+def build_hydra(config: EngineConfig, target: Target | None, **options: object) -> HeadsDrafter:
+    """Hydra heads.
+
+    Raises:
+        UnsupportedCheckpoint: they cannot be loaded, or do not fit the target.
+    """
+    head = read_hydra(Path(config.drafter), Path(config.target))
+    model = HydraModel(head, dtype=DTYPES[config.dtype], device=pick_device(config.device))
+    return HeadsDrafter(model, name=config.drafter, sharpness=read_sharpness(Path(config.drafter)))

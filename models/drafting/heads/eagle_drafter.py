@@ -15,9 +15,10 @@ import torch
 from models.batch import Batch, Ints, chains
 from models.drafting.draft import Draft, Shape, chain_draft
 from models.drafting.drafter import DraftContext, clip, propose_some, useful_depth
-from models.drafting.growth import grow_chain, grow_tree, num_generated
+from models.drafting.growth import PLAIN, grow_chain, grow_tree, num_generated
 from models.drafting.heads.eagle_model import EagleModel
 from models.drafting.reading import Reading
+from models.drafting.sharpness import Sharpness
 from models.drafting.tree import Tree
 from models.engine_config import MAX_WIDTH
 from models.requests.sequence import Sequence
@@ -54,9 +55,11 @@ class EagleDrafter:
         capacity: int,
         name: str = "eagle3",
         entries: int | None = None,
+        sharpness: Sharpness = PLAIN,
     ) -> None:
         """`entries`: of all rows of the cache together (None: every row can be full)."""
         self.name, self.model, self.wants = name, model, model.wants
+        self._sharpness = sharpness
         self.passes = 0
         self._cache = model.new_cache(rows, capacity, entries)
         self._free = list(range(rows))
@@ -147,7 +150,8 @@ class EagleDrafter:
                 for b, count in enumerate(useful_depth(s, shape) for s in sequences)
             ]
         steps = Steps(self, slots, states)
-        tree = grow_tree(logits, shape.width, depth, generated, context, steps.feed_tree)
+        feed, trust = steps.feed_tree, self._sharpness
+        tree = grow_tree(logits, shape.width, depth, generated, context, feed, trust)
         kept = tree.best(shape.budget)
         return [
             clip(Draft(tokens=tokens, parents=parents), useful_depth(sequence, shape), levels)

@@ -7,7 +7,7 @@ from pipelines.distill.config import EVALUATION, TRAINING, DistillConfig
 from pipelines.engine_options import MAIN
 from pipelines.options import option
 
-KINDS = ("model", "medusa", "eagle")
+KINDS = ("model", "medusa", "hydra", "eagle")
 MATCH, DIVERGENCE = "match", "divergence"
 
 
@@ -16,8 +16,9 @@ class DrafterOptions(DistillConfig):
     """A distillation of a text target into a drafter."""
 
     kind: str = option(
-        "model: a small language model; medusa: heads on the target's last hidden state; eagle: an "
-        "EAGLE-3 drafter, which reads three of the target's layers",
+        "model: a small language model; medusa: heads on the target's last hidden state; hydra: "
+        "heads that also read the tokens drafted before; eagle: an EAGLE-3 drafter, which reads "
+        "three of the target's layers",
         default="model",
         decides=True,
         choices=KINDS,
@@ -59,14 +60,15 @@ class DrafterOptions(DistillConfig):
         group=TRAINING,
     )
     depth: int = option(
-        "number of tokens that the drafter proposes: the heads of medusa, the unrolled steps of "
-        "eagle, and the chains of the exams",
+        "number of tokens that the drafter proposes: the heads of medusa and hydra, the unrolled "
+        "steps of eagle, and the chains of the exams",
         default=4,
         decides=True,
         group=TRAINING,
     )
     width: int | None = option(
-        "width of a new draft model or EAGLE-3 drafter; default: 3/8 or 1/2 of the target's",
+        "width of a new draft model, of the embedding of new Hydra heads (default: 3/8 of the "
+        "target's width), or of a new EAGLE-3 drafter (default: 1/2)",
         default=None,
         decides=True,
         group=TRAINING,

@@ -5,8 +5,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.drafting.distil.kind import ABOUT
-from models.drafting.folder_kind import EAGLE, folder_kind
+from models.drafting.folder_kind import ABOUT, EAGLE, folder_kind
 from models.drafting.heads.eagle_export import write_eagle
 from models.drafting.heads.eagle_layouts import read_eagle
 from models.errors import InvalidOption, UnsupportedCheckpoint

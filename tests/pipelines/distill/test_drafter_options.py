@@ -32,7 +32,7 @@ GIVEN = {"target": "t", "output": "o", "prompts": "p"}
     [
         ({"prompts": None}, "prompts=None is not accepted: a file or folder, or else --data"),
         ({"data": "d"}, "one of the two"),
-        ({"kind": "hydra"}, "one of model, medusa, eagle"),
+        ({"kind": "block"}, "one of model, medusa, hydra, eagle"),
         ({"depth": 20}, "depth=20 is not accepted: 1 to 16"),
         ({"length": 4}, "length=4 is not accepted: 8 or more"),
         ({"width": 33}, "width=33 is not accepted: an even number"),

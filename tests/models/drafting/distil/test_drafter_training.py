@@ -22,7 +22,7 @@ from models.training.step import TrainingPlan, TrainingStep
 from models.training.worker import Worker
 from tests.models.drafting.heads.random_heads import write_target
 
-KINDS = ["model", "medusa", "eagle"]
+KINDS = ["model", "medusa", "hydra", "eagle"]
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_two_workers_have_the_gradients_of_one(target, own_texts, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_learns_and_the_best_state_is_chosen_by_the_loop(tmp_path, target, own_texts, kind):
-    rate = 2e-3 if kind == "medusa" else 2e-2
+    rate = 2e-3 if kind in ("medusa", "hydra") else 2e-2
     made = training(kind, target, own_texts, steps=30, rate=rate, match_from=10**9)
     every = Samples(numbers=np.arange(36), records=np.arange(36))
     before, first = made.examine(), made.kind.losses(made.kind.model, every)["loss"].item()
@@ -116,7 +116,9 @@ def test_it_learns_and_the_best_state_is_chosen_by_the_loop(tmp_path, target, ow
         assert 1 <= figures["length_by_laws_t1"] <= 4
     made.kind.export(made.chosen(), tmp_path / "drafter")
     about = json.loads((tmp_path / "drafter" / "drafter.json").read_text())
+    sharpness = about.pop("sharpness", None)
     assert about == {"kind": kind, "depth": 3}
+    assert (sharpness is None) if kind == "model" else (len(sharpness) == 3)
     kinds = {path.suffix for path in (tmp_path / "drafter").iterdir()}
     assert kinds <= {".json", ".safetensors"}
 

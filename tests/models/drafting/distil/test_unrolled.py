@@ -11,7 +11,7 @@ from models.batch import chain
 from models.drafting.distil.build import DraftLessons, build_drafter
 from models.drafting.distil.kind import Course
 from models.drafting.distil.texts import Text, batch_of, write_texts
-from models.drafting.heads.build import build_eagle, build_medusa
+from models.drafting.heads.build import build_eagle, build_hydra, build_medusa
 from models.drafting.heads.eagle_drafter import Steps
 from models.drafting.reading import Reading
 from models.engine_config import EngineConfig
@@ -121,6 +121,24 @@ def test_of_medusa_at_every_head_and_prefix(tmp_path, target):
 
 
 @pytest.mark.usefixtures("arithmetic")
+@pytest.mark.parametrize("depth", [1, 4])
+def test_of_hydra_at_every_head_and_prefix(tmp_path, target, depth):
+    made = built("hydra", target, tmp_path, depth)
+    shaken(made)
+    logits, states, batch = unrolled(made)
+    drafter = build_hydra(exported(made, target, tmp_path / "drafter"), None)
+    for row, text in enumerate(batch.texts):
+        count = len(text.tokens) - depth - 1
+        tokens = np.array(text.tokens)
+        steps = drafter.model.start(states[row, :count, -1], tokens[1 : count + 1], depth)
+        found = steps.logits  # [indices, V]
+        for head in range(depth):
+            torch.testing.assert_close(found, logits[head][row, :count], rtol=0, atol=1e-5)
+            if head + 1 < depth:
+                found = steps.feed_chain(tokens[2 + head : 2 + head + count], head)
+
+
+@pytest.mark.usefixtures("arithmetic")
 def test_of_a_draft_model_at_every_position(tmp_path, target):
     made = built("model", target, tmp_path)
     logits, _, batch = unrolled(made)
@@ -132,7 +150,7 @@ def test_of_a_draft_model_at_every_position(tmp_path, target):
         torch.testing.assert_close(found, logits[0][row, : len(tokens)], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["model", "medusa", "eagle"])
+@pytest.mark.parametrize("kind", ["model", "medusa", "hydra", "eagle"])
 def test_the_teachers_laws_are_the_targets(tmp_path, target, kind):
     made = built(kind, target, tmp_path)
     batch = batch_of(made._texts, np.arange(3))
@@ -147,7 +165,7 @@ def test_the_teachers_laws_are_the_targets(tmp_path, target, kind):
     assert (rows >= 0).sum() == sum(text.num_places for text in batch.texts)
 
 
-@pytest.mark.parametrize("kind", ["model", "medusa", "eagle"])
+@pytest.mark.parametrize("kind", ["model", "medusa", "hydra", "eagle"])
 def test_the_loss_does_not_depend_on_how_samples_are_shared(tmp_path, target, kind):
     made = built(kind, target, tmp_path)
     shaken(made)

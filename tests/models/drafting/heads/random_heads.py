@@ -7,6 +7,9 @@ import torch
 from safetensors.torch import save_file
 
 from models.drafting.heads.eagle_head import EagleConfig, EagleHead, shapes
+from models.drafting.heads.files import target_head
+from models.drafting.heads.hydra_head import HydraConfig, HydraHead
+from models.drafting.heads.hydra_head import shapes as hydra_shapes
 from models.drafting.heads.medusa_head import MedusaConfig, MedusaHead
 from models.drafting.heads.medusa_head import shapes as medusa_shapes
 from models.targets.decoder.config import DecoderConfig, RotaryConfig
@@ -32,6 +35,8 @@ EAGLE = EagleConfig(
     layer=LAYER, draft_vocab_size=LAYER.vocab_size, target_width=TARGET.width, taps=(1, 3, 5)
 )
 MEDUSA = MedusaConfig(vocab_size=TARGET.vocab_size, width=TARGET.width, num_heads=3)
+
+HYDRA = HydraConfig(vocab_size=TARGET.vocab_size, width=TARGET.width, embedded=12, num_heads=3)
 
 
 def write_target(folder):
@@ -74,3 +79,10 @@ def medusa_head(*, seed=1, ids=None, **values):
     return MedusaHead(
         config=config, tensors=tensors, ids=None if ids is None else torch.tensor(ids)
     )
+
+
+def hydra_head(target, *, seed=1, **values):
+    """Random heads of the target in a folder."""
+    config = replace(HYDRA, **values)
+    tensors = {name: random_tensor(name, s, seed) for name, s in hydra_shapes(config).items()}
+    return HydraHead(config=config, tensors=tensors, output=target_head(target))

@@ -6,7 +6,7 @@ import pytest
 
 from models.drafting.heads.eagle_drafter import EagleDrafter
 from models.drafting.heads.eagle_export import write_eagle
-from models.drafting.heads.medusa_drafter import MedusaDrafter
+from models.drafting.heads.heads_drafter import HeadsDrafter
 from models.drafting.heads.medusa_head import write_medusa
 from models.engine import build_loop
 from models.engine_config import EngineConfig
@@ -16,7 +16,7 @@ from tests.models.drafting.heads.random_heads import eagle_head, medusa_head, wr
 from tests.models.looping import SAMPLINGS
 
 SOME = list(range(2, 50, 3))
-KINDS = {"speculators": EagleDrafter, "sglang": EagleDrafter, "medusa": MedusaDrafter}
+KINDS = {"speculators": EagleDrafter, "sglang": EagleDrafter, "medusa": HeadsDrafter}
 SHAPES = {
     "chain": {"draft_tokens": 3},
     "tree": {"draft_tokens": 3, "draft_width": 3},

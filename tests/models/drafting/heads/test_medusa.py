@@ -9,8 +9,9 @@ from safetensors.torch import load_file, save_file
 
 from models.drafting.draft import Shape
 from models.drafting.folder_kind import MEDUSA, folder_kind
-from models.drafting.heads.medusa_drafter import MedusaDrafter, MedusaModel
+from models.drafting.heads.heads_drafter import HeadsDrafter
 from models.drafting.heads.medusa_head import read_medusa, write_medusa
+from models.drafting.heads.medusa_model import MedusaModel
 from models.drafting.reading import Reading
 from models.errors import UnsupportedCheckpoint
 from tests.models.drafting.heads.random_heads import TARGET, medusa_head, write_target
@@ -148,7 +149,7 @@ def test_heads_of_another_target_are_refused(tmp_path, target, values, message):
 def test_drafts_are_the_heads_own(tmp_path, target, shape):
     """As deep as there are heads; each level is chosen from its head's logits."""
     head = medusa_head()
-    drafter = MedusaDrafter(MedusaModel(head, dtype=torch.float32, device=CPU))
+    drafter = HeadsDrafter(MedusaModel(head, dtype=torch.float32, device=CPU))
     sequences = [grown(range(1, size), size, temperature=0) for size in (4, 9)]
     states = torch.randn(8, 1, 32)
     for sequence in sequences:
@@ -173,7 +174,7 @@ def test_drafts_are_the_heads_own(tmp_path, target, shape):
 
 
 def test_a_state_before_the_last_round_is_not_used(tmp_path, target):
-    drafter = MedusaDrafter(MedusaModel(medusa_head(), dtype=torch.float32, device=CPU))
+    drafter = HeadsDrafter(MedusaModel(medusa_head(), dtype=torch.float32, device=CPU))
     sequence = grown([1, 2, 3])
     drafter.read([Reading(sequence=sequence, first=0, states=torch.randn(2, 1, 32), top=None)])
     sequence.tokens.append(4)

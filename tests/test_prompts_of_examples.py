@@ -1,0 +1,36 @@
+"""The prompts that the examples of distillation make."""
+
+import json
+
+from examples.distill_real_model import write_prompts
+from examples.library_prompts import LONGEST, prompts_of
+
+SOURCE = '''\
+class Reader:
+    def read(self, size):
+        """Read some bytes."""
+        return self._read(size)
+
+    def close(self):
+        return None
+
+def only_told():
+    """There is nothing to complete."""
+
+def long():
+    """{}"""
+    return 1
+'''
+
+
+def test_prompts_end_after_the_docstring():
+    found = list(prompts_of(SOURCE.replace("{}", "x" * LONGEST)))
+    assert found == ['    def read(self, size):\n        """Read some bytes."""\n']
+
+
+def test_questions_are_chats_and_differ(tmp_path):
+    rows = write_prompts(tmp_path / "new" / "questions.jsonl").read_text().splitlines()
+    chats = [json.loads(row)["messages"] for row in rows]
+    assert all([message["role"] for message in chat] == ["user"] for chat in chats)
+    assert len({chat[0]["content"] for chat in chats}) == len(chats) == 600
+    assert write_prompts(tmp_path / "again.jsonl").read_text().splitlines() == rows
