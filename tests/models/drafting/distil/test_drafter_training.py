@@ -107,7 +107,7 @@ def test_it_learns_and_the_best_state_is_chosen_by_the_loop(tmp_path, target, ow
         made.step()
     after, last = made.examine(), made.kind.losses(made.kind.model, every)["loss"].item()
     assert last < first
-    if kind != "medusa":  # heads start as good as a random target lets them be
+    if kind not in ("medusa", "hydra"):  # heads start as good as a random target lets them be
         assert after["acceptance"] > before["acceptance"]
     assert made.best.score == max(before[SCORE], after[SCORE])
     for figures in (before, after):
