@@ -39,7 +39,10 @@ class HeadsModel(Protocol):
     """Heads, ready to run on one device."""
 
     vocab_size: int
+    context_length: int
     num_heads: int
+    num_parameters: int
+    device: torch.device
 
     def start(self, states: torch.Tensor, roots: Ints, depth: int) -> Steps:
         """Begin drafts of at most `depth` <= `num_heads` levels.
