@@ -1,6 +1,6 @@
 """What the image benchmark runs: ways of decoding, labelled requests, and their pictures."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -90,6 +90,11 @@ def save_pictures(outputs: Mapping[str, tuple[int, ...]], target: str, file: Pat
     names = sorted(outputs, key=lambda name: tuple(map(int, name.split("/"))))
     tokens = torch.tensor([outputs[name] for name in names])
     labels = [int(name.split("/")[1]) % about(target).num_classes for name in names]
+    return save_tokens(tokens, labels, target, file)
+
+
+def save_tokens(tokens: torch.Tensor, labels: Sequence[int], target: str, file: Path) -> str:
+    """The same of tokens [N, n] and labels [N]."""
     with torch.inference_mode():
         pixels = load_tokenizer(target).decode(tokens)
     images = ((pixels + 1) / 2).clamp(0, 1)

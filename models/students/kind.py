@@ -58,8 +58,8 @@ def build_student(lessons: StudentLessons, worker: Worker) -> "StudentKind":
     chart = FlowMap(teacher.codebook)
     teach = partial(laws, teacher, guidance=lessons.guidance)
     pairs = make_pairs(records, teach, chart, prior, rank=worker.rank, world=worker.world)
-    worker.add(pairs.noise)
-    worker.add(pairs.guesses)
+    for part in pairs.parts():
+        worker.add(part)
     torch.manual_seed(lessons.seed)
     said = config_of(teacher, lessons.made_for, lessons.guidance, lessons.method)
     return StudentKind(
@@ -144,7 +144,9 @@ class StudentKind:
         )
         if isinstance(self.model, TwoHeadStudent):
             return loss_of_heads(model, given, self.model.codebook, self._pictures)
-        return loss_of_laws(model, given, self._laws)
+        kept = pairs.logits
+        teacher = self._laws(given.classes, given.tokens) if kept is None else kept[chosen]
+        return loss_of_laws(model, given, teacher)
 
 
 def starts_of(samples: Ints, seed: int, bounds: Several[int]) -> torch.Tensor:

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from models.students.pairs import Laws
 from models.tokenizers.load import load_tokenizer
 from models.tokenizers.tokenizer import places
 from models.training.losses import divergence
@@ -36,11 +35,14 @@ class Given:
         return torch.arange(self.tokens.shape[1]) >= self.starts[:, None]
 
 
-def loss_of_laws(student: nn.Module, given: Given, laws: Laws) -> torch.Tensor:
-    """`flow-map`: the sum over unknown places of KL(teacher's law | student's law), nats."""
+def loss_of_laws(student: nn.Module, given: Given, teacher: torch.Tensor) -> torch.Tensor:
+    """`flow-map`: the sum over unknown places of KL(teacher's law | student's law), nats.
+
+    `teacher`: its logits [B, n, V].
+    """
     s = given
     logits = student(s.classes, s.tokens, s.noise, s.guesses, s.starts)
-    wanted = laws(s.classes, s.tokens).log_softmax(-1)  # [B, n, V]
+    wanted = teacher.log_softmax(-1)  # [B, n, V]
     total: torch.Tensor = (divergence(wanted, logits.float()) * s.unknown).sum()
     return total
 

@@ -7,6 +7,7 @@ tokens has the distribution that decoding with the flow map gives, and nothing b
 Letters: N images, B of them, n tokens of an image, V vocabulary, C width of a code.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from models.students.sample import first_guesses
 
 TRIES = 8
 GROUP_NUMBERS = 2**19  # of the laws [B, n, V] of a group
+KEPT_NUMBERS = 2**28  # of the laws [N, n, V] of all records, 1 GiB: more are computed again
 # (classes [B], tokens [B, n]) -> the teacher's logits [B, n, V]
 Laws = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -38,14 +40,22 @@ class Records:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pairs:
-    """Records with their noise [N, n, C] float32 and the first guesses [N, n] that it leads to."""
+    """Records with their noise [N, n, C] float32 and the first guesses [N, n] that it leads to.
+
+    `logits`: the teacher's [N, n, V] float32, or None where they take too much memory.
+    """
 
     records: Records
     noise: torch.Tensor
     guesses: torch.Tensor
+    logits: torch.Tensor | None
 
     def __len__(self) -> int:
         return len(self.records)
+
+    def parts(self) -> list[torch.Tensor]:
+        """What the sum over workers completes."""
+        return [self.noise, self.guesses, *([] if self.logits is None else [self.logits])]
 
 
 def group_size(num_tokens: int, vocab_size: int) -> int:
@@ -71,14 +81,19 @@ def make_pairs(
     count, length = records.tokens.shape
     noise = torch.zeros(count, length, chart.width)
     guesses = torch.zeros(count, length, dtype=torch.int64)
+    shape = count, length, chart.vocab_size
+    kept = torch.zeros(shape) if math.prod(shape) <= KEPT_NUMBERS else None
     size = group_size(length, chart.vocab_size)
     for first in range(rank * size, count, world * size):
         some = slice(first, first + size)
         classes, tokens = records.classes[some], records.tokens[some]
-        noise[some] = noise_of(laws(classes, tokens), tokens, records.seeds[some], chart)
+        logits = laws(classes, tokens)
+        if kept is not None:
+            kept[some] = logits
+        noise[some] = noise_of(logits, tokens, records.seeds[some], chart)
         guesses[some] = first_guesses(chart, prior, classes, noise[some])
         done(len(classes))
-    return Pairs(records=records, noise=noise, guesses=guesses)
+    return Pairs(records=records, noise=noise, guesses=guesses, logits=kept)
 
 
 def noise_of(

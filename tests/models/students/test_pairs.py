@@ -1,6 +1,7 @@
 """Training pairs: noise that leads to tokens drawn otherwise; the same pairs from any workers."""
 
 import numpy as np
+import pytest
 import torch
 from scipy.stats import kstest
 
@@ -9,7 +10,7 @@ from models.students import pairs as module
 from models.students.pairs import Records, make_pairs, noise_of
 from models.students.prior import token_shares
 from models.students.sample import first_guesses, image_noise
-from tests.models.students.tables import CODES, EQUAL, records_of
+from tests.models.students.tables import CODES, EQUAL, records_of, training_of
 
 
 def normal(*shape, seed):
@@ -56,6 +57,34 @@ def test_workers_make_parts_of_the_same_pairs(monkeypatch):
     ]
     assert torch.equal(sum(part.noise for part in parts), whole.noise)
     assert torch.equal(sum(part.guesses for part in parts), whole.guesses)
+    assert torch.equal(sum(part.logits for part in parts), whole.logits)
+
+
+def test_laws_are_kept_where_there_is_room(monkeypatch):
+    """A training computes the others again, and learns the same."""
+    kept = training_of(EQUAL, steps=2)
+    monkeypatch.setattr(module, "KEPT_NUMBERS", 2000 * 2 * 2 - 1)
+    again = training_of(EQUAL, steps=2)
+    records = records_of(2, lambda t: t[:, 0], count=2000)
+    assert make_pairs(records, EQUAL[0], FlowMap(CODES), torch.full((1, 2, 2), 0.5)).logits is None
+    for _ in range(2):
+        assert kept.step()["loss"] == pytest.approx(again.step()["loss"], rel=1e-6)
+    monkeypatch.setattr(module, "KEPT_NUMBERS", 2000 * 2 * 2)
+    made = make_pairs(records, EQUAL[0], FlowMap(CODES), torch.full((1, 2, 2), 0.5))
+    assert torch.equal(made.logits, EQUAL[0](records.classes, records.tokens))
+
+
+def test_laws_that_are_kept_are_not_computed_again():
+    calls = []
+
+    def counted(classes, tokens):
+        calls.append(len(classes))
+        return EQUAL[0](classes, tokens)
+
+    training = training_of((counted, *EQUAL[1:]), steps=2, count=100)
+    assert calls == [100]
+    training.step()
+    assert calls == [100]
 
 
 def test_noise_is_of_seed_and_place():
