@@ -3,12 +3,14 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from examples import train_student as demo
 from models.students.checkpoint import load_student
 from models.students.network import Student
+from models.students.pairs import Records
 from models.tokenizers import TOKENIZER_FOLDER
 
 
@@ -25,4 +27,17 @@ def test_writes_a_student_that_loads(tmp_path: Path) -> None:
     assert (out / TOKENIZER_FOLDER / "model.safetensors").exists()
     report = json.loads((out / "report.json").read_text())
     assert report["steps"] == 2
-    assert 0 < report["loss"] < 6
+    (exam,) = report["exams"]
+    assert 0 < exam["loss"] < 6
+    assert 0 < exam["divergence"] < 6
+
+
+def test_noise_is_drawn_several_times_for_all_but_the_exams_records() -> None:
+    records = Records(
+        classes=torch.arange(5), tokens=torch.arange(10).view(5, 2), seeds=np.arange(100, 105)
+    )
+    found = demo.repeated(records, draws=2, kept=2)
+    assert found.classes.tolist() == [0, 1, 2, 0, 1, 2, 3, 4]
+    assert found.tokens[3:6].tolist() == records.tokens[:3].tolist()
+    assert len(set(found.seeds.tolist())) == len(found)
+    assert found.seeds[:3].tolist() == [100, 101, 102]
