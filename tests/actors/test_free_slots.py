@@ -15,7 +15,7 @@ def pool(*, least: int, most: int, ready: int) -> TargetPool:
     role = Role(name="target", min_size=least, max_size=most)
     targets = Pool(role, TargetActor, tuple)
     for i in range(ready):
-        targets.members[f"target-{i}"] = Member(f"target-{i}", None, None, None, 0.0, {})
+        targets.members[f"target-{i}"] = Member(f"target-{i}", None, None, None, 0.0, (), {})
     return TargetPool(EngineConfig(target="none", batch_size=BATCH), targets)
 
 
