@@ -17,7 +17,7 @@ from pipelines.serve.api_error import ApiError
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 HASH = re.compile(r"[0-9a-f]{64}")
-PRIORITY = "priority"
+PRIORITY, ADMIN = "priority", "admin"  # what a key's line may say that it may do
 EMPTY = hashlib.sha256(b"").hexdigest()
 
 
@@ -36,12 +36,12 @@ def read_key_hashes(file: str) -> tuple[str, ...]:
     return tuple(words)
 
 
-def read_urgent_hashes(file: str) -> tuple[str, ...]:
-    """Those of the keys that may send a priority below 0: `priority` is a later word of the line.
+def read_marked_hashes(file: str, mark: str) -> tuple[str, ...]:
+    """Those of the keys with PRIORITY or ADMIN as a later word of the line.
 
     Raises InvalidOption if the file cannot be read.
     """
-    return tuple(line[0].lower() for line in _lines(file) if PRIORITY in line[1:])
+    return tuple(line[0].lower() for line in _lines(file) if mark in line[1:])
 
 
 def _lines(file: str) -> list[list[str]]:

@@ -20,6 +20,7 @@ from pipelines.serve.bodies.fields import (
     ChatBody,
     CompletionBody,
     DetokenizeBody,
+    DrafterBody,
     ImageBody,
     TokenizeBody,
 )
@@ -51,6 +52,7 @@ OfText = TypeVar(
     CountBody,
     TokenizeBody,
     DetokenizeBody,
+    DrafterBody,
 )
 Answers = dict[str, Callable[[Request], Awaitable[Response]]]  # by route
 SEED_HEADER = "x-paceline-seed"
@@ -107,6 +109,7 @@ class Routes:
             "/v1/messages/count_tokens": self.count_tokens,
             "/tokenize": self.tokenize,
             "/detokenize": self.detokenize,
+            "/drafter": self.drafter,
         }
         return (texts if "text" in kinds else {}) | (images if "images" in kinds else {})
 
@@ -228,6 +231,13 @@ class Routes:
             told = f"tokens holds {bad[0]}; below {size} are accepted"
             raise ApiError(told, param="tokens", code="invalid_value")
         return JSONResponse({"prompt": await model.words.decode(body.tokens)})
+
+    async def drafter(self, request: Request) -> Response:
+        """Let a model go on with another drafter, in the requests that run, too."""
+        body, model = await self._text(request, DrafterBody)
+        self._door.check_admin(request.state.client)
+        await model.exchange.change_drafter(body.drafter)
+        return JSONResponse({"model": model.facts.name, "drafter": body.drafter})
 
     # --- what routes share --------------------------------------------------------------------
 

@@ -13,12 +13,16 @@ from pipelines.serve.limits import NO_LIMITS, Limits
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Door:
-    """What all models of a server share. `urgent_hashes`: of keys that may go before others."""
+    """What all models of a server share.
+
+    `urgent_hashes`: of keys that may go before others; `admin_hashes`: that may change the server.
+    """
 
     max_body_bytes: int
     limits: Limits = NO_LIMITS
     key_hashes: tuple[str, ...] = ()
     urgent_hashes: tuple[str, ...] = ()
+    admin_hashes: tuple[str, ...] = ()
 
     def check(self, headers: Mapping[str, str]) -> str:
         """Who the client is. Raises ApiError (401, 403)."""
@@ -41,6 +45,12 @@ class Door:
             told = f"priority={priority} is not accepted from this key: 0 or more"
             kind = "permission_error"
             raise ApiError(told, status=403, kind=kind, param="priority", code="forbidden")
+
+    def check_admin(self, client: str) -> None:
+        """Raise ApiError (403) unless the client may change the server."""
+        if self.key_hashes and client not in self.admin_hashes:
+            told = "this key may not change the server: its line in the file of keys lacks `admin`"
+            raise ApiError(told, status=403, kind="permission_error", code="forbidden")
 
     async def _bytes(self, request: Request) -> bytes:
         most, data = self.max_body_bytes, bytearray()

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+from models.errors import InvalidOption, UnsupportedCheckpoint
 from models.requests.request import Request, Result
 from models.requests.update import Update
 from pipelines.serve.api_error import ApiError, overloaded, too_late, unavailable
@@ -52,6 +53,16 @@ class Exchange:
         try:
             return await answer
         except Exception as error:  # Ray's own, or the pool's failure
+            raise unavailable(_reason(error)) from error
+
+    async def change_drafter(self, drafter: str) -> None:
+        """Raises ApiError: the model cannot draft with it (400), or does not answer (503)."""
+        try:
+            await self.manager.change_drafter.remote(drafter)
+        except Exception as error:
+            cause = getattr(error, "cause", None) or error
+            if isinstance(cause, InvalidOption | UnsupportedCheckpoint):
+                raise ApiError(str(cause), param="drafter", code="invalid_value") from error
             raise unavailable(_reason(error)) from error
 
     def attach(self, call: "Call") -> None:

@@ -32,7 +32,7 @@ from pipelines.engine_options import processes
 from pipelines.errors import JobFailed
 from pipelines.generate.fingerprint import checkpoint_digest, needs_torch, ranks_of, versions
 from pipelines.modality.choose import modality
-from pipelines.serve.access import read_key_hashes, read_urgent_hashes
+from pipelines.serve.access import ADMIN, PRIORITY, read_key_hashes, read_marked_hashes
 from pipelines.serve.check import check, max_steps
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.door import Door
@@ -122,7 +122,8 @@ def door_of(config: ServeConfig) -> Door:
         max_body_bytes=config.max_body_bytes,
         limits=Limits(per_client=config.max_per_key, seconds=config.max_seconds),
         key_hashes=read_key_hashes(file) if file else (),
-        urgent_hashes=read_urgent_hashes(file) if file else (),
+        urgent_hashes=read_marked_hashes(file, PRIORITY) if file else (),
+        admin_hashes=read_marked_hashes(file, ADMIN) if file else (),
     )
 
 

@@ -235,6 +235,13 @@ class TokenizeBody(Body):
     add_special_tokens: bool = True
 
 
+class DrafterBody(Body):
+    """POST /drafter."""
+
+    model: str | None = None
+    drafter: str
+
+
 class DetokenizeBody(Body):
     """POST /detokenize."""
 

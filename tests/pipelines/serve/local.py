@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,14 +15,14 @@ import uvicorn
 from actors.desk import refusal
 from actors.messages import PoolState
 from actors.pool import manager as managing
-from models.engine import build_loop
+from models.engine import build_loop, change_drafter
 from models.engine_config import EngineConfig
 from pipelines.serve.app import build_app
 from pipelines.serve.door import Door
 from pipelines.serve.facts import Facts
 
 QUEUED = 64
-DOOR = ("limits", "key_hashes", "urgent_hashes", "max_body_bytes")
+DOOR = ("limits", "key_hashes", "urgent_hashes", "admin_hashes", "max_body_bytes")
 
 
 def _stop(loop: asyncio.AbstractEventLoop, stopped: asyncio.Event, pool: Any) -> None:
@@ -33,12 +34,23 @@ def _stop(loop: asyncio.AbstractEventLoop, stopped: asyncio.Event, pool: Any) ->
 class LoopPool:
     """What a manager needs of a TargetPool, by one loop that steps when results are taken."""
 
-    def __init__(self, loop: Any) -> None:
-        self.loop, self._refused = loop, []
+    def __init__(self, loop: Any, config: EngineConfig) -> None:
+        self.loop, self._refused, self._config = loop, [], config
 
     @classmethod
     def start(cls, config: EngineConfig) -> "LoopPool":
-        return cls(build_loop(config))
+        return cls(build_loop(config), config)
+
+    @property
+    def drafter(self) -> "LoopPool":
+        return self
+
+    def offer(self, drafter: str) -> list[Any]:
+        change_drafter(self.loop, replace(self._config, drafter=drafter))
+        return []
+
+    def settle(self, *, keep: bool) -> None:
+        assert keep
 
     def __enter__(self) -> "LoopPool":
         return self

@@ -12,7 +12,7 @@ from pipelines.serve.access import (
     check_access,
     check_content,
     read_key_hashes,
-    read_urgent_hashes,
+    read_marked_hashes,
 )
 from pipelines.serve.api_error import ApiError
 from pipelines.serve.application import build
@@ -89,11 +89,12 @@ def test_the_key_file_holds_hashes(tmp_path) -> None:
         read_key_hashes(str(tmp_path / "none"))
 
 
-def test_a_key_s_line_says_whether_it_may_go_before_others(tmp_path) -> None:
+def test_a_key_s_line_says_what_else_it_may_do(tmp_path) -> None:
     file = tmp_path / "keys"
-    file.write_text(f"{KEYS[0]}  - priority\n{KEYS[1]}  -\n")
+    file.write_text(f"{KEYS[0]}  - priority\n{KEYS[1]}  - admin\n")
     assert read_key_hashes(str(file)) == KEYS
-    assert read_urgent_hashes(str(file)) == KEYS[:1]
+    assert read_marked_hashes(str(file), "priority") == KEYS[:1]
+    assert read_marked_hashes(str(file), "admin") == KEYS[1:]
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org"])

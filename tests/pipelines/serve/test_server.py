@@ -14,6 +14,7 @@ from pipelines.errors import JobFailed
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.server import serving
 from tests.pipelines.serve.conftest import ROWS, free_port
+from tests.pipelines.serve.test_drafter import change
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
@@ -75,6 +76,18 @@ def test_the_seed_of_a_row_gives_its_text_streamed_or_not(client, rows, concurre
         (row["completion"], row["finish_reason"]) for row in rows
     ]
     assert {row["finish_reason"] for row in rows} == {"stop", "length"}
+
+
+def test_drafters_change_under_open_streams(client, rows, checkpoints) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        streams = [pool.submit(streamed, client, row) for row in rows for _ in range(4)]
+        for drafter in ("lookup", checkpoints["draft"], "lookup", checkpoints["draft"]):
+            assert change(client, drafter)["drafter"] == drafter
+        found = [stream.result()[:2] for stream in streams]
+    expected = [(row["completion"], row["finish_reason"]) for row in rows for _ in range(4)]
+    assert found == expected
+    with pytest.raises(openai.BadRequestError, match="not a folder"):
+        change(client, "/nowhere")
 
 
 def test_an_answer_without_a_seed_can_be_had_again(client) -> None:
