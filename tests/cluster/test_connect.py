@@ -1,9 +1,13 @@
+import os
 import signal
 import socket
+import subprocess
+import sys
 from contextlib import suppress
 
 import psutil
 import pytest
+import ray
 
 from cluster.connect import connected
 from cluster.errors import CannotConnect
@@ -35,3 +39,21 @@ def test_a_private_cluster_starts_only_what_a_job_needs(ray_cluster: None) -> No
 @pytest.mark.ray
 def test_ray_leaves_the_handler_of_sigterm_alone(ray_cluster: None) -> None:
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+PROGRAM = """
+import sys, ray
+ray.init(address=sys.argv[1], log_to_driver=False)
+print(ray.get(ray.remote(lambda: "it ran").remote()))
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("knows", [True, False])
+def test_only_a_program_with_the_token_can_run_anything(ray_cluster: None, knows: bool) -> None:
+    environment = {k: v for k, v in os.environ.items() if knows or not k.startswith("RAY_AUTH")}
+    address = ray.get_runtime_context().gcs_address
+    command = [sys.executable, "-c", PROGRAM, address]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+    assert ("it ran" in done.stdout) == knows
+    assert ("AuthenticationError" in done.stderr) != knows
