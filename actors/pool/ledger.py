@@ -79,6 +79,7 @@ class Ledger:
         self._on: dict[str, dict[int, None]] = {}  # by actor, in the order of placing
         self._ended: dict[str, Result] = {}  # not yet taken
         self._updates: list[Update] = []  # not yet taken
+        self._num_streams = 0  # requests that stream and have not ended
         self.num_resumed = 0  # times that a request continued after tokens that had streamed
         self.num_replayed = 0  # such tokens
 
@@ -90,6 +91,11 @@ class Ledger:
     def num_running(self) -> int:
         """Requests that have not ended."""
         return len(self._entries)
+
+    @property
+    def has_streams(self) -> bool:
+        """Whether a request streams that has not ended."""
+        return self._num_streams > 0
 
     @property
     def num_waiting(self) -> int:
@@ -120,6 +126,7 @@ class Ledger:
             entry = Entry(next(self._tickets), request)
             self._entries[entry.ticket] = entry
             self._running[request.id] = entry.ticket
+            self._num_streams += request.stream
             self._wait(entry)
 
     def drop(self, request_id: str) -> Entry | None:
@@ -250,6 +257,7 @@ class Ledger:
     def _forget(self, ticket: int) -> Entry:
         entry = self._entries.pop(ticket)
         del self._running[entry.request.id]
+        self._num_streams -= entry.request.stream
         if entry.actor is not None:
             del self._on[entry.actor][ticket]
             if not self._on[entry.actor]:

@@ -26,7 +26,8 @@ from cluster.placement import Demand
 from cluster.ranks import placed_in, release, reserve
 from models.errors import PacelineError
 
-PING_EVERY_S = 0.25
+PING_EVERY_S = 1.0
+PING_STREAMING_S = 0.25  # where a stall should be noticed soon
 STALLED_S = 0.6  # an actor that answers nothing for so long is stalled: stopped, or starved
 PROCESS_DIED = "its process died: it was killed, ran out of memory or crashed"
 CAUSES = ("The actor is dead because", "The actor died because")  # how Ray begins a reason
@@ -73,6 +74,7 @@ class Pool:
     ) -> None:
         """`arguments` gives those of start(); it is asked anew for each actor."""
         self.role, self.size = role, role.min_size
+        self.ping_every_s = PING_EVERY_S
         self.members: dict[str, Member] = {}
         self._class: Any = ray.remote(actor_class)
         self._arguments = arguments
@@ -185,7 +187,7 @@ class Pool:
         if member.placed is not None and ray.wait([member.placed], timeout=0)[0]:
             member.placed = None
         if member.answer is None:
-            if now - member.asked >= PING_EVERY_S:
+            if now - member.asked >= self.ping_every_s:
                 member.answer, member.asked = member.handle.ping.remote(), now
             return None
         done, _ = ray.wait([member.answer], timeout=0)

@@ -23,7 +23,7 @@ from actors.messages import DraftTeam, PoolState, Taken
 from actors.pool.death import Death, Evidence
 from actors.pool.drafter_change import DrafterChange
 from actors.pool.ledger import Ledger
-from actors.pool.members import Pool, death_of
+from actors.pool.members import PING_EVERY_S, PING_STREAMING_S, Pool, death_of
 from actors.pool.role import Role
 from actors.pool.sharing import share_memory
 from actors.pool.team import check_fit, describe, draft_pool, team_of
@@ -261,6 +261,8 @@ class TargetPool:
 
     def _look_after(self) -> None:
         """Collect results, notice deaths and births, choose the size, hand out what waits."""
+        soon = PING_STREAMING_S if self._ledger.has_streams else PING_EVERY_S
+        self._targets.ping_every_s = soon
         for name, death in self._targets.poll().dead.items():
             self._mourn(name, death)
         self._collect()

@@ -78,6 +78,7 @@ def test_streams_leave_a_stalled_actor_under_new_tickets():
     plain, *streams = requests(*"abc")
     ledger.add([plain, *(replace(r, stream=True) for r in streams)])
     assert placed(ledger, x=9) == {"x": ["a", "b", "c"]}
+    assert ledger.has_streams
     old = [done(ledger, i) for i in "bc"]
     ledger.note("x", [Streamed(ticket=old[0].ticket, update=update_of("b", range(1), 7))])
     assert ledger.hand_over("x") == [each.ticket for each in old]
@@ -91,6 +92,7 @@ def test_streams_leave_a_stalled_actor_under_new_tickets():
     assert [u.tokens for u in ledger.take_updates()] == [(7,)]
     assert settle(ledger, "y", "b", "c") == ["b", "c"]
     assert settle(ledger, "x", "a") == ["a"]
+    assert not ledger.has_streams
     assert len(ledger.take()) == 3
     assert ledger.num_running == 0
 
