@@ -28,10 +28,11 @@ from cluster.lease import Ticket
 from cluster.mirror import Mirror
 from models.training.checkpoint import STATE
 from pipelines.errors import OutputRefused
-from pipelines.output.manifest import differences
+from pipelines.output.manifest import FOLDER as MANIFEST
+from pipelines.output.manifest import JOB, LEASE, differences
 
 ABOUT, REPORT, STAGES = "run.json", "report.html", "_stages"
-LEASE = "_manifest"  # folder of the run's lease
+ROWS = ("records", "held-out")  # folders of `paceline generate`
 NOTES = "train/ray"  # Ray's own, which nothing is continued from
 ORDER = ("records", "train", "evaluate", "export", "report")  # of the stages
 PARTS = (
@@ -131,7 +132,7 @@ def open_path(output: str) -> Path:
     """
     url = storage.normalize(output)
     there = _names(url)
-    strange = [name for name in there if name not in (*PARTS, ABOUT, REPORT, LEASE)]
+    strange = [name for name in there if name not in (*PARTS, ABOUT, REPORT, MANIFEST)]
     if strange and ABOUT not in there:
         told = f"contains {strange[0]!r}, which paceline did not write; choose an empty folder"
         raise OutputRefused(f"output {output!r} already {told}")
@@ -145,15 +146,17 @@ def mirror_of(output: str, ticket: Ticket) -> Mirror | None:
     url = storage.normalize(output)
     if storage.is_local(url):
         return None
+    leases = (MANIFEST, *(f"{rows}/{LEASE}" for rows in ROWS))
     return Mirror(
-        open_path(output), url, commits=_commits, check=ticket.check, skipped=(LEASE, NOTES)
+        open_path(output), url, commits=_commits, check=ticket.check, skipped=(*leases, NOTES)
     )
 
 
 def _commits(name: str) -> bool:
     """Whether a file says that others are complete: a stage's, a state's, a shard's."""
     parts = name.split("/")
-    return STAGES in parts or LEASE in parts or parts[-1] == STATE
+    rows = MANIFEST in parts and not name.endswith(JOB)  # that is there before all rows
+    return rows or STAGES in parts or parts[-1] == STATE
 
 
 def _names(url: str) -> list[str]:

@@ -62,6 +62,8 @@ CASES = [
      "1 or more"),
     ("no room", "RayJob/generate", "actors 1 --max-target-actors 8", "actors 9", "entrypoint:",
      "the nodes can hold 8 target actors"),
+    ("ranks on several nodes", "RayJob/generate", "actors 1 --max-target-actors 8",
+     "actors 1 --tensor-parallel 2", "entrypoint:", "the nodes can hold 0 target actors"),
     ("driver on the head", "RayJob/generate", "paceline_driver\": 1}'", "CPUs\": 0}'",
      "entrypointResources:", "would run on the head"),
     ("no volume", "RayJob/distill", "--output /data", "--output /date", "entrypoint:",

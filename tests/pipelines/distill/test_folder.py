@@ -3,6 +3,7 @@
 import pytest
 
 from cluster import storage
+from models.training.checkpoint import states
 from pipelines.distill.folder import RunFolder, mirror_of, open_path
 from pipelines.errors import OutputRefused
 from pipelines.output.manifest import claimed
@@ -73,6 +74,20 @@ def write(folder, name, text):
     return str(folder.path / name)
 
 
+def test_no_lease_of_a_dead_run_is_copied(tmp_path, s3_bucket, monkeypatch):
+    output = f"{s3_bucket}/run"
+    monkeypatch.setenv("PACELINE_CACHE", str(tmp_path))
+    with claimed(output) as ticket:
+        folder = opened(output, ticket)
+        for name in ("_manifest/lease.json", "_manifest/job.json", "part-0.parquet"):
+            write(folder, f"records/{name}", "x")
+        write(folder, "train/ray/notes", "x")
+        folder.describe(ABOUT)
+        names = {info.name for info in storage.list_files(output)}
+    rows = {"records/_manifest/job.json", "records/part-0.parquet"}
+    assert names == {"run.json", "_manifest/lease.json", *rows}
+
+
 def test_another_machine_goes_on_with_a_run_on_s3(tmp_path, s3_bucket, monkeypatch):
     """Stages are there with their files, under the names that they have on the other machine."""
     output = f"{s3_bucket}/run"
@@ -81,6 +96,8 @@ def test_another_machine_goes_on_with_a_run_on_s3(tmp_path, s3_bucket, monkeypat
         folder = opened(output, ticket)
         folder.describe(ABOUT)
         told = folder.stage("records", lambda: {"files": [write(folder, "records/r", "rows")]})
+        write(folder, "train/step-00000075/state.json", "{}")
+        folder._mirror.push()  # as it does every 20 seconds
         with pytest.raises(ZeroDivisionError):
             folder.stage("train", lambda: {"x": write(folder, "train/t", "half") and 1 / 0})
     monkeypatch.setenv("PACELINE_CACHE", str(tmp_path / "second"))
@@ -90,8 +107,8 @@ def test_another_machine_goes_on_with_a_run_on_s3(tmp_path, s3_bucket, monkeypat
         found = folder.stage("records", lambda: pytest.fail("it was committed"))
         assert found["files"] == [str(folder.path / "records" / "r")] != told["files"]
         assert (folder.path / "records" / "r").read_text() == "rows"
-        assert not (folder.path / "train").exists()
+        assert [place.name for place in states(folder.path / "train")] == ["step-00000075"]
+        assert not (folder.path / "train" / "t").exists()
         assert list(folder.seconds()) == ["records"]
         folder.clear()
-    names = [info.name for info in storage.list_files(output)]
-    assert not names
+    assert not storage.list_files(output)
