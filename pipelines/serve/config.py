@@ -35,6 +35,7 @@ OF_TARGETS = (
     "max_length",
     "memory",
     "prefill_chunk",
+    "tensor_parallel",
     "max_target_actors",
 )
 

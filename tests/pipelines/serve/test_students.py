@@ -139,7 +139,8 @@ def test_the_configuration_refuses_what_a_student_cannot_do(student: str, raster
         checked(student=raster)
     with pytest.raises(InvalidOption, match="it is a student: give it as --student"):
         checked(target=student)
-    for name, value in (("drafter", "lookup"), ("verify", "block"), ("device", "cuda")):
+    refused = {"drafter": "lookup", "verify": "block", "device": "cuda", "tensor_parallel": 2}
+    for name, value in refused.items():
         with pytest.raises(InvalidOption, match="with a student"):
             from_mapping(ServeConfig, {"target": student, "student": student, name: value})
 
