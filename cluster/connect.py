@@ -24,6 +24,7 @@ from cluster.processes import leaving
 OBJECT_STORE_BYTES = 500 * 2**20
 STARTS = 3  # tries to start a private cluster
 KNOCK_S = 5.0
+PROXY_LOADS_S = "60"
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +104,8 @@ def beside_driver() -> NodeAffinitySchedulingStrategy:
 def _connect(address: str | None, num_cpus: int) -> None:
     # Ray would set CUDA_VISIBLE_DEVICES="" in actors without GPUs; this is its future default.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if address is None:  # on a busy machine, Serve's proxy loads for longer than the 5 s it has
+        os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", PROXY_LOADS_S)
     logging.getLogger("ray").setLevel(logging.ERROR)
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address is None:

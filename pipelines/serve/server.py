@@ -231,7 +231,8 @@ def _start_serve(config: ServeConfig) -> None:
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     http = HTTPOptions(host=config.host.strip("[]"), port=config.port)
     quiet = LoggingConfig(log_level=logging.WARNING, enable_access_log=False)
-    serve.start(http_options=http, logging_config=quiet)
+    with _explained():
+        serve.start(http_options=http, logging_config=quiet)
 
 
 def _deploy(door: Door, models: Sequence[Running]) -> None:
@@ -244,11 +245,18 @@ def _deploy(door: Door, models: Sequence[Running]) -> None:
         ray_actor_options=_placed(),
         logging_config=LoggingConfig(log_level=logging.WARNING, enable_access_log=False),
     )
-    try:
+    with _explained():
         bound = deployment.bind(door, [(model.manager, model.facts) for model in models])
         serve.run(bound, name=APP, route_prefix="/")
-    except RuntimeError as error:
-        raise JobFailed(f"Ray Serve does not start: {error}") from error
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """What Serve raises, as JobFailed."""
+    try:
+        yield
+    except (RuntimeError, RayError, TimeoutError) as error:
+        raise JobFailed(f"Ray Serve does not start: {_cause(error)}") from error
 
 
 def _wait_for(name: str, loading: Any) -> None:
@@ -261,6 +269,6 @@ def _wait_for(name: str, loading: Any) -> None:
         raise JobFailed(f"{name} does not start: {_cause(error)}") from error
 
 
-def _cause(error: RayError) -> str:
+def _cause(error: Exception) -> str:
     cause = getattr(error, "cause", None) or error
     return (str(cause).strip().splitlines() or [type(cause).__name__])[0]
