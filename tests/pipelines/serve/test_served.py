@@ -16,6 +16,9 @@ from pipelines.serve.limits import Limits
 from tests.pipelines.generate.image_jobs import save_raster
 from tests.pipelines.serve.conftest import demo_config
 from tests.pipelines.serve.local import LoopPool, facts_of, local_models
+from tests.pipelines.serve.test_playground import browser, browsing, opened
+
+__all__ = ["browser"]  # a fixture
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +113,18 @@ def test_a_client_s_completions_of_all_models_count(client: openai.OpenAI) -> No
         next(iter(stream))
         with pytest.raises(openai.RateLimitError, match="6 completions of this key run"):
             client.completions.create(model="drafted", prompt="a", n=3)
+
+
+@browsing
+def test_the_playground_offers_all_models(browser: Any, url: str) -> None:
+    page = opened(browser, url)
+    assert page.get_by_label("Prompt").is_visible()
+    page.get_by_label("Model").select_option("digits")
+    assert not page.get_by_label("Prompt").is_visible()
+    page.get_by_label("Images").fill("2")
+    page.get_by_text("Run", exact=True).click()
+    page.get_by_text("2 images in").wait_for()
+    page.get_by_label("Model").select_option("plain")
+    assert page.get_by_label("Prompt").is_visible()
+    assert page.faults == []
+    page.close()

@@ -26,8 +26,9 @@ from tests.pipelines.generate.image_jobs import raster
 from tests.pipelines.generate.test_student import student
 from tests.pipelines.serve.conftest import free_port
 from tests.pipelines.serve.local import local_models
+from tests.pipelines.serve.test_playground import browser, browsing, opened
 
-__all__ = ["raster", "student"]  # fixtures
+__all__ = ["browser", "raster", "student"]  # fixtures
 STEPS = 2
 
 
@@ -103,6 +104,17 @@ def test_the_student_is_listed(client: openai.OpenAI) -> None:
     (card,) = client.models.list().data
     assert (card.id, card.student) == ("fast", {"steps": STEPS, "max_steps": 16})
     assert card.architecture["output_modalities"] == ["image"]
+
+
+@browsing
+def test_the_playground_asks_a_student_for_what_it_can(browser: Any, url: str) -> None:
+    page = opened(browser, url)
+    assert not page.get_by_label("Temperature").is_visible()
+    page.get_by_label("Images").fill("2")
+    page.get_by_text("Run", exact=True).click()
+    page.get_by_text("2 images in").wait_for()
+    assert page.faults == []
+    page.close()
 
 
 @pytest.mark.parametrize(
