@@ -188,7 +188,8 @@ def max_target_actors() -> Any:
 def address() -> Any:
     """The Ray cluster."""
     return option(
-        "Ray cluster to run on (auto or HOST:6379); default: a private one on this machine",
+        "Ray cluster to run on (auto, HOST:6379, or ray://HOST:10001 from outside of it); default: "
+        "a private one on this machine",
         default=None,
         group=HARDWARE,
     )

@@ -37,6 +37,7 @@ OF_TARGETS = (
     "prefill_chunk",
     "tensor_parallel",
     "max_target_actors",
+    "tensor_parallel",
 )
 
 

@@ -56,6 +56,7 @@ def test_a_student_alone_is_its_own_target() -> None:
             {"models": [{"student": "s", "drafter": "lookup"}]},
             "with a student",
         ),
+        ({"models": [{"student": "s", "tensor_parallel": 2}]}, "with a student"),
         ({"models": [{"target": "a", "steps": 2}]}, r"models\[0\].steps=2 .* only --student"),
     ],
 )
