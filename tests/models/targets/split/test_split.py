@@ -1,5 +1,7 @@
 """A split decoder is a target as any other: transformers' logits, and its own in every batch."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +10,12 @@ from models.batch import chain, chains
 from models.compute.x86.kernels import compiled
 from models.errors import InvalidOption
 from models.memory.blocks import BLOCK
+from models.targets.decoder.checkpoint import Tensors
+from models.targets.decoder.config import parse_config, read_configs
+from models.targets.decoder.weights import shapes
 from models.targets.load import load_target
 from models.targets.split.check import check_ranks
+from models.targets.split.parts import Part
 from tests.models import conformance
 from tests.models.checkpoints import VOCABULARY, save
 from tests.models.targets.split.together import split
@@ -67,6 +73,20 @@ def test_each_rank_holds_half(folder):
         assert target.num_parameters == whole.num_parameters
         for rank in (target, target.followers[1]):
             assert rank._weights.embedding.shape[0] == VOCABULARY / 2
+
+
+def test_each_rank_reads_half(folder):
+    """Of a checkpoint whose norms alone are read by both."""
+    config = parse_config(*read_configs(folder))
+    tensors, whole = Tensors(folder, config), shapes(config)
+    read = []
+    for rank in range(2):
+        part = Part(config=config, rank=rank, ranks=2)
+        found = [part.read(name, tensors.read, tensors.cut) for name in whole]
+        read.append(sum(tensor.numel() for tensor in found))
+    most = sum(math.prod(shape) for shape in whole.values())
+    assert max(read) < 0.51 * most
+    assert most <= sum(read) < 1.01 * most
 
 
 @pytest.mark.skipif(not compiled(), reason="torch's order of sums depends on the batch")
