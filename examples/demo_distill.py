@@ -52,7 +52,7 @@ def parse() -> argparse.Namespace:
     add = parser.add_argument
     add("--output", default="out/demo-distill")
     add("--records", type=int, default=4000)
-    add("--train-steps", type=int, default=700)
+    add("--train-steps", type=int, default=400)
     add("--rows", type=int, default=500, help="images of each way in the comparison")
     add("--resume", action=argparse.BooleanOptionalAction, default=True)
     return parser.parse_args()
