@@ -71,7 +71,7 @@ def make_pairs(
     *,
     rank: int = 0,
     world: int = 1,
-    done: Callable[[int], None] = lambda images: None,
+    done: Callable[[int], object] = lambda images: None,
 ) -> Pairs:
     """The pairs of all records.
 
