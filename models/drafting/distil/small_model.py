@@ -41,6 +41,8 @@ class SmallModel(nn.Module):
 
         logging.disable_progress_bar()
         copy.deepcopy(self.inner).to(dtype).save_pretrained(folder)
+        for file in folder.glob("*.safetensors"):
+            file.chmod(0o644)  # transformers lets only the owner read it
 
 
 def new_model(target: DecoderConfig, *, width: int, seed: int) -> SmallModel:

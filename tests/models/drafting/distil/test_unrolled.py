@@ -143,6 +143,7 @@ def test_of_a_draft_model_at_every_position(tmp_path, target):
     made = built("model", target, tmp_path)
     logits, _, batch = unrolled(made)
     made.export(made.model, tmp_path / "drafter")
+    assert (tmp_path / "drafter" / "model.safetensors").stat().st_mode & 0o777 == 0o644
     model = load_target(tmp_path / "drafter", dtype=torch.float32, device="cpu")
     for row, text in enumerate(batch.texts):
         tokens = np.array(text.tokens)
