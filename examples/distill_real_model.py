@@ -46,7 +46,8 @@ def main() -> int:
     obey_signals()
     options = parse()
     output = Path(options.output)
-    prompts = options.prompts or str(write_prompts(output.parent / "questions.jsonl"))
+    made = output.parent / "questions.jsonl"
+    prompts = options.prompts or str(write_prompts(made, options.records))
     try:
         export = distill(
             DrafterOptions(
@@ -76,12 +77,12 @@ def main() -> int:
     return 0
 
 
-def write_prompts(file: Path) -> Path:
-    """All questions, in an order of chance that stays the same."""
+def write_prompts(file: Path, count: int = len(TOPICS) * len(FORMS)) -> Path:
+    """So many questions, in an order of chance that stays the same."""
     questions = [form.format(topic) for topic, form in product(TOPICS, FORMS)]
     random.Random(0).shuffle(questions)
     file.parent.mkdir(parents=True, exist_ok=True)
-    rows = [{"messages": [{"role": "user", "content": question}]} for question in questions]
+    rows = [{"messages": [{"role": "user", "content": question}]} for question in questions[:count]]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return file
 
@@ -94,7 +95,7 @@ def parse() -> argparse.Namespace:
     add("--prompts", help="rows of messages or prompt (default: made here)")
     add("--kind", choices=("model", "medusa", "hydra", "eagle"), default="medusa")
     add("--depth", type=int, default=3, help="tokens that the drafter proposes")
-    add("--records", type=int, default=600)
+    add("--records", type=int, default=600, help="answers to learn from")
     add("--train-steps", type=int, default=600)
     add("--exam-every", type=int, default=100)
     add("--threads", type=int)

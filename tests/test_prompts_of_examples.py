@@ -34,3 +34,4 @@ def test_questions_are_chats_and_differ(tmp_path):
     assert all([message["role"] for message in chat] == ["user"] for chat in chats)
     assert len({chat[0]["content"] for chat in chats}) == len(chats) == 600
     assert write_prompts(tmp_path / "again.jsonl").read_text().splitlines() == rows
+    assert write_prompts(tmp_path / "few.jsonl", 7).read_text().splitlines() == rows[:7]
