@@ -27,7 +27,7 @@ from pipelines.serve.server import (
     door_of,
     facts_of,
     most_unfinished,
-    starts_of,
+    start_of,
 )
 
 IMPORT_PATH = "pipelines.serve.application:build"
@@ -41,9 +41,10 @@ class Owner(Manager):
         self, configs: Configs, number: int
     ) -> None:
         """Of the model with this number."""
-        configs = tuple(map(with_local, configs))
-        super().__init__(max_unfinished=most_unfinished(configs[number]))
-        await self.start(starts_of(configs)[number])
+        here = with_local(configs[number])
+        configs = (*configs[:number], here, *configs[number + 1 :])
+        super().__init__(max_unfinished=most_unfinished(here))
+        await self.start(start_of(configs, number))
 
     async def check_health(self) -> None:
         """Raises the pool's failure."""

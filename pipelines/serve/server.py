@@ -86,8 +86,7 @@ def serving(*configs: ServeConfig) -> Iterator[Server]:
     configs = sharing(configs, cores=cores)
     managers = [_manager(config) for config in configs]
     try:
-        starts = starts_of(configs)
-        loading = [m.start.remote(each) for m, each in zip(managers, starts, strict=True)]
+        loading = [m.start.remote(start_of(configs, i)) for i, m in enumerate(managers)]
         models = tuple(
             Running(facts=facts_of(config), manager=manager)
             for config, manager in zip(configs, managers, strict=True)
@@ -127,18 +126,12 @@ def door_of(config: ServeConfig) -> Door:
     )
 
 
-def starts_of(configs: Configs) -> list[Callable[[], ServedPool]]:
-    """What starts the pool of each model, in the process that owns it."""
-    device = "cuda" if any(config.device == "cuda" for config in configs) else "auto"
-    on_gpus = [config for config in configs if config.device != "cpu" and not config.student]
-    whole = any(config.tensor_parallel > 1 for config in on_gpus)
-    count = sum(map(processes, on_gpus))
-    gpus = gpus_each(actors=count, device=device, whole=whole) if on_gpus else 0.0
-    return [start_of(config, gpus if config in on_gpus else 0.0) for config in configs]
+def start_of(configs: Configs, number: int) -> Callable[[], ServedPool]:
+    """What starts the pool of one of the models, in the process that owns it.
 
-
-def start_of(config: ServeConfig, gpus: float) -> Callable[[], ServedPool]:
-    """`gpus`: of each actor."""
+    Only this model's checkpoint has to be on this machine.
+    """
+    config = configs[number]
     if config.student is not None:
         from actors.pool.students import StudentPool
 
@@ -150,6 +143,7 @@ def start_of(config: ServeConfig, gpus: float) -> Callable[[], ServedPool]:
             batch_size=config.batch_size,
             threads=config.threads,
         )
+    gpus = _gpus_each(configs) if config.device != "cpu" else 0.0
     return partial(
         TargetPool.start,
         engine_of(config),
@@ -160,6 +154,14 @@ def start_of(config: ServeConfig, gpus: float) -> Callable[[], ServedPool]:
         num_gpus=gpus,
         draft_gpus=gpus,
     )
+
+
+def _gpus_each(configs: Configs) -> float:
+    """Of each target and draft actor: the models share the GPUs."""
+    users = [config for config in configs if config.device != "cpu" and config.student is None]
+    device = "cuda" if any(config.device == "cuda" for config in users) else "auto"
+    whole = any(config.tensor_parallel > 1 for config in users)
+    return gpus_each(actors=sum(map(processes, users)), device=device, whole=whole)
 
 
 def engine_of(config: ServeConfig) -> EngineConfig:

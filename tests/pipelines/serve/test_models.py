@@ -7,6 +7,7 @@ import yaml
 
 from models.errors import InvalidOption
 from pipelines.cli import main
+from pipelines.serve import server
 from pipelines.serve.application import serve_config
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.models import serve_configs, sharing, told_of
@@ -80,6 +81,17 @@ def test_memory_and_threads_are_divided() -> None:
     assert [each.threads for each in sharing(configs, cores=None)] == [None] * 3
     assert sharing(configs[:1], cores=8) == configs[:1]
     assert [each.threads for each in sharing(serve_configs(TWO), cores=64)] == [2, 3]
+
+
+def test_a_pool_starts_without_the_other_models_checkpoints(monkeypatch: Any) -> None:
+    """Which may be on other nodes; GPUs are shared by all of them."""
+    given = {"target": "examples/models/text-target", "threads": 1}
+    configs = serve_configs({"models": [{"target": "nowhere"}, given, {"student": "nothing"}]})
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(server, "gpus_each", lambda **sizes: asked.append(sizes) or 0.5)
+    start: Any = server.start_of(configs, 1)
+    assert asked == [{"actors": 2, "device": "auto", "whole": False}]
+    assert (start.keywords["num_gpus"], start.args[0].threads) == (0.5, 1)
 
 
 def test_what_is_told_gives_the_same_configurations() -> None:
