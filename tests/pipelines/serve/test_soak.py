@@ -24,7 +24,7 @@ CLIENTS, BETWEEN = 6, 12  # answers between two faults, in the short run
 FAULTS = (("draft", "kill"), ("target", "stall"), ("target", "kill"))
 GROWTH_MIB = 1.0  # a minute, after the first quarter
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(SECONDS + 300)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(2 * SECONDS + 300)]
 
 
 @pytest.fixture
