@@ -2,7 +2,7 @@
 
 `make real-model` fetches the target. The questions are made of topics and forms; replace them by
 your own with --prompts, rows of `messages` or `prompt`. Run again, it continues where it ended.
-docs/distill-drafter.md has the figures.
+docs/distill-drafter.md says what to expect.
 """
 
 import argparse
