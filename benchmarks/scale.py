@@ -124,7 +124,7 @@ def run_job(
         max_length=64,
         progress=False,
     )
-    with patch("actors.pool.pool.TargetActor", SleepingTarget):
+    with patch("actors.pool.start.TargetActor", SleepingTarget):
         before = _cpu_s()
         summary = generate(config)
     assert summary.rows == rows, (summary.rows, rows)

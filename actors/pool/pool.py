@@ -8,10 +8,8 @@ while pool.num_unfinished:
 """
 
 import logging
-import os
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any, Self
 
 import ray
@@ -19,23 +17,17 @@ from ray import ObjectRef
 from ray.exceptions import RayError, RayTaskError
 
 from actors.errors import RankLost
-from actors.messages import DraftTeam, PoolState, Taken
+from actors.messages import PoolState, Taken
 from actors.pool.death import Death, Evidence
 from actors.pool.drafter_change import DrafterChange
 from actors.pool.ledger import Ledger
 from actors.pool.members import PING_EVERY_S, PING_STREAMING_S, Pool, death_of
-from actors.pool.role import Role
-from actors.pool.sharing import share_memory
-from actors.pool.team import check_fit, describe, draft_pool, team_of
-from actors.target import TargetActor
-from cluster.placement import Demand, alive_nodes, selector
-from cluster.roles import ROLES
-from models.drafting.folder_kind import EAGLE
+from actors.pool.start import start_actors
+from actors.pool.team import describe
 from models.engine_config import EngineConfig
 from models.errors import UnsupportedCheckpoint
 from models.loop.figures import Figures
-from models.registry import FOLDER, FOLDERS, drafter_entry
-from models.requests.request import Request, Result, require
+from models.requests.request import Request, Result
 from models.requests.update import Update
 
 __all__ = ["Pool", "TargetPool"]
@@ -43,7 +35,6 @@ __all__ = ["Pool", "TargetPool"]
 QUEUE_FACTOR = 2  # requests on an actor at most, in batches: the next wait where the first run
 LONG_POLL_S = 10.0
 IDLE_S = 30.0  # an actor above the minimum that had nothing to do for so long is stopped
-CALLS = 4  # that a target actor serves at once: one waits for results, others must get through
 log = logging.getLogger(__name__)
 
 
@@ -105,36 +96,18 @@ class TargetPool:
         Raises:
             UnsupportedCheckpoint, InvalidOption, PoolFailed.
         """
-        require(draft_actors >= 0, "draft_actors", draft_actors, "0 or more")
-        most = max_target_actors or target_actors
-        ranks = config.tensor_parallel
-        config = replace(config, threads=_threads(config, num_cpus, ranks * most + draft_actors))
-        cpus = ROLES["target"].num_cpus if num_cpus is None else num_cpus
-        role = Role(
-            name="target",
-            num_cpus=cpus,
+        config, targets, drafts = start_actors(
+            config,
+            target_actors=target_actors,
+            draft_actors=draft_actors,
+            max_target_actors=max_target_actors or target_actors,
+            num_cpus=num_cpus,
             num_gpus=num_gpus,
             resources=resources or {},
-            labels=selector("target"),
-            concurrency=CALLS,
-            min_size=target_actors,
-            max_size=most,
-            ranks=ranks,
+            draft_gpus=draft_gpus,
+            draft_patience=draft_patience,
         )
-        demands = [role.demand(most)]
-        if draft_actors and drafter_entry(config.drafter) in (FOLDER, FOLDERS[EAGLE]):
-            parts = {"CPU": cpus, "GPU": draft_gpus}
-            demands.append(Demand(name="draft", count=draft_actors, each=parts))
-        nodes = alive_nodes() if ray.is_initialized() else []
-        config = share_memory(config, demands, nodes)
-        drafts = None
-        if draft_actors and config.drafter != "none":
-            rows = config.batch_size * most
-            drafts = draft_pool(
-                config, actors=draft_actors, rows=rows, num_cpus=cpus, num_gpus=draft_gpus
-            )
-        pools = start_all(config, role, drafts, patience=draft_patience)
-        return cls(config, *pools, together_s=together_s)
+        return cls(config, targets, drafts, together_s=together_s)
 
     def __enter__(self) -> Self:
         return self
@@ -363,27 +336,6 @@ class TargetPool:
                 self._targets.retire(member)
 
 
-def start_all(
-    config: EngineConfig, role: Role, drafts: Pool | None, *, patience: float
-) -> tuple[Pool, Pool | None]:
-    """Start the draft actors, then the targets that use them; all or none."""
-    team: DraftTeam | None = None
-    targets = Pool(role, TargetActor, lambda: (config, team))
-    try:
-        if drafts is not None:
-            drafts.start(beside=[role.demand(role.min_size)])
-            team = team_of(drafts, patience=patience)
-        targets.start()
-        if drafts is not None:
-            check_fit(describe(targets), describe(drafts))
-    except BaseException:
-        for pool in (targets, drafts):
-            if pool is not None:
-                pool.stop()
-        raise
-    return targets, drafts
-
-
 def _end(failure: Exception) -> Death:
     """What the failure of a token loop means; raises it if other actors would fail the same way."""
     if isinstance(failure, UnsupportedCheckpoint):
@@ -391,11 +343,3 @@ def _end(failure: Exception) -> Death:
     if isinstance(failure, RankLost):
         return Death(str(failure), Evidence.DEATH)
     return Death(str(failure), Evidence.ERROR)
-
-
-def _threads(config: EngineConfig, num_cpus: float | None, actors: int) -> int:
-    if config.threads is not None:
-        return config.threads
-    if num_cpus is not None:
-        return max(1, int(num_cpus))
-    return max(1, len(os.sched_getaffinity(0)) // actors)

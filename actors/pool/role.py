@@ -13,11 +13,12 @@ class Role:
     """One kind of actor: what each of them occupies, how many there are, how often they may die.
 
     `resources` are custom resources of the cluster, and `labels` those of the nodes that the actors
-    may run on (cluster/roles.py). More than
-    `max_restarts` deaths for each actor of the pool in `window_s` seconds, with nothing completed
-    between them, are too many. `required`: with none left, the pool fails; otherwise it does
-    without them for a while. `ranks`: processes of each actor, itself included, with the same
+    may run on (cluster/roles.py). `ranks`: processes of each actor, itself included, with the same
     resources each, on one node.
+
+    More than `max_restarts` deaths for each actor of the pool in `window_s` seconds, with nothing
+    completed between them, are too many. `required`: with none left, the pool fails; otherwise it
+    does without them for a while.
 
     Where the cluster's nodes cannot hold the actors, `place_s` is how long to wait for more nodes;
     where they can, but others use them, or the cluster may add nodes, `busy_s`.

@@ -1,6 +1,6 @@
-"""What the methods minimise, for one batch of given.
+"""What the methods minimise, for one batch of samples.
 
-Letters: B given, n tokens of an image, V vocabulary, C width of a code.
+Letters: B samples, n tokens of an image, V vocabulary, C width of a code.
 """
 
 from collections.abc import Callable

@@ -37,7 +37,6 @@ OF_TARGETS = (
     "prefill_chunk",
     "tensor_parallel",
     "max_target_actors",
-    "tensor_parallel",
 )
 
 
@@ -74,7 +73,8 @@ class ServeConfig:
     batch_size: int = engine_options.batch_size()
     api_key_file: str | None = option(
         "file with the SHA-256 of each API key, one per line: printf %s KEY | sha256sum; a key "
-        "with the word priority behind it may send requests before others",
+        "with the word priority behind it may send requests before others, one with the word admin "
+        "may change the drafter",
         default=None,
         metavar="FILE",
         group=HTTP,

@@ -4,7 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from actors.pool import pool
+from actors.pool import start
+from actors.pool.pool import TargetPool
 from actors.pool.sharing import share_memory
 from cluster import placement
 from cluster.placement import Demand, Node
@@ -64,15 +65,15 @@ def test_a_tiny_share_stays_a_share():
 @pytest.mark.parametrize(("drafter", "among"), [("none", 3), ("lookup", 3), ("a/draft/model", 5)])
 def test_a_pool_divides_among_all_actors_that_keep_a_cache(monkeypatch, drafter, among):
     started = []
-    monkeypatch.setattr(pool, "ray", SimpleNamespace(is_initialized=lambda: True))
-    monkeypatch.setattr(pool, "alive_nodes", lambda: [BIG])
+    monkeypatch.setattr(start, "ray", SimpleNamespace(is_initialized=lambda: True))
+    monkeypatch.setattr(start, "alive_nodes", lambda: [BIG])
     monkeypatch.setattr(placement, "alive_nodes", lambda: [BIG])
 
     def note(config, *others, **options):
         started.append(config)
         return None, None
 
-    monkeypatch.setattr(pool, "start_all", note)
+    monkeypatch.setattr(start, "start_all", note)
     config = EngineConfig(target="t", drafter=drafter, batch_size=2)
-    pool.TargetPool.start(config, target_actors=1, max_target_actors=3, draft_actors=2)
+    TargetPool.start(config, target_actors=1, max_target_actors=3, draft_actors=2)
     assert float(started[0].memory) == pytest.approx(0.5 / among)
