@@ -1,13 +1,13 @@
 """This process and those that it started, ended at once."""
 
 import os
-import signal
+import subprocess
 import sys
 import threading
+import uuid
 from contextlib import suppress
+from pathlib import Path
 from typing import NoReturn
-
-import psutil
 
 # Set once this process has been told to end and will call `leave`: what closes clusters then leaves
 # that to it. Threads that still use Ray would end the process in their own way at `ray.shutdown`.
@@ -15,6 +15,8 @@ leaving = threading.Event()
 
 
 SPINS = 10_000  # some 0.15 ms: longer than between two kernels of a pass
+MARK = "PACELINE_COMMAND"  # in the environment of all that a command starts
+ENDING = Path(__file__).with_name("ending.py")
 
 
 def share_cores() -> None:
@@ -27,27 +29,36 @@ def share_cores() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", str(SPINS))
 
 
+def mark_descendants() -> None:
+    """Mark what this process starts from now on, and what that starts, so that `leave` ends it."""
+    os.environ[MARK] = uuid.uuid4().hex
+
+
 def leave(code: int) -> NoReturn:
-    """Exit with `code`, without clean-up; ends all processes that this one started, too."""
+    """Exit with `code`, without clean-up; the descendants that are marked are ended, too.
+
+    Another process ends them, once this one has exited. If they were ended from here, a raylet
+    could vanish while Ray, in another thread, connects to it. That thread would hold Python's lock
+    for 30 seconds, and this one would wait for it.
+    """
     with suppress(Exception):
-        end_descendants()
+        _end_descendants_later()
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):
             stream.flush()
     os._exit(code)
 
 
-def end_descendants() -> None:
-    """SIGKILL the children of this process and theirs.
-
-    The children are stopped first, so that none of them starts another process meanwhile.
-    """
-    me = psutil.Process()
-    _signal(me.children(), signal.SIGSTOP)
-    _signal(me.children(recursive=True), signal.SIGKILL)
-
-
-def _signal(processes: list[psutil.Process], number: signal.Signals) -> None:
-    for process in processes:
-        with suppress(psutil.Error):
-            process.send_signal(number)
+def _end_descendants_later() -> None:
+    environment = dict(os.environ)
+    mark = environment.pop(MARK, None)
+    if mark is not None:
+        nothing = subprocess.DEVNULL
+        subprocess.Popen(
+            [sys.executable, str(ENDING), str(os.getpid()), MARK, mark],
+            env=environment,
+            stdin=nothing,
+            stdout=nothing,
+            stderr=nothing,
+            start_new_session=True,  # a second Ctrl-C is not for it
+        )

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from cluster.processes import leave, leaving
+from cluster.processes import leave, leaving, mark_descendants
 
 GRACE_S = 2.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -34,6 +34,7 @@ def interrupted_with(told: Callable[[], str]) -> Iterator[None]:
 
 def obey_signals() -> None:
     """From now on SIGINT and SIGTERM end this process as described above."""
+    mark_descendants()
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
