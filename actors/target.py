@@ -6,6 +6,7 @@ commands for the loop's thread, which alone touches the loop, and pick up what h
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
@@ -30,6 +31,8 @@ if TYPE_CHECKING:  # loaded where models are: a driver, which only names this cl
 
 LOST_S = 5.0  # in which it is known whether a pass failed because a rank ended
 PLENTY = 1.5  # requests for each row of the batch, those that run included
+STREAM_EVERY_S = 0.02  # between two messages with updates only
+STREAMED_A_SECOND = 500  # updates: each is an event of HTTP, which takes some 1 ms of a core
 
 
 class TargetActor:
@@ -41,6 +44,8 @@ class TargetActor:
         self._commands: list[Callable[[Desk], None]] = []
         self._ended: list[Ended] = []
         self._streamed: list[Streamed] = []
+        self._urgent = False  # among them is a request's first one, or a result's
+        self._streamed_at = 0.0  # when updates were handed over last
         self._cancelled: set[int] = set()  # tickets that the loop's thread has not dropped yet
         self._figures = Figures()
         self._plenty = False  # enough requests wait that the loop would not soon run dry
@@ -136,13 +141,16 @@ class TargetActor:
         """What has ended or streamed since the last call; waits up to `timeout_s` for the first.
 
         Then up to `together_s` for others to end, while enough requests wait here to go on with and
-        nothing has streamed: every message between processes takes time from the passes. If the
-        loop has broken, what had ended or streamed before is handed over together with the failure;
+        nothing has streamed: every message between processes takes time from the passes. Updates
+        wait for those of later steps, up to STREAM_EVERY_S after the last ones, or longer where
+        many requests stream; the first and the last one of a request do not wait. If the loop has
+        broken, what had ended or streamed before is handed over together with the failure;
         after that the failure is raised.
         """
         with self._changed:
             if self._changed.wait_for(lambda: self._news or self._failure, timeout_s):
-                self._changed.wait_for(lambda: self._hurried or self._failure, together_s)
+                patience = self._until_streaming() if self._streamed else together_s
+                self._changed.wait_for(lambda: self._hurried or self._failure, patience)
             if not self._news:
                 self._check()
             taken = Taken(
@@ -151,8 +159,11 @@ class TargetActor:
                 figures=self._figures,
                 failure=self._failure,
             )
+            if self._streamed:
+                self._streamed_at = time.monotonic()
             self._ended.clear()
             self._streamed.clear()
+            self._urgent = False
             return taken
 
     @property
@@ -162,7 +173,13 @@ class TargetActor:
     @property
     def _hurried(self) -> bool:
         """Whether to hand over at once what there is."""
-        return bool(self._streamed) or not self._plenty
+        return self._urgent if self._streamed else not self._plenty
+
+    def _until_streaming(self) -> float:
+        """Seconds until updates that are not urgent are handed over."""
+        streams = len({each.ticket for each in self._streamed})
+        every = max(STREAM_EVERY_S, streams / STREAMED_A_SECOND)
+        return max(0.0, self._streamed_at + every - time.monotonic())
 
     def figures(self) -> Figures:
         """What was counted from the start until a request ended last."""
@@ -244,6 +261,7 @@ class TargetActor:
         with self._changed:
             self._streamed += [e for e in streamed if e.ticket not in self._cancelled]
             self._ended += [e for e in ended if e.ticket not in self._cancelled]
+            self._urgent |= bool(ended) or any(0 in e.update.positions for e in streamed)
             self._figures = figures or self._figures
             self._plenty = loop.num_unfinished > PLENTY * loop.num_rows
             self._changed.notify_all()

@@ -124,7 +124,8 @@ def device() -> Any:
 def threads() -> Any:
     """CPU threads of a process."""
     return option(
-        "number of CPU threads of each model process; default: all cores, shared equally",
+        "number of CPU threads of each model process; default: all cores (serve: all but one), "
+        "shared equally",
         default=None,
         group=HARDWARE,
     )

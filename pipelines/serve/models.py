@@ -60,15 +60,13 @@ def sharing(configs: Configs, *, cores: int | None) -> Configs:
     Amounts of memory, and threads that were told, stay as they are. `cores`: None: processes have
     what their nodes give them.
     """
-    if len(configs) == 1:
-        return configs
     targets = sum(config.student is None for config in configs)
     processes = sum(map(num_processes, configs))
     threads = None if cores is None else max(1, cores // processes)
     return tuple(
         replace(
             config,
-            memory=None if config.student else divided(config.memory, targets),
+            memory=None if config.student else divided(config.memory, max(targets, 1)),
             threads=config.threads or threads,
         )
         for config in configs

@@ -43,6 +43,7 @@ from pipelines.serve.models import Configs, sharing
 APP = "paceline"
 ONGOING = 10_000  # HTTP requests at once; the manager's queue is what bounds them
 CHECK_S = 1.0
+CORES_OF_THE_SERVER = 1  # for HTTP and Ray: models' threads that must share one wait for each other
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,8 +83,8 @@ def serving(*configs: ServeConfig) -> Iterator[Server]:
     check(configs)
     _refuse_other_serve()
     door = door_of(configs[0])
-    cores = None if configs[0].address else len(os.sched_getaffinity(0))
-    configs = sharing(configs, cores=cores)
+    cores = len(os.sched_getaffinity(0)) - CORES_OF_THE_SERVER
+    configs = sharing(configs, cores=None if configs[0].address else max(1, cores))
     managers = [_manager(config) for config in configs]
     try:
         loading = [m.start.remote(start_of(configs, i)) for i, m in enumerate(managers)]

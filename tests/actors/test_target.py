@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from actors import target
 from actors.errors import LoopFailed
 from actors.messages import Taken
 from actors.target import TargetActor
@@ -135,6 +136,20 @@ def test_a_step_s_updates_come_in_one_message(actor, plain):
     for streamed, ended in messages:
         assert {e.ticket for e in ended} <= {s.ticket for s in streamed}
         assert len({s.ticket for s in streamed}) == len(streamed)
+
+
+def test_updates_wait_for_those_of_later_steps(actor, plain, monkeypatch):
+    """All but a request's first and last ones."""
+    monkeypatch.setattr(target, "STREAM_EVERY_S", 3600.0)
+    actor.take(0.0)
+    actor.submit(submissions(streaming(make_requests(1))))
+    taken = [actor.take(10.0)]
+    while not taken[-1].ended:
+        taken.append(actor.take(10.0))
+    assert len(taken) <= 2
+    assert taken[0].streamed
+    tokens = [t for each in taken for s in each.streamed for t in s.update.tokens]
+    assert tuple(tokens) == plain["r0"]
 
 
 def test_streams_do_not_wait_for_results_to_come_together(actor):

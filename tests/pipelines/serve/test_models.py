@@ -1,5 +1,6 @@
 """A list of models in one configuration: what each gets, and what is refused."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -79,7 +80,8 @@ def test_memory_and_threads_are_divided() -> None:
     assert [each.memory for each in shared] == ["0.25", "64MiB", None]
     assert [each.threads for each in shared] == [2, 2, 2]
     assert [each.threads for each in sharing(configs, cores=None)] == [None] * 3
-    assert sharing(configs[:1], cores=8) == configs[:1]
+    assert sharing(configs[:1], cores=8) == (replace(configs[0], threads=8),)
+    assert sharing(configs[:1], cores=None) == configs[:1]
     assert [each.threads for each in sharing(serve_configs(TWO), cores=64)] == [2, 3]
 
 
