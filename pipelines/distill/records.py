@@ -28,23 +28,7 @@ def make_records(
     Raises:
         JobFailed: some images failed.
     """
-    classes = folder.parent / "classes" / f"{folder.name}.parquet"
-    storage.publish(str(classes), _classes(rows, about.num_classes))
-    summary = generate(
-        GenerateConfig(
-            target=config.target,
-            input=str(classes),
-            output=str(folder),
-            prompt_field=LABEL,
-            seed=seed,
-            batch_size=config.batch_size,
-            target_actors=config.target_actors,
-            guidance=config.guidance,
-            shard_rows=SHARD_ROWS,
-            address=config.address,
-            progress=config.progress,
-        )
-    )
+    summary = generate(records_job(config, about, folder, rows=rows, seed=seed))
     if summary.rows_failed:
         told = f"{summary.rows_failed} of {rows} images failed; their rows say why"
         raise JobFailed(f"{folder}: {told}. The same command tries again")
@@ -55,6 +39,31 @@ def make_records(
         "exactness": summary.exactness,
         "digest": digest_of(files_of(folder)),
     }
+
+
+def records_job(
+    config: StudentOptions, about: ImageTarget, folder: Path, *, rows: int, seed: int
+) -> GenerateConfig:
+    """The job that makes records; writes its input, the classes, beside `folder`.
+
+    Nothing but the job decides the bytes of its files: a shard that is run again, because an actor
+    died or elsewhere, gives the same file.
+    """
+    classes = folder.parent / "classes" / f"{folder.name}.parquet"
+    storage.publish(str(classes), _classes(rows, about.num_classes))
+    return GenerateConfig(
+        target=config.target,
+        input=str(classes),
+        output=str(folder),
+        prompt_field=LABEL,
+        seed=seed,
+        batch_size=config.batch_size,
+        target_actors=config.target_actors,
+        guidance=config.guidance,
+        shard_rows=SHARD_ROWS,
+        address=config.address,
+        progress=config.progress,
+    )
 
 
 def files_of(source: str | Path) -> tuple[str, ...]:

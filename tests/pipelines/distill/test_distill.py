@@ -19,11 +19,12 @@ from models.training.step import TrainingStep
 from models.training.worker import Worker
 from pipelines.cli import main, parse
 from pipelines.distill.command import student_config
+from pipelines.distill.records import files_of, records_job
 from pipelines.distill.stages import plan_of
-from pipelines.distill.students.student import check
+from pipelines.distill.students.student import HELD_OUT_SEED, StudentRun, check
 from tests.pipelines.distill.killed import kill_a_worker, run_until_killed
 from tests.pipelines.distill.pickles import pickles_in
-from tests.pipelines.generate.image_jobs import NUM_TOKENS, labels, raster
+from tests.pipelines.generate.image_jobs import NUM_TOKENS, labels, raster, run_images
 from tests.pipelines.generate.inprocess import outcome
 
 __all__ = ["labels", "raster"]  # fixtures
@@ -87,6 +88,7 @@ def assert_undisturbed(out: Path, command: list[str], target: str) -> None:
     for file in data["files"]:
         for row in pq.read_table(file).slice(0, 5).to_pylist():
             assert row["tokens"] == plain_tokens(target, row)
+    assert_same_files(out, run)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     plain = TrainingStep(run.build(data)(Worker()), plan_of(run.config))
@@ -104,6 +106,17 @@ def assert_undisturbed(out: Path, command: list[str], target: str) -> None:
     chosen, student = plain.chosen(), load_student(out / "export")
     for wanted, found in zip(chosen.parameters(), student.parameters(), strict=True):
         assert torch.equal(wanted, found)
+
+
+def assert_same_files(out: Path, run: StudentRun) -> None:
+    """The shards that lost their actor were run again, and have the bytes of a run without Ray."""
+    held = {"rows": 2 * run.config.eval_rows, "seed": run.config.seed + HELD_OUT_SEED}
+    kept = {"rows": run.config.records, "seed": run.config.seed}
+    for name, sizes in (("held-out", held), ("records", kept)):
+        job = records_job(run.config, run.about, out.parent / "again" / name, **sizes)
+        assert run_images(job).entries
+        (again,), (file,) = files_of(job.output), files_of(out / name)
+        assert Path(again).read_bytes() == Path(file).read_bytes()
 
 
 def plain_tokens(target: str, row: dict[str, Any]) -> list[int]:

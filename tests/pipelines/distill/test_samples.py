@@ -1,6 +1,7 @@
 """Samples of each way, their times, the estimate and the table, with a tiny student."""
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from models.students.start import config_of, student_of
 from models.students.teacher import load_teacher
 from models.tokenizers import TOKENIZER_FOLDER
 from pipelines.distill.estimate import estimate
+from pipelines.distill.records import files_of, records_job
 from pipelines.distill.students.config import StudentOptions
 from pipelines.distill.students.judge import Judgement
 from pipelines.distill.students.samples import write_samples
@@ -30,6 +32,8 @@ from tests.pipelines.generate.image_jobs import (
     NUM_CLASSES,
     NUM_TOKENS,
     raster,
+    run_images,
+    save_raster,
     save_scale,
     write_rows,
 )
@@ -68,6 +72,21 @@ def test_each_way_makes_the_same_rows_again(student: Path, tmp_path: Path) -> No
         one.column("tokens").to_pylist(), two.column("tokens").to_pylist(), strict=True
     ):
         assert a[:half] == b[:half]  # decided by the first pass, from the same noise
+
+
+@pytest.mark.parametrize("save", [save_raster, save_scale])
+def test_records_have_the_same_bytes_however_they_are_batched(
+    save: Callable[[Path], str], tmp_path: Path
+) -> None:
+    target = save(tmp_path / "target")
+    options = StudentOptions(target=target, output=str(tmp_path / "run"), records=12)
+    run, found = check(options), set()
+    for size in (1, 3, 12):
+        job = records_job(run.config, run.about, tmp_path / f"of-{size}", rows=12, seed=3)
+        run_images(replace(job, batch_size=size))
+        (file,) = files_of(job.output)
+        found.add(Path(file).read_bytes())
+    assert len(found) == 1
 
 
 def test_times_are_per_image(student: Path, raster: str) -> None:
