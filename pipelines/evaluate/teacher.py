@@ -5,9 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from models.metrics.likelihood import Likelihood, guided, likelihood, teacher_forced
+from models.metrics.likelihood import Likelihood, Score, guided, likelihood, teacher_forced
+from models.metrics.scale_likelihood import scale_forced
+from models.students.teacher import ScaleTeacher, load_teacher
 from models.targets.decoder.decoder import Decoder
 from models.targets.load import load_target
+from models.targets.next_scale.scale_target import NextScaleTarget
 from models.targets.target import Target
 from pipelines.errors import InvalidInput
 from pipelines.evaluate.config import EvaluateConfig
@@ -22,7 +25,7 @@ class Teacher:
         self.path, self._config = path, config
         self._target = load_target(path, dtype=torch.float32, device=config.device)
         self._num_classes = _num_classes(self._target)
-        self._score = teacher_forced(self._target)
+        self._score = _scores(path, self._target)
         if config.guidance is None:
             return
         if self._num_classes is None:
@@ -78,7 +81,17 @@ class Teacher:
         return [np.array(ids, dtype=np.int64) for ids in encoded]
 
 
+def _scores(path: str, target: Target) -> Score:
+    if not isinstance(target, NextScaleTarget):
+        return teacher_forced(target)
+    teacher = load_teacher(path)
+    assert isinstance(teacher, ScaleTeacher)
+    return scale_forced(teacher)
+
+
 def _num_classes(target: Target) -> int | None:
     """Of an image target's condition; None of a text target."""
+    if isinstance(target, NextScaleTarget):
+        return target.config.num_classes
     grid = target.config.grid if isinstance(target, Decoder) else None
     return None if grid is None else grid.num_classes

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.errors import InvalidInput
+from tests.pipelines.generate.image_jobs import NUM_CLASSES, save_scale
 from tests.pipelines.generate.stamps import run
 
 
@@ -82,6 +83,42 @@ def test_an_image_teacher_reads_labels_and_guidance(tmp_path: Path) -> None:
     np.savez(tmp_path / "odd.npz", tokens=tokens + 6, labels=labels % 3)
     with pytest.raises(InvalidInput, match="token 6 is outside the vocabulary of 6"):
         run({"samples": str(tmp_path / "odd.npz"), **known})
+
+
+def test_a_next_scale_teacher_reads_images_as_its_own_decoding_does(tmp_path: Path) -> None:
+    target = save_scale(tmp_path / "teacher")
+    own = [scale_rows(tmp_path / f"{i}.npz", target, seed=i) for i in range(3)]
+    known: dict[str, Any] = {"reference": own[0], "floor": own[1], "teacher": target}
+    known |= {"metrics": ["nll", "nll-excess"], "bootstrap": 60}
+    report = run({"samples": own[2], **known})
+    assert report.beyond == []
+    assert report.outcomes[0].value == pytest.approx(-np.load(own[2])["logprobs"].mean(), abs=1e-5)
+    tokens, labels = np.load(own[2])["tokens"], np.arange(40) % NUM_CLASSES
+    np.savez(tmp_path / "short.npz", tokens=tokens[:, :-1], labels=labels)
+    with pytest.raises(InvalidInput, match="has 29 tokens; its images have 30"):
+        run({"samples": str(tmp_path / "short.npz"), **known})
+
+
+def scale_rows(path: Path, target: str, *, seed: int) -> str:
+    """Images of a next-scale target by its own decoding, with labels and logprobs."""
+    from models.engine import EngineConfig, build_loop
+    from models.requests.request import Request, Sampling
+
+    loop, labels = build_loop(EngineConfig(target=target, threads=1)), np.arange(40) % NUM_CLASSES
+    first, sampling = loop.target.vocab_size, Sampling(max_tokens=30, logprobs=0)
+    asked = [
+        Request(id=str(i), prompt=(first + int(k),), sampling=sampling, seed=1000 * seed + i)
+        for i, k in enumerate(labels)
+    ]
+    found = {result.id: result for result in loop.run(asked)}
+    results = [found[request.id] for request in asked]
+    np.savez(
+        path,
+        tokens=np.array([result.tokens for result in results]),
+        labels=labels,
+        logprobs=np.array([[said.logprob for said in r.logprobs or ()] for r in results]),
+    )
+    return str(path)
 
 
 def raster_checkpoint(folder: Path) -> str:
