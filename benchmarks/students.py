@@ -4,8 +4,9 @@ Run from the repository's root: python -m benchmarks.students [--rows N] [STUDEN
 
 The target's own images give the floor. The cheaper ways are independent sampling of all tokens
 from the frequencies of their class and place, and the target's decoding whose last k tokens are
-sampled in this way. Then the students as drafters of the target, beside Jacobi decoding. Times are
-of the process's CPU, on one thread.
+sampled in this way. Then the students as drafters of the target, beside Jacobi decoding. Next-scale
+targets decide whole maps: for them there are no last k tokens and no drafters. Times are of the
+process's CPU, on one thread.
 """
 
 import argparse
@@ -67,15 +68,22 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("students", nargs="*", default=["examples/models/digits-raster-student"])
+    add("students", nargs="*", help="default: the target's shipped student, TARGET-student")
     add("--target", default="examples/models/digits-raster")
     add("--classifier", default="examples/models/digits-classifier")
     add("--rows", type=int, default=2000, help="images of each way")
     add("--steps", type=int, nargs="+", default=[1, 2], help="passes of the students")
-    add("--last", type=int, nargs="*", default=[32, 48], help="tokens sampled independently")
-    add("--drafts", type=int, default=64, help="images decoded with each drafter; 0: none")
+    add("--last", type=int, nargs="*", help="tokens sampled independently; default: 32 48")
+    add("--drafts", type=int, help="images decoded with each drafter; 0: none; default: 64")
     add("--output", help="file for the figures as JSON")
-    return parser.parse_args(arguments)
+    given = parser.parse_args(arguments)
+    given.students = given.students or [f"{given.target}-student"]
+    in_order = about(given.target).in_order
+    if not in_order and (given.last or given.drafts):
+        parser.error(f"--last and --drafts: {given.target} decides whole maps, not single tokens")
+    given.last = ([32, 48] if in_order else []) if given.last is None else given.last
+    given.drafts = (64 if in_order else 0) if given.drafts is None else given.drafts
+    return given
 
 
 def compared(options: argparse.Namespace, students: Mapping[str, str], folder: Path) -> Any:
@@ -86,7 +94,7 @@ def compared(options: argparse.Namespace, students: Mapping[str, str], folder: P
     labels = torch.arange(2 * rows) % size.num_classes
     reference = save_tokens(held, labels.tolist(), target, folder / "held-out.npz")
     files, times = dict[str, Path](), dict[str, dict[str, float]]()
-    passes = {TEACHER: size.num_tokens}
+    passes = dict[str, int]()
     seeds = np.array([row_seed(NOISE, str(row), 0) for row in range(rows)])
 
     def add(name: str, count: int, tokens: torch.Tensor, taken: dict[str, float]) -> None:
@@ -101,7 +109,7 @@ def compared(options: argparse.Namespace, students: Mapping[str, str], folder: P
         ways = ways_of(student, options.steps)
         independent = ways.pop(INDEPENDENT)
         if first is None:
-            first = student
+            first, passes[TEACHER] = student, 1 + len(student.config.bounds)
             add(
                 INDEPENDENT, 0, made(independent, labels[:rows], noise), timed(independent, student)
             )
