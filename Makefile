@@ -65,10 +65,11 @@ demo-distill: $(INSTALLED) ## train a student of the digits model, compare it, w
 demo-serve: $(INSTALLED) ## serve the demo model, ask it with curl and with OpenAI's client, stop it
 	$(BIN)/python examples/demo_serve.py
 
-demo-models: $(INSTALLED) ## train the models in examples/models anew (2 hours on two cores)
+demo-models: $(INSTALLED) ## train the models in examples/models anew (2.5 hours on two cores)
 	$(BIN)/python examples/train_demo_models.py
 	$(BIN)/python examples/train_digits.py
 	$(BIN)/python -m examples.train_student
+	$(BIN)/python -m examples.train_student --target examples/models/digits-scale --steps 800
 
 real-model: $(INSTALLED) ## fetch SmolLM2-135M-Instruct into examples/models (93 MB; 270 MB on disk)
 	$(BIN)/python examples/real_model.py

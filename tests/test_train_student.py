@@ -41,3 +41,10 @@ def test_noise_is_drawn_several_times_for_all_but_the_exams_records() -> None:
     assert found.tokens[3:6].tolist() == records.tokens[:3].tolist()
     assert len(set(found.seeds.tolist())) == len(found)
     assert found.seeds[:3].tolist() == [100, 101, 102]
+
+
+def test_a_student_stands_beside_its_target_unless_told_otherwise() -> None:
+    assert demo.parse([]).output == demo.HERE / "digits-raster-student"
+    assert str(demo.parse(["--target", "a/digits-scale"]).output) == "a/digits-scale-student"
+    assert str(demo.parse(["--target", "t", "--method", "two-head"]).output) == "t-two-head"
+    assert str(demo.parse(["--output", "out/s"]).output) == "out/s"
