@@ -28,6 +28,10 @@ class ChatTemplate:
         self._special = _special_tokens(Path(checkpoint), self._source)
         self._check()
 
+    def mentions(self, text: str) -> bool:
+        """Whether the template writes this text, such as the tag of a tool call."""
+        return text in self._source
+
     def render(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> str:
         """The chat, and the beginning of the assistant's answer. `tools` may be called in it.
 

@@ -26,6 +26,11 @@ def of_json_schema(schema: Mapping[str, Any] | bool, name: str = "json_schema") 
     )
 
 
+def compact(schema: Mapping[str, Any]) -> str:
+    """A schema as a part of a grammar in Lark's notation: of JSON without whitespace."""
+    return json.dumps({**schema, "x-guidance": {"whitespace_flexible": False}}, allow_nan=False)
+
+
 def of_json_object() -> str:
     """Any JSON object."""
     return of_json_schema({"type": "object"})
@@ -41,7 +46,12 @@ def of_choice(texts: Sequence[str], name: str = "choice") -> str:
     if not texts or not all(texts):
         raise InvalidOption(name, list(texts), "one text or more, none of them empty")
     options = " | ".join(json.dumps(text, ensure_ascii=False) for text in texts)
-    return _bounded(LLMatcher.grammar_from_lark(f"start: {options}"), name)
+    return of_lark(f"start: {options}", name)
+
+
+def of_lark(text: str, name: str = "grammar") -> str:
+    """A context-free grammar in Lark's notation."""
+    return _bounded(LLMatcher.grammar_from_lark(text), name)
 
 
 def of_grammar(text: str, name: str = "grammar") -> str:
@@ -50,7 +60,7 @@ def of_grammar(text: str, name: str = "grammar") -> str:
     Raises InvalidOption for a GBNF grammar that cannot be read.
     """
     if "::=" not in text:
-        return _bounded(LLMatcher.grammar_from_lark(text), name)
+        return of_lark(text, name)
     _bounded(text, name)
     try:
         return LLMatcher.grammar_from_lark(gbnf_to_lark.gbnf_to_lark(text))

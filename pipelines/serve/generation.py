@@ -12,6 +12,7 @@ from pipelines.serve.answers.answer import Answer
 from pipelines.serve.answers.choice import AnswerChoice, Delta
 from pipelines.serve.answers.echoes import Echoes, Prompt
 from pipelines.serve.answers.forms import AnswerForm, Chats, Completions, ToolChats
+from pipelines.serve.answers.free_chats import FreeChats
 from pipelines.serve.answers.heading import Heading, Writer
 from pipelines.serve.answers.progress import MOST_CHOICES, Progress, beginning
 from pipelines.serve.answers.trace import Trace
@@ -19,7 +20,7 @@ from pipelines.serve.api_error import ApiError
 from pipelines.serve.bodies.constraints import grammar_of
 from pipelines.serve.bodies.fields import ChatBody, CompletionBody
 from pipelines.serve.bodies.plan import Planned, plan
-from pipelines.serve.bodies.tools import tool_grammar
+from pipelines.serve.bodies.tools import free_grammar, is_free, tool_grammar
 from pipelines.serve.exchange import Call, Exchange, Gone, Item
 from pipelines.serve.facts import Facts
 from pipelines.serve.words import Words
@@ -148,11 +149,12 @@ async def chat(
     `write` makes the writer of an answer in another form than OpenAI's chats.
     """
     asked = grammar_of(body.response_format, body.structured_outputs)
-    call = tool_grammar(body.tools, body.tool_choice)
+    free = is_free(body.tools, body.tool_choice)
+    call = await _call_grammar(body, words, free=free)
     if call is not None and asked is not None:
         told = f"{asked[1]} constrains the text, which is a tool call; give one of them"
         raise ApiError(told, param=asked[1], code="invalid_value")
-    kind = Chats if call is None else ToolChats
+    kind = Chats if call is None else FreeChats if free else ToolChats
     form = kind(words.spell, body.logprobs)
     prompts = [await chat_prompt(body, words)]
     asked = asked if call is None else (call, "tools")
@@ -162,6 +164,13 @@ async def chat(
         trace = Trace(*spells, prompts, body.n) if body.paceline.trace else None
         return Generation(exchange, facts, planned, _answer(form, body, trace))
     return Generation(exchange, facts, planned, lambda heading: write(heading, form))
+
+
+async def _call_grammar(body: ChatBody, words: Words, *, free: bool) -> str | None:
+    """What holds calls of tools to their schemas; None if there are to be none."""
+    if not free:
+        return tool_grammar(body.tools, body.tool_choice)
+    return free_grammar(body.tools, await words.tool_tags(), several=body.parallel_tool_calls)
 
 
 async def chat_prompt(body: ChatBody, words: Words) -> list[int]:

@@ -11,6 +11,7 @@ from models.errors import InvalidOption, UnsupportedCheckpoint
 from models.requests.grammar import Grammars, load_grammars
 from pipelines.modality.chat import messages_of
 from pipelines.serve.api_error import ApiError
+from pipelines.serve.bodies.tool_tags import OPEN, tags_of
 
 
 class Words:
@@ -22,6 +23,7 @@ class Words:
         self._tokenizer = TokenizerActor(checkpoint)
         self._template: ChatTemplate | None = None
         self._grammars: Grammars | None = None
+        self._tags: tuple[str, str] | None = None
         self.spell = cache(self._tokenizer.spell)
 
     async def encode(
@@ -38,6 +40,23 @@ class Words:
         """
         text = await asyncio.to_thread(self._render, messages, tools)
         return (await self.encode([text], add_special_tokens=False))[0]
+
+    async def tool_tags(self) -> tuple[str, str]:
+        """The tags of tool calls, for grammars. Raises ApiError (400) if the model has none."""
+        tags = await asyncio.to_thread(self._tool_tags)
+        if tags is None:
+            told = (
+                "tool_choice auto is not supported by this model: its chat template has no "
+                f"{OPEN}; name a tool, or use 'required' or 'none'"
+            )
+            raise ApiError(told, param="tool_choice", code="unsupported_parameter")
+        return tags
+
+    def _tool_tags(self) -> tuple[str, str] | None:
+        if not self._chat_template().mentions(OPEN):
+            return None
+        self._tags = self._tags or tags_of(self._tokenizer.checkpoint)
+        return self._tags
 
     async def check_grammar(self, grammar: str, field: str) -> None:
         """Raise ApiError (400), which names the field, if the grammar cannot be compiled."""
@@ -63,13 +82,17 @@ class Words:
     def _render(self, messages: Sequence[Any], tools: Sequence[Any]) -> str:
         try:
             chat = messages_of([_joined(message) for message in messages], "messages")
+            return self._chat_template().render(chat, tools)
+        except ValueError as error:
+            raise ApiError(str(error), param="messages", code="invalid_value") from None
+
+    def _chat_template(self) -> ChatTemplate:
+        try:
             self._template = self._template or ChatTemplate(self._checkpoint)
-            return self._template.render(chat, tools)
         except UnsupportedCheckpoint:
             told = "the model has no chat template: send texts to /v1/completions"
             raise ApiError(told, param="messages", code="no_chat_template") from None
-        except ValueError as error:
-            raise ApiError(str(error), param="messages", code="invalid_value") from None
+        return self._template
 
 
 def _joined(message: Any) -> Any:

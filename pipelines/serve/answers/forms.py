@@ -81,17 +81,19 @@ class Chats:
 
     def opening(self, index: int) -> Json | None:
         """The role comes first."""
-        return _chat(index, "delta", {"role": "assistant", "content": ""}, None, None)
+        return chat_choice(index, "delta", {"role": "assistant", "content": ""}, None, None)
 
     def chunk(self, delta: Delta) -> Json:
         """New text."""
         text = {"content": delta.text} if delta.text else {}
-        return _chat(delta.index, "delta", text, self._logprobs(delta), delta.finish_reason)
+        return chat_choice(delta.index, "delta", text, self._logprobs(delta), delta.finish_reason)
 
     def choice(self, whole: Delta) -> Json:
         """The message."""
         message = {"role": "assistant", "content": whole.text, "refusal": None}
-        return _chat(whole.index, "message", message, self._logprobs(whole), whole.finish_reason)
+        return chat_choice(
+            whole.index, "message", message, self._logprobs(whole), whole.finish_reason
+        )
 
     def _logprobs(self, delta: Delta) -> Json | None:
         if not self.logprobs:
@@ -120,7 +122,7 @@ class ToolChats(Chats):
 
     def opening(self, index: int) -> Json | None:
         """The role comes first."""
-        return _chat(index, "delta", {"role": "assistant", "content": None}, None, None)
+        return chat_choice(index, "delta", {"role": "assistant", "content": None}, None, None)
 
     def chunk(self, delta: Delta) -> Json:
         """The tool's name, once it is known, and its arguments as they come."""
@@ -132,7 +134,7 @@ class ToolChats(Chats):
             told["function"] = {"name": name, "arguments": arguments}
         news = {"tool_calls": [told]} if name or arguments else {}
         reason = _called(delta.finish_reason)
-        return _chat(delta.index, "delta", news, self._logprobs(delta), reason)
+        return chat_choice(delta.index, "delta", news, self._logprobs(delta), reason)
 
     def choice(self, whole: Delta) -> Json:
         """The message with its call."""
@@ -140,12 +142,15 @@ class ToolChats(Chats):
         call.feed(whole.text, ended=True)
         message: Json = {"role": "assistant", "content": None, "tool_calls": [call.told()]}
         reason = _called(whole.finish_reason)
-        return _chat(whole.index, "message", message, self._logprobs(whole), reason)
+        return chat_choice(whole.index, "message", message, self._logprobs(whole), reason)
 
 
 def _called(reason: str | None) -> str | None:
     return "tool_calls" if reason == "stop" else reason
 
 
-def _chat(index: int, name: str, value: Json, logprobs: Json | None, reason: str | None) -> Json:
+def chat_choice(
+    index: int, name: str, value: Json, logprobs: Json | None, reason: str | None
+) -> Json:
+    """A choice; `name`: of the field that holds its `value`."""
     return {"index": index, name: value, "logprobs": logprobs, "finish_reason": reason}

@@ -16,6 +16,7 @@ from models.errors import InvalidOption
 from models.requests import constraint
 from pipelines.serve.api_error import ApiError
 from pipelines.serve.bodies.constraints import STRICT, Schema
+from pipelines.serve.bodies.tool_tags import of_calls
 
 MAX_TOOLS = 128
 HEAD, ARGUMENTS, END = '{"name":"', '","arguments":', "}"
@@ -60,18 +61,28 @@ ToolChoice = Literal["none", "auto", "required"] | NamedTool
 Tools = Annotated[list[Tool], Field(max_length=MAX_TOOLS)]
 
 
+def is_free(tools: Sequence[Tool], choice: ToolChoice | None) -> bool:
+    """Whether the model chooses between a text and calls."""
+    return bool(tools) and choice in (None, "auto")
+
+
+def free_grammar(tools: Sequence[Tool], tags: tuple[str, str], *, several: bool) -> str:
+    """What holds the calls that a model makes to the tools' schemas. Raises ApiError (400)."""
+    try:
+        return of_calls(_schema([tool.function for tool in tools]), tags, several=several)
+    except InvalidOption as error:
+        raise _refused("tools", str(error)) from None
+
+
 def tool_grammar(tools: Sequence[Tool], choice: ToolChoice | None) -> str | None:
     """What makes the model call one of the tools; None if it is not to call any.
 
-    Raises ApiError (400): the model is to choose whether to call one, or the tool is not there.
+    Raises ApiError (400): the tool is not there.
     """
     if choice is not None and choice != "none" and not tools:
         raise _refused("tool_choice", "tool_choice needs tools")
     if not tools or choice == "none":
         return None
-    if choice is None or choice == "auto":
-        told = "tool_choice auto is not supported: name a tool, or use 'required' or 'none'"
-        raise ApiError(told, param="tool_choice", code="unsupported_parameter")
     called = [tool.function for tool in tools]
     if isinstance(choice, NamedTool):
         called = [function for function in called if function.name == choice.function.name]
