@@ -12,6 +12,7 @@ from models.students.checkpoint import load_student
 from models.students.network import Student
 from models.students.pairs import Records
 from models.tokenizers import TOKENIZER_FOLDER
+from pipelines.generate.fingerprint import checkpoint_digest
 
 
 @pytest.mark.slow
@@ -48,3 +49,10 @@ def test_a_student_stands_beside_its_target_unless_told_otherwise() -> None:
     assert str(demo.parse(["--target", "a/digits-scale"]).output) == "a/digits-scale-student"
     assert str(demo.parse(["--target", "t", "--method", "two-head"]).output) == "t-two-head"
     assert str(demo.parse(["--output", "out/s"]).output) == "out/s"
+
+
+@pytest.mark.parametrize("name", ["digits-raster", "digits-scale"])
+def test_the_shipped_students_are_of_the_shipped_targets(name: str) -> None:
+    student = load_student(demo.HERE / f"{name}-student")
+    assert student.config.target.path == name
+    assert student.config.target.digest == checkpoint_digest(str(demo.HERE / name))
