@@ -48,6 +48,7 @@ test: lint types ## everything that CI runs, from nothing
 
 chaos: $(INSTALLED) ## tests of faults with 200 random orders and moments of each (hours)
 	CHAOS=200 $(BIN)/python -m pytest -q tests/pipelines/generate/test_lost_nodes.py \
+		tests/pipelines/generate/test_killed_roles.py \
 		tests/pipelines/generate/test_s3_faults.py
 
 soak: $(INSTALLED) ## serve clients of all kinds for ten minutes while processes die behind them

@@ -150,6 +150,10 @@ async def chat(
     """
     asked = grammar_of(body.response_format, body.structured_outputs)
     free = is_free(body.tools, body.tool_choice)
+    if free and write is not None:
+        told = "tool_choice auto is only supported by /v1/chat/completions"
+        told = f"{told}: name a tool, or say that one must be called, or none"
+        raise ApiError(told, param="tool_choice", code="unsupported_parameter")
     call = await _call_grammar(body, words, free=free)
     if call is not None and asked is not None:
         told = f"{asked[1]} constrains the text, which is a tool call; give one of them"

@@ -50,7 +50,7 @@ UNSUPPORTED: dict[str, str] = {
     "skip_special_tokens": "special tokens are left out of texts",
     "include_stop_str_in_output": "stop strings are left out of texts",
     "return_token_ids": "use logprobs, or /tokenize",
-    "stream_interval": "every step is streamed",
+    "stream_interval": "updates come every 20 ms, or more seldom where many stream",
     "use_beam_search": "beam search is not supported",
     "length_penalty": "beam search is not supported",
 }

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import jsonschema
 import numpy as np
 import openai
@@ -145,6 +146,21 @@ def body(seed: int, bias: int, **more: Any) -> dict[str, Any]:
     asked = {"model": "demo", "messages": MESSAGES, "tools": TOOLS, "max_tokens": 150, "seed": seed}
     one = {"logit_bias": {str(TAG): bias}, "parallel_tool_calls": False}
     return {**asked, **one, **more}
+
+
+def test_the_other_forms_refuse_what_they_could_not_tell(clients: list[openai.OpenAI]) -> None:
+    """They would send a call as text."""
+    function = TOOLS[0]["function"]
+    flat: Any = [{"type": "function", **function}]
+    with pytest.raises(openai.BadRequestError, match="only supported by /v1/chat/completions"):
+        clients[0].responses.create(model="demo", input="Hello", tools=flat)
+    theirs: Any = [{"name": "feed", "input_schema": function["parameters"]}]
+    url = str(clients[0].base_url).removesuffix("v1/")
+    with (
+        anthropic.Anthropic(base_url=url, api_key="none", max_retries=0) as claude,
+        pytest.raises(anthropic.BadRequestError, match="only supported by /v1/chat/completions"),
+    ):
+        claude.messages.create(model="demo", messages=MESSAGES, max_tokens=4, tools=theirs)
 
 
 def joined(choices: list[Any]) -> tuple[str, list[tuple[str, str]], str]:
