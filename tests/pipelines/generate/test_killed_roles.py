@@ -18,7 +18,7 @@ from tests.pipelines.generate.test_lost_nodes import EXAMPLES, MAX_TOKENS, TARGE
 
 DRIVER = "driver"
 ROLES = ("ray::TargetActor", "ray::DraftActor", DRIVER)
-SAMPLES, SHARD_ROWS = 24, 4
+SAMPLES, SHARD_ROWS = 24, 1
 LATER_S = 0.5  # at most, after the shard that a kill waits for
 
 
