@@ -66,7 +66,7 @@ def sharing(configs: Configs, *, cores: int | None) -> Configs:
     return tuple(
         replace(
             config,
-            memory=None if config.student else divided(config.memory, max(targets, 1)),
+            memory=None if config.student else divided(config.memory, targets),
             threads=config.threads or threads,
         )
         for config in configs

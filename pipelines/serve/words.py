@@ -47,7 +47,7 @@ class Words:
         if tags is None:
             told = (
                 "tool_choice auto is not supported by this model: its chat template has no "
-                f"{OPEN}; name a tool, or use 'required' or 'none'"
+                f"{OPEN}, or its texts leave that out; name a tool, or use 'required' or 'none'"
             )
             raise ApiError(told, param="tool_choice", code="unsupported_parameter")
         return tags

@@ -127,12 +127,8 @@ class ToolChats(Chats):
     def chunk(self, delta: Delta) -> Json:
         """The tool's name, once it is known, and its arguments as they come."""
         call = self.calls.setdefault(delta.index, CallText())
-        name, arguments = call.feed(delta.text, ended=delta.finish_reason is not None)
-        told: Json = {"index": 0, "function": {"arguments": arguments}}
-        if name:
-            told |= {"id": call.id, "type": "function"}
-            told["function"] = {"name": name, "arguments": arguments}
-        news = {"tool_calls": [told]} if name or arguments else {}
+        told = call.chunk(delta.text, ended=delta.finish_reason is not None)
+        news = {} if told is None else {"tool_calls": [told]}
         reason = _called(delta.finish_reason)
         return chat_choice(delta.index, "delta", news, self._logprobs(delta), reason)
 

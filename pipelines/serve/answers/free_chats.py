@@ -42,12 +42,8 @@ class FreeText:
                 self.calls.append(CallText())
             call = self.calls[index]
             whole = ended or len(lines) > 2 + LINES * index
-            name, arguments = call.feed(line[len(call.text) :], ended=whole)
-            told: Json = {"index": index, "function": {"arguments": arguments}}
-            if name:
-                told |= {"id": call.id, "type": "function"}
-                told["function"] = {"name": name, "arguments": arguments}
-            if name or arguments:
+            told = call.chunk(line[len(call.text) :], index=index, ended=whole)
+            if told is not None:
                 chunks.append(told)
         return chunks
 

@@ -140,6 +140,16 @@ class CallText:
         self._sent += len(more)
         return told, more
 
+    def chunk(self, text: str, *, index: int = 0, ended: bool = False) -> dict[str, Any] | None:
+        """What a stream tells of the call after more `text`; None: nothing new."""
+        name, arguments = self.feed(text, ended=ended)
+        if not (name or arguments):
+            return None
+        if not name:
+            return {"index": index, "function": {"arguments": arguments}}
+        function = {"name": name, "arguments": arguments}
+        return {"index": index, "id": self.id, "type": "function", "function": function}
+
     @property
     def _all(self) -> str:
         return self.text.partition(ARGUMENTS)[2]

@@ -70,7 +70,7 @@ class Job:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(int(os.environ.get("CHAOS", "0"))))
 def test_rows_survive_kills_of_every_role(seed: int, tmp_path: Path) -> None:
-    """CHAOS=N: so many orders and moments of the kills; half a minute each."""
+    """CHAOS=N: so many orders and moments of the kills; a minute each."""
     chance = random.Random(seed)
     job, waits_for = Job(tmp_path / "out"), 1
     for role in chance.sample(ROLES, len(ROLES)):
