@@ -1,18 +1,17 @@
 """An S3 server on this machine that can be stopped and started."""
 
-import socket
 import uuid
 
 from moto.server import ThreadedMotoServer
+
+from tests.ports import free_port
 
 
 class Server:
     """An S3 server that can be stopped and started, at one address, with what it held before."""
 
     def __init__(self) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.bucket = f"interrupted-{uuid.uuid4().hex[:8]}"  # servers of a process share buckets
         self.start()
 

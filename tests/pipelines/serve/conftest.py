@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 from models.engine_config import EngineConfig
 from pipelines.serve.config import ServeConfig
 from tests.pipelines.serve.local import local_server
+from tests.ports import free_port
 
 CHATML = (
     "{% for message in messages %}<{{ message['role'] }}>{{ message['content'] }}\n{% endfor %}"
@@ -61,14 +61,6 @@ def demo_config(target: str, drafter: str) -> EngineConfig:
     return EngineConfig(
         target=target, drafter=drafter, batch_size=4, max_length=512, device="cpu", threads=1
     )
-
-
-def free_port() -> int:
-    """One that nothing listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from models.engine import build_loop
 from models.engine_config import EngineConfig
 from models.requests.request import Request, Sampling
 from pipelines.cli import main
-from tests.pipelines.serve.conftest import free_port
+from tests.ports import free_port
 
 PROMPT, TOKENS, SEED = "Tell me of number 3: ", 12, 7
 

@@ -12,8 +12,8 @@ import pytest
 
 from pipelines.cli import main
 from pipelines.serve.config import ServeConfig
-from tests.pipelines.serve.conftest import free_port
 from tests.pipelines.test_interruption import Command
+from tests.ports import free_port
 
 TARGET = "examples/models/text-target"
 

@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.serve.config import ServeConfig
 from tests.pipelines.generate.image_jobs import save_raster
-from tests.pipelines.serve.conftest import free_port
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 

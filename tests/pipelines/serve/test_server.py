@@ -13,8 +13,9 @@ import ray
 from pipelines.errors import JobFailed
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.server import serving
-from tests.pipelines.serve.conftest import ROWS, free_port
+from tests.pipelines.serve.conftest import ROWS
 from tests.pipelines.serve.test_drafter import change
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 

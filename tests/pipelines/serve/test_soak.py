@@ -16,8 +16,8 @@ import ray
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipelines.serve.config import ServeConfig
-from tests.pipelines.serve.conftest import free_port
 from tests.pipelines.serve.soaking import LONG, Clients, Faults, memory_mib
+from tests.ports import free_port
 
 SECONDS = float(os.environ.get("SOAK", "0"))
 CLIENTS, BETWEEN = 6, 12  # answers between two faults, in the short run

@@ -24,9 +24,9 @@ from pipelines.serve.server import facts_of, fingerprint
 from tests.actors.test_student_pool import Ray, Remote
 from tests.pipelines.generate.image_jobs import raster
 from tests.pipelines.generate.test_student import student
-from tests.pipelines.serve.conftest import free_port
 from tests.pipelines.serve.local import local_models
 from tests.pipelines.serve.test_playground import browser, browsing, opened
+from tests.ports import free_port
 
 __all__ = ["browser", "raster", "student"]  # fixtures
 STEPS = 2
