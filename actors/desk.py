@@ -7,6 +7,7 @@ id. Tickets tell them apart, and of two requests with one id the higher ticket i
 
 from collections import OrderedDict
 from collections.abc import Iterable
+from dataclasses import replace
 
 from actors.messages import Ended, Streamed, Submission
 from models.loop.token_loop import TokenLoop
@@ -18,8 +19,9 @@ MAX_EARLY = 10_000  # cancels that are remembered because their submission has n
 class Desk:
     """Used by the token loop's thread alone."""
 
-    def __init__(self, loop: TokenLoop) -> None:
-        self._loop = loop
+    def __init__(self, loop: TokenLoop, name: str = "target") -> None:
+        """`name`: of the actor, for traces."""
+        self._loop, self._name = loop, name
         self._tickets: dict[str, int] = {}  # of the requests in the loop, by id
         self._early: OrderedDict[int, None] = OrderedDict()  # cancelled, not seen
 
@@ -58,7 +60,14 @@ class Desk:
 
     def ended(self, results: Iterable[Result]) -> list[Ended]:
         """Results of the loop with their tickets."""
-        return [Ended(ticket=self._tickets.pop(r.id), result=r) for r in results]
+        return [Ended(ticket=self._tickets.pop(r.id), result=self._placed(r)) for r in results]
+
+    def _placed(self, result: Result) -> Result:
+        """A result whose trace says which actor this is."""
+        if not result.spans:
+            return result
+        spans = tuple(replace(span, where=span.where or self._name) for span in result.spans)
+        return replace(result, spans=spans)
 
     def _is_wanted(self, submission: Submission) -> bool:
         if submission.ticket in self._early:

@@ -210,7 +210,7 @@ class TargetActor:
                 loaded.set_exception(self._explained(error))
             return
         loaded.set_result(loop)
-        desk = Desk(loop)
+        desk = Desk(loop, self.name)
         try:
             with torch.inference_mode(), memory_explained("generating", config):
                 while True:

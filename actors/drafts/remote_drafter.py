@@ -24,6 +24,7 @@ from models.drafting.parallel.coupling import choices
 from models.drafting.reading import Reading
 from models.readout import Readout
 from models.requests.sequence import Sequence
+from models.requests.spans import Spans
 from models.verify.round import Commit, Round
 
 IDLE_ROUNDS = 4  # without a draft: the controller has decided against drafting for now
@@ -56,6 +57,7 @@ class RemoteDrafter:
         self._guesses: dict[str, object] = {}
         self._choices: dict[str, Ints] = {}  # the target's, of each request's last round
         self._drafting: set[str] = set()  # requests that drafted in their last round
+        self._traced: dict[str, Spans] = {}  # requests that ask for a trace, of drafts that come
         self._shape, self._sampled, self._vocab_size = NOTHING, False, 0
         self._round_s, self._proposed, self._idle = 0.0, 0.0, 0
 
@@ -114,6 +116,7 @@ class RemoteDrafter:
         self._guesses.pop(request_id, None)
         self._choices.pop(request_id, None)
         self._drafting.discard(request_id)
+        self._traced.pop(request_id, None)
         home = self._homes.pop(request_id, None)
         if home is not None:
             home.line.requests.discard(request_id)
@@ -167,6 +170,8 @@ class RemoteDrafter:
         )
         for sequence in sequences:
             self._coming[sequence.id] = (len(sequence.tokens), flight)
+            if sequence.spans is not None:
+                self._traced[sequence.id] = sequence.spans
             self._guesses.pop(sequence.id, None)
 
     def _growth(self, sequence: Sequence) -> Growth:
@@ -228,6 +233,7 @@ class RemoteDrafter:
             for flight in line.landed():
                 try:
                     self._unpack(flight)
+                    self._trace(line, flight)
                 except Exception:  # its own, or what a reply without sense leads to
                     self._give_up(line)
 
@@ -242,6 +248,15 @@ class RemoteDrafter:
         for guess in reply.guesses:
             if self._coming.get(guess.id, (-1, None))[1] is flight:
                 self._guesses[guess.id] = guess
+
+    def _trace(self, line: Line, flight: Flight) -> None:
+        """Note for requests that ask for a trace how long their draft was under way."""
+        for growth in flight.ask.growths if self._traced else ():
+            spans = self._traced.pop(growth.id, None)
+            if spans is not None:
+                facts = {"at_work_us": round(1e6 * _seconds(flight)), "tokens": len(growth.tokens)}
+                ended = flight.sent + flight.latency
+                spans.add("draft", flight.sent, ended, facts, where=line.name)
 
     def _take(self, sequence: Sequence, context: DraftContext) -> Draft:
         guess = self._guesses.pop(sequence.id, None)

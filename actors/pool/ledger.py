@@ -13,6 +13,7 @@ more actors have failed with it alone on them.
 """
 
 import heapq
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -22,6 +23,7 @@ from actors.pool.death import Death, Evidence
 from actors.pool.suspects import Suspects
 from models.errors import InvalidRequest
 from models.requests.request import Request, Result, TokenLogprob
+from models.requests.spans import Spans
 from models.requests.update import Update
 
 SUSPECT_AFTER = 2  # evidence: two deaths of processes, or one exception
@@ -39,11 +41,14 @@ class Entry:
     failures: int = 0  # of actors that it was on
     evidence: int = 0
     alone: int = 0  # failures of actors that it had to itself, as a suspect
+    spans: Spans | None = field(init=False)  # if the request asks for a trace
+    placed: float = 0.0  # when it came to its actor
     tokens: dict[int, int] = field(init=False)  # that it began with or streamed, by position
     logprobs: dict[int, TokenLogprob] = field(init=False)
 
     def __post_init__(self) -> None:
         request, self.arrival = self.request, self.ticket
+        self.spans = Spans("pool") if request.trace else None
         places = request.generated_positions or range(len(request.generated))
         self.tokens = dict(zip(places, request.generated, strict=False))
         self.logprobs = dict(zip(places, request.generated_logprobs, strict=False))
@@ -53,6 +58,18 @@ class Entry:
         self.tokens.update(zip(update.positions, update.tokens, strict=True))
         if update.logprobs is not None:
             self.logprobs.update(zip(update.positions, update.logprobs, strict=True))
+
+    def leave(self, how: str) -> None:
+        """It is on its actor no more; `how` that ended."""
+        if self.spans is not None and self.actor is not None:
+            facts = {"actor": self.actor, "end": how}
+            self.spans.add("on an actor", self.placed, time.perf_counter(), facts)
+
+    def traced(self, result: Result) -> Result:
+        """A result with what was noted here, if it asked for a trace."""
+        if self.spans is None:
+            return result
+        return replace(result, spans=(*self.spans.found, *result.spans))
 
     def rest(self) -> Request:
         """What is left to run: the request continues after the tokens that have streamed."""
@@ -186,8 +203,10 @@ class Ledger:
         first = []
         for each in ended:
             if each.ticket in self._on.get(actor, ()):
-                entry = self._forget(each.ticket)
-                self._ended[entry.request.id] = each.result
+                entry = self._entries[each.ticket]
+                entry.leave(each.result.finish_reason)
+                self._forget(each.ticket)
+                self._ended[entry.request.id] = entry.traced(each.result)
                 first.append(each.result)
         return first
 
@@ -197,6 +216,7 @@ class Ledger:
         tried = self._suspects.has(actor)
         self._suspects.release(actor)
         for entry in lost:
+            entry.leave(f"lost: {death.reason}")
             entry.actor = None
             entry.failures += death.evidence > Evidence.NONE
             entry.evidence += death.evidence
@@ -223,6 +243,7 @@ class Ledger:
         for ticket in old:
             entry = self._entries.pop(ticket)
             del self._on[actor][ticket]
+            entry.leave("stalled")
             entry.ticket, entry.actor = next(self._tickets), None
             self._entries[entry.ticket] = entry
             self._running[entry.request.id] = entry.ticket
@@ -236,17 +257,22 @@ class Ledger:
             self._suspects.divide([entry.ticket])
             return []
         self._forget(entry.ticket)
-        result = self._ended[entry.request.id] = _given_up(entry, death)
+        result = self._ended[entry.request.id] = entry.traced(_given_up(entry, death))
         return [result]
 
     def _wait(self, entry: Entry) -> None:
         """In the order of priority, then of arrival: who was placed before comes first again."""
+        if entry.spans is not None:
+            entry.spans.wait()
         place = entry.request.priority, entry.arrival, entry.ticket
         heapq.heappush(self._waiting, place)
 
     def _place(self, ticket: int, actor: str, placed: dict[str, list[Submission]]) -> None:
         entry = self._entries[ticket]
         entry.actor = actor
+        if entry.spans is not None:
+            entry.spans.proceed()
+            entry.placed = time.perf_counter()
         self._on.setdefault(actor, {})[ticket] = None
         rest = entry.rest()
         replayed = len(rest.generated) - len(entry.request.generated)

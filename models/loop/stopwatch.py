@@ -8,16 +8,19 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = {}
-        self._last = self._round = 0.0
+        self.last = self._round = 0.0  # when the last part ended, or the step began
+        self.parts: list[tuple[str, float, float]] = []  # of this step: name, begin and end
 
     def start(self) -> None:
         """Start a new step."""
-        self._last, self._round = time.perf_counter(), 0.0
+        self.last, self._round = time.perf_counter(), 0.0
+        self.parts.clear()
 
     def note(self, part: str) -> float:
         """Add the time since the previous note to `part`; returns it, in seconds."""
         now = time.perf_counter()
-        seconds, self._last = now - self._last, now
+        self.parts.append((part, self.last, now))
+        seconds, self.last = now - self.last, now
         self._seconds[part] = self._seconds.get(part, 0.0) + seconds
         if part != "prefill":
             self._round += seconds

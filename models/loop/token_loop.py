@@ -34,6 +34,14 @@ from models.loop.processors import Processors
 from models.loop.prompt_logprobs import asked_nodes, note_prompts
 from models.loop.readings import readings_for
 from models.loop.stopwatch import Stopwatch
+from models.loop.tracing import (
+    PREFILL,
+    note_admitted,
+    note_group_round,
+    note_prefill,
+    note_round,
+    note_waiting,
+)
 from models.loop.turns import Turns
 from models.loop.updates import Updates
 from models.registry import RULES, load
@@ -126,6 +134,7 @@ class TokenLoop:
         self._ids.add(request.id)
         self._updates.begin(request)
         self._rows.wait(made)
+        note_waiting(made)
 
     def _sequence(self, request: Request) -> Sequence:
         if self._groups is not None:
@@ -219,6 +228,7 @@ class TokenLoop:
         self._marks.start()
         if self._rows.waiting:
             self._sums.add(prefix_hit_tokens=self._rows.admit())
+            note_admitted(self._rows.reading, self._marks)
         if self._rows.reading:
             self._read_prompts()
         self._make_room()
@@ -231,15 +241,16 @@ class TokenLoop:
     def _read_prompts(self) -> None:
         """Prefill one chunk of prompts, or a piece of it while other requests decode."""
         pieces = self._rows.next_pieces(self._pace)
+        sequences = [self._rows.reading[row - len(self._rows.running)] for row, _ in pieces]
         read = sum(len(tokens) for _, tokens in pieces)
         if pieces:
-            self._read_pieces(pieces)
+            self._read_pieces(sequences, pieces)
             self._sums.add(prefill_passes=1, prompt_tokens=read)
         self._rows.commit(pieces)
-        self._pace.observe_piece(read, self._marks.note("prefill"))
+        self._pace.observe_piece(read, self._marks.note(PREFILL))
+        note_prefill(sequences, pieces, self._marks)
 
-    def _read_pieces(self, pieces: list[Piece]) -> None:
-        sequences = [self._rows.reading[row - len(self._rows.running)] for row, _ in pieces]
+    def _read_pieces(self, sequences: list[Sequence], pieces: list[Piece]) -> None:
         asked, readings = asked_nodes(sequences, pieces), self._readings
         batch = prompt_batch(pieces, asked)
         batch = batch if readings is None else readings.asking(batch)
@@ -258,6 +269,7 @@ class TokenLoop:
 
     def _give_way(self, sequence: Sequence) -> None:
         """A request waits again: it will be read as one that is new."""
+        note_waiting(sequence)
         if self.drafter is not None:
             self.drafter.forget(sequence.id)
         if self._readings is not None:
@@ -271,6 +283,7 @@ class TokenLoop:
         new = done.groups.num_new
         self._sums.add(rounds=1, round_rows=len(running), target_passes=1, tokens=new)
         self._updates.note_groups(done.groups, done.tokens)
+        note_group_round(done.groups, self._marks)
         results = self._finish()
         self._marks.note("other")
         return results
@@ -313,6 +326,7 @@ class TokenLoop:
         name = self.drafter.name if self.drafter else ""
         sources = [hints[b].source if b in hints else name for b in range(len(running))]
         self._updates.note_round(round_, commits, sources)
+        note_round(round_, commits, sources, self._marks)
         results = self._finish()
         self._marks.note("other")
         self._turns.book_transfer("other", self._marks)

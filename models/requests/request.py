@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from models.errors import InvalidOption
 from models.registry import GUMBEL
+from models.requests.spans import Span
 
 
 def require(ok: bool, field_name: str, value: object, accepted: str) -> None:
@@ -116,6 +117,7 @@ class Request:
 
     `priority`: of requests that wait, those with lower ones begin first; it decides no token.
     `steps`: passes of a student that makes an image; None: as many as it was started with.
+    `trace`: report in the result where its time went; it decides no token.
     """
 
     id: str
@@ -133,6 +135,7 @@ class Request:
     stream: bool = False
     priority: int = 0
     steps: int | None = None
+    trace: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +150,7 @@ class Result:
     happened since the request began or continued. `retryable`: the request may not have caused the
     error, so it may succeed when it runs again; `invalid`: the request alone has caused it.
     `predicted` tokens of the request's prediction were accepted, `mispredicted` ones were not.
+    `spans`: where the time went, if the request asks by `trace`.
     """
 
     id: str
@@ -166,3 +170,4 @@ class Result:
     cached_tokens: int = 0  # of the prompt, that were in the KV cache and not read
     predicted: int = 0
     mispredicted: int = 0
+    spans: tuple[Span, ...] = ()

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from models.requests.grammar import REFUSED, GrammarState
 from models.requests.output_text import CONTEXT, Decode, OutputText
 from models.requests.request import Request, Result, TokenLogprob
+from models.requests.spans import Spans
 
 
 class Sequence:
@@ -42,6 +43,7 @@ class Sequence:
         self.drafted = 0
         self.predicted = self.mispredicted = 0  # tokens of the prediction
         self.accepted: list[int] = []  # rounds with a draft, by accepted draft tokens
+        self.spans = Spans() if request.trace else None
         self._text: OutputText | None = None
         if decode is not None and (sampling.stop or request.stream):
             head = request.prompt[-CONTEXT:]
@@ -147,6 +149,7 @@ class Sequence:
             cached_tokens=self.cached,
             predicted=self.predicted,
             mispredicted=self.mispredicted,
+            spans=() if self.spans is None else tuple(self.spans.found),
             stop_text=self.stop_text,
             logprobs=tuple(self.logprobs) if self.request.sampling.logprobs is not None else None,
         )

@@ -127,6 +127,19 @@ class GenerateConfig:
         group=ROWS,
     )
     progress: bool = option("show a progress bar", default=True, group=ROWS)
+    trace: str | None = option(
+        "file that says where the time of the first 32 requests went, in all processes; Perfetto "
+        "(ui.perfetto.dev) shows it",
+        default=None,
+        metavar="FILE.json",
+        group=ROWS,
+    )
+    trace_ids: tuple[str, ...] = option(
+        "trace the requests of the rows with these ids instead of the first ones",
+        default=(),
+        metavar="ID",
+        group=ROWS,
+    )
 
     top_p: float = option(
         "sample from the most likely tokens whose probabilities add up to this",
@@ -307,6 +320,10 @@ class GenerateConfig:
             ok = ok or (name == "window" and drafter_entry(self.drafter).window)
             require(ok, name, getattr(self, name), f"only with decoder {' or '.join(decoders)}")
         parse_memory(self.memory)
+        ok = not self.trace_ids or self.trace is not None
+        require(ok, "trace_ids", self.trace_ids, "none without --trace")
+        ok = self.trace is None or self.student is None
+        require(ok, "trace", self.trace, "none with --student, whose images come in whole batches")
         require(self.steps >= 1, "steps", self.steps, "1 or more")
         require(self.student is not None or self.steps == 1, "steps", self.steps, "only --student")
         self.sampling()

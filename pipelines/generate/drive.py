@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from models.errors import InvalidOption
 from models.requests.request import Request, Result, Sampling
 from pipelines.errors import JobFailed
+from pipelines.generate.trace_file import TraceFile
 from pipelines.generate.writer import FinishedShard, Writer
 from pipelines.inputs.prefetch import Prefetch
 from pipelines.inputs.rows import GRAMMAR, ID, PROBLEM, ROW, SHARD, TOKENS
@@ -66,9 +67,10 @@ class Drive:
         manifest: Manifest,
         *,
         on_results: Callable[[Sequence[Result]], None] = lambda results: None,
+        traces: TraceFile | None = None,
     ) -> None:
         self._job, self._pool, self._writer, self._manifest = job, pool, writer, manifest
-        self._on_results = on_results
+        self._on_results, self._traces = on_results, traces
         self._open: dict[int, OpenShard] = {}
         self._queue: deque[Request] = deque()
         self._running: set[str] = set()
@@ -143,11 +145,14 @@ class Drive:
             sampling=sampling,
             seed=row_seed(self._job.seed, row_id, sample),
             noise=self._job.noise,
+            trace=self._traces is not None and self._traces.wants(name, row_id, sample),
         )
 
     def _settle(self, results: list[Result]) -> None:
         new = [result for result in results if result.id in self._running]
         self._running.difference_update(result.id for result in new)
+        if self._traces is not None:
+            self._traces.add(new)
         self._place(new)
 
     def _place(self, results: list[Result]) -> None:

@@ -40,6 +40,7 @@ from pipelines.generate.progress import Progress
 from pipelines.generate.remote_writer import RemoteWriter
 from pipelines.generate.student import student_pool
 from pipelines.generate.summary import Summary, summarize
+from pipelines.generate.trace_file import traced
 from pipelines.generate.writer import Writer, publish_all
 from pipelines.inputs.prefetch import Prefetch
 from pipelines.interruption import interrupted_with
@@ -106,9 +107,10 @@ def run(job: Prepared, *, began: float) -> Summary:
         writer() as shards,
         bar.noted("loading the model"),
         _pool(config) as pool,
+        traced(config) as traces,
     ):
         bar.begin("first tokens" if prompts.ready else "reading prompts")
-        drive = Drive(job.job, pool, shards, job.manifest, on_results=bar.add)
+        drive = Drive(job.job, pool, shards, job.manifest, on_results=bar.add, traces=traces)
         drive.run(prompts)
         first = drive.began or time.monotonic()
         _remember(job, pool, startup_seconds=first - began)

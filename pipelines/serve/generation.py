@@ -15,6 +15,7 @@ from pipelines.serve.answers.forms import AnswerForm, Chats, Completions, ToolCh
 from pipelines.serve.answers.free_chats import FreeChats
 from pipelines.serve.answers.heading import Heading, Writer
 from pipelines.serve.answers.progress import MOST_CHOICES, Progress, beginning
+from pipelines.serve.answers.timing import Timing
 from pipelines.serve.answers.trace import Trace
 from pipelines.serve.api_error import ApiError
 from pipelines.serve.bodies.constraints import grammar_of
@@ -121,6 +122,7 @@ async def completion(
     body: CompletionBody, words: Words, exchange: Exchange, facts: Facts, client: str
 ) -> Generation:
     """The generation of a body of /v1/completions. Raises ApiError (400)."""
+    timing = Timing() if body.paceline.trace_events else None
     prompts = await _prompts(body, words)
     form = Completions(words.spell, body.logprobs is not None)
     trace = Trace(words.spell, words.decode_now, prompts, body.n) if body.paceline.trace else None
@@ -133,7 +135,7 @@ async def completion(
         )
     asked = grammar_of(body.response_format, body.structured_outputs)
     planned = await _planned(body, prompts, words, exchange, form.prefix, asked, client)
-    return Generation(exchange, facts, planned, _answer(form, body, trace))
+    return Generation(exchange, facts, planned, _answer(form, body, trace, timing))
 
 
 async def chat(
@@ -148,6 +150,7 @@ async def chat(
 
     `write` makes the writer of an answer in another form than OpenAI's chats.
     """
+    timing = Timing() if body.paceline.trace_events else None
     asked = grammar_of(body.response_format, body.structured_outputs)
     free = is_free(body.tools, body.tool_choice)
     if free and write is not None:
@@ -166,7 +169,7 @@ async def chat(
     if write is None:
         spells = words.spell, words.decode_now
         trace = Trace(*spells, prompts, body.n) if body.paceline.trace else None
-        return Generation(exchange, facts, planned, _answer(form, body, trace))
+        return Generation(exchange, facts, planned, _answer(form, body, trace, timing))
     return Generation(exchange, facts, planned, lambda heading: write(heading, form))
 
 
@@ -184,7 +187,10 @@ async def chat_prompt(body: ChatBody, words: Words) -> list[int]:
 
 
 def _answer(
-    form: AnswerForm, body: CompletionBody | ChatBody, trace: Trace | None
+    form: AnswerForm,
+    body: CompletionBody | ChatBody,
+    trace: Trace | None,
+    timing: Timing | None,
 ) -> Callable[[Heading], Writer]:
     if trace is not None and not body.stream:
         told = "a trace is of a stream: send stream, too"
@@ -193,8 +199,18 @@ def _answer(
     usage = options is not None and options.include_usage
     padded = options is not None and options.include_obfuscation
 
+    if timing is not None:
+        timing.planned()
+
     def write(heading: Heading) -> Answer:
-        return Answer(form=form, include_usage=usage, padded=padded, trace=trace, **asdict(heading))
+        return Answer(
+            form=form,
+            include_usage=usage,
+            padded=padded,
+            trace=trace,
+            timing=timing,
+            **asdict(heading),
+        )
 
     return write
 

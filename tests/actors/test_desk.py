@@ -1,5 +1,7 @@
 """Requests enter and leave by their tickets, whatever the order in which calls arrive."""
 
+from dataclasses import replace
+
 import pytest
 
 from actors.desk import MAX_EARLY, Desk
@@ -78,3 +80,10 @@ def test_what_is_remembered_is_bounded(desk):
     assert len(desk._early) == MAX_EARLY
     assert submit(2 * MAX_EARLY - 1, OLD)(desk) == []
     assert desk._loop.num_unfinished == 0
+
+
+def test_a_trace_names_the_actor():
+    desk = Desk(loop_of(rows=2), "target-7")
+    desk.submit([Submission(ticket=1, request=replace(OLD, trace=True))])
+    (ended,) = finish(desk)
+    assert {span.where for span in ended.result.spans} == {"target-7"}

@@ -42,6 +42,21 @@ def settle(ledger: Ledger, actor: str, *ids: str) -> list[str]:
     return [r.id for r in ledger.settle(actor, [done(ledger, i) for i in ids])]
 
 
+def test_a_trace_tells_of_every_actor_that_a_request_was_on():
+    ledger = Ledger()
+    ledger.add([replace(each, trace=each.id == "a") for each in requests("a", "b")])
+    placed(ledger, x=2)
+    ledger.lose("x", KILLED)
+    placed(ledger, y=2)
+    found = {r.id: r.spans for r in ledger.settle("y", [done(ledger, "a"), done(ledger, "b")])}
+    assert found == {"a": (), "b": ()}  # as the actor said it
+    found = {r.id: r.spans for r in ledger.take()}
+    assert [span.name for span in found["a"]] == ["waiting", "on an actor"] * 2
+    facts = [span.facts for span in found["a"] if span.facts]
+    assert facts == [{"actor": "x", "end": "lost: killed"}, {"actor": "y", "end": "length"}]
+    assert found["b"] == ()
+
+
 # --- placing -----------------------------------------------------------------------------------
 
 

@@ -158,6 +158,18 @@ def test_forgotten_requests_are_opened_anew(plain):
     assert loop.figures().accepted > 10
 
 
+def test_a_trace_tells_which_draft_actor_worked_how_long(plain):
+    drafter = remote(direct(actor()), direct(actor()))
+    loop = TokenLoop(table(), drafter, FixedSize(CHAIN), rows=4, max_length=30, scratch=32)
+    results = loop.run(replace(each, trace=each.id != "r0") for each in requests())
+    assert {r.id: r.tokens for r in results} == plain
+    drafts = {r.id: [s for s in r.spans if s.where.startswith("draft-")] for r in results}
+    assert {s.where for found in drafts.values() for s in found} == {"draft-0", "draft-1"}
+    assert not drafts.pop("r0")
+    for spans in drafts.values():
+        assert all(0 <= s.facts["at_work_us"] <= s.took_us + 1 for s in spans), spans
+
+
 def test_only_what_is_new_is_sent():
     sizes: list[int] = []
     send = direct(actor())

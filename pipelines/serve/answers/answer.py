@@ -10,6 +10,7 @@ from pipelines.serve.answers.choice import AnswerChoice, Delta
 from pipelines.serve.answers.events import DONE, event
 from pipelines.serve.answers.forms import AnswerForm
 from pipelines.serve.answers.heading import Heading, Json
+from pipelines.serve.answers.timing import Timing
 from pipelines.serve.answers.trace import Trace
 from pipelines.serve.api_error import ApiError
 
@@ -23,22 +24,23 @@ class Answer(Heading):
     form: AnswerForm
     include_usage: bool = False
     trace: Trace | None = None
+    timing: Timing | None = None
     padded: bool = False  # with random text, so that a chunk's size does not tell its tokens
 
     def whole(self, choices: Sequence[AnswerChoice]) -> Json:
         """The answer to a body without `stream`."""
         found = [self.form.choice(choice.whole) for choice in choices]
         head = self._head(self.form.whole_kind)
-        return {**head, "choices": found, "usage": self.usage(choices), **decoding(choices)}
+        return {**head, "choices": found, "usage": self.usage(choices), **self._decoding(choices)}
 
     def chunk(self, choice: Json) -> Json:
         """One of a stream."""
         return {**self._head(self.form.chunk_kind), "choices": [choice]}
 
     def last_chunk(self, choices: Sequence[AnswerChoice]) -> Json:
-        """With `include_usage`: no choices, but the usage."""
+        """No choices, but the usage."""
         head = self._head(self.form.chunk_kind)
-        return {**head, "choices": [], "usage": self.usage(choices), **decoding(choices)}
+        return {**head, "choices": [], "usage": self.usage(choices), **self._decoding(choices)}
 
     def opening(self, choices: Sequence[AnswerChoice]) -> Iterator[bytes]:
         """What comes before the text of the choices."""
@@ -58,7 +60,7 @@ class Answer(Heading):
 
     def closing(self, choices: Sequence[AnswerChoice]) -> Iterator[bytes]:
         """The usage, if asked for."""
-        if self.include_usage:
+        if self.include_usage or self.timing is not None:
             yield event(self.last_chunk(choices))
         yield DONE
 
@@ -76,6 +78,12 @@ class Answer(Heading):
             "prompt_tokens_details": {"cached_tokens": self.cached_tokens(choices)},
             **self._predicted(choices),
         }
+
+    def _decoding(self, choices: Sequence[AnswerChoice]) -> Json:
+        told = decoding(choices)
+        if self.timing is not None:
+            told["paceline"]["trace_events"] = self.timing.events(choices)
+        return told
 
     def _predicted(self, choices: Sequence[AnswerChoice]) -> Json:
         """Of a body with `prediction`."""

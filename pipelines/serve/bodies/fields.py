@@ -135,9 +135,13 @@ class PredictedContent(Body):
 
 
 class Ours(Body):
-    """`trace`: who proposed each token of a stream. `draft`: false for plain decoding."""
+    """`trace`: who proposed each token of a stream. `draft`: false for plain decoding.
+
+    `trace_events`: where the time of the answer went, at its end.
+    """
 
     trace: bool = False
+    trace_events: bool = False
     draft: bool = True
 
 

@@ -88,6 +88,7 @@ def plan(
             cache_salt=salt,
             priority=body.priority,
             stream=True,
+            trace=body.paceline.trace_events,
         )
         for p, prompt in enumerate(prompts)
         for choice in range(body.n)

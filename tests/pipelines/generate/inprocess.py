@@ -22,6 +22,7 @@ from models.requests.request import Request, Result
 from pipelines.generate.config import GenerateConfig
 from pipelines.generate.drive import Drive, RequestPool
 from pipelines.generate.prepare import Prepared, prepare
+from pipelines.generate.trace_file import traced
 from pipelines.generate.writer import LocalWriter, ShardWriter
 from pipelines.inputs.prefetch import Prefetch
 from pipelines.inputs.read import read_shard
@@ -129,8 +130,10 @@ def run_job(
         codec = codec or ByteTokenizer()
         writer = LocalWriter(ShardWriter(job.layout, codec))
         if job.todo:
+            traces = held.enter_context(traced(job.config))
             with Prefetch(tables(job, codec)) as source:
-                Drive(job.job, pool or InProcessPool(), writer, job.manifest).run(source)
+                pool = pool or InProcessPool()
+                Drive(job.job, pool, writer, job.manifest, traces=traces).run(source)
         return job.manifest
 
 
