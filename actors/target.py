@@ -4,6 +4,7 @@ A plain class; pools make it remote. Calls may come from several threads at once
 commands for the loop's thread, which alone touches the loop, and pick up what has ended.
 """
 
+import logging
 import os
 import threading
 import time
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from actors.at_hand import at_hand
 from actors.errors import LoopFailed, RankLost
 from actors.messages import DraftTeam, Ended, Streamed, Submission, Taken
+from cluster import logs
 from models.engine_config import EngineConfig
 from models.errors import UnsupportedCheckpoint
 from models.loop.figures import Figures
@@ -29,6 +31,7 @@ if TYPE_CHECKING:  # loaded where models are: a driver, which only names this cl
     from models.loop.token_loop import TokenLoop
     from models.targets.target import Target
 
+log = logging.getLogger(__name__)
 LOST_S = 5.0  # in which it is known whether a pass failed because a rank ended
 PLENTY = 1.5  # requests for each row of the batch, those that run included
 STREAM_EVERY_S = 0.02  # between two messages with updates only
@@ -40,6 +43,7 @@ class TargetActor:
 
     def __init__(self, name: str = "target") -> None:
         self.name = name
+        logs.set_up(name)
         self._changed = threading.Condition()
         self._commands: list[Callable[[Desk], None]] = []
         self._ended: list[Ended] = []
@@ -209,6 +213,7 @@ class TargetActor:
             with suppress(InvalidStateError):  # the loss of a rank was told before
                 loaded.set_exception(self._explained(error))
             return
+        log.info("%s is ready", self.name, extra={"target": config.target})
         loaded.set_result(loop)
         desk = Desk(loop, self.name)
         try:

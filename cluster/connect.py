@@ -17,7 +17,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cluster import private
+from cluster import logs, private
 from cluster.errors import CannotConnect
 from cluster.processes import leaving
 
@@ -112,6 +112,8 @@ def _connect(address: str | None, num_cpus: int) -> None:
         options |= {"num_cpus": num_cpus, "object_store_memory": OBJECT_STORE_BYTES}
     else:
         _knock(address)
+        if logs.chosen():
+            options["runtime_env"] = {"env_vars": dict(logs.chosen())}
     _init(address, options)
     if address is None and not os.environ.get("RAY_AUTH_MODE"):
         ray.shutdown()

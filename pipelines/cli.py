@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from typing import NoReturn
 
+from cluster import logs
 from cluster.errors import ClusterError, StorageError
 from cluster.processes import share_cores
 from models.errors import PacelineError
@@ -92,7 +93,7 @@ def version_of(package: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code; without `arguments`, be the program."""
-    return _program() if arguments is None else _run(arguments)
+    return _program() if arguments is None else _run(parse(arguments))
 
 
 def _program() -> int:
@@ -101,14 +102,16 @@ def _program() -> int:
     share_cores()
     obey_signals()
     try:
-        return _run(sys.argv[1:])
+        options = parse(sys.argv[1:])
+        logs.choose(getattr(options, "log_level", None), getattr(options, "log_format", None))
+        logs.set_up_command()
+        return _run(options)
     except BaseException:
         leave_if_interrupted()
         raise
 
 
-def _run(arguments: Sequence[str]) -> int:
-    options = parse(arguments)
+def _run(options: argparse.Namespace) -> int:
     try:
         code: int = options.run(options)
         return code

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, Union, get_args, get_origin, get_type_hints
 import yaml
 
 from cluster import storage
+from cluster.logs import FORMATS, LEVELS
 from models.errors import InvalidOption
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -52,8 +53,24 @@ def add_command(
         "--config", metavar="FILE.yaml", help=f"read options from a YAML file ({line})"
     )
     add_flags(parser, cls)
+    add_log_flags(parser)
     parser.set_defaults(run=run)
     return parser
+
+
+def add_log_flags(parser: argparse.ArgumentParser) -> None:
+    """How the command's processes log."""
+    group = parser.add_argument_group("logs")
+    group.add_argument(
+        "--log-level",
+        choices=LEVELS,
+        help="log what is at least so important; default: warning, or PACELINE_LOG_LEVEL",
+    )
+    group.add_argument(
+        "--log-format",
+        choices=FORMATS,
+        help="lines of text, or a JSON object on each; default: text, or PACELINE_LOG_FORMAT",
+    )
 
 
 def read_options(options: argparse.Namespace, cls: type) -> dict[str, Any]:

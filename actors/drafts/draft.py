@@ -14,6 +14,7 @@ import torch
 from actors.at_hand import at_hand
 from actors.drafts.mirrors import Mirrors
 from actors.messages import DraftAsk, DraftReply, Growth, Guess, SparseRows
+from cluster import logs
 from models.drafting.draft import Draft
 from models.drafting.draft_models.draft_model import ModelDrafter
 from models.drafting.drafter import DraftContext, Drafter
@@ -49,6 +50,7 @@ class DraftActor:
 
     def __init__(self, name: str = "draft") -> None:
         self.name = name
+        logs.set_up(name)
         self._drafter: Drafter | None = None
         self._read: dict[str, int] = {}  # positions whose states the drafter was told
 

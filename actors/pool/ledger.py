@@ -119,6 +119,10 @@ class Ledger:
         """Requests that are on no actor."""
         return len(self._entries) - sum(map(len, self._on.values()))
 
+    def on(self, actor: str) -> list[str]:
+        """The ids of the requests on an actor."""
+        return [self._entries[ticket].request.id for ticket in self._on.get(actor, ())]
+
     def load(self, actor: str) -> int:
         """Requests on an actor."""
         return len(self._on.get(actor, ()))

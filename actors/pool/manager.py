@@ -22,6 +22,7 @@ from actors.errors import PoolFailed
 from actors.messages import Measured, News
 from actors.pool.served import ServedPool
 from actors.tally import Tally
+from cluster import logs
 from models.errors import InvalidOption, PacelineError
 from models.requests.request import Request, Result
 from models.requests.update import Update
@@ -50,8 +51,12 @@ class Inbox:
 class Manager:
     """Owns a pool of targets or students. Request ids must differ between ingresses, too."""
 
-    def __init__(self, *, max_unfinished: int) -> None:
-        """`max_unfinished`: requests that may run or wait; more are turned away."""
+    def __init__(self, *, max_unfinished: int, model: str = "") -> None:
+        """`max_unfinished`: requests that may run or wait; more are turned away.
+
+        `model`: its name, for logs.
+        """
+        logs.set_up(f"manager of {model}")
         self._max_unfinished = max_unfinished
         self._inboxes: dict[str, Inbox] = {}
         self._owners: dict[str, str] = {}  # ingress by request

@@ -313,6 +313,8 @@ class TargetPool:
         last = self._takes.pop(name, None)
         if last is not None and ray.wait([last], timeout=0)[0]:
             self._receive(name, last)
+        for request in self._ledger.on(name):
+            log.info("a request of %s runs again elsewhere", name, extra={"request": request})
         self._ledger.lose(name, death)
 
     def _scale(self) -> None:

@@ -4,6 +4,7 @@ Knows nothing of Ray: the source, the pool and the writer are handed in. Request
 are queued while the last rows of the one before still run, so that the pool's batch stays full.
 """
 
+import logging
 import math
 import time
 from collections import deque
@@ -24,6 +25,7 @@ from pipelines.inputs.rows import GRAMMAR, ID, PROBLEM, ROW, SHARD, TOKENS
 from pipelines.inputs.seeds import row_seed
 from pipelines.output.manifest import Manifest
 
+log = logging.getLogger(__name__)
 MAX_OPEN = 16  # shards with rows still to come, where they hold more rows than the pool takes
 MAX_PENDING = 8  # shards being written
 WAIT_S = 0.2
@@ -174,11 +176,13 @@ class Drive:
         table = pa.concat_tables(shard.tables)
         rows = table.filter(pc.equal(table.column(SHARD), index)).sort_by(ROW)
         ids = rows.column(ID).to_pylist()
+        results = tuple(result for _, result in sorted(shard.results.items()))
+        _log_failures(ids, results, self._job.samples)
         samples = range(self._job.samples)
         return FinishedShard(
             index=index,
             rows=rows,
-            results=tuple(result for _, result in sorted(shard.results.items())),
+            results=results,
             seeds=tuple(row_seed(self._job.seed, i, sample) for i in ids for sample in samples),
         )
 
@@ -187,7 +191,10 @@ class Drive:
         if idle and not self._writer.pending:
             raise JobFailed(f"the input ended before the rows of {self._left} shards had come")
         for entry in self._writer.finished(wait=idle or self._writer.pending > MAX_PENDING):
-            self._manifest.commit(replace(entry, seconds=self._since_commit()))
+            entry = replace(entry, seconds=self._since_commit())
+            self._manifest.commit(entry)
+            facts = {"shard": entry.shard, "rows": entry.rows, "tokens": entry.tokens}
+            log.info("shard %d is committed", entry.shard, extra=facts)
             self._left -= 1
 
     def _since_commit(self) -> float:
@@ -196,6 +203,13 @@ class Drive:
         since = self._committed or self.began or now
         self._committed = now
         return now - since
+
+
+def _log_failures(ids: Sequence[str], results: Sequence[Result], samples: int) -> None:
+    for i, result in enumerate(results):
+        if result.error is not None:
+            facts = {"row": ids[i // samples], "request": result.id}
+            log.info("a row failed: %s", result.error, extra=facts)
 
 
 def _failed(name: str, problem: str) -> Result:

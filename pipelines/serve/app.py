@@ -8,7 +8,9 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from ray import serve
 
+from cluster import logs
 from pipelines.serve.access import check_access
+from pipelines.serve.access_log import AccessLog
 from pipelines.serve.answers.events import HEADERS
 from pipelines.serve.answers.forms import Chats
 from pipelines.serve.answers.heading import Heading
@@ -56,6 +58,7 @@ OfText = TypeVar(
 )
 Answers = dict[str, Callable[[Request], Awaitable[Response]]]  # by route
 SEED_HEADER = "x-paceline-seed"
+REQUEST_HEADER = "x-request-id"
 
 
 @serve.ingress()
@@ -67,6 +70,7 @@ class Ingress:
 
     def __serve_build_asgi_app__(self) -> FastAPI:  # the name that Ray Serve looks for
         """Called by Ray Serve once the replica runs."""
+        logs.set_up("ingress")
         return build_app(self._door, self._models)
 
 
@@ -89,6 +93,7 @@ def build_app(door: Door, models: Sequence[tuple[Any, Facts]]) -> FastAPI:
     for path, answer in routes.of_kinds({facts.kind for _, facts in models}).items():
         app.add_api_route(path, answer, methods=["POST"])
     add_error_replies(app)
+    app.add_middleware(AccessLog)
     return app
 
 
@@ -253,7 +258,7 @@ class Routes:
         made: Generation,
         progress: Progress | None = None,
     ) -> Response:
-        headers = {SEED_HEADER: str(made.heading.seed)}
+        headers = {SEED_HEADER: str(made.heading.seed), REQUEST_HEADER: made.heading.id}
         call = made.call(request.is_disconnected, request.state.client)
         if not body.stream:
             async with call:

@@ -108,7 +108,9 @@ def serving(*configs: ServeConfig) -> Iterator[Server]:
 
 def _manager(config: ServeConfig) -> Any:
     manager_class: Any = ray.remote(Manager)
-    return manager_class.options(**_placed()).remote(max_unfinished=most_unfinished(config))
+    return manager_class.options(**_placed()).remote(
+        max_unfinished=most_unfinished(config), model=config.name
+    )
 
 
 def _placed() -> dict[str, Any]:
