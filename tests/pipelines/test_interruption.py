@@ -52,8 +52,8 @@ class Command:
         return code, time.monotonic() - began
 
     def left(self) -> list[str]:
-        """Processes that carry the mark, after those that are ending have had a second."""
-        deadline = time.monotonic() + 1
+        """Processes that carry the mark, after those that are ending have had some seconds."""
+        deadline = time.monotonic() + 5  # a process starts on a busy machine to end them
         while (found := list(self._marked())) and time.monotonic() < deadline:
             time.sleep(0.1)
         return found
