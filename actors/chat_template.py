@@ -4,6 +4,7 @@ The template is the one that transformers' `apply_chat_template` uses, rendered 
 chat_template.jinja, else `chat_template` in tokenizer_config.json.
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -41,10 +42,20 @@ class ChatTemplate:
             ValueError: the template refuses the messages.
         """
         try:
-            return self._render(messages, tools)
+            return self._render_calls(messages, tools)
         except Exception as error:  # a template is a program: it may fail in any way
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ValueError(f"the target's chat template refuses the messages: {reason}") from None
+
+    def _render_calls(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> str:
+        """Arguments of calls are texts in chats; most templates want objects, others the texts."""
+        objects = [_with_objects(message) for message in messages]
+        try:
+            return self._render(objects, tools)
+        except Exception:
+            if objects == list(messages):
+                raise
+            return self._render(messages, tools)
 
     def _render(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> str:
         from transformers.utils import chat_template_utils  # takes a second to import
@@ -69,6 +80,28 @@ class ChatTemplate:
             raise UnsupportedCheckpoint(told) from error
         except Exception:  # it wants other messages
             return
+
+
+def _with_objects(message: Message) -> Message:
+    """A message whose calls have their arguments as objects, where these are JSON."""
+    calls = message.get("tool_calls")
+    if not isinstance(calls, Sequence) or isinstance(calls, str):
+        return message
+    return {**message, "tool_calls": [_with_object(call) for call in calls]}
+
+
+def _with_object(call: object) -> object:
+    function = call.get("function") if isinstance(call, Mapping) else None
+    given = function.get("arguments") if isinstance(function, Mapping) else None
+    if not isinstance(given, str):
+        return call
+    try:
+        value = json.loads(given)
+    except (ValueError, RecursionError):
+        return call
+    if not isinstance(value, dict):
+        return call
+    return {**call, "function": {**function, "arguments": value}}  # type: ignore[dict-item]
 
 
 def _source(folder: Path) -> str:

@@ -15,6 +15,7 @@ from pipelines.serve.answers.events import HEADERS
 from pipelines.serve.answers.forms import Chats
 from pipelines.serve.answers.heading import Heading
 from pipelines.serve.answers.messages import MessageWriter
+from pipelines.serve.answers.parts import Parts
 from pipelines.serve.answers.progress import Progress
 from pipelines.serve.answers.responses import ResponseWriter
 from pipelines.serve.api_error import ApiError, renamed
@@ -172,10 +173,9 @@ class Routes:
     async def responses(self, request: Request) -> Response:
         """Answer a chat in the form of OpenAI's responses."""
         body, model = await self._text(request, ResponsesBody)
-        calls = bool(body.tools) and body.tool_choice not in (None, "none", "auto")
 
-        def write(heading: Heading, chats: Chats) -> ResponseWriter:
-            return ResponseWriter(heading, body, chats, calls=calls)
+        def write(heading: Heading, chats: Chats, parts: Parts) -> ResponseWriter:
+            return ResponseWriter(heading, body, chats, parts)
 
         with renamed(RESPONSES_RENAMED):
             made = await chat(body.chat(), *_of(request, model), write)
@@ -184,10 +184,9 @@ class Routes:
     async def messages(self, request: Request) -> Response:
         """Answer a chat in Anthropic's form."""
         body, model = await self._text(request, MessagesBody)
-        calls = body.tool_choice is not None and body.tool_choice.type in ("any", "tool")
 
-        def write(heading: Heading, chats: Chats) -> MessageWriter:
-            return MessageWriter(heading, calls=calls)
+        def write(heading: Heading, chats: Chats, parts: Parts) -> MessageWriter:
+            return MessageWriter(heading, parts)
 
         with renamed(MESSAGES_RENAMED):
             made = await chat(body.chat(), *_of(request, model), write)

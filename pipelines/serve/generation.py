@@ -14,6 +14,7 @@ from pipelines.serve.answers.echoes import Echoes, Prompt
 from pipelines.serve.answers.forms import AnswerForm, Chats, Completions, ToolChats
 from pipelines.serve.answers.free_chats import FreeChats
 from pipelines.serve.answers.heading import Heading, Writer
+from pipelines.serve.answers.parts import CallReader, FreeReader, Parts, TextReader
 from pipelines.serve.answers.progress import MOST_CHOICES, Progress, beginning
 from pipelines.serve.answers.timing import Timing
 from pipelines.serve.answers.trace import Trace
@@ -144,19 +145,17 @@ async def chat(
     exchange: Exchange,
     facts: Facts,
     client: str,
-    write: Callable[[Heading, Chats], Writer] | None = None,
+    write: Callable[[Heading, Chats, Parts], Writer] | None = None,
 ) -> Generation:
     """The generation of a body of /v1/chat/completions. Raises ApiError (400).
 
     `write` makes the writer of an answer in another form than OpenAI's chats.
     """
     timing = Timing() if body.paceline.trace_events else None
+    if write is not None:
+        _refuse_traces(body)
     asked = grammar_of(body.response_format, body.structured_outputs)
     free = is_free(body.tools, body.tool_choice)
-    if free and write is not None:
-        told = "tool_choice auto is only supported by /v1/chat/completions"
-        told = f"{told}: name a tool, or say that one must be called, or none"
-        raise ApiError(told, param="tool_choice", code="unsupported_parameter")
     call = await _call_grammar(body, words, free=free)
     if call is not None and asked is not None:
         told = f"{asked[1]} constrains the text, which is a tool call; give one of them"
@@ -170,7 +169,16 @@ async def chat(
         spells = words.spell, words.decode_now
         trace = Trace(*spells, prompts, body.n) if body.paceline.trace else None
         return Generation(exchange, facts, planned, _answer(form, body, trace, timing))
-    return Generation(exchange, facts, planned, lambda heading: write(heading, form))
+    reader = TextReader() if call is None else FreeReader(words.spell) if free else CallReader()
+    return Generation(exchange, facts, planned, lambda head: write(head, form, Parts(reader)))
+
+
+def _refuse_traces(body: ChatBody) -> None:
+    """Raise ApiError (400) for what answers in other forms have no place for."""
+    for name in ("trace", "trace_events"):
+        if getattr(body.paceline, name):
+            told = f"paceline.{name} is of /v1/completions and /v1/chat/completions"
+            raise ApiError(told, param=f"paceline.{name}", code="unsupported_parameter")
 
 
 async def _call_grammar(body: ChatBody, words: Words, *, free: bool) -> str | None:

@@ -54,6 +54,27 @@ def test_what_the_template_refuses_is_told(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (
+            "call.function.arguments | tojson",
+            '{"a": 1}',
+        ),  # an object, as for Qwen
+        ("'say ' + call.function.arguments", 'say {"a":1}'),  # a text, as for DeepSeek
+    ],
+)
+def test_a_call_s_arguments_are_what_the_template_wants(tmp_path, written, expected):
+    template = "{% for call in messages[0].tool_calls or [] %}{{ " + written + " }}{% endfor %}"
+    folder = save_tokenizer(tmp_path, chat_template=template)
+    function = {"name": "say", "arguments": '{"a":1}'}
+    call = {"id": "1", "type": "function", "function": function}
+    messages = [{"role": "assistant", "content": "", "tool_calls": [call]}]
+    assert ChatTemplate(str(folder)).render(messages) == expected
+    function["arguments"] = "cut {"
+    assert "cut {" in ChatTemplate(str(folder)).render(messages)
+
+
+@pytest.mark.parametrize(
     ("template", "told"),
     [
         (None, "has no chat template, so it cannot read chats"),

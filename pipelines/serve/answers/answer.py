@@ -1,20 +1,17 @@
 """Answers of /v1/completions and /v1/chat/completions around their choices, whole or in chunks."""
 
-import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
 from models.requests.request import Result
 from pipelines.serve.answers.choice import AnswerChoice, Delta
-from pipelines.serve.answers.events import DONE, event
+from pipelines.serve.answers.events import DONE, event, padding
 from pipelines.serve.answers.forms import AnswerForm
 from pipelines.serve.answers.heading import Heading, Json
 from pipelines.serve.answers.timing import Timing
 from pipelines.serve.answers.trace import Trace
 from pipelines.serve.api_error import ApiError
-
-PADDING = 64  # characters, at most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +52,7 @@ class Answer(Heading):
         if self.trace is not None:
             chunk["paceline"] = {"trace": self.trace.of(delta)}
         if self.padded:
-            chunk["obfuscation"] = secrets.token_urlsafe(PADDING)[: secrets.randbelow(PADDING)]
+            chunk["obfuscation"] = padding()
         yield event(chunk)
 
     def closing(self, choices: Sequence[AnswerChoice]) -> Iterator[bytes]:
@@ -86,15 +83,8 @@ class Answer(Heading):
         return told
 
     def _predicted(self, choices: Sequence[AnswerChoice]) -> Json:
-        """Of a body with `prediction`."""
-        if not self.has_prediction:
-            return {}
-        results = [choice.result for choice in choices if choice.result is not None]
-        details = {
-            "accepted_prediction_tokens": sum(result.predicted for result in results),
-            "rejected_prediction_tokens": sum(result.mispredicted for result in results),
-        }
-        return {"completion_tokens_details": details}
+        found = self.predicted(choices)
+        return {"completion_tokens_details": found} if found else {}
 
     def _head(self, kind: str) -> Json:
         return {

@@ -1,11 +1,13 @@
 """Server-sent events: one JSON value in each."""
 
 import json
+import secrets
 from typing import Any
 
 DONE = b"data: [DONE]\n\n"
 HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 MEDIA = "text/event-stream"
+PADDING = 64  # characters, at most
 
 
 def event(value: Any) -> bytes:
@@ -16,6 +18,11 @@ def event(value: Any) -> bytes:
 def named_event(name: str, value: Any) -> bytes:
     """One event with a name."""
     return f"event: {name}\ndata: {_json(value)}\n\n".encode()
+
+
+def padding() -> str:
+    """Random text of a random length: a size does not tell how many tokens an event has."""
+    return secrets.token_urlsafe(PADDING)[: secrets.randbelow(PADDING)]
 
 
 def _json(value: Any) -> str:

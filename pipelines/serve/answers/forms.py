@@ -1,6 +1,6 @@
 """Choices of answers in OpenAI's two forms, completions and chats, whole or in chunks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -98,11 +98,11 @@ class Chats:
     def _logprobs(self, delta: Delta) -> Json | None:
         if not self.logprobs:
             return None
-        return {"content": self.entries(delta), "refusal": None}
+        return {"content": self.entries(delta.logprobs), "refusal": None}
 
-    def entries(self, delta: Delta) -> list[Json]:
-        """The log-probabilities of a delta's tokens."""
-        return [self._entry(each) for each in delta.logprobs]
+    def entries(self, logprobs: Sequence[TokenLogprob]) -> list[Json]:
+        """The log-probabilities of tokens."""
+        return [self._entry(each) for each in logprobs]
 
     def _entry(self, entry: TokenLogprob) -> Json:
         top = [self._token(token, logprob) for token, logprob in entry.top]
@@ -136,7 +136,8 @@ class ToolChats(Chats):
         """The message with its call."""
         call = CallText()
         call.feed(whole.text, ended=True)
-        message: Json = {"role": "assistant", "content": None, "tool_calls": [call.told()]}
+        message: Json = {"role": "assistant", "content": None, "refusal": None}
+        message["tool_calls"] = [call.told()]
         reason = _called(whole.finish_reason)
         return chat_choice(whole.index, "message", message, self._logprobs(whole), reason)
 

@@ -23,10 +23,25 @@ class Heading:
     n: int = 1  # choices of each prompt
     has_prediction: bool = False
 
+    @property
+    def key(self) -> str:
+        """The part of the id that all names in the answer share."""
+        return self.id.partition("-")[2]
+
     def cached_tokens(self, choices: Sequence[AnswerChoice]) -> int:
         """Prompt tokens that were in the KV cache, for the first choice of each prompt."""
         firsts = [choice.result for choice in choices[:: self.n]]
         return sum(result.cached_tokens for result in firsts if result is not None)
+
+    def predicted(self, choices: Sequence[AnswerChoice]) -> Json:
+        """What became of the tokens of a body's `prediction`; without one, nothing."""
+        if not self.has_prediction:
+            return {}
+        results = [choice.result for choice in choices if choice.result is not None]
+        return {
+            "accepted_prediction_tokens": sum(result.predicted for result in results),
+            "rejected_prediction_tokens": sum(result.mispredicted for result in results),
+        }
 
 
 class Writer(Protocol):

@@ -8,31 +8,24 @@ from pipelines.serve.answers.answer import decoding
 from pipelines.serve.answers.choice import AnswerChoice, Delta
 from pipelines.serve.answers.events import named_event
 from pipelines.serve.answers.heading import Heading, Json
+from pipelines.serve.answers.parts import Part, Parts
 from pipelines.serve.api_error import ApiError
 from pipelines.serve.bodies.tools import CallText
 
 
 class MessageWriter:
-    """One choice: a text, or the use of a tool if `calls`."""
+    """One choice: blocks of text and of the use of tools."""
 
-    def __init__(self, heading: Heading, *, calls: bool) -> None:
-        self._heading = heading
-        key = heading.id.partition("-")[2]
-        self._id = f"msg_{key}"
-        self._call = CallText(id=f"toolu_{key[:24]}") if calls else None
-        self._opened = False
+    def __init__(self, heading: Heading, parts: Parts) -> None:
+        self._heading, self._parts = heading, parts
 
     def whole(self, choices: Sequence[AnswerChoice]) -> Json:
         """The message."""
         (choice,) = choices
-        if self._call is None:
-            content: Json = {"type": "text", "text": choice.whole.text}
-        else:
-            self._call.feed(choice.whole.text, ended=True)
-            content = self._use(_parsed(self._call.arguments))
-        ended = _ended(choice, self._call)
+        list(self._parts.feed(choice.whole))
+        content = [_block(part) for part in self._parts.all]
         usage = {"usage": self._usage(choice)}
-        return {**self._message([content]), **ended, **usage, **decoding(choices)}
+        return {**self._message(content), **self._ended(choice), **usage, **decoding(choices)}
 
     def opening(self, choices: Sequence[AnswerChoice]) -> Iterator[bytes]:
         """The message without content."""
@@ -40,46 +33,44 @@ class MessageWriter:
         usage = {"input_tokens": self._heading.prompt_tokens, "output_tokens": 0}
         message = {**self._message([]), **ended, "usage": usage}
         yield _event("message_start", message=message)
-        if self._call is None:
-            yield from self._open({"type": "text", "text": ""})
 
     def news(self, delta: Delta) -> Iterator[bytes]:
-        """More text, or more of a tool's input."""
-        if self._call is None:
-            if delta.text:
-                yield _more({"type": "text_delta", "text": delta.text})
-            return
-        name, arguments = self._call.feed(delta.text, ended=delta.finish_reason is not None)
-        if name:
-            yield from self._open(self._use({}))
-        if arguments:
-            yield _more({"type": "input_json_delta", "partial_json": arguments})
+        """More text, or more of a tool's input; a block ends when the next one begins."""
+        for news in self._parts.feed(delta):
+            index = news.part.index
+            if news.begins:
+                if index:
+                    yield _event("content_block_stop", index=index - 1)
+                yield _event("content_block_start", index=index, content_block=_begun(news.part))
+            if news.more:
+                more = _more(news.part, news.more)
+                yield _event("content_block_delta", index=index, delta=more)
 
     def closing(self, choices: Sequence[AnswerChoice]) -> Iterator[bytes]:
         """Why it ended, and the usage."""
         (choice,) = choices
-        if self._opened:
-            yield _event("content_block_stop", index=0)
+        yield _event("content_block_stop", index=len(self._parts.all) - 1)
         usage = self._usage(choice)
-        delta = _ended(choice, self._call)
-        yield _event("message_delta", delta=delta, usage=usage, **decoding(choices))
+        yield _event("message_delta", delta=self._ended(choice), usage=usage, **decoding(choices))
         yield _event("message_stop")
 
     def failure(self, error: ApiError) -> Iterator[bytes]:
         """An error ends the stream."""
         yield named_event("error", anthropic_error(error))
 
-    def _open(self, block: Json) -> Iterator[bytes]:
-        self._opened = True
-        yield _event("content_block_start", index=0, content_block=block)
-
-    def _use(self, given: Json) -> Json:
-        assert self._call is not None
-        return {"type": "tool_use", "id": self._call.id, "name": self._call.name, "input": given}
+    def _ended(self, choice: AnswerChoice) -> Json:
+        """A call that a stop sequence or the limit has cut is not to be made."""
+        stop = choice.result.stop_text if choice.result is not None else None
+        reason = "tool_use" if self._parts.has_calls else "end_turn"
+        if stop is not None:
+            reason = "stop_sequence"
+        if choice.whole.finish_reason == "length":
+            reason = "max_tokens"
+        return {"stop_reason": reason, "stop_sequence": stop}
 
     def _message(self, content: list[Json]) -> Json:
         return {
-            "id": self._id,
+            "id": f"msg_{self._heading.key}",
             "type": "message",
             "role": "assistant",
             "model": self._heading.model,
@@ -92,6 +83,7 @@ class MessageWriter:
         return {
             "input_tokens": self._heading.prompt_tokens,
             "output_tokens": choice.num_tokens,
+            **self._heading.predicted([choice]),
         }
 
 
@@ -103,14 +95,20 @@ def anthropic_error(error: ApiError) -> Json:
     return {"type": "error", "error": {"type": kind, "message": told["message"]}}
 
 
-def _ended(choice: AnswerChoice, call: CallText | None) -> Json:
-    stop = choice.result.stop_text if choice.result is not None else None
-    reason = "end_turn" if stop is None else "stop_sequence"
-    if call is not None:
-        reason = "tool_use"
-    if choice.whole.finish_reason == "length":
-        reason = "max_tokens"
-    return {"stop_reason": reason, "stop_sequence": stop}
+def _block(part: Part) -> Json:
+    if part.call is None:
+        return {"type": "text", "text": part.text}
+    return _use(part.call, _parsed(part.call.arguments))
+
+
+def _begun(part: Part) -> Json:
+    """A block whose content is still to come."""
+    return {"type": "text", "text": ""} if part.call is None else _use(part.call, {})
+
+
+def _use(call: CallText, given: Any) -> Json:
+    key = call.id.removeprefix("call_")
+    return {"type": "tool_use", "id": f"toolu_{key}", "name": call.name, "input": given}
 
 
 def _parsed(arguments: str) -> Any:
@@ -121,8 +119,10 @@ def _parsed(arguments: str) -> Any:
         return {}
 
 
-def _more(delta: Json) -> bytes:
-    return _event("content_block_delta", index=0, delta=delta)
+def _more(part: Part, more: str) -> Json:
+    if part.call is None:
+        return {"type": "text_delta", "text": more}
+    return {"type": "input_json_delta", "partial_json": more}
 
 
 def _event(kind: str, **fields: Any) -> bytes:

@@ -1,73 +1,58 @@
 """Answers of /v1/responses, whole or as typed events with sequence numbers."""
 
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from models.requests.request import TokenLogprob
 from pipelines.serve.answers.answer import decoding
 from pipelines.serve.answers.choice import AnswerChoice, Delta
-from pipelines.serve.answers.events import named_event
+from pipelines.serve.answers.events import named_event, padding
 from pipelines.serve.answers.forms import Chats
 from pipelines.serve.answers.heading import Heading, Json
+from pipelines.serve.answers.parts import Part, Parts
 from pipelines.serve.api_error import ApiError
 from pipelines.serve.bodies.responses import ResponsesBody
-from pipelines.serve.bodies.tools import CallText
 
 
 class ResponseWriter:
-    """One choice: a message, or a call of a function if `calls`."""
+    """One choice: a message, calls of functions, or both."""
 
-    def __init__(self, heading: Heading, body: ResponsesBody, chats: Chats, *, calls: bool) -> None:
-        self._heading, self._body, self._chats = heading, body, chats
-        key = heading.id.partition("-")[2]
-        self._id = f"resp_{key}"
-        self._item_id = f"fc_{key}" if calls else f"msg_{key}"
-        self._call = CallText(id=f"call_{key[:24]}") if calls else None
-        self._opened = False
+    def __init__(self, heading: Heading, body: ResponsesBody, chats: Chats, parts: Parts) -> None:
+        self._heading, self._body, self._chats, self._parts = heading, body, chats, parts
         self._number = 0
 
     def whole(self, choices: Sequence[AnswerChoice]) -> Json:
-        """The response, with its one output."""
-        if self._call is not None:
-            self._call.feed(choices[0].whole.text, ended=True)
+        """The response, with its outputs."""
+        list(self._parts.feed(choices[0].whole))
         return self._response(choices)
 
     def opening(self, choices: Sequence[AnswerChoice]) -> Iterator[bytes]:
-        """It has begun, and so has its output; a call begins with its name."""
+        """It has begun."""
         for kind in ("created", "in_progress"):
             yield self._event(f"response.{kind}", response=self._response([]))
-        if self._call is None:
-            yield from self._open()
 
     def news(self, delta: Delta) -> Iterator[bytes]:
-        """More text, or more arguments."""
-        if self._call is None:
-            if delta.text or delta.logprobs:
-                told = {"delta": delta.text, "logprobs": self._logprobs(delta)}
-                yield self._part_event("response.output_text.delta", **told)
-            return
-        name, arguments = self._call.feed(delta.text, ended=delta.finish_reason is not None)
-        if name:
-            yield from self._open()
-        if arguments:
-            kind = "response.function_call_arguments.delta"
-            yield self._item_event(kind, delta=arguments)
+        """More text, or more arguments; an output ends when the next one begins."""
+        for news in self._parts.feed(delta):
+            part = news.part
+            if news.begins:
+                if part.index:
+                    yield from self._close(self._parts.all[part.index - 1], "completed")
+                yield from self._open(part)
+            if part.call is not None and news.more:
+                kind = "response.function_call_arguments.delta"
+                yield self._item_event(kind, part, delta=news.more, **self._padding())
+            elif part.call is None and (news.more or news.logprobs):
+                told = {"delta": news.more, "logprobs": self._logprobs(news.logprobs)}
+                yield self._text_event(
+                    "response.output_text.delta", part, **told, **self._padding()
+                )
 
     def closing(self, choices: Sequence[AnswerChoice]) -> Iterator[bytes]:
         """Everything once more, complete, and the usage."""
-        whole = choices[0].whole
-        if self._call is None:
-            part = self._part(whole)
-            told = {"text": whole.text, "logprobs": part["logprobs"]}
-            yield self._part_event("response.output_text.done", **told)
-            yield self._part_event("response.content_part.done", part=part)
-        elif not self._opened:
-            yield from self._open()
-        if self._call is not None:
-            arguments, kind = self._call.arguments, "response.function_call_arguments.done"
-            yield self._item_event(kind, arguments=arguments, name=self._call.name)
-        item = self._item(choices)
-        yield self._event("response.output_item.done", output_index=0, item=item)
         response = self._response(choices)
+        yield from self._close(self._parts.all[-1], response["status"])
         yield self._event(f"response.{response['status']}", response=response)
 
     def failure(self, error: ApiError) -> Iterator[bytes]:
@@ -78,71 +63,107 @@ class ResponseWriter:
 
     # --- parts --------------------------------------------------------------------------------
 
-    def _open(self) -> Iterator[bytes]:
-        self._opened = True
-        item = self._item([])
-        if self._call is not None:
-            item["arguments"] = ""  # they come as deltas
-        yield self._event("response.output_item.added", output_index=0, item=item)
-        if self._call is None:
-            part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
-            yield self._part_event("response.content_part.added", part=part)
+    def _padding(self) -> Json:
+        options = self._body.stream_options
+        padded = options is not None and options.include_obfuscation
+        return {"obfuscation": padding()} if padded else {}
+
+    def _open(self, part: Part) -> Iterator[bytes]:
+        """A call begins with its name, a message with an empty text."""
+        item = self._item(part, "in_progress")
+        empty: Json = {"content": []} if part.call is None else {"arguments": ""}
+        item |= empty
+        yield self._event("response.output_item.added", output_index=part.index, item=item)
+        if part.call is None:
+            text = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
+            yield self._text_event("response.content_part.added", part, part=text)
+
+    def _close(self, part: Part, status: str) -> Iterator[bytes]:
+        if part.call is None:
+            text = self._text(part)
+            told = {"text": part.text, "logprobs": text["logprobs"]}
+            yield self._text_event("response.output_text.done", part, **told)
+            yield self._text_event("response.content_part.done", part, part=text)
+        else:
+            told = {"arguments": part.call.arguments, "name": part.call.name}
+            yield self._item_event("response.function_call_arguments.done", part, **told)
+        item = self._item(part, status)
+        yield self._event("response.output_item.done", output_index=part.index, item=item)
 
     def _event(self, kind: str, **fields: Any) -> bytes:
         told = {"type": kind, "sequence_number": self._number, **fields}
         self._number += 1
         return named_event(kind, told)
 
-    def _item_event(self, kind: str, **fields: Any) -> bytes:
-        return self._event(kind, item_id=self._item_id, output_index=0, **fields)
+    def _item_event(self, kind: str, at: Part, **fields: Any) -> bytes:
+        return self._event(kind, item_id=self._id(at), output_index=at.index, **fields)
 
-    def _part_event(self, kind: str, **fields: Any) -> bytes:
-        return self._item_event(kind, content_index=0, **fields)
+    def _text_event(self, kind: str, at: Part, **fields: Any) -> bytes:
+        return self._item_event(kind, at, content_index=0, **fields)
 
-    def _item(self, choices: Sequence[AnswerChoice]) -> Json:
-        status = _status(choices)
-        if self._call is not None:
-            function = {"name": self._call.name, "arguments": self._call.arguments}
-            head = {"type": "function_call", "id": self._item_id, "call_id": self._call.id}
+    def _id(self, part: Part) -> str:
+        if part.call is None:
+            return f"msg_{self._heading.key}"
+        return f"fc_{part.call.id.removeprefix('call_')}"
+
+    def _item(self, part: Part, status: str) -> Json:
+        if part.call is not None:
+            function = {"name": part.call.name, "arguments": part.call.arguments}
+            head = {"type": "function_call", "id": self._id(part), "call_id": part.call.id}
             return {**head, **function, "status": status}
-        content = [self._part(choice.whole) for choice in choices]
-        head = {"type": "message", "id": self._item_id, "role": "assistant"}
-        return {**head, "content": content, "status": status}
+        head = {"type": "message", "id": self._id(part), "role": "assistant"}
+        return {**head, "content": [self._text(part)], "status": status}
 
-    def _part(self, whole: Delta) -> Json:
-        logprobs = self._logprobs(whole)
+    def _text(self, part: Part) -> Json:
+        logprobs = self._logprobs(part.logprobs)
         return {
             "type": "output_text",
-            "text": whole.text,
+            "text": part.text,
             "annotations": [],
             "logprobs": logprobs,
         }
 
-    def _logprobs(self, delta: Delta) -> list[Json]:
-        return self._chats.entries(delta) if self._body.top_logprobs is not None else []
+    def _logprobs(self, entries: Sequence[TokenLogprob]) -> list[Json]:
+        return self._chats.entries(entries) if self._body.top_logprobs is not None else []
+
+    def _outputs(self, status: str) -> list[Json]:
+        """Only the last one may have been cut."""
+        *others, last = self._parts.all
+        items = [self._item(part, "completed") for part in others]
+        return [*items, self._item(last, status)]
 
     def _response(self, choices: Sequence[AnswerChoice]) -> Json:
         body, status = self._body, _status(choices)
         reason = {"reason": "max_output_tokens"} if status == "incomplete" else None
         dumped = body.model_dump(by_alias=True, include={"tools", "tool_choice", "metadata"})
         return {
-            "id": self._id,
+            "id": f"resp_{self._heading.key}",
             "object": "response",
             "created_at": self._heading.created,
+            "completed_at": int(time.time()) if status == "completed" else None,
             "status": status,
             "error": None,
             "incomplete_details": reason,
             "instructions": body.instructions,
             "max_output_tokens": body.max_output_tokens,
             "model": self._heading.model,
-            "output": [self._item(choices)] if choices else [],
+            "output": self._outputs(status) if choices else [],
             "parallel_tool_calls": body.parallel_tool_calls,
             "previous_response_id": None,
             "store": False,
+            "max_tool_calls": None,
+            "background": False,
+            "reasoning": {"effort": None, "summary": None},
+            "service_tier": "default",
+            "prompt_cache_key": None,
+            "safety_identifier": body.safety_identifier,
             "temperature": body.temperature,
             "top_p": body.top_p,
+            "top_logprobs": body.top_logprobs or 0,
+            "presence_penalty": body.presence_penalty,
+            "frequency_penalty": body.frequency_penalty,
             "text": _format(body),
-            "tool_choice": dumped["tool_choice"] or "none",
+            "tool_choice": dumped["tool_choice"] or "auto",
             "tools": dumped["tools"],
             "truncation": "disabled",
             "usage": self._usage(choices) if choices else None,
@@ -159,7 +180,7 @@ class ResponseWriter:
             "input_tokens": asked,
             "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": 0},
             "output_tokens": told,
-            "output_tokens_details": {"reasoning_tokens": 0},
+            "output_tokens_details": {"reasoning_tokens": 0} | self._heading.predicted(choices),
             "total_tokens": asked + told,
         }
 

@@ -66,6 +66,18 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "use_beam_search": (False,),
 }
 
+# Of /v1/responses and /v1/messages.
+OF_OTHER_FORMS: dict[str, str] = {
+    "n": "an answer has one choice",
+    "echo": "prompts are returned by /v1/completions",
+    "response_format": "use text.format of /v1/responses, or structured_outputs",
+    **{
+        name: UNSUPPORTED[name]
+        for name in ("skip_special_tokens", "include_stop_str_in_output", "return_token_ids")
+    },
+}
+NEUTRAL_OF_OTHER_FORMS: dict[str, tuple[Any, ...]] = {"n": (1,), "echo": (False,)}
+
 _PNG = "images are PNGs of the model's size"
 OF_IMAGES: dict[str, str] = {
     "size": _PNG,
@@ -145,15 +157,14 @@ class Ours(Body):
     draft: bool = True
 
 
-class Generation(Body):
-    """What completions and chats have in common. `user` and the like are labels without effect."""
+class Sampled(Body):
+    """What all answers have in common: how tokens are drawn, and what does not change them.
 
-    unsupported: ClassVar[dict[str, str]] = UNSUPPORTED
-    neutral: ClassVar[dict[str, tuple[Any, ...]]] = NEUTRAL
+    `min_p` and the like are no fields of the official clients, which take them as `extra_body`.
+    """
 
     model: str | None = None
     seed: Seed | None = None
-    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] = 1
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: Count = 0
@@ -163,17 +174,30 @@ class Generation(Body):
     repetition_penalty: float = 1.0
     logit_bias: Annotated[dict[str, Bias], Field(max_length=MAX_BIASES)] = {}
     min_tokens: Count = 0
-    stop: Stop | Stops = []
     stop_token_ids: Annotated[Tokens, Field(max_length=MAX_BIASES)] = []
     ignore_eos: bool = False
-    stream: bool = False
-    stream_options: StreamOptions | None = None
-    paceline: Ours = Ours()
+    structured_outputs: StructuredOutputs | None = None
+    prediction: PredictedContent | None = None
     cache_salt: Annotated[str, StringConstraints(max_length=1024)] = ""
     priority: Priority = 0
-    prediction: PredictedContent | None = None
+    paceline: Ours = Ours()
+    stream: bool = False
+
+    def sampled(self) -> dict[str, Any]:
+        """These fields, for a body of another route."""
+        return {name: getattr(self, name) for name in Sampled.model_fields if name != "model"}
+
+
+class Generation(Sampled):
+    """What completions and chats have in common. `user` and the like are labels without effect."""
+
+    unsupported: ClassVar[dict[str, str]] = UNSUPPORTED
+    neutral: ClassVar[dict[str, tuple[Any, ...]]] = NEUTRAL
+
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] = 1
+    stop: Stop | Stops = []
+    stream_options: StreamOptions | None = None
     response_format: ResponseFormat | None = None
-    structured_outputs: StructuredOutputs | None = None
     user: Text | None = None
     safety_identifier: Text | None = None
     metadata: Annotated[dict[str, str], Field(max_length=16)] = {}

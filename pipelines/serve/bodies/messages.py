@@ -10,10 +10,12 @@ from pipelines.serve.bodies.constraints import STRICT, Schema
 from pipelines.serve.bodies.fields import (
     MAX_MESSAGES,
     MAX_STOPS,
+    NEUTRAL_OF_OTHER_FORMS,
+    OF_OTHER_FORMS,
     Body,
     ChatBody,
     Count,
-    Seed,
+    Sampled,
     Stop,
     Text,
 )
@@ -43,7 +45,7 @@ class MessagesTool(BaseModel):
 
 
 class MessagesToolChoice(BaseModel):
-    """`any`: the model must call a tool; `tool`: the one of this name."""
+    """`auto`: a text, or calls; `any`: the model must call a tool; `tool`: the one of this name."""
 
     model_config = STRICT
     type: Literal["auto", "any", "tool", "none"]
@@ -72,10 +74,12 @@ class CountBody(Body):
         return validated(self._values(), ChatBody)
 
     def _values(self) -> dict[str, Any]:
+        choice = self.tool_choice
         values = {
             "messages": self._messages(),
             "tools": [_function(tool) for tool in self.tools],
             "tool_choice": _choice(self.tool_choice),
+            "parallel_tool_calls": not (choice and choice.disable_parallel_tool_use),
         }
         return {name: value for name, value in values.items() if value is not None}
 
@@ -89,40 +93,36 @@ class CountBody(Body):
         return out
 
 
-class MessagesBody(CountBody):
+class MessagesBody(CountBody, Sampled):
     """The fields of an answer, besides those that decide the prompt."""
 
     unsupported: ClassVar[dict[str, str]] = {
+        **OF_OTHER_FORMS,
+        "stop": "use stop_sequences",
+        "max_completion_tokens": "use max_tokens",
+        "logprobs": "answers in this form have none; use /v1/chat/completions",
+        "top_logprobs": "answers in this form have none; use /v1/chat/completions",
+        "stream_options": "streams in this form have the usage, and nothing else to choose",
         "thinking": "the server does not control how a model reasons",
         "mcp_servers": "only the client's own tools are known",
         "container": "there is no code execution",
         "service_tier": "there is one tier",
     }
     neutral: ClassVar[dict[str, tuple[Any, ...]]] = {
+        **NEUTRAL_OF_OTHER_FORMS,
+        "logprobs": (False,),
         "thinking": ({"type": "disabled"},),
         "service_tier": ("auto", "standard_only"),
     }
 
     max_tokens: Count
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: Count = 0
-    seed: Seed | None = None
     stop_sequences: list[Stop] = Field(default_factory=list, max_length=MAX_STOPS)
-    stream: bool = False
     metadata: Metadata | None = None
 
     def _values(self) -> dict[str, Any]:
-        values: dict[str, Any] = {
-            "max_completion_tokens": self.max_tokens,
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-            "top_k": self.top_k,
-            "stop": self.stop_sequences,
-        }
-        if self.seed is not None:
-            values["seed"] = self.seed
-        return CountBody._values(self) | values
+        own = {"max_completion_tokens": self.max_tokens, "stop": self.stop_sequences}
+        sampled = {name: value for name, value in self.sampled().items() if value is not None}
+        return CountBody._values(self) | sampled | own
 
 
 def _function(tool: MessagesTool) -> dict[str, Any]:

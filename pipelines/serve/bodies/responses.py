@@ -9,10 +9,15 @@ from pipelines.serve.bodies.constraints import STRICT, JsonSchema, PlainFormat
 from pipelines.serve.bodies.fields import (
     MAX_MESSAGES,
     MAX_TOP_LOGPROBS,
+    NEUTRAL_OF_OTHER_FORMS,
+    OF_OTHER_FORMS,
+    UNSUPPORTED,
     Body,
     ChatBody,
     Count,
-    Seed,
+    Sampled,
+    Stop,
+    Stops,
     Text,
 )
 from pipelines.serve.bodies.read_body import validated
@@ -48,22 +53,35 @@ class TextOptions(BaseModel):
     format: Annotated[PlainFormat | FlatSchema, Field(discriminator="type")] | None = None
 
 
-class ResponsesBody(Body):
+class ResponsesOptions(Body):
+    """What a stream holds besides the text."""
+
+    include_obfuscation: bool = False
+
+
+class ResponsesBody(Sampled):
     """`input`: a text, or messages, calls and their outputs."""
 
     unsupported: ClassVar[dict[str, str]] = {
+        **OF_OTHER_FORMS,
         "previous_response_id": _STORED,
         "conversation": _STORED,
         "background": _STORED,
         "store": f"{_STORED}; send false, or leave it out",
         "reasoning": "the server does not control how a model reasons",
         "prompt": "there are no prompt templates",
-        "max_tool_calls": "an answer makes one call at most",
+        "max_tool_calls": "send parallel_tool_calls: false for one call at most",
         "service_tier": "there is one tier",
         "truncation": "a prompt that is too long is refused",
         "include": "answers hold all that there is",
+        "logprobs": "use top_logprobs",
+        "max_tokens": "use max_output_tokens",
+        "max_completion_tokens": "use max_output_tokens",
+        "messages": "use input",
+        "prompt_cache_key": UNSUPPORTED["prompt_cache_key"],
     }
     neutral: ClassVar[dict[str, tuple[Any, ...]]] = {
+        **NEUTRAL_OF_OTHER_FORMS,
         "store": (False,),
         "background": (False,),
         "service_tier": ("auto", "default"),
@@ -71,15 +89,12 @@ class ResponsesBody(Body):
         "include": ([],),
     }
 
-    model: str | None = None
     input: Text | Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_MESSAGES)]
     instructions: Text | None = None
     max_output_tokens: Count | None = None
-    temperature: float = 1.0
-    top_p: float = 1.0
+    stop: Stop | Stops = Field(default_factory=list)
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
-    seed: Seed | None = None
-    stream: bool = False
+    stream_options: ResponsesOptions | None = None
     text: TextOptions | None = None
     tools: list[FlatTool] = Field(default_factory=list, max_length=MAX_TOOLS)
     tool_choice: Literal["none", "auto", "required"] | FlatToolChoice | None = None
@@ -90,16 +105,15 @@ class ResponsesBody(Body):
 
     def chat(self) -> ChatBody:
         """The same as a chat. Raises ApiError (400) for an input item that is not known."""
-        values: dict[str, Any] = {
+        values: dict[str, Any] = self.sampled() | {
             "messages": self._messages(),
             "max_completion_tokens": self.max_output_tokens,
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-            "seed": self.seed,
+            "stop": self.stop,
             "logprobs": self.top_logprobs is not None,
             "top_logprobs": self.top_logprobs,
             "tools": [_nested(tool) for tool in self.tools],
             "tool_choice": _choice(self.tool_choice),
+            "parallel_tool_calls": self.parallel_tool_calls,
             "response_format": self._format(),
         }
         return validated({k: v for k, v in values.items() if v is not None}, ChatBody)
@@ -107,7 +121,7 @@ class ResponsesBody(Body):
     def _messages(self) -> list[dict[str, Any]]:
         items: list[dict[str, Any]] = [{"role": "user", "content": self.input}]
         if isinstance(self.input, list):
-            items = [_message(item, f"input[{i}]") for i, item in enumerate(self.input)]
+            items = _as_one([_message(item, f"input[{i}]") for i, item in enumerate(self.input)])
         first = (
             [] if self.instructions is None else [{"role": "system", "content": self.instructions}]
         )
@@ -130,6 +144,19 @@ def _choice(asked: str | FlatToolChoice | None) -> Any:
     if isinstance(asked, FlatToolChoice):
         return {"type": "function", "function": {"name": asked.name}}
     return asked
+
+
+def _as_one(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Calls join the assistant's message before them, as in a chat."""
+    out: list[dict[str, Any]] = []
+    for message in messages:
+        last = out[-1] if out and out[-1]["role"] == "assistant" else None
+        if last is not None and "tool_calls" in message:
+            calls = [*last.get("tool_calls", []), *message["tool_calls"]]
+            out[-1] = {**last, "tool_calls": calls}
+        else:
+            out.append(message)
+    return out
 
 
 def _message(item: dict[str, Any], place: str) -> dict[str, Any]:

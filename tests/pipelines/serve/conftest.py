@@ -19,6 +19,7 @@ CHATML = (
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
 QUEUED, ROWS = 40, 4
+TAG = 1000  # the token that becomes the tag of tool calls
 
 
 @pytest.fixture(scope="session")
@@ -54,6 +55,41 @@ def demo(demo_url: str) -> Iterator[openai.OpenAI]:
     """Its client."""
     with openai.OpenAI(base_url=f"{demo_url}/v1", api_key="none", max_retries=0) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def tagged(demo_target: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The demo model with a template that has the tag, and a token that is the tag."""
+    folder = tmp_path_factory.mktemp("tagged") / "demo"
+    shutil.copytree(demo_target, folder)
+    settings = folder / "tokenizer_config.json"
+    given = json.loads(settings.read_text())
+    template = given["chat_template"] + "{# calls: <tool_call> #}"
+    settings.write_text(json.dumps(given | {"chat_template": template}))
+    file = folder / "tokenizer.json"
+    tokenizer = json.loads(file.read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    (old,) = [text for text, token in vocabulary.items() if token == TAG]
+    del vocabulary[old]
+    vocabulary["<tool_call>"] = TAG
+    merges = [m.split(" ") if isinstance(m, str) else m for m in tokenizer["model"]["merges"]]
+    kept = [m for m in merges if old not in (*m, "".join(m))]
+    tokenizer["model"]["merges"] = kept
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
+    tokenizer["added_tokens"].append({"id": TAG, "content": "<tool_call>", **flags})
+    file.write_text(json.dumps(tokenizer))
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def tagged_clients(tagged: str) -> Iterator[list[openai.OpenAI]]:
+    """Of servers without and with a drafter."""
+    with (
+        local_server(demo_config(tagged, "none")) as plain,
+        local_server(demo_config(tagged, "lookup")) as lookup,
+    ):
+        urls = [f"{url}/v1" for url in (plain, lookup)]
+        yield [openai.OpenAI(base_url=url, api_key="none", max_retries=0) for url in urls]
 
 
 def demo_config(target: str, drafter: str) -> EngineConfig:

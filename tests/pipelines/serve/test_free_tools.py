@@ -1,12 +1,9 @@
 """Tools that the model may call, or not: tool_choice auto, for templates that have <tool_call>."""
 
 import json
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import anthropic
 import jsonschema
 import numpy as np
 import openai
@@ -17,11 +14,9 @@ from tokenizers import Tokenizer
 from pipelines.serve.answers.free_chats import FreeText
 from pipelines.serve.bodies import tool_tags
 from pipelines.serve.bodies.tools import Tool, free_grammar
-from tests.pipelines.serve.conftest import demo_config
-from tests.pipelines.serve.local import local_server
+from tests.pipelines.serve.conftest import TAG
 from tests.pipelines.serve.test_constrained import MESSAGES, SCHEMA, TOOLS
 
-TAG = 1000  # the token that becomes the tag
 FEED = '{"name":"feed","arguments":{"name":"Tom","age":3,"kind":"cat"}}'
 SLEEP = '{"name":"sleep","arguments":{}}'
 
@@ -76,30 +71,6 @@ def test_a_call_that_is_cut_is_the_same_in_pieces(end: int) -> None:
     assert streamed == "".join(arguments for _, arguments in told(whole))
 
 
-@pytest.fixture(scope="module")
-def tagged(demo_target: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The demo model with a template that has the tag, and a token that is the tag."""
-    folder = tmp_path_factory.mktemp("tagged") / "demo"
-    shutil.copytree(demo_target, folder)
-    settings = folder / "tokenizer_config.json"
-    given = json.loads(settings.read_text())
-    template = given["chat_template"] + "{# calls: <tool_call> #}"
-    settings.write_text(json.dumps(given | {"chat_template": template}))
-    file = folder / "tokenizer.json"
-    tokenizer = json.loads(file.read_text())
-    vocabulary = tokenizer["model"]["vocab"]
-    (old,) = [text for text, token in vocabulary.items() if token == TAG]
-    del vocabulary[old]
-    vocabulary["<tool_call>"] = TAG
-    merges = [m.split(" ") if isinstance(m, str) else m for m in tokenizer["model"]["merges"]]
-    kept = [m for m in merges if old not in (*m, "".join(m))]
-    tokenizer["model"]["merges"] = kept
-    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
-    tokenizer["added_tokens"].append({"id": TAG, "content": "<tool_call>", **flags})
-    file.write_text(json.dumps(tokenizer))
-    return str(folder)
-
-
 @pytest.mark.parametrize("own_token", [False, True])
 def test_after_the_tag_only_calls_of_the_tools_can_follow(
     demo_target: str, tagged: str, own_token: bool
@@ -131,36 +102,10 @@ def test_after_the_tag_only_calls_of_the_tools_can_follow(
     assert np.unpackbits(bits).sum() == 1  # the line's end
 
 
-@pytest.fixture(scope="module")
-def clients(tagged: str) -> Iterator[list[openai.OpenAI]]:
-    """Of servers without and with a drafter."""
-    with (
-        local_server(demo_config(tagged, "none")) as plain,
-        local_server(demo_config(tagged, "lookup")) as lookup,
-    ):
-        urls = [f"{url}/v1" for url in (plain, lookup)]
-        yield [openai.OpenAI(base_url=url, api_key="none", max_retries=0) for url in urls]
-
-
 def body(seed: int, bias: int, **more: Any) -> dict[str, Any]:
     asked = {"model": "demo", "messages": MESSAGES, "tools": TOOLS, "max_tokens": 150, "seed": seed}
     one = {"logit_bias": {str(TAG): bias}, "parallel_tool_calls": False}
     return {**asked, **one, **more}
-
-
-def test_the_other_forms_refuse_what_they_could_not_tell(clients: list[openai.OpenAI]) -> None:
-    """They would send a call as text."""
-    function = TOOLS[0]["function"]
-    flat: Any = [{"type": "function", **function}]
-    with pytest.raises(openai.BadRequestError, match="only supported by /v1/chat/completions"):
-        clients[0].responses.create(model="demo", input="Hello", tools=flat)
-    theirs: Any = [{"name": "feed", "input_schema": function["parameters"]}]
-    url = str(clients[0].base_url).removesuffix("v1/")
-    with (
-        anthropic.Anthropic(base_url=url, api_key="none", max_retries=0) as claude,
-        pytest.raises(anthropic.BadRequestError, match="only supported by /v1/chat/completions"),
-    ):
-        claude.messages.create(model="demo", messages=MESSAGES, max_tokens=4, tools=theirs)
 
 
 def joined(choices: list[Any]) -> tuple[str, list[tuple[str, str]], str]:
@@ -175,13 +120,13 @@ def joined(choices: list[Any]) -> tuple[str, list[tuple[str, str]], str]:
 
 
 def test_a_model_calls_or_answers_and_every_drafter_says_the_same(
-    clients: list[openai.OpenAI],
+    tagged_clients: list[openai.OpenAI],
 ) -> None:
     """The bias of the tag's token decides how soon this untrained model calls."""
     reasons = set()
     for seed, bias in [(1, 100), (2, 9), (3, 9), (4, -100)]:
         found = []
-        for client in clients:
+        for client in tagged_clients:
             whole = client.chat.completions.create(**body(seed, bias)).choices[0]
             functions = [call.function for call in whole.message.tool_calls or []]
             calls = [(function.name, function.arguments) for function in functions]

@@ -150,6 +150,65 @@ def test_a_streamed_message_adds_up(claude: anthropic.Anthropic) -> None:
         assert stream.get_final_message().usage.output_tokens == 40
 
 
+OPTIONS: dict[str, dict[str, Any]] = {
+    "top_k": {"top_k": 5},
+    "min_p": {"min_p": 0.2, "temperature": 1.5},
+    "penalties": {"presence_penalty": 1.0, "frequency_penalty": 0.5, "repetition_penalty": 1.2},
+    "bias": {"logit_bias": {"70": 30}},
+    "min_tokens": {"min_tokens": 3, "stop_token_ids": [70], "logit_bias": {"70": 30}},
+    "ignore_eos": {"ignore_eos": True, "cache_salt": "a", "priority": 3},
+    "regex": {"structured_outputs": {"regex": "[a-z ]{5,9}[.]"}},
+    "plain": {"paceline": {"draft": False}},
+    "prediction": {"prediction": {"type": "content", "content": "Once upon a time"}},
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_options_of_chats_are_those_of_the_other_forms(demo, claude, name) -> None:
+    asked = {"seed": 5, **OPTIONS[name]}
+    expected = chat(demo, extra_body=asked).message.content
+    response, message = respond(demo, extra_body=asked), say(claude, extra_body=asked)
+    assert response.output_text == message.content[0].text == expected
+    if name == "prediction":
+        details = response.usage.output_tokens_details
+        assert details.rejected_prediction_tokens == message.usage.rejected_prediction_tokens
+    if name == "plain":
+        assert response.metrics == message.metrics == {"speculative_decoding": None}
+
+
+def test_a_response_stops_and_its_stream_is_padded(demo: openai.OpenAI) -> None:
+    stopped = chat(demo, stop=["e"]).message.content
+    assert respond(demo, extra_body={"stop": "e"}).output_text == stopped
+    events = respond(demo, stream=True, stream_options={"include_obfuscation": True})
+    found = [event for event in events if event.type == "response.output_text.delta"]
+    assert all(isinstance(event.obfuscation, str) for event in found)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("n", 2),
+        ("echo", True),
+        ("response_format", FORMAT),
+        ("paceline", {"trace": True}),
+        ("paceline", {"trace_events": True}),
+    ],
+)
+def test_what_the_other_forms_cannot_honour_is_refused_by_name(demo, claude, field, value) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        respond(demo, stream=True, extra_body={field: value})
+    path = field if field != "paceline" else f"paceline.{next(iter(value))}"
+    assert refused.value.param == path
+    with pytest.raises(anthropic.BadRequestError, match=path):
+        say(claude, stream=True, extra_body={field: value})
+
+
+def test_a_call_that_a_stop_sequence_cuts_is_not_to_be_made(claude: anthropic.Anthropic) -> None:
+    body: dict[str, Any] = {"tools": THEIRS, "tool_choice": {"type": "any"}}
+    made = say(claude, **body, stop_sequences=["arg"])
+    assert (made.stop_reason, made.stop_sequence) == ("stop_sequence", "arg")
+
+
 def test_errors_of_messages_are_anthropic_s(claude: anthropic.Anthropic) -> None:
     with pytest.raises(anthropic.BadRequestError, match="stop_sequences") as refused:
         say(claude, stop_sequences=[""])
