@@ -12,6 +12,20 @@ from pipelines.serve.answers.parts import Part, Parts
 from pipelines.serve.api_error import ApiError
 from pipelines.serve.bodies.tools import CallText
 
+# What Anthropic's schemas require, and this server does not know.
+_NOT_TOLD: Json = dict.fromkeys(
+    (
+        "cache_creation",
+        "cache_creation_input_tokens",
+        "cache_read_input_tokens",
+        "inference_geo",
+        "output_tokens_details",
+        "server_tool_use",
+        "service_tier",
+    )
+)
+_ENDED: Json = dict.fromkeys(("stop_reason", "stop_sequence", "stop_details"))
+
 
 class MessageWriter:
     """One choice: blocks of text and of the use of tools."""
@@ -24,14 +38,13 @@ class MessageWriter:
         (choice,) = choices
         list(self._parts.feed(choice.whole))
         content = [_block(part) for part in self._parts.all]
-        usage = {"usage": self._usage(choice)}
-        return {**self._message(content), **self._ended(choice), **usage, **decoding(choices)}
+        usage = self._usage(choice.num_tokens) | self._heading.predicted(choices)
+        ended = self._ended(choice) | {"usage": usage}
+        return {**self._message(content), **ended, **decoding(choices)}
 
     def opening(self, choices: Sequence[AnswerChoice]) -> Iterator[bytes]:
         """The message without content."""
-        ended = {"stop_reason": None, "stop_sequence": None}
-        usage = {"input_tokens": self._heading.prompt_tokens, "output_tokens": 0}
-        message = {**self._message([]), **ended, "usage": usage}
+        message = {**self._message([]), **_ENDED, "usage": self._usage(0)}
         yield _event("message_start", message=message)
 
     def news(self, delta: Delta) -> Iterator[bytes]:
@@ -50,7 +63,7 @@ class MessageWriter:
         """Why it ended, and the usage."""
         (choice,) = choices
         yield _event("content_block_stop", index=len(self._parts.all) - 1)
-        usage = self._usage(choice)
+        usage = self._usage(choice.num_tokens) | self._heading.predicted(choices)
         yield _event("message_delta", delta=self._ended(choice), usage=usage, **decoding(choices))
         yield _event("message_stop")
 
@@ -66,7 +79,7 @@ class MessageWriter:
             reason = "stop_sequence"
         if choice.whole.finish_reason == "length":
             reason = "max_tokens"
-        return {"stop_reason": reason, "stop_sequence": stop}
+        return _ENDED | {"stop_reason": reason, "stop_sequence": stop}
 
     def _message(self, content: list[Json]) -> Json:
         return {
@@ -75,16 +88,15 @@ class MessageWriter:
             "role": "assistant",
             "model": self._heading.model,
             "content": content,
+            "container": None,
             "seed": self._heading.seed,
             "system_fingerprint": self._heading.fingerprint,
         }
 
-    def _usage(self, choice: AnswerChoice) -> Json:
-        return {
-            "input_tokens": self._heading.prompt_tokens,
-            "output_tokens": choice.num_tokens,
-            **self._heading.predicted([choice]),
-        }
+    def _usage(self, generated: int) -> Json:
+        """`input_tokens` are the whole prompt, also what was in the KV cache."""
+        told = {"input_tokens": self._heading.prompt_tokens, "output_tokens": generated}
+        return {**_NOT_TOLD, **told}
 
 
 def anthropic_error(error: ApiError) -> Json:
@@ -97,18 +109,23 @@ def anthropic_error(error: ApiError) -> Json:
 
 def _block(part: Part) -> Json:
     if part.call is None:
-        return {"type": "text", "text": part.text}
+        return _text(part.text)
     return _use(part.call, _parsed(part.call.arguments))
 
 
 def _begun(part: Part) -> Json:
     """A block whose content is still to come."""
-    return {"type": "text", "text": ""} if part.call is None else _use(part.call, {})
+    return _text("") if part.call is None else _use(part.call, {})
+
+
+def _text(text: str) -> Json:
+    return {"type": "text", "text": text, "citations": None}
 
 
 def _use(call: CallText, given: Any) -> Json:
     key = call.id.removeprefix("call_")
-    return {"type": "tool_use", "id": f"toolu_{key}", "name": call.name, "input": given}
+    named = {"id": f"toolu_{key}", "name": call.name, "input": given}
+    return {"type": "tool_use", **named, "caller": {"type": "direct"}}
 
 
 def _parsed(arguments: str) -> Any:
