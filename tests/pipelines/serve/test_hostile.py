@@ -58,14 +58,35 @@ HOSTILE: dict[str, bytes] = {
     "bias": b'{"prompt": "a", "max_tokens": 2, "logit_bias": {"\\u0661": 1}}',
     "stops": b'{"prompt": "a", "max_tokens": 2, "stop": ["\\u0000", "a"]}',
 }
+MESSAGE = {"role": "user", "content": "a"}
+DEEP_SCHEMA: dict[str, Any] = {}
+for _ in range(150):
+    DEEP_SCHEMA = {"properties": {"a": DEEP_SCHEMA}}
+PARAMETERS: dict[str, Any] = {
+    "circle": {"$ref": "#"},
+    "circle of definitions": {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}},
+    "no type": {"type": "nothing"},
+    "depth": DEEP_SCHEMA,
+    "nothing is valid": {"enum": []},
+    "tag": {"const": "</tool_call><tool_call>"},
+    "regex": {"type": "string", "pattern": "(?=a)"},
+    "bytes": {"type": "string", "enum": ["\u0000", "\ufffd"]},
+}
+CALLS: dict[str, Any] = {  # in a conversation: arguments, as a client sends them back
+    "object": {"a": 1},
+    "no JSON": "{",
+    "depth": "[" * DEEP,
+    "number": 7,
+    "nothing": None,
+}
 
 
 @pytest.fixture(scope="module")
-def short_url(demo_target: str) -> Iterator[str]:
+def short_url(tagged: str) -> Iterator[str]:
     """A server that allows short requests only."""
     from dataclasses import replace
 
-    config = replace(demo_config(demo_target, "lookup"), max_length=SHORT)
+    config = replace(demo_config(tagged, "lookup"), max_length=SHORT)
     with local_server(config) as url:
         yield url
 
@@ -90,6 +111,58 @@ def test_a_hostile_body_is_answered_or_refused(short_url: str, name: str) -> Non
         assert told["error"]["message"]
     good = json.dumps({"prompt": "Once", "max_tokens": 2, "seed": 1}).encode()
     assert status(short_url, "/v1/completions", good)[0] == 200
+
+
+def with_tools(parameters: Any) -> dict[str, dict[str, Any]]:
+    """Bodies whose model may call a tool, by route."""
+    function = {"name": "a", "parameters": parameters}
+    return {
+        "/v1/chat/completions": {
+            "messages": [MESSAGE],
+            "tools": [{"type": "function", "function": function}],
+            "max_tokens": 4,
+        },
+        "/v1/responses": {
+            "input": "a",
+            "tools": [{"type": "function", **function}],
+            "max_output_tokens": 4,
+        },
+        "/v1/messages": {
+            "messages": [MESSAGE],
+            "tools": [{"name": "a", "input_schema": parameters}],
+            "max_tokens": 4,
+        },
+    }
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_a_hostile_tool_is_answered_or_refused(short_url: str, name: str) -> None:
+    """The model may call it, or answer with a text."""
+    for path, body in with_tools(PARAMETERS[name]).items():
+        found, told = status(short_url, path, json.dumps(body).encode())
+        assert found in (200, 400), (path, told)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_hostile_call_in_a_conversation_is_read_or_refused(short_url: str, name: str) -> None:
+    given = CALLS[name]
+    call = {"id": "1", "type": "function", "function": {"name": "a", "arguments": given}}
+    item = {"type": "function_call", "call_id": "1", "name": "a", "arguments": given}
+    use = {"type": "tool_use", "id": "1", "name": "a", "input": given}
+    made: dict[str, dict[str, Any]] = {
+        "/v1/chat/completions": {
+            "messages": [{"role": "assistant", "tool_calls": [call]}, MESSAGE],
+            "max_tokens": 4,
+        },
+        "/v1/responses": {"input": [item, MESSAGE], "max_output_tokens": 4},
+        "/v1/messages": {
+            "messages": [{"role": "assistant", "content": [use]}, MESSAGE],
+            "max_tokens": 4,
+        },
+    }
+    for path, body in made.items():
+        found, told = status(short_url, path, json.dumps(body).encode())
+        assert found in (200, 400), (path, told)
 
 
 def description() -> dict[str, Any]:
