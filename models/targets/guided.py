@@ -79,6 +79,8 @@ class PairedCache:
 class GuidedTarget:
     """A target with guidance. Its callers see one row for each request."""
 
+    chooses = False  # the compiled drafts read one row for each request
+
     def __init__(self, inner: Target, *, scale: float, null_token: int) -> None:
         """`null_token` replaces every condition (a prompt id >= the vocabulary) in the half without
         one.

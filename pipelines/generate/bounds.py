@@ -12,6 +12,7 @@ from models.errors import InvalidOption, UnsupportedCheckpoint
 from models.registry import DRAFTERS, FLOW, FOLDER, GUMBEL, RULES, drafters
 from models.students.about import is_student
 from models.targets.decoder.config import read_configs
+from models.targets.image_tokens import same_images
 from models.targets.limits import Limits, read_limits
 from models.targets.vocabulary import same_size, same_vocabulary
 from pipelines.generate.config import GenerateConfig
@@ -56,6 +57,8 @@ def check_drafter(config: Drafting, limits: Limits) -> None:
         return
     refuse_pickles(config.drafter)
     draft = read_limits(config.drafter)
+    if folder_kind(config.drafter) == MODEL:
+        same_images(config.target, config.drafter)
     same_vocabulary(config.target, config.drafter)
     if limits.vocab_size is not None and draft.vocab_size is not None:
         same_size(config.target, limits.vocab_size, config.drafter, draft.vocab_size)

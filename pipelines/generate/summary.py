@@ -78,12 +78,17 @@ class Summary:
             f"tokens           {self.tokens} in {self.seconds:.1f} s: "
             f"{self.tokens_per_second:.1f} tokens/s (start-up {self.startup_seconds:.1f} s)",
             *self._this_run(),
-            f"accepted length  {self.accepted_length:.2f} tokens per target pass",
+            f"accepted length  {self.accepted_length:.2f} tokens per target pass{self._accepted()}",
             f"round            {self.round_ms['round']:.2f} ms: {', '.join(parts)}",
             *self._images(),
             f"exactness        {self.exactness}",
             f"output           {self.output}",
         ]
+
+    def _accepted(self) -> str:
+        """Where anything was drafted."""
+        share = self.accepted / self.drafted if self.drafted else 0.0
+        return f"; {share:.0%} of {self.drafted} drafted tokens accepted" if self.drafted else ""
 
     def _this_run(self) -> list[str]:
         """Where earlier runs did some of it."""

@@ -2,15 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pyarrow as pa
 
 from actors.image_tokenizer import ImageTokenizerActor
 from cluster import storage
+from models.drafting.folder_kind import MODEL, folder_kind
 from models.drafting.parallel.decoders import COUPLED, DEFAULT_COUPLING, DEFAULT_START, WINDOW
 from models.errors import InvalidOption
-from models.registry import NONE, SEQUENTIAL
+from models.registry import NONE, SEQUENTIAL, drafter_entry, drafters
 from models.requests.request import Result, require
 from models.students.about import is_student
 from models.targets.limits import Limits, read_limits
@@ -29,15 +31,14 @@ SHEET = "_contact-sheet.png"  # Parquet readers of the folder skip names that be
 COLUMNS, LINES = 10, 10  # of the sheet
 
 # What has no meaning for an image: its value when it is off, and what to do instead.
-_GUESSES = "images are guessed ahead by --decoder or by a student of the target, with --window"
+_DRAFTERS = (
+    "images are guessed ahead by --decoder, by the folder of a draft model with the target's "
+    "classes, grid and codes, or by that of a student of the target"
+)
+_DRAFTING = "only the folder of a draft model as --drafter makes drafts of another size"
 _LENGTH = "an image always has all of its tokens"
 _REPEATS = "an image repeats tokens by nature"
 _OFF: Mapping[str, tuple[object, str]] = {
-    "drafter": ("none", _GUESSES),
-    "draft_tokens": (AUTO, _GUESSES),
-    "draft_width": (AUTO, _GUESSES),
-    "draft_nodes": (None, _GUESSES),
-    "verify": ("match", "the --decoder says how guesses are checked"),
     "min_tokens": (0, _LENGTH),
     "stop": ((), "an image holds no text"),
     "stop_token_ids": ((), _LENGTH),
@@ -46,6 +47,15 @@ _OFF: Mapping[str, tuple[object, str]] = {
     "frequency_penalty": (0.0, _REPEATS),
     "repetition_penalty": (1.0, _REPEATS),
 }
+# The same where no draft model guesses.
+_OFF_WITHOUT_DRAFTS: Mapping[str, tuple[object, str]] = {
+    "drafter": (NONE, _DRAFTERS),
+    "draft_tokens": (AUTO, _DRAFTING),
+    "draft_width": (AUTO, _DRAFTING),
+    "draft_nodes": (None, _DRAFTING),
+    "verify": ("match", "the --decoder says how guesses are checked"),
+}
+_ALL_OFF = _OFF | _OFF_WITHOUT_DRAFTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +81,7 @@ class Images:
 
     def settled(self, config: GenerateConfig) -> GenerateConfig:
         """Raises InvalidOption for what only texts have, or what does not fit an image."""
-        for name, (off, told) in _OFF.items():
+        for name, (off, told) in (_OFF if drafts_images(config.drafter) else _ALL_OFF).items():
             value = getattr(config, name)
             ok = value == off or (name == "drafter" and is_student(value))
             require(ok, name, value, f"only {off!r} with an image target: {told}")
@@ -82,13 +92,13 @@ class Images:
         ok = config.max_length is None or config.max_length > size
         require(ok, "max_length", config.max_length, f"{size + 1} or more: a class and an image")
         self._check_guesses(config, decoder)
-        guesses = decoder != SEQUENTIAL or config.drafter != NONE
+        in_windows = decoder != SEQUENTIAL or drafter_entry(config.drafter).window
         coupled = decoder == COUPLED
         return replace(
             config,
             max_tokens=size,
             decoder=decoder,
-            window=(config.window or WINDOW) if guesses else None,
+            window=(config.window or WINDOW) if in_windows else None,
             coupling=(config.coupling or DEFAULT_COUPLING) if coupled else None,
             start=(config.start or DEFAULT_START) if decoder != SEQUENTIAL else None,
             guidance=self.about.guidance if config.guidance is None else config.guidance,
@@ -97,12 +107,12 @@ class Images:
 
     def _check_guesses(self, config: GenerateConfig, decoder: str) -> None:
         """One thing guesses ahead, and only where tokens are decided in order."""
-        student = config.drafter != NONE
-        ok = decoder == SEQUENTIAL or not student
+        drafts = config.drafter != NONE
+        ok = decoder == SEQUENTIAL or not drafts
         require(ok, "decoder", decoder, f"{SEQUENTIAL} or none with drafter={config.drafter!r}")
-        if not self.about.in_order and (student or decoder != SEQUENTIAL):
+        if not self.about.in_order and (drafts or decoder != SEQUENTIAL):
             told = "this target writes whole maps at once, with nothing to guess ahead"
-            if student:
+            if drafts:
                 raise InvalidOption("drafter", config.drafter, f"none: {told}")
             raise InvalidOption("decoder", decoder, f"sequential: {told}")
 
@@ -165,6 +175,12 @@ class Images:
         pictures = first_pictures(files, url, self.column.name, count=COLUMNS * LINES)
         lines = [pictures[i : i + COLUMNS] for i in range(0, len(pictures), COLUMNS)]
         return {SHEET: sheet(lines)} if lines else {}
+
+
+def drafts_images(drafter: str) -> bool:
+    """Whether a drafter is a folder with a draft model, which may fit an image target."""
+    is_model = drafter not in drafters() and folder_kind(drafter) == MODEL
+    return is_model and Path(drafter).is_dir()
 
 
 def _whole(value: object) -> int | None:
