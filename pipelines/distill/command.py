@@ -11,18 +11,19 @@ from pipelines.flags import Subparsers, add_command, read_options
 from pipelines.options import from_mapping
 
 FORMATS = ("paceline", "speculators", "sglang")
-SUMMARY = "train a student that makes images in few passes, or a drafter of a text target"
+SUMMARY = "train a student that makes images in few passes, or a drafter"
 STUDENT_SUMMARY = "train a student that makes images in one or two passes"
-DRAFTER_SUMMARY = "train a drafter of a text target"
+DRAFTER_SUMMARY = "train a drafter of a text or image target"
 EXPORT_SUMMARY = "write a run's drafter in the layout of vLLM or SGLang"
 DRAFTER = """\
-Train a drafter of a text target: it learns the target's distributions on texts
-that the target wrote itself, and so is accepted more often.
+Train a drafter of a text or image target: it learns the target's distributions
+on texts or images that the target made itself, and so is accepted more often.
 
-Stages: the target completes prompts (records), the drafter is trained on them
-(train) and measured in the real loop on held-out prompts (evaluate). The best
-state by exams in the real loop is written to OUTPUT/export. A run that was
-interrupted continues when the same command is run again.
+Stages: the target completes prompts, or makes images (records), the drafter is
+trained on them (train) and measured in the real loop on held-out prompts
+(evaluate). The best state by exams in the real loop is written to
+OUTPUT/export. A run that was interrupted continues when the same command is run
+again.
 """
 DRAFTER_EXAMPLE = """\
 example: a draft model of the demo target, better than the one it starts from
@@ -32,6 +33,11 @@ example: a draft model of the demo target, better than the one it starts from
 
   paceline generate --target examples/models/text-target --drafter out/drafter/export \
       --input prompts.jsonl --output out/completions
+
+example: a draft model of the digits model, which needs no prompts
+
+  paceline distill drafter --target examples/models/digits-raster \
+      --records 4000 --rate 1e-3 --output out/digits-drafter
 
 docs/distill-drafter.md describes kinds, stages and figures.
 """
@@ -77,7 +83,7 @@ def register(subparsers: Subparsers) -> None:
         "drafter",
         DrafterOptions,
         run=run_drafter,
-        usage="paceline distill drafter --target PATH --prompts FILE --output FOLDER [options]",
+        usage="paceline distill drafter --target PATH [--prompts FILE] --output FOLDER [options]",
         summary=DRAFTER_SUMMARY,
         about=DRAFTER,
         example=DRAFTER_EXAMPLE,

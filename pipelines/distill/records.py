@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from cluster import storage
 from models.tokenizers.about import ImageTarget
+from pipelines.distill.drafters.config import DrafterOptions
 from pipelines.distill.students.config import StudentOptions
 from pipelines.errors import InvalidInput, JobFailed
 from pipelines.generate.config import GenerateConfig
@@ -21,7 +22,12 @@ LABEL = "label"
 
 
 def make_records(
-    config: StudentOptions, about: ImageTarget, folder: Path, *, rows: int, seed: int
+    config: StudentOptions | DrafterOptions,
+    about: ImageTarget,
+    folder: Path,
+    *,
+    rows: int,
+    seed: int,
 ) -> dict[str, Any]:
     """`rows` images with classes in turn, as rows in `folder`; a repeated call continues.
 
@@ -42,7 +48,12 @@ def make_records(
 
 
 def records_job(
-    config: StudentOptions, about: ImageTarget, folder: Path, *, rows: int, seed: int
+    config: StudentOptions | DrafterOptions,
+    about: ImageTarget,
+    folder: Path,
+    *,
+    rows: int,
+    seed: int,
 ) -> GenerateConfig:
     """The job that makes records; writes its input, the classes, beside `folder`.
 

@@ -11,6 +11,11 @@ from models.drafting.distil.eagle_network import EagleNetwork, new_eagle
 from models.drafting.distil.hydra_network import HydraNetwork, new_hydra
 from models.drafting.distil.kind import Course, DrafterKind, Shape
 from models.drafting.distil.medusa_network import MedusaNetwork, continue_medusa, new_medusa
+from models.drafting.distil.small_image_model import (
+    SmallImageModel,
+    continue_image_model,
+    new_image_model,
+)
 from models.drafting.distil.small_model import SmallModel, continue_model, new_model
 from models.drafting.distil.teacher import load_teacher
 from models.drafting.distil.texts import read_texts
@@ -21,7 +26,13 @@ from models.drafting.heads.files import target_head
 from models.drafting.heads.hydra_head import read_hydra, write_hydra
 from models.drafting.heads.medusa_head import read_medusa, write_medusa
 from models.errors import UnsupportedCheckpoint
-from models.targets.decoder.config import DecoderConfig, is_known, parse_config, read_configs
+from models.targets.decoder.config import (
+    RASTER,
+    DecoderConfig,
+    is_known,
+    parse_config,
+    read_configs,
+)
 from models.training.worker import Worker
 
 # The command's names.
@@ -35,7 +46,8 @@ class DraftLessons:
 
     `kind`: of TRAINABLE. `start`: the folder of a drafter to go on from; None: a new one. `files`:
     of texts, in order. `width`: of a new draft model or EAGLE-3 drafter, or of the embedding of new
-    Hydra heads; None: from the target's. `about`: what the export says of itself.
+    Hydra heads; None: from the target's. `guidance`: scale of the laws of an image target to
+    learn, 1: off. `about`: what the export says of itself.
     """
 
     kind: str
@@ -46,6 +58,7 @@ class DraftLessons:
     seed: int
     start: str | None = None
     width: int | None = None
+    guidance: float = 1.0
     about: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -58,8 +71,8 @@ def build_drafter(lessons: DraftLessons, worker: Worker) -> DrafterKind:
     target = Path(lessons.target)
     config = target_config(target)
     network, shape = network_of(lessons, target, config)
-    teacher = load_teacher(target, tuple(network.taps))  # type: ignore[arg-type]
-    texts = read_texts(lessons.files, length=lessons.length, vocab_size=config.vocab_size)
+    teacher = load_teacher(target, tuple(network.taps), lessons.guidance)  # type: ignore[arg-type]
+    texts = read_texts(lessons.files, length=lessons.length, num_ids=config.input_size)
     if len(texts) <= lessons.course.kept:
         told = f"{len(texts)} texts; {lessons.course.kept} are kept for exams, so more are needed"
         raise UnsupportedCheckpoint(told)
@@ -71,12 +84,15 @@ def target_config(target: Path) -> DecoderConfig:
     """The target's sizes.
 
     Raises:
-        UnsupportedCheckpoint: it is no text model of the families that our decoder runs.
+        UnsupportedCheckpoint: it is no model of the families that our decoder runs.
     """
     raw, generation = read_configs(target)
     config = parse_config(raw, generation) if is_known(raw) else None
-    if config is None or config.grid is not None:
-        told = "drafters are trained for text targets of the kinds llama, mistral, qwen2 and qwen3"
+    if config is None:
+        told = (
+            "drafters are trained for text targets of the kinds llama, mistral, qwen2 and qwen3, "
+            f"and for image targets of the kind {RASTER}"
+        )
         raise UnsupportedCheckpoint(f"target {str(target)!r}: {told}")
     return config
 
@@ -87,14 +103,19 @@ def network_of(
     """What is trained, and how it is used.
 
     Raises:
-        UnsupportedCheckpoint: `start` holds another kind, or cannot be trained.
+        UnsupportedCheckpoint: `start` holds another kind, or cannot be trained; or the target has
+            no drafters of this kind.
     """
+    if config.grid is not None and lessons.kind != "model":
+        told = f"it generates images, whose drafters are of kind 'model', not {lessons.kind!r}"
+        raise UnsupportedCheckpoint(f"target {str(target)!r}: {told}")
     start = None if lessons.start is None else Path(lessons.start)
     if start is not None and folder_kind(start) != TRAINABLE[lessons.kind]:
         told = f"a drafter of kind {lessons.kind!r} is needed, it holds {folder_kind(start)!r}"
         raise UnsupportedCheckpoint(f"start {str(start)!r}: {told}")
     if lessons.kind == "model":
-        return _model(lessons, start, config), ModelShape(_dtype(target))
+        model = _model(lessons, start, config) if config.grid is None else None
+        return model or _image_model(lessons, start, target), ModelShape(_dtype(target))
     if lessons.kind == "medusa":
         return _medusa(lessons, start, target), MedusaShape(_dtype(target))
     if lessons.kind == "hydra":
@@ -118,6 +139,12 @@ def _model(lessons: DraftLessons, start: Path | None, config: DecoderConfig) -> 
         told = f"a vocabulary of {model.inner.config.vocab_size}, the target of {config.vocab_size}"
         raise UnsupportedCheckpoint(f"start {str(start)!r} has {told}")
     return model
+
+
+def _image_model(lessons: DraftLessons, start: Path | None, target: Path) -> SmallImageModel:
+    if start is None:
+        return new_image_model(target, width=lessons.width, seed=lessons.seed)
+    return continue_image_model(start, target)
 
 
 def _medusa(lessons: DraftLessons, start: Path | None, target: Path) -> MedusaNetwork:
@@ -177,8 +204,8 @@ class ModelShape:
     first = 1
 
     def save(self, model: nn.Module, folder: Path) -> None:
-        """In Hugging Face layout."""
-        assert isinstance(model, SmallModel)
+        """In Hugging Face layout, or as an image model of our decoder."""
+        assert isinstance(model, SmallModel | SmallImageModel)
         model.save(folder, self.dtype)
 
 

@@ -14,6 +14,7 @@ from models.engine import build_loop
 from models.engine_config import EngineConfig
 from models.loop.figures import Figures
 from models.metrics.agreement import acceptance, agreement, same_likeliest
+from models.registry import drafter_entry
 from models.requests.request import Request, Sampling
 from models.targets.target import Target
 
@@ -22,7 +23,8 @@ from models.targets.target import Target
 class Trial:
     """A run in the real loop: the prompts of `texts`, `max_tokens` each, one after the other.
 
-    `depth`: of the chains; 0: plain decoding.
+    `depth`: of the chains; 0: plain decoding. Drafters with a window have their own length.
+    `guidance`: scale of classifier-free guidance. `seed`: of the first text; the others follow.
     """
 
     target: str
@@ -31,25 +33,29 @@ class Trial:
     max_tokens: int = 48
     batch_size: int = 1
     threads: int | None = None
+    guidance: float = 1.0
+    seed: int = 0
 
     def run(self, drafter: str, temperature: float, target: Target | None = None) -> Figures:
-        """The figures with a drafter; the tokens are the same with any."""
+        """The figures with a drafter; the tokens are the same with any that goes with `match`."""
+        sized = self.depth and not drafter_entry(drafter).window
         longest = max(text.num_prompt for text in self.texts) + self.max_tokens
         loop = build_loop(
             EngineConfig(
                 target=self.target,
                 drafter=drafter,
-                draft_tokens=self.depth if self.depth else "auto",
+                draft_tokens=self.depth if sized else "auto",
                 batch_size=self.batch_size,
                 max_length=longest,
                 threads=self.threads,
+                guidance=self.guidance,
             ),
             target=target,
         )
         sampling = Sampling(temperature=temperature, max_tokens=self.max_tokens)
         requests = [
             Request(id=str(i), prompt=text.tokens[: text.num_prompt], sampling=sampling, seed=i)
-            for i, text in enumerate(self.texts)
+            for i, text in enumerate(self.texts, start=self.seed)
         ]
         loop.run(requests[:1])  # what is prepared once
         loop.reset_figures()

@@ -125,6 +125,7 @@ class DrafterKind:
             depth=self._course.depth,
             max_tokens=self._course.exam_tokens,
             batch_size=4,
+            guidance=self._teacher.guidance,
         )
 
     def export(self, model: nn.Module, folder: Path) -> None:

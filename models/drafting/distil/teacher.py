@@ -24,9 +24,20 @@ KEPT_BYTES = 2**30  # of states that are kept in memory
 class Teacher:
     """A target and its output matrix `head` [V, C]."""
 
-    def __init__(self, target: Target, head: torch.Tensor, taps: tuple[int, ...] = ()) -> None:
-        """`taps`: layers that the drafter reads besides the last, numbered as in `Readout`."""
+    def __init__(
+        self,
+        target: Target,
+        head: torch.Tensor,
+        taps: tuple[int, ...] = (),
+        guidance: float = 1.0,
+    ) -> None:
+        """`taps`: layers that the drafter reads besides the last, numbered as in `Readout`.
+
+        `guidance`: scale of classifier-free guidance (models/targets/guided.py); 1: off. Logits are
+        linear in the last states, so these are combined as the logits are.
+        """
         self.target, self.head, self.taps = target, head.float(), taps
+        self.guidance = guidance
         self._readout = Readout(layers=(*taps, -1))
         self._kept: dict[int, torch.Tensor] = {}
         self._room = KEPT_BYTES
@@ -50,8 +61,17 @@ class Teacher:
             self._kept[number] = states
             self._room -= states.nbytes
 
-    @torch.inference_mode()
     def _read(self, texts: list[list[int]]) -> list[torch.Tensor]:
+        states = self._states(texts)
+        if self.guidance == 1.0:
+            return states
+        nothing = self.target.input_size - 1  # in place of conditions
+        bare = [[nothing if id_ >= self.target.vocab_size else id_ for id_ in t] for t in texts]
+        pairs = zip(states, self._states(bare), strict=True)
+        return [without + self.guidance * (with_ - without) for with_, without in pairs]
+
+    @torch.inference_mode()
+    def _states(self, texts: list[list[int]]) -> list[torch.Tensor]:
         cache = self.target.new_cache(len(texts), max(map(len, texts)))
         batch = chains(np.arange(len(texts)), texts, wanted=np.zeros(0, dtype=np.int64))
         states = self.target.score(cache, replace(batch, readout=self._readout)).states
@@ -63,11 +83,11 @@ class Teacher:
         return F.linear(last, self.head).log_softmax(-1)
 
 
-def load_teacher(folder: Path, taps: tuple[int, ...] = ()) -> Teacher:
-    """The teacher of a checkpoint.
+def load_teacher(folder: Path, taps: tuple[int, ...] = (), guidance: float = 1.0) -> Teacher:
+    """The teacher of a checkpoint, with guidance of this scale.
 
     Raises:
         UnsupportedCheckpoint: it cannot be loaded, or has no output matrix by Llama's name.
     """
     target = load_target(folder, dtype=torch.float32, device="cpu")
-    return Teacher(target, target_head(folder), taps)
+    return Teacher(target, target_head(folder), taps, guidance)

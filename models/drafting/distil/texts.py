@@ -48,11 +48,12 @@ def write_texts(file: Path, texts: Iterable[Text]) -> None:
     pq.write_table(pa.table([list(prompts), list(tokens)], schema=SCHEMA), file)
 
 
-def read_texts(files: Sequence[str], *, length: int, vocab_size: int) -> list[Text]:
+def read_texts(files: Sequence[str], *, length: int, num_ids: int) -> list[Text]:
     """The texts of Parquet files, in order, cut to `length` tokens; those without any place go.
 
     Raises:
-        UnsupportedCheckpoint: a token is not in the vocabulary, or nothing is left.
+        UnsupportedCheckpoint: a token is none of the target's `num_ids` input ids, or nothing is
+            left.
     """
     found = []
     for file in files:
@@ -65,8 +66,8 @@ def read_texts(files: Sequence[str], *, length: int, vocab_size: int) -> list[Te
         told = f"no text with a prompt and tokens of the target within {length} tokens"
         raise UnsupportedCheckpoint(f"{files[0] if files else 'the records'}: {told}")
     largest = max(max(text.tokens) for text in found)
-    if largest >= vocab_size:
-        told = f"token {largest}; the target knows 0 to {vocab_size - 1}"
+    if largest >= num_ids:
+        told = f"token {largest}; the target knows 0 to {num_ids - 1}"
         raise UnsupportedCheckpoint(f"{files[0]}: {told}")
     return found
 

@@ -1,8 +1,13 @@
 """What a drafter's distillation is told besides the options of every distillation."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
+from cluster.checkpoints import is_remote
+from models.errors import UnsupportedCheckpoint
 from models.requests.request import require
+from models.targets.decoder.config import read_json
+from models.tokenizers import OURS
 from pipelines.distill.config import EVALUATION, TRAINING, DistillConfig
 from pipelines.engine_options import MAIN
 from pipelines.options import option
@@ -11,14 +16,25 @@ KINDS = ("model", "medusa", "hydra", "eagle")
 MATCH, DIVERGENCE = "match", "divergence"
 
 
+def makes_own_prompts(target: str) -> bool:
+    """Whether no prompts are needed, as for images; unknown of a target that is not here yet."""
+    if is_remote(target):
+        return True
+    try:
+        kind = read_json(Path(target) / "config.json").get("model_type")
+    except UnsupportedCheckpoint:
+        return False
+    return str(kind).startswith(OURS)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrafterOptions(DistillConfig):
-    """A distillation of a text target into a drafter."""
+    """A distillation of a text target, or of an image target, into a drafter."""
 
     kind: str = option(
-        "model: a small language model; medusa: heads on the target's last hidden state; hydra: "
-        "heads that also read the tokens drafted before; eagle: an EAGLE-3 drafter, which reads "
-        "three of the target's layers",
+        "model: a small model of the target's kind, the only kind for image targets; medusa: heads "
+        "on the target's last hidden state; hydra: heads that also read the tokens drafted before; "
+        "eagle: an EAGLE-3 drafter, which reads three of the target's layers",
         default="model",
         decides=True,
         choices=KINDS,
@@ -33,7 +49,7 @@ class DrafterOptions(DistillConfig):
     )
     prompts: str | None = option(
         "prompts that the target completes to learn from, in files as `paceline generate` reads "
-        "them; instead of --data",
+        "them; instead of --data. An image target needs none: its classes are taken in turn",
         default=None,
         decides=True,
         metavar="FILE_OR_FOLDER",
@@ -41,20 +57,29 @@ class DrafterOptions(DistillConfig):
     )
     prompt_field: str | None = option(
         "column with the prompt, of --prompts or --data; default: prompt, or messages if there is "
-        "no column prompt",
+        "no column prompt; label with images",
         default=None,
         decides=True,
         metavar="NAME",
         group=MAIN,
     )
     records: int = option(
-        "number of the target's outputs to learn from, with --prompts",
+        "number of the target's outputs to learn from, without --data",
         default=1000,
         decides=True,
         group=MAIN,
     )
+    guidance: float | None = option(
+        "scale of classifier-free guidance, of the distributions that a drafter of an image "
+        "target learns; default: the target's generation_config.json, else off",
+        default=None,
+        decides=True,
+        metavar="SCALE",
+        group=MAIN,
+    )
     length: int = option(
-        "number of tokens of a prompt and its output together; longer texts are cut",
+        "number of tokens of a prompt and its output together; longer texts are cut; with "
+        "images: a class and a whole image",
         default=256,
         decides=True,
         group=TRAINING,
@@ -68,7 +93,9 @@ class DrafterOptions(DistillConfig):
     )
     width: int | None = option(
         "width of a new draft model, of the embedding of new Hydra heads (default: 3/8 of the "
-        "target's width), or of a new EAGLE-3 drafter (default: 1/2)",
+        "target's width), or of a new EAGLE-3 drafter (default: 1/2); of a new draft model of "
+        "images (default: the target's, so that it begins with the target's own input, first layer "
+        "and output)",
         default=None,
         decides=True,
         group=TRAINING,
@@ -99,13 +126,14 @@ class DrafterOptions(DistillConfig):
         group=EVALUATION,
     )
     exam_tokens: int = option(
-        "number of tokens per prompt in the exams and the evaluation",
+        "number of tokens per prompt in the exams and the evaluation; with images: all",
         default=48,
         decides=True,
         group=EVALUATION,
     )
     beside: tuple[str, ...] = option(
-        "drafters to show beside it in the evaluation: names or folders",
+        "drafters to show beside it in the evaluation: names or folders; default: lookup, with "
+        "images jacobi and mc-sjd",
         default=("lookup",),
         decides=True,
         metavar="DRAFTER",
@@ -114,8 +142,11 @@ class DrafterOptions(DistillConfig):
 
     def __post_init__(self) -> None:
         DistillConfig.__post_init__(self)
-        one = (self.prompts is None) != (self.data is None)
-        require(one, "prompts", self.prompts, "a file or folder, or else --data; one of the two")
+        given = (self.prompts is not None) + (self.data is not None)
+        ok = given == 1 or (given == 0 and makes_own_prompts(self.target))
+        require(ok, "prompts", self.prompts, "a file or folder, or else --data; one of the two")
+        ok = self.guidance is None or 0 <= self.guidance <= 100
+        require(ok, "guidance", self.guidance, "0 to 100; 1 is off")
         for name in ("length", "depth", "exam_prompts", "exam_tokens"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         require(self.length >= 8, "length", self.length, "8 or more")

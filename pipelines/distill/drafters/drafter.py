@@ -21,12 +21,16 @@ from models.drafting.distil.exam import Trial
 from models.drafting.distil.kind import Course, DrafterKind
 from models.drafting.distil.teacher import Teacher, load_teacher
 from models.drafting.distil.texts import Text, batch_of, read_texts
+from models.drafting.draft_models.build import LEARNED
 from models.errors import InvalidOption
+from models.requests.request import require
+from models.tokenizers.about import image_target
 from models.training.kind import LOSS, Samples
 from models.training.log import EXAMS, read_lines
 from models.training.worker import Worker
 from pipelines.checkpoints import with_local
 from pipelines.distill.drafters.config import DrafterOptions
+from pipelines.distill.drafters.images import settled as settled_for_images
 from pipelines.distill.drafters.judge import MADE, START, Judgement, measure
 from pipelines.distill.drafters.texts import HELD_OUT, TRAINED, make_rows, rows_of, write_split
 from pipelines.distill.estimate import START_S, STATES, Estimate
@@ -119,8 +123,15 @@ class DrafterRun:
             seed=config.seed,
             start=config.start,
             width=config.width,
-            about={"target": {"path": config.target, "digest": self.digest}},
+            guidance=1.0 if config.guidance is None else config.guidance,
+            about=self._about(),
         )
+
+    def _about(self) -> dict[str, object]:
+        """What the export says of itself; the scale decides whether it is guided when it drafts."""
+        target = {"path": self.config.target, "digest": self.digest}
+        scale = self.config.guidance
+        return {"target": target} | ({} if scale is None else {LEARNED: scale})
 
     @property
     def title(self) -> str:
@@ -133,7 +144,7 @@ class DrafterRun:
         held = read_texts(
             [str(self.path / "texts" / HELD_OUT)],
             length=config.length,
-            vocab_size=target.vocab_size,
+            num_ids=target.input_size,
         )
         trial = Trial(
             target=config.target,
@@ -141,6 +152,8 @@ class DrafterRun:
             depth=config.depth,
             max_tokens=config.exam_tokens,
             threads=config.threads,
+            guidance=1.0 if config.guidance is None else config.guidance,
+            seed=len(held),  # images of the exams have those before
         )
         drafters = {name: located_drafter(name) for name in config.beside}
         if config.start is not None:
@@ -166,10 +179,13 @@ def _probe(lessons: DraftLessons, length: int) -> tuple[_Probe, Teacher]:
     target = Path(lessons.target)
     config = target_config(target)
     network, shape = network_of(lessons, target, config)
-    teacher = load_teacher(target, tuple(network.taps))  # type: ignore[arg-type]
+    teacher = load_teacher(target, tuple(network.taps), lessons.guidance)  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(0)
-    rows = torch.randint(config.vocab_size, (4, length), generator=generator).tolist()
-    texts = [Text(tokens=tuple(row), num_prompt=length // 2) for row in rows]
+    rows = torch.randint(config.vocab_size, (4, length), generator=generator)
+    if config.grid is not None:
+        rows[:, 0] = config.vocab_size  # a class
+    prompt = length // 2 if config.grid is None else 1
+    texts = [Text(tokens=tuple(row), num_prompt=prompt) for row in rows.tolist()]
     made = DrafterKind(network, shape, teacher, texts, lessons.course, target=target)
     return _Probe(made, texts), teacher
 
@@ -195,21 +211,29 @@ def check(config: DrafterOptions) -> DrafterRun:
     Raises:
         PacelineError: target, start or output cannot be used.
     """
+    about = image_target(config.target)
+    if about is not None:
+        config = settled_for_images(config, about)
+    else:
+        told = "a file or folder, or else --data; one of the two"
+        require(config.prompts is not None or config.data is not None, "prompts", None, told)
+        told = "none: the target generates text"
+        require(config.guidance is None, "guidance", config.guidance, told)
     sizes = target_config(Path(config.target))
     if config.length > sizes.context_length:
         told = f"at most the target's context of {sizes.context_length}"
         raise InvalidOption("length", config.length, told)
     if config.data is not None:
         files_of(config.data)
-    settled = replace(
+    found = replace(
         config,
         target=located(config.target),
         start=None if config.start is None else located(config.start),
     )
     run = DrafterRun(
-        config=settled,
+        config=found,
         path=open_path(config.output),
         digest=checkpoint_digest(config.target),
     )
-    network_of(run._lessons((), kept=0), Path(settled.target), sizes)
+    network_of(run._lessons((), kept=0), Path(found.target), sizes)
     return run

@@ -1,4 +1,7 @@
-"""The target's texts for a drafter: made by `paceline generate`, or rows of an earlier run."""
+"""What a drafter learns from: the target's texts or images, made by `paceline generate`.
+
+Or rows of an earlier run of it.
+"""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -8,8 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.drafting.distil.texts import Text, write_texts
+from models.tokenizers.about import image_target
 from pipelines.distill.drafters.config import DrafterOptions
-from pipelines.distill.records import files_of
+from pipelines.distill.drafters.images import split_images
+from pipelines.distill.records import files_of, make_records
 from pipelines.errors import InvalidInput, JobFailed
 from pipelines.generate.config import GenerateConfig
 from pipelines.generate.job import generate
@@ -25,11 +30,13 @@ PART = 5  # a fifth of the prompts, at most, is kept for exams, and a fifth for 
 
 
 def make_rows(config: DrafterOptions, folder: Path) -> dict[str, Any]:
-    """Completions of the prompts at temperature 1; a repeated call continues.
+    """Completions of the prompts, or images, at temperature 1; a repeated call continues.
 
     Raises:
         JobFailed: no row could be made.
     """
+    if (about := image_target(config.target)) is not None:
+        return make_records(config, about, folder, rows=config.records, seed=config.seed)
     assert config.prompts is not None
     field = config.prompt_field or PROMPT
     count = sum(survey(f, prompt_field=field).num_rows for f in find_inputs(config.prompts))
@@ -114,7 +121,10 @@ def split(
 def write_split(config: DrafterOptions, files: Sequence[str], folder: Path) -> dict[str, Any]:
     """Write the texts to learn from, those for exams last, and those for the evaluation."""
     texts = read_rows(files, config)
-    rest, exam, held = split(texts, length=config.length, kept=config.exam_prompts)
+    if image_target(config.target) is None:
+        rest, exam, held = split(texts, length=config.length, kept=config.exam_prompts)
+    else:
+        rest, exam, held = split_images(texts, kept=config.exam_prompts)
     write_texts(folder / TRAINED, [*rest, *exam])
     write_texts(folder / HELD_OUT, held)
     return {
