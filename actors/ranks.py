@@ -10,7 +10,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import ray
 from ray.exceptions import RayError, RayTaskError
@@ -24,11 +24,11 @@ from models.engine_config import EngineConfig
 from models.errors import PacelineError
 
 if TYPE_CHECKING:  # loads torch
-    from models.targets.split.leader import LeadingDecoder
-    from models.targets.split.rank import RankDecoder
+    from models.targets.target import Target
 
 CPU, GPU = "CPU", "GPU"
 FOREVER_S = 10.0 * 365 * 24 * 3600
+Part = TypeVar("Part")
 
 
 class RankActor:
@@ -43,33 +43,28 @@ class RankActor:
 
         Raises what loading raises.
         """
-        from models.targets.split.follower import follow
-        from models.targets.split.rank import RankDecoder
+        from models.targets.split.load import load_following
 
-        follow(part_of(at_hand(config), Path(meeting), rank, RankDecoder))
+        part_of(at_hand(config), Path(meeting), rank, load_following)()
 
 
-def part_of(
-    config: EngineConfig, meeting: Path, rank: int, make: "type[RankDecoder]"
-) -> "RankDecoder":
-    """This process's part of the target, once all ranks have theirs."""
+def part_of(config: EngineConfig, meeting: Path, rank: int, load: Callable[..., Part]) -> Part:
+    """What `load` makes of this process's part of the target, once all ranks have theirs."""
     import torch
 
     from models.targets.load import DTYPES, pick_device
     from models.targets.split.group import join
-    from models.targets.split.rank import load_rank
 
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     device = pick_device(config.device)
     group = join(meeting, rank, config.tensor_parallel, device)
-    made = load_rank(
+    made = load(
         Path(config.target),
         group,
         dtype=DTYPES[config.dtype],
         device=device,
         arithmetic=config.arithmetic,
-        make=make,
     )
     group.meet()
     return made
@@ -92,12 +87,11 @@ class Ranks:
         self._runs = dict(zip(told, ranks, strict=True))
         threading.Thread(target=self._watch, daemon=True, name="ranks").start()
 
-    def lead(self) -> "LeadingDecoder":
+    def lead(self) -> "Target":
         """The target, once all ranks have loaded their parts. Raises what loading raises."""
-        from models.targets.split.leader import LeadingDecoder
+        from models.targets.split.load import load_leading
 
-        made = part_of(self._config, self._meeting, 0, LeadingDecoder)
-        assert isinstance(made, LeadingDecoder)
+        made = part_of(self._config, self._meeting, 0, load_leading)
         if made.device.type == "cpu":  # NCCL goes on using the file
             shutil.rmtree(self._folder, ignore_errors=True)
         return made

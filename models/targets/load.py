@@ -39,7 +39,7 @@ def load_target(
     if raw.get("model_type") == NEXT_SCALE:
         return load_next_scale(folder, dtype=dtype, device=where)
     tensor_files(folder)  # a checkpoint without safetensors is refused before the slow import
-    from models.targets.adapted.adapter import load_adapted
+    from models.targets.adapted.load import load_adapted
 
     return load_adapted(folder, raw, generation, dtype=dtype, device=where)
 

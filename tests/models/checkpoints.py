@@ -54,12 +54,17 @@ OTHERS = {
         **PLAIN, hidden_size=32, num_hidden_layers=2, state_size=4, initializer_range=0.3
     ),
 }
+PLANNED = {  # transformers has a plan that splits them over ranks
+    "gpt-neox": OTHERS["gpt-neox"],
+    "gemma": lambda: tf.GemmaConfig(**SIZES, head_dim=32, tie_word_embeddings=True),
+    "phi3": lambda: tf.Phi3Config(**SIZES),
+}
 
 
 def save(folder: Path, family: str, seed: int = 0, **options: object) -> tf.PreTrainedModel:
     """A random model of the family, written to `folder`; norms and biases are random too."""
     torch.manual_seed(seed)
-    model = tf.AutoModelForCausalLM.from_config({**FAMILIES, **OTHERS}[family]()).eval()
+    model = tf.AutoModelForCausalLM.from_config({**FAMILIES, **OTHERS, **PLANNED}[family]()).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.dim() == 1 and "norm" in name + "bias":

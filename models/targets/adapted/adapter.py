@@ -7,21 +7,17 @@ Letters: T packed nodes, W wanted nodes, V vocabulary, n layers asked for, D wid
 """
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, DynamicCache
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers import DynamicCache
 
 from models.batch import Batch, Scores
 from models.errors import UnsupportedCheckpoint
 from models.readout import top_of
 from models.schedules.schedule import RASTER, Schedule
 from models.targets.adapted.cache import AdaptedCache, Row
-from models.targets.decoder.config import Json, eos_token_ids
-from models.targets.finite import require_finite
 from models.targets.target import Cache
 
 Rows = tuple[torch.Tensor, torch.Tensor | None]  # logits, and hidden states if asked for
@@ -158,43 +154,3 @@ def _context_length(config: Any) -> int:
         if isinstance(length, int) and length > 0:
             return length
     return NO_LIMIT
-
-
-def load_adapted(
-    path: Path, raw: Json, generation: Json, *, dtype: torch.dtype, device: torch.device
-) -> AdaptedTarget:
-    """Load a checkpoint with transformers, without running its code or reading pickles.
-
-    Raises:
-        UnsupportedCheckpoint: it is not a causal language model, transformers cannot load it, or
-            a weight is NaN or infinite.
-    """
-    _require_causal(path, raw)
-    try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            path,
-            dtype=dtype,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            output_loading_info=True,
-        )
-    except (ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
-        raise UnsupportedCheckpoint(f"{path}: transformers cannot load it: {error}") from error
-    model, report = loaded
-    if missing := sorted(map(str, report["missing_keys"])):
-        raise UnsupportedCheckpoint(f"{path} lacks the tensor {missing[0]}")
-    for name, weight in model.named_parameters():
-        require_finite(weight.detach(), name, path)
-    model = model.eval().to(device)
-    return AdaptedTarget(model, eos_token_ids=eos_token_ids(raw, generation))
-
-
-def _require_causal(path: Path, raw: Json) -> None:
-    known: set[str] = set()
-    for names in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
-        known.update([names] if isinstance(names, str) else names)
-    architectures = raw.get("architectures") or []
-    if not known.intersection(architectures):
-        found = ", ".join(architectures) or raw.get("model_type")
-        raise UnsupportedCheckpoint(f"{path}: {found} is no causal language model we can run")

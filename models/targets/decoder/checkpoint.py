@@ -48,7 +48,7 @@ def tensor_files(path: Path) -> dict[str, Path]:
                 raise UnsupportedCheckpoint(told)
         return {name: path / str(file) for name, file in places.items()}
     if (path / SINGLE).exists():
-        with _open(path / SINGLE) as file:
+        with open_file(path / SINGLE) as file:
             return dict.fromkeys(file.keys(), path / SINGLE)
     found = sorted(file.name for file in path.glob("*.bin")) + sorted(
         file.name for file in path.glob("*.pt*")
@@ -72,7 +72,7 @@ class Tensors:
 
     def cut(self, name: str, dim: int, first: int, end: int) -> torch.Tensor:
         """`first` to `end` of a dimension (0 or 1) of a tensor; reads no more of it than that."""
-        with _open(self._files[name]) as file:
+        with open_file(self._files[name]) as file:
             if name not in file.keys():  # noqa: SIM118 - not a dict
                 raise UnsupportedCheckpoint(f"{self._files[name]} lacks the tensor {name}")
             found = file.get_slice(name)
@@ -90,7 +90,8 @@ class Tensors:
         return tensor
 
 
-def _open(path: Path) -> safe_open:
+def open_file(path: Path) -> safe_open:
+    """A safetensors file. Raises UnsupportedCheckpoint if it is missing or damaged."""
     try:
         return safe_open(path, framework="pt")
     except FileNotFoundError:

@@ -1,9 +1,13 @@
-"""Over how many ranks a decoder can be split. Loads no torch."""
+"""Over how many ranks a target can be split. Loads no torch."""
 
 from pathlib import Path
 
 from models.errors import InvalidOption
 from models.targets.decoder.config import DecoderConfig, is_known, parse_config, read_configs
+from models.targets.split.plan import check_plan
+
+IMAGES = "1 with a target of images"
+OURS = "paceline_"  # families that transformers does not know
 
 
 def check_ranks(folder: str | Path, ranks: int) -> None:
@@ -11,16 +15,18 @@ def check_ranks(folder: str | Path, ranks: int) -> None:
     if ranks == 1:
         return
     raw, generation = read_configs(Path(folder))
-    if not is_known(raw):
-        told = f"1 with {str(folder)!r}: only decoders of the Llama family are split"
-        raise InvalidOption("tensor_parallel", ranks, told)
-    check_config(parse_config(raw, generation), ranks)
+    if is_known(raw):
+        check_config(parse_config(raw, generation), ranks)
+    elif str(raw.get("model_type")).startswith(OURS):
+        raise InvalidOption("tensor_parallel", ranks, IMAGES)
+    else:
+        check_plan(Path(folder), ranks)
 
 
 def check_config(config: DecoderConfig, ranks: int) -> None:
     """Raise InvalidOption unless such a decoder can be split over so many ranks."""
     if config.grid is not None:
-        raise InvalidOption("tensor_parallel", ranks, "1 with a target of images")
+        raise InvalidOption("tensor_parallel", ranks, IMAGES)
     if not _fits(config, ranks):
         counts = [str(n) for n in range(1, config.num_heads + 1) if _fits(config, n)]
         sizes = (

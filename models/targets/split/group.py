@@ -11,11 +11,17 @@ from typing import Any
 import numpy as np
 import torch
 from torch import distributed
+from torch.nn import functional as F
 
 FRAME = 4096  # bytes of a message that one broadcast carries
 HEADER = 8  # bytes that say a message's length
 FOREVER = timedelta(days=3650)  # a group without requests is silent for as long
 LOOPBACK = "lo"
+
+
+def share_of(size: int, rank: int, ranks: int) -> range:
+    """Which of `size` equal things a rank holds: the numbers of two ranks differ by one at most."""
+    return range(size * rank // ranks, size * (rank + 1) // ranks)
 
 
 class Group:
@@ -54,6 +60,13 @@ class Group:
         found = [x.new_empty(x.shape) for _ in range(self.size)]
         self._processes.allgather([found], [x.contiguous()]).wait()
         return found
+
+    def concat(self, x: torch.Tensor, whole: int) -> torch.Tensor:
+        """The x [..., O] of every rank side by side [..., whole]: O is the rank's share of it."""
+        shares = [len(share_of(whole, rank, self.size)) for rank in range(self.size)]
+        parts = self.gather(F.pad(x, (0, max(shares) - x.shape[-1])))
+        cut = [part[..., :share] for part, share in zip(parts, shares, strict=True)]
+        return torch.cat(cut, dim=-1)
 
     def meet(self) -> None:
         """Wait until all ranks are here."""

@@ -59,9 +59,22 @@ class Pass:
     dropped: tuple[int, ...]  # keys of caches that are not used any more
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """Run an adapted model on tokens [n] after the first `length` entries of a row's own cache.
+
+    `key`: of that cache, which is made where there is none yet; None: run without a cache.
+    """
+
+    key: int | None
+    length: int
+    tokens: Ints
+    dropped: tuple[int, ...]  # keys of caches that are not used any more
+
+
 @dataclass(frozen=True, slots=True)
 class Stop:
     """There are no more passes."""
 
 
-KINDS = {kind.__name__: kind for kind in (NewCache, CopyBlock, CopyEntries, Pass, Batch, Stop)}
+KINDS = {kind.__name__: kind for kind in (NewCache, CopyBlock, CopyEntries, Pass, Batch, Run, Stop)}

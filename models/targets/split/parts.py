@@ -16,6 +16,7 @@ import torch
 from models.targets.decoder.config import DecoderConfig
 from models.targets.decoder.inputs import EMBEDDING
 from models.targets.decoder.weights import HEAD, KEY, OUT, QUERY, VALUE, shapes
+from models.targets.split.group import share_of
 
 DOWN = "mlp.down_proj"
 Cut = Callable[[str, int, int, int], torch.Tensor]  # name, dimension, first, end
@@ -48,12 +49,7 @@ class Part:
     @property
     def tokens(self) -> range:
         """The tokens whose embeddings and logits the rank computes."""
-        return self.tokens_of(self.rank)
-
-    def tokens_of(self, rank: int) -> range:
-        """Those of any rank: their numbers differ by one at most."""
-        size = self.config.input_size
-        return range(size * rank // self.ranks, size * (rank + 1) // self.ranks)
+        return share_of(self.config.input_size, self.rank, self.ranks)
 
     def read(self, name: str, whole: Callable[[str], torch.Tensor], cut: Cut) -> torch.Tensor:
         """The rank's part of the tensor `name`; `whole` and `cut` read the checkpoint."""

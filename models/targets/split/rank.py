@@ -40,14 +40,11 @@ class Summed(Linear):
 class Joined(Linear):
     """The head, of which each rank has some outputs: the ranks' results are joined."""
 
-    def __init__(self, inner: Linear, group: Group, part: Part) -> None:
-        self._inner, self._group = inner, group
-        self._sizes = [len(part.tokens_of(rank)) for rank in range(part.ranks)]
+    def __init__(self, inner: Linear, group: Group, outputs: int) -> None:
+        self._inner, self._group, self._outputs = inner, group, outputs
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        own, most = self._inner(x), max(self._sizes)
-        parts = self._group.gather(F.pad(own, (0, most - own.shape[-1])))
-        return torch.cat([p[:, :n] for p, n in zip(parts, self._sizes, strict=True)], dim=-1)
+        return self._group.concat(self._inner(x), self._outputs)
 
 
 class RankDecoder(Decoder):
@@ -71,7 +68,7 @@ class RankDecoder(Decoder):
         shared = replace(
             weights,
             layers=tuple(_summed(layer, group) for layer in weights.layers),
-            head=Joined(weights.head, group, part),
+            head=Joined(weights.head, group, part.config.input_size),
         )
         super().__init__(part.own, shared, dtype=dtype, device=device, kernels=False)
         self.group, self._part = group, part

@@ -134,10 +134,3 @@ def test_caches_that_are_dropped_are_dropped_everywhere(folder):
 def test_a_number_of_ranks_that_does_not_fit(folder, ranks):
     with pytest.raises(InvalidOption, match=r"one of 1, 2, 4 with this target \(4 query heads"):
         check_ranks(folder, ranks)
-
-
-def test_only_our_decoder_is_split(tmp_path):
-    save(tmp_path, "gpt2")
-    check_ranks(tmp_path, 1)
-    with pytest.raises(InvalidOption, match="only decoders of the Llama family are split"):
-        check_ranks(tmp_path, 2)
