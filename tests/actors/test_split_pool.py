@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from dataclasses import replace
 
 import psutil
 import pytest
@@ -10,8 +11,10 @@ import pytest
 from actors.pool.pool import TargetPool
 from actors.pool.role import Role
 from cluster.placement import Node, shortage
+from models.engine import build_loop
 from models.errors import InvalidOption
 from tests.actors.conftest import make_requests
+from tests.models.checkpoints import save
 
 
 @pytest.mark.ray
@@ -37,6 +40,23 @@ def test_tokens_and_the_death_of_a_rank(config, checkpoints, plain):
         assert set(pool.pids()) == {"target-1", "target-1-rank-1"}
         assert pool.state().target_deaths == 1
         assert not psutil.wait_procs(processes, timeout=60)[1]
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_tokens_of_a_target_that_transformers_runs(config, tmp_path):
+    save(tmp_path, "gemma")
+    whole, requests = config(target=str(tmp_path), drafter="lookup"), make_requests(6)
+    plain = {result.id: result.tokens for result in build_loop(whole).run(requests)}
+    with TargetPool.start(replace(whole, tensor_parallel=2), num_cpus=1.0) as pool:
+        told = pool.describe()
+        assert told["tensor_parallel"] == 2
+        assert told["adapted"]
+        pool.submit(requests)
+        results, deadline = [], time.monotonic() + 120
+        while pool.num_unfinished and time.monotonic() < deadline:
+            results += pool.take(timeout_s=1.0)
+    assert {result.id: result.tokens for result in results} == plain
 
 
 def test_all_ranks_need_one_node():
