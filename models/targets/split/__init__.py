@@ -1,1 +1,1 @@
-"""Tensor parallelism: one decoder, split over the ranks of a group of processes."""
+"""Tensor parallelism: one target, split over the ranks of a group of processes."""
