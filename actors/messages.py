@@ -166,6 +166,33 @@ class News:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A request that a server may learn from, and its answer, in token ids."""
+
+    prompt: tuple[int, ...]
+    tokens: tuple[int, ...]
+    seed: int
+    temperature: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learning:
+    """How far a server has trained its drafter. Lengths are 0 before the first round.
+
+    `rows`: recorded so far. `better`, `no_better` and `failed`: rounds by how they ended.
+    `present_length` and `new_length`: of the last round, tokens per round of the loop with the
+    drafter in use then and with the trained one.
+    """
+
+    rows: int = 0
+    better: int = 0
+    no_better: int = 0
+    failed: int = 0
+    present_length: float = 0.0
+    new_length: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PoolState:
     """A pool at one moment. `figures` are those of requests until they ended."""
 
@@ -185,3 +212,4 @@ class Measured:
     pool: PoolState
     loads: "tuple[Load, ...]"
     queued: int  # requests that have not ended
+    learning: Learning = field(default_factory=Learning)

@@ -19,7 +19,8 @@ from typing import Any, TypeVar
 from ray.exceptions import RayError, RayTaskError
 
 from actors.errors import PoolFailed
-from actors.messages import Measured, News
+from actors.messages import Learning, Measured, News, Row
+from actors.pool.recorder import Recorder
 from actors.pool.served import ServedPool
 from actors.tally import Tally
 from cluster import logs
@@ -51,10 +52,11 @@ class Inbox:
 class Manager:
     """Owns a pool of targets or students. Request ids must differ between ingresses, too."""
 
-    def __init__(self, *, max_unfinished: int, model: str = "") -> None:
+    def __init__(self, *, max_unfinished: int, model: str = "", records: bool = False) -> None:
         """`max_unfinished`: requests that may run or wait; more are turned away.
 
-        `model`: its name, for logs.
+        `model`: its name, for logs. `records`: keep answers for a trainer, which alone changes the
+        drafter then.
         """
         logs.set_up(f"manager of {model}")
         self._max_unfinished = max_unfinished
@@ -64,6 +66,8 @@ class Manager:
         self._failure: Exception | None = None
         self._description: dict[str, Any] | None = None
         self._tally = Tally()
+        self._recorder = Recorder() if records else None
+        self._learning = Learning()
 
     async def start(self, start_pool: Callable[[], ServedPool]) -> dict[str, Any]:
         """Start the pool and wait until it is ready.
@@ -93,7 +97,11 @@ class Manager:
             with contextlib.suppress(RayError, TimeoutError):  # it dies, or is stalled
                 loads.append(await asyncio.wait_for(answer, LOAD_S))
         return Measured(
-            counts=self._tally.counts, pool=state, loads=tuple(loads), queued=len(self._owners)
+            counts=self._tally.counts,
+            pool=state,
+            loads=tuple(loads),
+            queued=len(self._owners),
+            learning=self._learning,
         )
 
     async def counts(self) -> dict[str, int]:
@@ -108,6 +116,12 @@ class Manager:
         (InvalidOption, UnsupportedCheckpoint); all go on as before then. An actor that dies
         meanwhile does not count: its successor begins with the drafter that was kept.
         """
+        if self._recorder is not None:
+            told = "none: the server learns (--learn), and its trainer changes the drafter"
+            raise InvalidOption("drafter", drafter, told)
+        await self._change_drafter(drafter)
+
+    async def _change_drafter(self, drafter: str) -> None:
         self._check()
 
         def offer(pool: ServedPool) -> list[Any]:
@@ -125,6 +139,21 @@ class Manager:
         await self._of_pool(partial(settle, keep=not refused))
         if refused:
             raise refused[0].cause or refused[0]
+
+    # --- for a trainer ------------------------------------------------------------------------
+
+    async def take_rows(self) -> tuple[Row, ...]:
+        """The answers since the last call, of requests that may be recorded."""
+        self._check()
+        return () if self._recorder is None else self._recorder.take()
+
+    async def use_learned(self, drafter: str) -> None:
+        """As `change_drafter`."""
+        await self._change_drafter(drafter)
+
+    async def learned(self, learning: Learning) -> None:
+        """How far the training is, for `measured`."""
+        self._learning = learning
 
     async def _of_pool(self, ask: Callable[[ServedPool], Told]) -> Told:
         """What a function of the pool returns, called on its thread."""
@@ -152,6 +181,8 @@ class Manager:
             self._tally.rejected(requests)
             return False
         self._tally.began(requests)
+        if self._recorder is not None:
+            self._recorder.began(requests)
         self._inbox(ingress).open.update(request.id for request in requests)
         self._owners.update((request.id, ingress) for request in requests)
         self._commands.put(lambda pool: pool.submit(requests))
@@ -161,6 +192,8 @@ class Manager:
         """Drop requests of this ingress; those that have ended are passed over."""
         mine = [each for each in ids if self._owners.get(each) == ingress]
         self._tally.cancelled(mine)
+        if self._recorder is not None:
+            self._recorder.cancelled(mine)
         self._forget(mine)
         if mine:
             self._commands.put(lambda pool: pool.cancel(mine))
@@ -208,6 +241,8 @@ class Manager:
         for result in results:
             if result.id in self._owners:
                 self._tally.ended(result)
+                if self._recorder is not None:
+                    self._recorder.ended(result)
                 inbox = self._inboxes[self._owners.pop(result.id)]
                 inbox.open.discard(result.id)
                 inbox.results.append(result)

@@ -115,6 +115,8 @@ class Request:
 
     `stream`: report new tokens as they come; see models/requests/update.py.
 
+    `record`: a server that learns may keep it, and its answer.
+
     `priority`: of requests that wait, those with lower ones begin first; it decides no token.
     `steps`: passes of a student that makes an image; None: as many as it was started with.
     `trace`: report in the result where its time went; it decides no token.
@@ -133,6 +135,7 @@ class Request:
     drafts: bool = True
     cache_salt: bytes = b""
     stream: bool = False
+    record: bool = False
     priority: int = 0
     steps: int | None = None
     trace: bool = False

@@ -77,6 +77,17 @@ METRICS: dict[str, Metric] = {
     "paceline_replayed_tokens_total": Metric(
         kind=COUNTER, told="Tokens that resumed completions had streamed before."
     ),
+    "paceline_learning_rows_total": Metric(
+        kind=COUNTER, told="Completions that were recorded to learn from."
+    ),
+    "paceline_learning_rounds_total": Metric(
+        kind=COUNTER, told="Trainings of the drafter that have ended.", label="outcome"
+    ),
+    "paceline_learning_accepted_length": Metric(
+        kind=GAUGE,
+        told="Tokens per round on held-out requests in the last training; 0 before the first.",
+        label="drafter",
+    ),
     "paceline_time_to_first_token_seconds": Metric(
         kind=HISTOGRAM, told="From a completion's arrival to its first token."
     ),
@@ -107,7 +118,7 @@ def values_of(measured: Measured) -> dict[str, Value]:
     usage = sum(load.cache_usage for load in measured.loads) / max(len(measured.loads), 1)
     success = ("stop", "length")
     errors = ("error", "cancelled", "rejected")
-    accepted = figures.accepted_by_position
+    accepted, learning = figures.accepted_by_position, measured.learning
     values: dict[str, Value] = {
         "num_requests_running": running,
         "num_requests_waiting": max(measured.queued - running, 0),
@@ -131,6 +142,16 @@ def values_of(measured: Measured) -> dict[str, Value]:
         "target_actor_deaths_total": pool.target_deaths,
         "resumed_requests_total": pool.resumed,
         "replayed_tokens_total": pool.replayed,
+        "learning_rows_total": learning.rows,
+        "learning_rounds_total": {
+            "better": learning.better,
+            "no_better": learning.no_better,
+            "failed": learning.failed,
+        },
+        "learning_accepted_length": {
+            "present": learning.present_length,
+            "new": learning.new_length,
+        },
         "time_to_first_token_seconds": counts.first_token_s,
         "inter_token_latency_seconds": counts.between_tokens_s,
         "e2e_request_latency_seconds": counts.request_s,

@@ -160,6 +160,8 @@ class Ours(Body):
 class Sampled(Body):
     """What all answers have in common: how tokens are drawn, and what does not change them.
 
+    `store`: false: a server that learns does not record the request.
+
     `min_p` and the like are no fields of the official clients, which take them as `extra_body`.
     """
 
@@ -179,6 +181,7 @@ class Sampled(Body):
     structured_outputs: StructuredOutputs | None = None
     prediction: PredictedContent | None = None
     cache_salt: Annotated[str, StringConstraints(max_length=1024)] = ""
+    store: bool = True
     priority: Priority = 0
     paceline: Ours = Ours()
     stream: bool = False

@@ -107,12 +107,14 @@ class MessagesBody(CountBody, Sampled):
         "mcp_servers": "only the client's own tools are known",
         "container": "there is no code execution",
         "service_tier": "there is one tier",
+        "store": "answers are not stored",
     }
     neutral: ClassVar[dict[str, tuple[Any, ...]]] = {
         **NEUTRAL_OF_OTHER_FORMS,
         "logprobs": (False,),
         "thinking": ({"type": "disabled"},),
         "service_tier": ("auto", "standard_only"),
+        "store": (False,),
     }
 
     max_tokens: Count

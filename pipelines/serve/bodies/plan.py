@@ -64,7 +64,8 @@ def plan(
     """The requests, with ids that begin with `name`.
 
     `grammar`: what their texts follow. `prediction`: the tokens of what they may resemble. Clients
-    do not share the KV cache: the time of an answer would tell what others have sent.
+    do not share the KV cache: the time of an answer would tell what others have sent. What follows
+    a grammar is not recorded: its tokens are not the target's own choice.
 
     Raises ApiError (400) for an option out of range, a token that is none of the target's, and a
     prompt that leaves no room.
@@ -76,6 +77,7 @@ def plan(
     salt = _salt(client, body.cache_salt)
     echoes = isinstance(body, CompletionBody) and body.echo
     asked = _logprobs(body) if echoes else None
+    record = body.store and not body.cache_salt and grammar is None and asked is None
     requests = tuple(
         Request(
             id=f"{name}/{p}/{choice}",
@@ -89,6 +91,7 @@ def plan(
             priority=body.priority,
             stream=True,
             trace=body.paceline.trace_events,
+            record=record,
         )
         for p, prompt in enumerate(prompts)
         for choice in range(body.n)

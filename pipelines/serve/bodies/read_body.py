@@ -23,7 +23,11 @@ def read_body(data: bytes, kind: type[AnyBody]) -> AnyBody:
     or of the wrong type.
     """
     values = {name: value for name, value in _parsed(data).items() if value is not None}
-    kept = {name: value for name, value in values.items() if not _neutral(name, value, kind)}
+    kept = {
+        name: value
+        for name, value in values.items()
+        if name in kind.model_fields or not _neutral(name, value, kind)
+    }
     _refuse_others(kept, kind)
     return validated(kept, kind)
 
@@ -49,16 +53,17 @@ def _parsed(data: bytes) -> dict[str, Any]:
 
 
 def _neutral(name: str, value: object, kind: type[Body]) -> bool:
-    """Whether a field that is not supported asks for nothing."""
-    if name not in kind.unsupported or name in kind.model_fields:
+    """Whether the value of a field that is not supported asks for nothing."""
+    if name not in kind.unsupported:
         return False
     return any(value == each and type(value) is type(each) for each in kind.neutral.get(name, ()))
 
 
 def _refuse_others(values: Mapping[str, Any], kind: type[Body]) -> None:
     """Raise ApiError for the first field that is not one of the body's."""
-    for name in values:
-        if name in kind.model_fields:
+    for name, value in values.items():
+        known = name not in kind.unsupported or _neutral(name, value, kind)
+        if name in kind.model_fields and known:
             continue
         reason = kind.unsupported.get(name)
         if reason is not None:

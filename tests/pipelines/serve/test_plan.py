@@ -1,5 +1,7 @@
 """From a body to requests: seeds, options, and what does not fit the target."""
 
+from typing import Any
+
 import pytest
 
 from pipelines.serve.api_error import ApiError
@@ -105,3 +107,22 @@ def test_prompts_that_cannot_run_are_refused(prompt) -> None:
 def test_fields_of_a_chat_that_contradict_each_other_are_refused(fields) -> None:
     with pytest.raises(ApiError):
         planned(ChatBody(messages=MESSAGES, **fields))
+
+
+@pytest.mark.parametrize(
+    ("fields", "recorded"),
+    [
+        ({}, True),
+        ({"store": False}, False),
+        ({"cache_salt": "mine"}, False),
+        ({"echo": True, "logprobs": 0}, False),
+    ],
+)
+def test_what_a_server_that_learns_may_record(fields: dict[str, Any], recorded: bool) -> None:
+    (request,) = planned(completion(**fields)).requests
+    assert request.record is recorded
+
+
+def test_what_follows_a_grammar_is_not_recorded() -> None:
+    (request,) = plan(completion(), [[1]], BOUNDS, name="x", grammar='{"a": 1}').requests
+    assert not request.record
