@@ -32,6 +32,21 @@ def agreement_at(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
     return torch.zeros_like(chance).scatter(-1, order, chance)
 
 
+def agreement_on(
+    log_p: torch.Tensor, log_q: torch.Tensor, tokens: torch.Tensor, temperatures: torch.Tensor
+) -> torch.Tensor:
+    """[M] the chance that `match` accepts, given the target's tokens [M], at temperatures [M].
+
+    `log_p`, `log_q` [M, V] are the laws at temperature 1. At temperature 0 both choose the
+    likeliest token, so a token is accepted if it is the drafter's likeliest one.
+    """
+    greedy = temperatures == 0
+    scale = temperatures.masked_fill(greedy, 1)[:, None]
+    p, q = ((each / scale).log_softmax(-1) for each in (log_p, log_q))
+    sampled = agreement_at(p, q).gather(-1, tokens[:, None])[:, 0]
+    return torch.where(greedy, (log_q.argmax(-1) == tokens).to(sampled.dtype), sampled)
+
+
 def agreement(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
     """[...] J: the chance that `match` accepts the drafter's token at temperature 1.
 

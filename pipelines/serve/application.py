@@ -68,10 +68,11 @@ class Endpoint:
 def build(args: Mapping[str, Any]) -> Any:
     """The application; `args` are options of `paceline serve`, by their names in YAML.
 
-    Raises InvalidOption for an option that does not exist or is out of range, and without keys
-    where `host` is not given: Ray Serve does not tell on which addresses it listens.
+    Raises InvalidOption for an option that does not exist or is out of range, for `learn`, and
+    without keys where `host` is not given: Ray Serve does not tell on which addresses it listens.
     """
     given = serve_configs(args)
+    _refuse_learning(given)
     if given[0].api_key_file is None and "host" not in args:
         told = f"an address of this machine alone ({', '.join(LOOPBACK)}), or set api_key_file"
         raise InvalidOption("host", None, told)
@@ -94,7 +95,11 @@ def build(args: Mapping[str, Any]) -> Any:
 
 
 def serve_config(*configs: ServeConfig) -> dict[str, Any]:
-    """The configuration of Ray Serve that starts this server: a RayService's serveConfigV2."""
+    """The configuration of Ray Serve that starts this server: a RayService's serveConfigV2.
+
+    Raises InvalidOption for a server that learns.
+    """
+    _refuse_learning(configs)
     first = configs[0]
     args = {name: value for name, value in told_of(configs).items() if name != "address"}
     if first.api_key_file is None:
@@ -106,3 +111,10 @@ def serve_config(*configs: ServeConfig) -> dict[str, Any]:
             {"name": APP, "route_prefix": "/", "import_path": IMPORT_PATH, "args": args}
         ],
     }
+
+
+def _refuse_learning(configs: Configs) -> None:
+    for config in configs:
+        if config.learn is not None:
+            told = "none: a server that Ray Serve starts has no process that trains; see /drafter"
+            raise InvalidOption("learn", config.learn, told)

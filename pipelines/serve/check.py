@@ -12,6 +12,7 @@ from pipelines.generate.bounds import check_drafter, has_draft_model
 from pipelines.generate.student import check_drafting_student, check_made_for
 from pipelines.modality.choose import modality
 from pipelines.serve.config import ServeConfig
+from pipelines.serve.learning.check import check_learning
 
 
 def check(configs: Sequence[ServeConfig]) -> None:
@@ -25,6 +26,7 @@ def check(configs: Sequence[ServeConfig]) -> None:
             _check_target(config)
         else:
             check_student(config, config.student)
+    check_learning(configs)
     _check_port(configs[0])
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pipelines.engine_options import processes
 from pipelines.flags import Subparsers, add_command, given, read_options
 from pipelines.serve.config import ServeConfig
+from pipelines.serve.learning.bounds import MOST_BYTES, MOST_ROWS
 from pipelines.serve.models import Configs, serve_configs
 
 ABOUT = """\
@@ -32,6 +33,11 @@ example: the same from Python, with the package openai
 
   client = openai.OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="none")
   client.completions.create(model="text-target", prompt="Once upon a time")
+
+example: a drafter that learns from what the server answers
+
+  paceline serve --target examples/models/text-target \\
+      --drafter examples/models/text-draft --learn out/learned
 
 example: images of a student, which takes one or two passes for each
 
@@ -98,6 +104,15 @@ def _build(configs: Configs, file: str) -> int:
     return 0
 
 
+def _tell_learning(configs: Configs) -> None:
+    """That requests are stored, and where."""
+    for config in configs:
+        if config.learn is not None:
+            told = f"requests to {config.name} are stored as token ids in {config.learn}/rows"
+            print(f"  learning: {told}, at most {MOST_ROWS} and {MOST_BYTES >> 20} MiB;")
+            print("      one with `store: false`, or a `cache_salt`, is not")
+
+
 def run(options: argparse.Namespace) -> int:
     """Serve until a signal comes."""
     configs, began = configs_of(options), time.monotonic()
@@ -121,6 +136,7 @@ def run(options: argparse.Namespace) -> int:
         names = ", ".join(each.name for each in configs)
         print(f"serving {names} at {server.url} after {time.monotonic() - began:.0f} s")
         key = "" if configs[0].api_key_file is None else " -H 'Authorization: Bearer KEY'"
+        _tell_learning(configs)
         for model in server.models:
             path, body = EXAMPLES[model.facts.kind]
             told = body if len(configs) == 1 else {"model": model.facts.name, **body}

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from models.engine_config import EngineConfig
 from models.errors import InvalidOption
+from models.exactness import STEADY
 from models.registry import NONE
 from models.requests.request import require
 from pipelines import engine_options
@@ -26,6 +27,7 @@ OF_SERVER = (
 # What a student does without.
 OF_TARGETS = (
     "drafter",
+    "learn",
     "draft_tokens",
     "draft_width",
     "draft_actors",
@@ -58,6 +60,13 @@ class ServeConfig:
         group=MAIN,
     )
     drafter: str = engine_options.drafter()
+    learn: str | None = option(
+        "folder for a drafter that the server trains on its own answers while it runs; requests "
+        "are stored there, as token ids; see docs/serve.md",
+        default=None,
+        metavar="FOLDER",
+        group=MAIN,
+    )
     host: str = option(
         "address to listen on; one that other machines can reach needs --api-key-file",
         default="127.0.0.1",
@@ -131,6 +140,8 @@ class ServeConfig:
         require(self.student is not None or self.steps == 1, "steps", self.steps, "only --student")
         if self.student is not None:
             self._refuse_unused()
+        if self.learn is not None:
+            self._refuse_unlearnable(self.learn)
         if not is_loopback(self.host) and self.api_key_file is None:
             told = "localhost, 127.0.0.1 or ::1; other addresses need --api-key-file"
             raise InvalidOption("host", self.host, told)
@@ -142,6 +153,18 @@ class ServeConfig:
             value, default = getattr(self, name), self.__dataclass_fields__[name].default
             require(value == default, name, value, f"only {default!r} with a student")
         require(self.device != "cuda", "device", self.device, "auto or cpu with a student")
+
+    def _refuse_unlearnable(self, learn: str) -> None:
+        """Raise InvalidOption for what cannot be honoured while the drafter is trained."""
+        require(learn != "", "learn", learn, "a folder")
+        told = "match with --learn: with other rules the tokens depend on the drafter"
+        require(self.verify == "match", "verify", self.verify, told)
+        told = f"{STEADY} with --learn: drafts may change how fast sums are rounded"
+        require(self.arithmetic == STEADY, "arithmetic", self.arithmetic, told)
+        told = "0 with --learn: draft actors keep the drafter that they began with"
+        require(self.draft_actors == 0, "draft_actors", self.draft_actors, told)
+        told = "none with --learn, which trains on this machine"
+        require(self.address is None, "address", self.address, told)
 
     @property
     def checkpoint(self) -> str:

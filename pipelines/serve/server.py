@@ -37,6 +37,8 @@ from pipelines.serve.check import check, max_steps
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.door import Door
 from pipelines.serve.facts import Facts
+from pipelines.serve.learning.beside import Lessons, lessons
+from pipelines.serve.learning.lesson import COURSE, Course
 from pipelines.serve.limits import Limits
 from pipelines.serve.models import Configs, sharing
 
@@ -60,28 +62,43 @@ class Server:
 
     url: str
     models: tuple[Running, ...]
+    lessons: Lessons | None = None
 
     def wait(self) -> None:
         """Until a pool fails, which it raises as JobFailed."""
         while True:
-            for model in self.models:
-                try:
-                    ray.get(model.manager.describe.remote())
-                except RayError as error:
-                    told = f"{model.facts.name}: {_cause(error)}"
-                    raise JobFailed(f"the server stopped: {told}") from error
+            self.look()
             time.sleep(CHECK_S)
+
+    def look(self) -> None:
+        """Let the server learn. Raises JobFailed if a pool has failed."""
+        for model in self.models:
+            try:
+                ray.get(model.manager.describe.remote())
+            except RayError as error:
+                told = f"{model.facts.name}: {_cause(error)}"
+                raise JobFailed(f"the server stopped: {told}") from error
+        if self.lessons is not None:
+            self.lessons.look(self.models[self.lessons.number].manager)
 
 
 @contextmanager
-def serving(*configs: ServeConfig) -> Iterator[Server]:
+def serving(*configs: ServeConfig, course: Course = COURSE) -> Iterator[Server]:
     """A server that is ready, on the cluster that this process is connected to.
 
-    Options of servers are those of the first model. Raises what `check` and TargetPool.start raise,
-    and JobFailed if Serve does not start.
+    Options of servers are those of the first model. A model with `learn` is taught by `course`;
+    `Server.look` is to be called now and then. Raises what `check` and TargetPool.start raise,
+    InvalidOption if another server learns in the folder, and JobFailed if Serve does not start.
     """
     check(configs)
     _refuse_other_serve()
+    with lessons(configs, course) as (now, learner), _serving(now) as server:
+        yield replace(server, lessons=learner)
+
+
+@contextmanager
+def _serving(configs: Configs) -> Iterator[Server]:
+    """The same without a learner."""
     door = door_of(configs[0])
     cores = len(os.sched_getaffinity(0)) - CORES_OF_THE_SERVER
     configs = sharing(configs, cores=None if configs[0].address else max(1, cores))
@@ -109,7 +126,9 @@ def serving(*configs: ServeConfig) -> Iterator[Server]:
 def _manager(config: ServeConfig) -> Any:
     manager_class: Any = ray.remote(Manager)
     return manager_class.options(**_placed()).remote(
-        max_unfinished=most_unfinished(config), model=config.name
+        max_unfinished=most_unfinished(config),
+        model=config.name,
+        records=config.learn is not None,
     )
 
 

@@ -24,7 +24,7 @@ from models.drafting.distil.teacher import Teacher
 from models.drafting.distil.texts import Text, TextBatch, batch_of
 from models.drafting.folder_kind import ABOUT
 from models.drafting.sharpness import FIELD
-from models.metrics.agreement import accepted_length, agreement_at
+from models.metrics.agreement import accepted_length, agreement_on
 from models.training.kind import LOSS, SCORE, Samples
 from models.training.losses import divergence, match_loss
 
@@ -177,13 +177,15 @@ class DrafterKind:
         return self._teacher.laws(states[:, :, -1][wanted]), rows
 
     @torch.no_grad()
-    def lengths_at(self, model: nn.Module, numbers: Ints) -> torch.Tensor:
-        """[B, N] the expected tokens of a round at temperature 1, by the laws.
+    def lengths_at(
+        self, model: nn.Module, numbers: Ints, temperatures: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """[B, N] the expected tokens of a round by the laws, at temperatures [B]; default: 1.
 
         At the place of a chain's first token. NaN where no chain of K tokens can be judged: the
         target did not write them, or nothing before them is read.
         """
-        return self._lengths(self._judged(model, numbers))
+        return self._lengths(self._judged(model, numbers), temperatures)
 
     @torch.no_grad()
     def _chances(self, model: nn.Module, kept: Ints) -> dict[str, float]:
@@ -209,10 +211,11 @@ class DrafterKind:
         found = [logits.log_softmax(-1) for logits in model(batch.tokens, states)]
         return Judged(batch=batch, laws=laws, rows=rows, found=found)
 
-    def _lengths(self, judged: "Judged") -> torch.Tensor:
+    def _lengths(self, judged: "Judged", temperatures: torch.Tensor | None = None) -> torch.Tensor:
         """See `lengths_at`."""
         depth, first, written = self._course.depth, self._shape.first, judged.batch.written
         out = torch.full(written.shape, torch.nan)
+        told = torch.ones(len(written)) if temperatures is None else temperatures
         starts = written.shape[1] - depth + 1
         if starts <= first:
             return out
@@ -224,7 +227,8 @@ class DrafterKind:
             p, q, there = judged.at(offset, judged.found[k if chain else 0])
             tokens = judged.batch.tokens[:, offset:][there]
             each = torch.zeros(written.shape)  # that the draft of a token is accepted
-            each[:, offset:][there] = agreement_at(p, q).gather(-1, tokens[:, None])[:, 0]
+            at = told[:, None].expand(there.shape)[there]
+            each[:, offset:][there] = agreement_on(p, q, tokens, at)
             by_depth.append(each[:, k : k + starts])
             whole &= written[:, k : k + starts]
         out[:, :starts][whole] = accepted_length(torch.stack(by_depth, dim=-1)[whole])

@@ -1,0 +1,1 @@
+"""`paceline serve --learn`: a drafter that is trained on the server's own answers."""

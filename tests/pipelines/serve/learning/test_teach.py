@@ -1,0 +1,97 @@
+"""A round of training on recorded rows: it gains, and goes on where it was killed."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from actors.messages import Row
+from models.engine import build_loop
+from models.engine_config import EngineConfig
+from models.errors import UnsupportedCheckpoint
+from models.requests.request import Request, Sampling
+from models.training.checkpoint import read_told, states
+from pipelines.serve.learning.lesson import Course, Lesson
+from pipelines.serve.learning.rows import RowStore
+from pipelines.serve.learning.teach import TRAIN, teach
+from pipelines.serve.learning.verdict import DRAFTER, read_verdict
+
+COURSE = Course(steps=12, batch=4, rate=2e-3, length=40, least_held_out=2, save_every=4)
+
+
+@pytest.fixture(scope="module")
+def lesson(checkpoints: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Lesson:
+    """Of answers of the tiny target, at two temperatures."""
+    loop = build_loop(EngineConfig(target=checkpoints["target"], batch_size=8, memory="64MiB"))
+    requests = [
+        Request(
+            id=str(i),
+            prompt=(i, i + 1, i + 2),
+            sampling=Sampling(max_tokens=16, temperature=i % 2, ignore_eos=True),
+            seed=i,
+        )
+        for i in range(48)
+    ]
+    store = RowStore(tmp_path_factory.mktemp("learned") / "rows")
+    for request, result in zip(requests, loop.run(requests), strict=True):
+        assert request.id == result.id
+        row = Row(
+            prompt=request.prompt,
+            tokens=result.tokens,
+            seed=request.seed,
+            temperature=request.sampling.temperature,
+        )
+        store.add([row])
+    store.flush()
+    return Lesson(
+        target=checkpoints["target"],
+        digest="d",
+        present=checkpoints["draft"],
+        start=checkpoints["draft"],
+        rows=str(store.folder),
+        depth=4,
+        number=1,
+        course=COURSE,
+    )
+
+
+def test_a_killed_round_goes_on_and_gains_the_same(tmp_path: Path, lesson: Lesson) -> None:
+    for name in ("whole", "killed"):
+        lesson.write(tmp_path / name)
+    teach(tmp_path / "whole")
+    left = iter([True] * 6)
+    teach(tmp_path / "killed", go_on=lambda: next(left, False))
+    assert read_verdict(tmp_path / "killed") is None
+    assert read_told(states(tmp_path / "killed" / TRAIN)[-1])["step"] == 4
+    teach(tmp_path / "killed")
+    found, other = (read_verdict(tmp_path / name) for name in ("whole", "killed"))
+    assert found is not None
+    assert 1 < found.present < found.new
+    assert found == other
+    data = [
+        (tmp_path / n / DRAFTER / "model.safetensors").read_bytes() for n in ("whole", "killed")
+    ]
+    assert data[0] == data[1]
+
+
+def test_too_few_prompts_judge_nothing(tmp_path: Path, lesson: Lesson) -> None:
+    few = dataclasses.replace(lesson, course=dataclasses.replace(COURSE, least_held_out=99))
+    few.write(tmp_path)
+    with pytest.raises(UnsupportedCheckpoint, match="99 held-out prompts"):
+        teach(tmp_path)
+
+
+def test_chances_at_any_temperature() -> None:
+    from models.metrics.agreement import agreement_at, agreement_on
+
+    torch.manual_seed(0)
+    p, q = torch.randn(2, 3, 5).log_softmax(-1)
+    tokens, told = torch.tensor([0, 1, 2]), torch.tensor([1.0, 0.5, 0.0])
+    found = agreement_on(p, q, tokens, told)
+    assert found[0] == pytest.approx(float(agreement_at(p, q)[0, 0]))
+    sharper = agreement_at((2 * p).log_softmax(-1), (2 * q).log_softmax(-1))
+    assert found[1] == pytest.approx(float(sharper[1, 1]))
+    assert found[2] == float(q[2].argmax() == 2)
+    near = agreement_on(p, q, p.argmax(-1), torch.full((3,), 0.01))
+    assert near.round().tolist() == (p.argmax(-1) == q.argmax(-1)).float().tolist()
