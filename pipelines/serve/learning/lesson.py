@@ -8,6 +8,7 @@ from typing import Any
 from cluster import storage
 
 FILE = "lesson.json"
+IDLE = 19
 ROWS = 4096  # the newest, of which a round chooses
 
 
@@ -15,6 +16,7 @@ ROWS = 4096  # the newest, of which a round chooses
 class Course:
     """How a server teaches its drafter.
 
+    `nice`: of its process; IDLE: only what other processes leave of the cores.
     `every`: new rows that start a round. `steps` of `batch` texts each; the texts are the newest
     `learned`. `held_out`: requests that a round is judged by; `least_held_out`: fewer judge none.
     """
@@ -28,6 +30,7 @@ class Course:
     held_out: int = 64
     least_held_out: int = 8
     save_every: int = 16
+    nice: int = IDLE
 
 
 COURSE = Course()

@@ -1,4 +1,4 @@
-"""A round of training, as a process of the lowest priority: python -m ... FOLDER
+"""A round of training, as a process of low priority: python -m ... FOLDER
 
 FOLDER/lesson.json      what is asked
 FOLDER/texts.parquet    the texts, held-out ones last; chosen once
@@ -35,16 +35,16 @@ from models.drafting.distil.kind import Course as DraftCourse
 from models.drafting.distil.kind import DrafterKind
 from models.drafting.distil.texts import write_texts
 from models.drafting.folder_kind import folder_kind
-from models.errors import UnsupportedCheckpoint
+from models.errors import PacelineError, UnsupportedCheckpoint
 from models.training.checkpoint import states
 from models.training.state import load_state, save_state
 from models.training.step import TrainingPlan, TrainingStep
 from models.training.worker import Worker
 from pipelines.serve.learning.choice import choose
 from pipelines.serve.learning.decision import decide
-from pipelines.serve.learning.lesson import ROWS, Lesson, read_lesson
+from pipelines.serve.learning.lesson import IDLE, ROWS, Lesson, read_lesson
 from pipelines.serve.learning.rows import newest_rows
-from pipelines.serve.learning.verdict import DRAFTER, read_verdict, write_verdict
+from pipelines.serve.learning.verdict import DRAFTER, REFUSED, read_verdict, write_verdict
 
 TEXTS, CHOSEN, TRAIN = "texts.parquet", "chosen.json", "train"
 JUDGED = 8  # texts at once
@@ -149,19 +149,24 @@ def _lengths(kind: DrafterKind, lessons: DraftLessons, temperatures: list[float]
     return found
 
 
-def _step_back() -> None:
-    """Take only what other processes leave of the cores, on one thread."""
-    os.nice(19)
-    with suppress(AttributeError, OSError):  # only Linux has it
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+def _step_back(nice: int) -> None:
+    """Give way to other processes, and use one thread."""
+    os.nice(nice)
+    if nice == IDLE:
+        with suppress(AttributeError, OSError):  # only Linux has it
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     torch.set_num_threads(1)
 
 
 def main(folder: str) -> int:
     """Teach, as long as the process that started this one lives."""
-    _step_back()
+    _step_back(read_lesson(Path(folder)).course.nice)
     parent = os.getppid()
-    teach(Path(folder), go_on=lambda: os.getppid() == parent)
+    try:
+        teach(Path(folder), go_on=lambda: os.getppid() == parent)
+    except PacelineError as error:
+        print(error)
+        return REFUSED
     return 0
 
 

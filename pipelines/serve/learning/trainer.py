@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pipelines
 from pipelines.serve.learning.decision import Decision
-from pipelines.serve.learning.verdict import read_verdict
+from pipelines.serve.learning.verdict import REFUSED, read_verdict
 
 LOG = "log.txt"
 STARTS = 3  # of a round's process, before the round counts as failed
@@ -43,13 +43,13 @@ class Trainer:
     def verdict(self) -> Decision | None:
         """None while it trains.
 
-        Raises RuntimeError: the process has ended without one, also when it was started again.
+        Raises RuntimeError: the process has ended without one, and started again it would, too.
         """
         code = self._process.poll()
         if code is None:
             return None
         found = read_verdict(self.folder)
-        if found is None and self._starts < STARTS:
+        if found is None and code != REFUSED and self._starts < STARTS:
             self._process = self._start()
         elif found is None:
             lines = (self.folder / LOG).read_text("utf-8", "replace").strip().splitlines()

@@ -8,6 +8,7 @@ from cluster import storage
 from pipelines.serve.learning.decision import Decision
 
 DRAFTER, VERDICT = "drafter", "verdict.json"
+REFUSED = 2  # the exit code of a process that would fail again
 
 
 def write_verdict(folder: Path, decision: Decision) -> None:

@@ -20,15 +20,27 @@ from tests.ports import free_port
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
 COURSE = Course(
-    every=48, steps=24, batch=8, rate=2e-3, length=64, held_out=16, least_held_out=2, save_every=4
+    every=48,
+    steps=24,
+    batch=8,
+    rate=2e-3,
+    length=64,
+    held_out=16,
+    least_held_out=2,
+    save_every=4,
+    nice=0,
 )
 
 
-def ask(client: openai.OpenAI, number: int, **fields: Any) -> str:
+PROMPTS = [[number, 7, 9] for number in range(COURSE.every)]
+SOME = 8
+
+
+def ask(client: openai.OpenAI, prompts: list[list[int]], **fields: Any) -> list[str]:
     made = client.completions.create(
-        model="tiny", prompt=f"Tell me of number {number}: ", max_tokens=16, seed=number, **fields
+        model="tiny", prompt=prompts, max_tokens=16, seed=5, extra_body=fields
     )
-    return str(made.choices[0].text)
+    return [choice.text for choice in made.choices]
 
 
 def figures(url: str) -> dict[str, float]:
@@ -55,30 +67,30 @@ def test_the_drafter_changes_and_no_answer_does(
         serving(config, course=COURSE) as server,
         openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client,
     ):
-        before = [ask(client, number) for number in range(COURSE.every)]
-        ask(client, 1, extra_body={"store": False})
+        before = ask(client, PROMPTS)
+        ask(client, PROMPTS[:SOME], store=False)
         with pytest.raises(openai.BadRequestError, match="trainer"):
             change(client, "lookup")
         server.look()
         assert server.lessons is not None
         learner: Any = server.lessons.learner
         os.kill(learner.trainer.pid, signal.SIGKILL)
-        told, during = figures(server.url), []
-        while not figures(server.url)['paceline_learning_rounds_total{,outcome="better"}']:
-            during.append(ask(client, len(during) % COURSE.every, extra_body={"store": False}))
+        told, answers = figures(server.url), []
+        while not learner.state.better:
+            answers.append(ask(client, PROMPTS[:SOME], store=False))
             server.look()
-            time.sleep(0.05)
-        after = [ask(client, number) for number in range(8)]
+            assert learner.state.failed == learner.state.no_better == 0
+            time.sleep(0.5)
+        answers.append(ask(client, PROMPTS[:SOME], store=False))
         found = figures(server.url)
-        assert learner.state.failed == 0
         assert learner.drafter != config.drafter
-    assert before[:8] == after
-    assert during == [before[number % COURSE.every] for number in range(len(during))]
+    assert answers == [before[:SOME]] * len(answers)
     assert told["paceline_learning_rows_total{}"] == COURSE.every
     lengths = [
         found[f'paceline_learning_accepted_length{{,drafter="{n}"}}'] for n in ("present", "new")
     ]
     assert 1 < lengths[0] < lengths[1]
+    assert found['paceline_learning_rounds_total{,outcome="better"}'] == 1
     rows = newest_rows(tmp_path / "learned" / "rows", 999)
     assert len(rows) == COURSE.every
-    assert {len(row.tokens) for row in rows} == {16}
+    assert {row.prompt for row in rows} == set(map(tuple, PROMPTS))
