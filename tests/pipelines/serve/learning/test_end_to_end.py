@@ -20,10 +20,10 @@ from tests.ports import free_port
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
 COURSE = Course(
-    every=48,
-    steps=24,
+    every=96,
+    steps=48,
     batch=8,
-    rate=2e-3,
+    rate=5e-3,
     length=64,
     held_out=16,
     least_held_out=2,
@@ -58,7 +58,7 @@ def test_the_drafter_changes_and_no_answer_does(
         drafter=checkpoints["draft"],
         learn=str(tmp_path / "learned"),
         port=free_port(),
-        batch_size=8,
+        batch_size=16,
         device="cpu",
         threads=1,
         model_name="tiny",
