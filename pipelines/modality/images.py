@@ -55,7 +55,7 @@ _OFF_WITHOUT_DRAFTS: Mapping[str, tuple[object, str]] = {
     "draft_nodes": (None, _DRAFTING),
     "verify": ("match", "the --decoder says how guesses are checked"),
 }
-_ALL_OFF = _OFF | _OFF_WITHOUT_DRAFTS
+_ALL_OFF = {**_OFF, **_OFF_WITHOUT_DRAFTS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
