@@ -26,10 +26,19 @@ from pipelines.serve.bodies.tools import MAX_TOOLS, Name
 RENAMED = {"max_completion_tokens": "max_tokens", "stop": "stop_sequences"}
 
 
+class CacheControl(BaseModel):
+    """Without effect: prompts share the KV cache by their tokens."""
+
+    model_config = STRICT
+    type: Literal["ephemeral"]
+    ttl: Literal["5m", "1h"] | None = None
+
+
 class TextBlock(BaseModel):
     """A text."""
 
     model_config = STRICT
+    cache_control: CacheControl | None = None
     type: Literal["text"]
     text: str
 
@@ -39,6 +48,7 @@ class MessagesTool(BaseModel):
 
     model_config = STRICT
     type: Literal["custom"] = "custom"
+    cache_control: CacheControl | None = None
     name: Name
     description: str | None = None
     input_schema: Schema

@@ -83,6 +83,7 @@ def check_events(events: list[Any]) -> None:
             assert "".join(event.delta for event in mine[1:-2]) == item.arguments
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seed", "bias"), CASES)
 def test_a_response_has_the_chat_s_text_and_calls(
     tagged_clients: list[openai.OpenAI], seed: int, bias: int
@@ -106,6 +107,7 @@ def test_a_response_has_the_chat_s_text_and_calls(
         assert name in ("feed", "sleep")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seed", "bias"), CASES)
 def test_a_message_has_the_chat_s_text_and_calls(
     tagged_clients: list[openai.OpenAI],

@@ -203,6 +203,22 @@ def test_what_the_other_forms_cannot_honour_is_refused_by_name(demo, claude, fie
         say(claude, stream=True, extra_body={field: value})
 
 
+def test_marks_of_what_to_cache_are_accepted(claude: anthropic.Anthropic) -> None:
+    """Clients for agents send them; prompts share the KV cache in any case."""
+    mark = {"cache_control": {"type": "ephemeral"}}
+    tools: Any = [{**THEIRS[0], **mark}]
+    system: Any = [{"type": "text", "text": "Be brief.", **mark}]
+    messages: Any = [{"role": "user", "content": [{"type": "text", "text": TEXT, **mark}]}]
+    body: dict[str, Any] = {"tool_choice": {"type": "none"}, "messages": messages}
+    marked = say(claude, system=system, tools=tools, **body)
+    assert (
+        marked.content[0].text
+        == say(claude, system="Be brief.", tools=THEIRS, **body | {"messages": MESSAGES})
+        .content[0]
+        .text
+    )
+
+
 def test_a_call_that_a_stop_sequence_cuts_is_not_to_be_made(claude: anthropic.Anthropic) -> None:
     body: dict[str, Any] = {"tools": THEIRS, "tool_choice": {"type": "any"}}
     made = say(claude, **body, stop_sequences=["arg"])

@@ -38,6 +38,7 @@ def violations(page: Any) -> dict[str, str]:
     return reports
 
 
+@pytest.mark.slow
 @browsing
 def test_texts_before_and_after_an_answer(browser: Any, demo_url: str) -> None:
     page = opened(browser, demo_url)
@@ -62,6 +63,7 @@ def images_url() -> Iterator[str]:
         yield url
 
 
+@pytest.mark.slow
 @browsing
 def test_images_before_and_after_an_answer(browser: Any, images_url: str) -> None:
     page = opened(browser, images_url)
@@ -73,6 +75,7 @@ def test_images_before_and_after_an_answer(browser: Any, images_url: str) -> Non
     page.close()
 
 
+@pytest.mark.slow
 @browsing
 def test_axe_finds_what_is_wrong(browser: Any, demo_url: str) -> None:
     """So that the others cannot pass without looking."""
