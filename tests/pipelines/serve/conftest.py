@@ -89,7 +89,10 @@ def tagged_clients(tagged: str) -> Iterator[list[openai.OpenAI]]:
         local_server(demo_config(tagged, "lookup")) as lookup,
     ):
         urls = [f"{url}/v1" for url in (plain, lookup)]
-        yield [openai.OpenAI(base_url=url, api_key="none", max_retries=0) for url in urls]
+        made = [openai.OpenAI(base_url=url, api_key="none", max_retries=0) for url in urls]
+        yield made
+        for each in made:
+            each.close()
 
 
 def demo_config(target: str, drafter: str) -> EngineConfig:
