@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from models.errors import InvalidOption, UnsupportedCheckpoint
+from models.registry import NONE
 from models.requests.request import require
 from models.students.about import is_student
 from models.targets.split.check import check_ranks
@@ -49,9 +50,8 @@ def _check_target(config: ServeConfig) -> None:
     if is_student(config.target):
         raise InvalidOption("target", config.target, "it is a student: give it as --student")
     served = modality(config.target)
-    if served.kind == "images" and config.drafter != "none":
-        told = f"none: {config.target!r} generates images, which are served without drafts"
-        raise InvalidOption("drafter", config.drafter, told)
+    if served.kind == "images" and config.drafter != NONE:
+        _check_image_drafter(config)
     if served.kind == "text" and not (Path(config.target) / "tokenizer.json").exists():
         raise UnsupportedCheckpoint(f"{config.target!r} has no tokenizer.json, which serving needs")
     limits, longest = served.limits, config.max_length
@@ -63,6 +63,19 @@ def _check_target(config: ServeConfig) -> None:
     check_drafter(config, limits)
     check_ranks(config.target, config.tensor_parallel)
     check_drafting_student(config.drafter, config.target)
+
+
+def _check_image_drafter(config: ServeConfig) -> None:
+    """Raise InvalidOption unless a draft model can guess the images."""
+    from models.tokenizers.about import image_target
+    from pipelines.modality.images import drafts_images
+
+    about = image_target(config.target)
+    assert about is not None, "it generates images"
+    told = f"none: {config.target!r} writes whole maps at once, with nothing to guess ahead"
+    require(about.in_order, "drafter", config.drafter, told)
+    told = f"none, or a draft model of {config.target!r}, which generates images"
+    require(drafts_images(config.drafter), "drafter", config.drafter, told)
 
 
 def _check_port(config: ServeConfig) -> None:

@@ -68,8 +68,9 @@ def test_a_next_scale_target_is_refused(tmp_path):
         check(options(target, tmp_path))
 
 
-def test_texts_have_no_guidance(checkpoints, tmp_path):
-    config = options(checkpoints["target"], tmp_path, guidance=2.0, prompts="p")
+def test_texts_have_no_guidance(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    config = options(str(tmp_path), tmp_path, guidance=2.0, prompts="p")
     with pytest.raises(InvalidOption, match=r"guidance=2\.0 is not accepted: none: the target"):
         check(config)
 
