@@ -11,6 +11,7 @@ from models.drafting.heads.medusa_head import write_medusa
 from models.errors import InvalidOption, UnsupportedCheckpoint
 from models.training.raster import RasterModel
 from pipelines.generate.fingerprint import fingerprint
+from pipelines.generate.job import generate
 from pipelines.generate.prepare import prepare
 from pipelines.modality.choose import modality_of
 from tests.models.drafting.heads.random_heads import medusa_head
@@ -116,3 +117,18 @@ def test_a_next_scale_target_has_nothing_to_draft(draft: str, labels: str, tmp_p
     target = save_scale(tmp_path / "scale")
     with pytest.raises(InvalidOption, match=r"drafter=.* is not accepted: none: this target"):
         prepare(image_config(target, labels, tmp_path / "out", drafter=draft))
+
+
+@pytest.mark.ray
+def test_a_draft_actor_guesses_images(
+    raster: str, draft: str, labels: str, tmp_path: Path, ray_cluster: None
+) -> None:
+    values = {"drafter": draft, "draft_tokens": 3, "draft_actors": 1, "guidance": 2.0}
+    config = image_config(raster, labels, tmp_path / "out", **values)
+    summary = generate(config)
+    plain = image_config(raster, labels, tmp_path / "plain", guidance=2.0)
+    run_images(plain)
+    assert outcome(config.output) == outcome(plain.output)
+    assert (summary.images, summary.rows_failed) == (11, 0)
+    assert summary.exactness == "identical"
+    assert not summary.drafted or f"of {summary.drafted} drafted tokens" in summary.lines()[2]
