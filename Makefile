@@ -49,7 +49,8 @@ test: lint types ## everything that CI runs, from nothing
 chaos: $(INSTALLED) ## tests of faults with 200 random orders and moments of each (hours)
 	CHAOS=200 $(BIN)/python -m pytest -q tests/pipelines/generate/test_lost_nodes.py \
 		tests/pipelines/generate/test_killed_roles.py \
-		tests/pipelines/generate/test_s3_faults.py
+		tests/pipelines/generate/test_s3_faults.py \
+		tests/pipelines/generate/test_s3_outages.py
 
 soak: $(INSTALLED) ## serve clients of all kinds for ten minutes while processes die behind them
 	SOAK=600 $(BIN)/python -m pytest -q -s tests/pipelines/serve/test_soak.py
