@@ -25,8 +25,8 @@ class DistillConfig:
         "number of the target's outputs to learn from", default=20_000, decides=True, group=MAIN
     )
     data: str | None = option(
-        "rows of an earlier `paceline generate` run of the target to learn from, instead of new "
-        "ones",
+        "rows of an earlier `paceline generate` run of the target to learn from, or of `paceline "
+        "serve --learn`, instead of new ones",
         default=None,
         metavar="FILE_OR_FOLDER",
         group=MAIN,

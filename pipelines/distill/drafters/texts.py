@@ -3,13 +3,14 @@
 Or rows of an earlier run of it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from models.drafting.distil.texts import PROMPT as IDS
 from models.drafting.distil.texts import Text, write_texts
 from models.tokenizers.about import image_target
 from pipelines.distill.drafters.config import DrafterOptions
@@ -64,6 +65,8 @@ def make_rows(config: DrafterOptions, folder: Path) -> dict[str, Any]:
 def read_rows(files: Sequence[str], config: DrafterOptions) -> list[Text]:
     """The texts of rows that `generate` wrote, in order, without rows that hold an error.
 
+    Rows of a server that learns hold the tokens of their prompts.
+
     Raises:
         InvalidInput: the rows are no texts of a target.
     """
@@ -71,6 +74,9 @@ def read_rows(files: Sequence[str], config: DrafterOptions) -> list[Text]:
     codec, found = made.codec(), list[Text]()
     for file in files:
         table = pq.read_table(file)
+        if config.prompt_field is None and {IDS, TOKENS} <= set(table.column_names):
+            found += _recorded(table)
+            continue
         column = prompt_column(config.prompt_field, table.column_names)
         if TOKENS not in table.column_names:
             told = f"the rows have {', '.join(table.column_names)}; give rows of generate"
@@ -87,6 +93,12 @@ def read_rows(files: Sequence[str], config: DrafterOptions) -> list[Text]:
                 for i, prompt in zip(some, encoded, strict=True)
             ]
     return found
+
+
+def _recorded(table: pa.Table) -> Iterator[Text]:
+    for prompt, tokens in zip(table[IDS].to_pylist(), table[TOKENS].to_pylist(), strict=True):
+        if prompt and tokens:
+            yield Text(tokens=(*prompt, *tokens), num_prompt=len(prompt))
 
 
 def _rows(table: pa.Table, column: str) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from actors.messages import Row
 from models.drafting.distil.build import DraftLessons, build_drafter
 from models.drafting.distil.kind import Course
 from models.drafting.distil.texts import Text, write_texts
@@ -20,8 +21,10 @@ from pipelines.distill.command import drafter_config
 from pipelines.distill.drafters.config import DrafterOptions
 from pipelines.distill.drafters.drafter import check
 from pipelines.distill.drafters.texts import read_rows, split
+from pipelines.distill.records import files_of
 from pipelines.errors import InvalidInput
 from pipelines.options import from_mapping
+from pipelines.serve.learning.rows import RowStore
 from tests.models.drafting.heads.random_heads import write_target
 
 GIVEN = {"target": "t", "output": "o", "prompts": "p"}
@@ -176,3 +179,13 @@ def test_what_cannot_be_exported_is_refused(tmp_path, capsys):
     assert main(["distill", "export", str(tmp_path), "--format", "sglang"]) == 2
     assert "only EAGLE-3 drafters have a layout of their own" in capsys.readouterr().err
     assert not (Path(tmp_path) / "export-sglang").exists()
+
+
+def test_rows_of_a_server_that_learns_are_texts(tmp_path, checkpoints):
+    store = RowStore(tmp_path / "rows")
+    store.add([Row(prompt=(1, 2), tokens=(3, 4), seed=5, temperature=0.5)])
+    store.flush()
+    values = {"target": checkpoints["target"], "output": "o", "data": str(store.folder)}
+    config = from_mapping(DrafterOptions, values)
+    found = read_rows(files_of(config.data), config)
+    assert found == [Text(tokens=(1, 2, 3, 4), num_prompt=2)]
