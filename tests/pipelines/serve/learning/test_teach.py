@@ -56,6 +56,7 @@ def lesson(checkpoints: dict[str, str], tmp_path_factory: pytest.TempPathFactory
     )
 
 
+@pytest.mark.slow
 def test_a_killed_round_goes_on_and_gains_the_same(tmp_path: Path, lesson: Lesson) -> None:
     for name in ("whole", "killed"):
         lesson.write(tmp_path / name)
