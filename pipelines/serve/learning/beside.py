@@ -1,5 +1,6 @@
 """A learner beside a running server: made from its configuration, and fed by its manager."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,6 +21,9 @@ from pipelines.serve.learning.lesson import Course
 from pipelines.serve.models import Configs
 
 DEPTH = 4  # of the chains that drafters are judged by, where the server chooses their length
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,7 @@ class Lessons:
         try:
             self.learner.look(Managed(manager))
         except (RuntimeError, OSError, PacelineError) as error:
-            print(f"learning: stopped, the server goes on: {error}", flush=True)
+            log.error("learning: stopped, the server goes on: %s", error)
             self.close()
 
     def close(self) -> None:
@@ -78,7 +82,7 @@ class Lessons:
             try:
                 learner.close()
             except (OSError, PacelineError) as error:
-                print(f"learning: the last rows were not written: {error}", flush=True)
+                log.error("learning: the last rows were not written: %s", error)
 
 
 @contextmanager

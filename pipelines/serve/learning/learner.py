@@ -3,6 +3,7 @@
 Runs beside the server, where it is asked to look every second; knows the server by three calls.
 """
 
+import logging
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -17,6 +18,8 @@ from pipelines.serve.learning.rows import RowStore
 from pipelines.serve.learning.state import ROUNDS, ROWS, LearnState, lock, open_state, round_folder
 from pipelines.serve.learning.trainer import Trainer
 from pipelines.serve.learning.verdict import DRAFTER
+
+log = logging.getLogger(__name__)
 
 
 class Served(Protocol):
@@ -53,7 +56,6 @@ class Learner:
         course: Course,
         *,
         start: Callable[[Path], Trainer] = Trainer,
-        tell: Callable[[str], None] = print,
     ) -> None:
         """Raises InvalidOption: the folder is of another target or drafter."""
         self.folder, self._pupil, self._course = folder.absolute(), pupil, course
@@ -66,7 +68,7 @@ class Learner:
             os.close(self._lock)
             raise
         self.rows = RowStore(self.folder / ROWS)
-        self._start, self._tell = start, tell
+        self._start = start
         self.trainer: Trainer | None = None
         self._shown: Learning | None = None
 
@@ -134,7 +136,7 @@ class Learner:
         self._end(_after(self.state, decision), _told(decision))
 
     def _end(self, state: LearnState, told: str) -> None:
-        self._tell(f"learning: round {state.number} {told}")
+        log.info("learning: round %d: %s", state.number, told)
         self.trainer = None
         self._keep(replace(state, under_way=False))
         self._clean()

@@ -65,7 +65,7 @@ class Server:
 
 def opened(folder: Path, pupil: Pupil = PUPIL) -> Learner:
     start: Any = Told
-    return Learner(folder, pupil, COURSE, start=start, tell=lambda text: None)
+    return Learner(folder, pupil, COURSE, start=start)
 
 
 @pytest.fixture
