@@ -131,12 +131,13 @@ class Learner:
             if decision.is_better:
                 served.use_drafter(self._drafter_of(number))
         except RuntimeError as error:  # of the training, or of the server, which keeps its drafter
-            self._end(replace(self.state, failed=self.state.failed + 1), f"failed: {error}")
+            log.warning("learning: round %d failed: %s", number, error)
+            self._end(replace(self.state, failed=self.state.failed + 1))
             return
-        self._end(_after(self.state, decision), _told(decision))
+        log.info("learning: round %d: %s", number, _told(decision))
+        self._end(_after(self.state, decision))
 
-    def _end(self, state: LearnState, told: str) -> None:
-        log.info("learning: round %d: %s", state.number, told)
+    def _end(self, state: LearnState) -> None:
         self.trainer = None
         self._keep(replace(state, under_way=False))
         self._clean()
