@@ -1,6 +1,7 @@
 """A round of training on recorded rows: it gains, and goes on where it was killed."""
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,10 +21,19 @@ from pipelines.serve.learning.verdict import DRAFTER, read_verdict
 COURSE = Course(steps=12, batch=4, rate=2e-3, length=40, least_held_out=2, save_every=4)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """As a round's process has: on shared cores, threads wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def lesson(checkpoints: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Lesson:
     """Of answers of the tiny target, at two temperatures."""
-    loop = build_loop(EngineConfig(target=checkpoints["target"], batch_size=8, memory="64MiB"))
+    loop = build_loop(EngineConfig(target=checkpoints["target"], batch_size=8, threads=1))
     requests = [
         Request(
             id=str(i),
