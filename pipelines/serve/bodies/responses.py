@@ -1,4 +1,4 @@
-"""POST /v1/responses: its fields, and the chat that they stand for. Nothing is stored."""
+"""POST /v1/responses: its fields, and the chat that they stand for. No answer is kept for later."""
 
 from typing import Annotated, Any, ClassVar, Literal
 

@@ -53,7 +53,7 @@ def ready(url: str) -> bool:
     ("options", "told"),
     [
         (["--target", "none"], "none"),
-        (["--target", "examples/models/digits-raster", "--drafter", "lookup"], "without drafts"),
+        (["--target", "examples/models/digits-raster", "--drafter", "lookup"], "generates images"),
         (["--target", TARGET, "--host", "0.0.0.0"], "need --api-key-file"),
         (["--target", TARGET, "--drafter", "lokup"], "did you mean 'lookup'"),
         (["--target", TARGET, "--max-length", "5000"], "context of 1024"),
