@@ -21,6 +21,7 @@ from itertools import count
 from actors.messages import Ended, Streamed, Submission
 from actors.pool.death import Death, Evidence
 from actors.pool.suspects import Suspects
+from actors.pool.warmth import Warmth, choose
 from models.errors import InvalidRequest
 from models.requests.request import Request, Result, TokenLogprob
 from models.requests.spans import Spans
@@ -93,6 +94,7 @@ class Ledger:
         self._running: dict[str, int] = {}  # ticket by id
         self._waiting: list[tuple[int, int, int]] = []  # a heap: priority, arrival, ticket
         self._suspects = Suspects()
+        self._warmth = Warmth()
         self._on: dict[str, dict[int, None]] = {}  # by actor, in the order of placing
         self._ended: dict[str, Result] = {}  # not yet taken
         self._updates: list[Update] = []  # not yet taken
@@ -179,7 +181,7 @@ class Ledger:
     # --- from and to the actors ---------------------------------------------------------------
 
     def assign(self, limits: Mapping[str, int]) -> dict[str, list[Submission]]:
-        """Place waiting requests on the least loaded of the actors, up to each one's limit."""
+        """Place waiting requests on actors, up to each one's limit: the warm, or least loaded."""
         placed: dict[str, list[Submission]] = {}
         claimed = self._suspects.claim(limits, self.load)
         for actor in limits:
@@ -192,7 +194,9 @@ class Ledger:
                 break
             *_, ticket = heapq.heappop(self._waiting)
             if ticket in self._entries:  # else it was dropped
-                self._place(ticket, min(room, key=self.load), placed)
+                loads = {actor: self.load(actor) for actor in room}
+                request = self._entries[ticket].request
+                self._place(ticket, choose(request, loads, limits, self._warmth), placed)
         return placed
 
     def note(self, actor: str, streamed: Iterable[Streamed]) -> None:
@@ -278,6 +282,7 @@ class Ledger:
             entry.spans.proceed()
             entry.placed = time.perf_counter()
         self._on.setdefault(actor, {})[ticket] = None
+        self._warmth.note(actor, entry.request)
         rest = entry.rest()
         replayed = len(rest.generated) - len(entry.request.generated)
         self.num_resumed += replayed > 0

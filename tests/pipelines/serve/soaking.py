@@ -2,22 +2,26 @@
 
 import os
 import random
+import re
 import signal
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import openai
+import psutil
 
 Body = dict[str, Any]
 Ask = tuple[str, int]  # a kind and a seed
 SEEDS = range(1, 4)
 STALL_S = 1.0
+SERVERS = re.compile(r"ray::(ServeReplica|Manager|ProxyActor|ServeController)")
 WEATHER: Body = {
     "type": "function",
     "function": {
@@ -226,6 +230,17 @@ class Faults:
 def memory_mib(pids: Mapping[str, int]) -> dict[str, float]:
     """Resident memory of processes that are there."""
     return dict(_resident(pids))
+
+
+def server_pids() -> dict[str, int]:
+    """The server's own processes on this machine: ingress, manager, and those of Ray Serve."""
+    found: dict[str, int] = {}
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            title = SERVERS.match(" ".join(process.cmdline()))
+            if title is not None:
+                found[title[1]] = process.pid
+    return found
 
 
 def _resident(pids: Mapping[str, int]) -> Iterator[tuple[str, float]]:

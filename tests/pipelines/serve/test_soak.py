@@ -16,7 +16,7 @@ import ray
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipelines.serve.config import ServeConfig
-from tests.pipelines.serve.soaking import LONG, Clients, Faults, memory_mib
+from tests.pipelines.serve.soaking import LONG, Clients, Faults, memory_mib, server_pids
 from tests.ports import free_port
 
 SECONDS = float(os.environ.get("SOAK", "0"))
@@ -94,7 +94,8 @@ def disturb(clients: Clients, faults: Faults, watch: Watch, memory: list[Any]) -
         before, paused = clients.num_answers, time.monotonic()
         while clients.num_answers < before + BETWEEN or time.monotonic() - paused < SECONDS / 150:
             time.sleep(0.05)
-        memory.append((time.monotonic() - began, memory_mib(watch.processes())))
+        pids = server_pids() | watch.processes()
+        memory.append((time.monotonic() - began, memory_mib(pids)))
 
 
 def test_every_answer_is_the_undisturbed_one(soaked: Any) -> None:
@@ -138,6 +139,21 @@ def growth(memory: list[tuple[float, dict[str, float]]]) -> float:
     return most
 
 
+def over_time(memory: list[tuple[float, dict[str, float]]]) -> str:
+    """MiB of each process that lived for two minutes or more, once a minute."""
+    ages: dict[str, list[float]] = {}
+    for at, sizes in memory:
+        for name in sizes:
+            ages.setdefault(name, []).append(at)
+    names = [name for name, seen in ages.items() if seen[-1] - seen[0] >= 120]
+    lines = ["minute  " + "  ".join(names)]
+    for minute in range(int(memory[-1][0] // 60) + 1):
+        sizes = next(sizes for at, sizes in memory if at >= 60 * minute)
+        cells = [f"{sizes[n]:{len(n)}.1f}" if n in sizes else " " * len(n) for n in names]
+        lines.append(f"{minute:6}  " + "  ".join(cells))
+    return "\n".join(lines)
+
+
 def show(clients: Clients, faults: Faults, counted: dict[str, float], memory: list[Any]) -> None:
     """The table that `make soak` prints."""
     told = clients.tallies
@@ -158,6 +174,6 @@ def show(clients: Clients, faults: Faults, counted: dict[str, float], memory: li
     }
     width = max(map(len, lines))
     table = "\n".join(f"{name:{width}}  {value:g}" for name, value in lines.items())
-    sys.stdout.write(f"\n{table}\n")
+    sys.stdout.write(f"\n{table}\n\n{over_time(memory)}\n")
     for each in told.wrong[:5]:
         sys.stdout.write(json.dumps(each)[:600] + "\n")
