@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from cluster import logs
 from cluster.checkpoints import present
 from models.exactness import APPROXIMATE
 from models.requests.request import Request, Result
@@ -20,6 +21,7 @@ class StudentActor:
 
     def __init__(self, folder: str, steps: int, threads: int | None) -> None:
         """`steps`: passes per image, of requests that do not say."""
+        logs.set_up("student")
         if threads is not None:
             torch.set_num_threads(threads)
         self._student, self._steps = frozen(load_student(present(folder))), steps

@@ -12,7 +12,7 @@ import struct
 import sys
 import threading
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from cluster.processes import leaving
@@ -27,6 +27,7 @@ LONGEST = 65536  # bytes of a line that is sent
 OWN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 
+log = logging.getLogger(__name__)
 _chosen: dict[str, str] = {}  # by a command's options
 
 
@@ -42,7 +43,7 @@ class Lines(logging.Formatter):
         at = datetime.fromtimestamp(record.created).strftime("%H:%M:%S.%f")[:-3]
         told = f"{at} {record.levelname.lower():7} {self._process}: {record.getMessage()}"
         facts = " ".join(f"{name}={value}" for name, value in _facts(record).items())
-        told += f" ({facts})" if facts else ""
+        told = _printable(told + (f" ({facts})" if facts else ""))
         return f"{told}\n{self.formatException(record.exc_info)}" if record.exc_info else told
 
 
@@ -66,7 +67,7 @@ class JsonLines(logging.Formatter):
             **_facts(record),
         }
         if record.exc_info:
-            told["exception"] = self.formatException(record.exc_info)
+            told["exception"] = self.formatException(record.exc_info)[-LONGEST // 4 :]
         return json.dumps(told, default=str)
 
 
@@ -146,8 +147,7 @@ def set_up(process: str) -> None:
 
 
 def _install(handler: logging.Handler, process: str) -> None:
-    level = os.environ.get(LEVEL, "warning").upper()
-    form = os.environ.get(FORMAT, TEXT)
+    level, form = _asked(LEVEL, LEVELS, "warning"), _asked(FORMAT, FORMATS, TEXT)
     handler.setFormatter(JsonLines(process) if form == JSON else Lines(process))
     handler.name = NAME
     root = logging.getLogger()
@@ -156,7 +156,16 @@ def _install(handler: logging.Handler, process: str) -> None:
         old.close()
     root.addHandler(handler)
     for package in PACKAGES:
-        logging.getLogger(package).setLevel(level)
+        logging.getLogger(package).setLevel(level.upper())
+    for name, known in ((LEVEL, LEVELS), (FORMAT, FORMATS)):
+        if os.environ.get(name, known[0]) not in known:
+            told = ", ".join(known)
+            log.warning("%s=%s is passed over: one of %s", name, os.environ[name], told)
+
+
+def _asked(name: str, known: Sequence[str], default: str) -> str:
+    found = os.environ.get(name, default)
+    return found if found in known else default
 
 
 def _listen(receiver: socket.socket) -> None:
@@ -171,6 +180,11 @@ def _listen(receiver: socket.socket) -> None:
         ]
         if senders == [os.getuid()] and not leaving.is_set():  # then they end in any order
             write(line.decode(errors="replace"))
+
+
+def _printable(text: str) -> str:
+    """Nobody forges lines, or moves the terminal's cursor, by a name that is logged."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _facts(record: logging.LogRecord) -> dict[str, object]:

@@ -57,7 +57,7 @@ class RemoteDrafter:
         self._guesses: dict[str, object] = {}
         self._choices: dict[str, Ints] = {}  # the target's, of each request's last round
         self._drafting: set[str] = set()  # requests that drafted in their last round
-        self._traced: dict[str, Spans] = {}  # requests that ask for a trace, of drafts that come
+        self._traced: dict[str, Spans] = {}  # those that ask for a trace
         self._shape, self._sampled, self._vocab_size = NOTHING, False, 0
         self._round_s, self._proposed, self._idle = 0.0, 0.0, 0
 
@@ -252,7 +252,7 @@ class RemoteDrafter:
     def _trace(self, line: Line, flight: Flight) -> None:
         """Note for requests that ask for a trace how long their draft was under way."""
         for growth in flight.ask.growths if self._traced else ():
-            spans = self._traced.pop(growth.id, None)
+            spans = self._traced.get(growth.id)
             if spans is not None:
                 facts = {"at_work_us": round(1e6 * _seconds(flight)), "tokens": len(growth.tokens)}
                 ended = flight.sent + flight.latency

@@ -21,7 +21,7 @@ from itertools import count
 from actors.messages import Ended, Streamed, Submission
 from actors.pool.death import Death, Evidence
 from actors.pool.suspects import Suspects
-from actors.pool.warmth import Warmth, choose
+from actors.pool.warmth import Warmth, beginnings, choose
 from models.errors import InvalidRequest
 from models.requests.request import Request, Result, TokenLogprob
 from models.requests.spans import Spans
@@ -194,10 +194,18 @@ class Ledger:
                 break
             *_, ticket = heapq.heappop(self._waiting)
             if ticket in self._entries:  # else it was dropped
-                loads = {actor: self.load(actor) for actor in room}
-                request = self._entries[ticket].request
-                self._place(ticket, choose(request, loads, limits, self._warmth), placed)
+                self._place(ticket, self._chosen(ticket, room, limits), placed)
         return placed
+
+    def _chosen(self, ticket: int, room: list[str], limits: Mapping[str, int]) -> str:
+        """The actor for a request, of those with room."""
+        if len(limits) == 1:
+            return room[0]
+        keys = beginnings(self._entries[ticket].request)
+        loads = {actor: self.load(actor) for actor in room}
+        actor = choose(keys, loads, limits, self._warmth)
+        self._warmth.note(actor, keys)
+        return actor
 
     def note(self, actor: str, streamed: Iterable[Streamed]) -> None:
         """An actor's updates; before the results that came with them."""
@@ -225,6 +233,8 @@ class Ledger:
         self._suspects.release(actor)
         for entry in lost:
             entry.leave(f"lost: {death.reason}")
+            if entry.spans is not None:
+                entry.spans.wait()
             entry.actor = None
             entry.failures += death.evidence > Evidence.NONE
             entry.evidence += death.evidence
@@ -282,7 +292,6 @@ class Ledger:
             entry.spans.proceed()
             entry.placed = time.perf_counter()
         self._on.setdefault(actor, {})[ticket] = None
-        self._warmth.note(actor, entry.request)
         rest = entry.rest()
         replayed = len(rest.generated) - len(entry.request.generated)
         self.num_resumed += replayed > 0

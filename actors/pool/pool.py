@@ -313,9 +313,11 @@ class TargetPool:
         last = self._takes.pop(name, None)
         if last is not None and ray.wait([last], timeout=0)[0]:
             self._receive(name, last)
-        for request in self._ledger.on(name):
-            log.info("a request of %s runs again elsewhere", name, extra={"request": request})
-        self._ledger.lose(name, death)
+        lost = self._ledger.on(name)
+        given_up = {result.id for result in self._ledger.lose(name, death)}
+        for request in lost:
+            what = "is given up" if request in given_up else "runs again elsewhere"
+            log.info("a request of %s %s", name, what, extra={"request": request})
 
     def _scale(self) -> None:
         """More actors while requests queue up, fewer when they idle."""

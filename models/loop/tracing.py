@@ -42,6 +42,7 @@ def note_round(
     round_: Round, commits: Several[Commit], sources: Several[str], marks: Stopwatch
 ) -> None:
     """A round was committed; `sources`: who proposed each request's draft."""
+    marks.note("other")
     for b, (sequence, commit) in enumerate(zip(round_.sequences, commits, strict=True)):
         if sequence.spans is not None:
             drafted = len(round_.drafts[b])
@@ -56,6 +57,7 @@ def note_round(
 
 def note_group_round(groups: Groups, marks: Stopwatch) -> None:
     """A group of positions was decided for each request."""
+    marks.note("other")
     for canvas, plan in zip(groups.canvases, groups.plans, strict=True):
         if canvas.spans is not None:
             _note(canvas, marks, {"rows": len(groups.plans), "tokens": len(plan.positions)})
@@ -64,7 +66,6 @@ def note_group_round(groups: Groups, marks: Stopwatch) -> None:
 def _note(sequence: Sequence, marks: Stopwatch, facts: dict[str, Fact]) -> None:
     """The round, and the parts of it that took time of their own."""
     assert sequence.spans is not None
-    marks.note("other")
     parts = [part for part in marks.parts if part[0] != PREFILL]
     sequence.spans.add("round", parts[0][1], parts[-1][2], facts)
     for name, began, ended in parts:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 Fact = int | float | str
+MOST = 2000  # spans of a request in a process: some 500 rounds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +36,11 @@ class Spans:
         *,
         where: str | None = None,
     ) -> None:
-        """Note that something took from `began` to `ended`."""
+        """Note that something took from `began` to `ended`; beyond MOST, nothing is noted."""
+        if len(self.found) >= MOST:
+            return
+        if len(self.found) == MOST - 1:
+            name, facts = "what follows is not noted", None
         span = Span(
             name=name,
             began_us=_since_1970_us(began),

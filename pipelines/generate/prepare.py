@@ -82,6 +82,8 @@ def prepare(config: GenerateConfig, *, claim: Callable[[str], Ticket] | None = N
     summary = config.summary and storage.normalize(config.summary)
     if summary and storage.is_folder(summary):
         raise InvalidOption("summary", config.summary, "a file's name is needed, not a folder's")
+    if config.trace is not None:
+        _check_trace(config.trace, source)
     plan = _plan(config, source)
     config = replace(config, prompt_field=prompt_column(config.prompt_field, plan.schema.names))
     modality.check_plan(plan, config)
@@ -123,6 +125,15 @@ def _plan(config: GenerateConfig, source: str) -> ShardPlan:
     if config.id_field != "id":
         _require_column("id_field", config.id_field, plan.schema.names)
     return plan
+
+
+def _check_trace(trace: str, source: str) -> None:
+    """Raise InvalidOption for a file that cannot be written, or that would be read as input."""
+    url = storage.normalize(trace)
+    if storage.is_folder(url):
+        raise InvalidOption("trace", trace, "a file's name is needed, not a folder's")
+    if f"{url}/".startswith(f"{source}/"):
+        raise InvalidOption("trace", trace, f"a file outside of the input {source!r}")
 
 
 def _require_column(option: str, name: str, columns: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import ray
 
+from cluster import logs
 from cluster.connect import beside_driver
 from cluster.placement import selector
 from cluster.storage import is_local
@@ -17,6 +18,7 @@ class WriterActor:
     """A shard writer whose codec is made in its own process."""
 
     def __init__(self, layout: Layout, make_codec: Callable[[], Codec]) -> None:
+        logs.set_up("writer")
         self._writer = ShardWriter(layout, make_codec())
         parquet_bytes(layout.schema.empty_table())  # loads what pyarrow loads when first used
 

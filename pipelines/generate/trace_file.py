@@ -1,16 +1,19 @@
 """The file that says where the time of some requests of a job went."""
 
 import json
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from cluster import storage
+from cluster.errors import StorageError
 from models.requests.request import Result
-from models.requests.spans import Fact, Spans
+from models.requests.spans import Fact, Span, Spans
 from pipelines.generate.config import GenerateConfig
 from pipelines.trace_events import trace_events
 
+log = logging.getLogger(__name__)
 FIRST = 32  # requests that are traced where no ids are given
 
 
@@ -21,12 +24,14 @@ class TraceFile:
         """`ids`: of rows; none: the `first` requests."""
         self._ids, self._first = frozenset(ids), first
         self._chosen: dict[str, tuple[str, float]] = {}  # by request: its label, when it was made
+        self._rows: set[str] = set()
         self._ended: dict[str, Spans] = {}
 
     def wants(self, request: str, row_id: str, sample: int) -> bool:
         """Whether a request of this row is traced, from now on."""
         chosen = row_id in self._ids if self._ids else len(self._chosen) < self._first
         if chosen:
+            self._rows.add(row_id)
             self._chosen[request] = f"row {row_id}, sample {sample}", time.perf_counter()
         return chosen
 
@@ -42,14 +47,27 @@ class TraceFile:
 
     def content(self) -> bytes:
         """The file: requests in the order in which they were made."""
-        ended = (id_ for id_ in self._chosen if id_ in self._ended)
-        told = trace_events((self._chosen[id_][0], self._ended[id_].found) for id_ in ended)
-        return json.dumps(told, separators=(",", ":")).encode()
+        made = ((label, self._spans_of(id_)) for id_, (label, _) in self._chosen.items())
+        return json.dumps(trace_events(made), separators=(",", ":")).encode()
+
+    def _spans_of(self, request: str) -> Sequence[Span]:
+        if request in self._ended:
+            return self._ended[request].found
+        spans, (_, made) = Spans("driver"), self._chosen[request]
+        spans.add("request", made, time.perf_counter(), {"end": "none yet"})
+        return spans.found
+
+    def warn(self) -> None:
+        """Say which rows were asked for and not run."""
+        missing = sorted(self._ids - self._rows)
+        if missing or not self._chosen:
+            told = f"the rows {', '.join(missing[:10])}" if missing else "a request"
+            log.warning("the trace lacks %s: this run had none", told)
 
 
 @contextmanager
 def traced(config: GenerateConfig) -> Iterator[TraceFile | None]:
-    """A trace that is written when the job ends, however it ends."""
+    """A trace that is written when the job ends, however it ends. A file that fails is told."""
     if config.trace is None:
         yield None
         return
@@ -57,4 +75,8 @@ def traced(config: GenerateConfig) -> Iterator[TraceFile | None]:
     try:
         yield file
     finally:
-        storage.publish(storage.normalize(config.trace), file.content())
+        file.warn()
+        try:
+            storage.publish(storage.normalize(config.trace), file.content())
+        except StorageError as error:
+            log.warning("the trace was not written: %s", error)

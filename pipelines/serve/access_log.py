@@ -37,6 +37,9 @@ class AccessLog:
 
         try:
             await self._app(scope, receive, noting)
+        except Exception:  # answered with a 500 by what is around this
+            facts["status"], sent = 500, True
+            raise
         finally:
             facts["seconds"] = round(time.perf_counter() - began, 4)
             facts["client"] = str(scope.get("state", {}).get("client", ""))[:8] or "-"

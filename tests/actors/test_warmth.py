@@ -1,12 +1,14 @@
 """Requests go where their prompts were read before, within bounds of load."""
 
+import pytest
+
 from actors.pool.death import Death, Evidence
 from actors.pool.ledger import Ledger
-from actors.pool.warmth import BLOCK, Warmth, choose
+from actors.pool.warmth import BLOCK, Warmth, beginnings, choose
 from models.requests.request import Request
 from tests.actors.test_ledger import settle
 
-LONG = tuple(range(3 * BLOCK + 1))
+LONG = tuple(range(8 * BLOCK + 1))
 LIMITS = {"x": 8, "y": 8}
 
 
@@ -14,39 +16,52 @@ def request(name: str, prompt: tuple[int, ...] = LONG, salt: bytes = b"") -> Req
     return Request(id=name, prompt=prompt, cache_salt=salt)
 
 
+def keys(prompt: tuple[int, ...] = LONG, salt: bytes = b"") -> list[bytes]:
+    return beginnings(request("a", prompt, salt))
+
+
 def test_the_longest_beginning_decides():
     warmth = Warmth()
-    warmth.note("x", request("a", LONG[: BLOCK + 1]))
-    warmth.note("y", request("b", LONG[: 2 * BLOCK + 1]))
-    warmth.note("x", request("c", LONG[: BLOCK + 1]))
-    assert warmth.warmest(request("d"), {"x", "y"}) == "y"
-    assert warmth.warmest(request("d"), {"x"}) == "x"
-    assert warmth.warmest(request("d"), {"z"}) is None
+    warmth.note("x", keys(LONG[: BLOCK + 1]))
+    warmth.note("y", keys(LONG[: 2 * BLOCK + 1]))
+    warmth.note("x", keys(LONG[: BLOCK + 1]))
+    assert warmth.warmest(keys(), {"x", "y"}) == ("y", 2)
+    assert warmth.warmest(keys(), {"x"}) == ("x", 1)
+    assert warmth.warmest(keys(), {"z"}) == (None, 0)
 
 
 def test_what_is_not_shared_is_cold():
     warmth = Warmth()
-    warmth.note("x", request("a"))
-    assert warmth.warmest(request("b", (5, *LONG)), {"x"}) is None
-    assert warmth.warmest(request("b", LONG[:BLOCK]), {"x"}) is None  # its last token is not read
-    assert warmth.warmest(request("b", salt=b"other"), {"x"}) is None
-    assert warmth.warmest(request("b"), {"x"}) == "x"
+    warmth.note("x", keys())
+    assert warmth.warmest(keys((5, *LONG)), {"x"}) == (None, 0)
+    assert warmth.warmest(keys(LONG[:BLOCK]), {"x"}) == (None, 0)  # its last token is not read
+    assert warmth.warmest(keys(salt=b"other"), {"x"}) == (None, 0)
+    assert warmth.warmest(keys(), {"x"}) == ("x", 8)
 
 
 def test_old_beginnings_are_forgotten():
-    warmth = Warmth(most=3)
-    warmth.note("x", request("a"))
-    warmth.note("y", request("b", (9, *LONG)))
-    assert warmth.warmest(request("c"), {"x", "y"}) is None
-    assert warmth.warmest(request("c", (9, *LONG)), {"x", "y"}) == "y"
+    warmth = Warmth(most=8)
+    warmth.note("x", keys())
+    warmth.note("y", keys((9, *LONG)))
+    assert warmth.warmest(keys(), {"x", "y"}) == (None, 0)
+    assert warmth.warmest(keys((9, *LONG)), {"x", "y"}) == ("y", 8)
 
 
-def test_load_bounds_warmth():
-    warmth = Warmth()
-    warmth.note("x", request("a"))
-    assert choose(request("b"), {"x": 2, "y": 0}, LIMITS, warmth) == "x"
-    assert choose(request("b"), {"x": 3, "y": 0}, LIMITS, warmth) == "y"
-    assert choose(request("b"), {"y": 0}, LIMITS, warmth) == "y"
+@pytest.mark.parametrize(("blocks", "most"), [(3, 0), (4, 1), (8, 2)])
+def test_load_bounds_warmth(blocks, most):
+    warmth, prompt = Warmth(), LONG[: blocks * BLOCK + 1]
+    warmth.note("x", keys(prompt))
+    assert choose(keys(prompt), {"y": 1, "x": 1 + most}, LIMITS, warmth) == "x"
+    assert choose(keys(prompt), {"y": 1, "x": 2 + most}, LIMITS, warmth) == "y"
+    assert choose(keys(prompt), {"y": 1}, LIMITS, warmth) == "y"
+
+
+def test_a_short_beginning_that_all_have_leaves_nobody_idle():
+    ledger, system = Ledger(), LONG[: 3 * BLOCK]
+    for number in range(4):
+        ledger.add([request(str(number), (*system, number, 1))])
+        ledger.assign(LIMITS)
+    assert [ledger.load(actor) for actor in LIMITS] == [2, 2]
 
 
 def test_a_conversation_stays_where_it_was():
@@ -70,12 +85,11 @@ def test_a_lost_actor_s_conversations_go_on_elsewhere():
     ledger.add([request("a")])
     (was,) = ledger.assign(LIMITS)
     ledger.lose(was, Death("killed", Evidence.DEATH))
-    other = next(actor for actor in LIMITS if actor != was)
-    assert list(ledger.assign({other: 8})) == [other]
-    settle(ledger, other, "a")
+    (now,) = ledger.assign({"z": 8, "v": 8})
+    settle(ledger, now, "a")
     ledger.take()
     ledger.add([request("b")])
-    assert list(ledger.assign(LIMITS)) == [other]
+    assert list(ledger.assign({**LIMITS, "z": 8, "v": 8})) == [now]
 
 
 def short(number: int) -> Request:

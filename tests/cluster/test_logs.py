@@ -62,6 +62,18 @@ def test_a_text_line_ends_with_the_facts():
     assert line.endswith("warning manager: target-0 ended (request=cmpl-1)")
 
 
+def test_nobody_forges_a_line():
+    line = logs.Lines("ingress").format(record(row="a\n09:00:00 error: forged\r\x1b[2J"))
+    assert line.endswith("(row=a\\n09:00:00 error: forged\\r\\x1b[2J)")
+    assert line.isprintable()
+
+
+def test_values_of_the_environment_that_mean_nothing_are_told(capfd: pytest.CaptureFixture[str]):
+    os.environ[logs.LEVEL] = "verbose"
+    logs.set_up_command()
+    assert "PACELINE_LOG_LEVEL=verbose is passed over: one of debug" in capfd.readouterr().err
+
+
 def test_without_a_command_and_an_environment_nothing_changes():
     before = list(logging.getLogger().handlers)
     logs.set_up("target-0")

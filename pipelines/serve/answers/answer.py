@@ -56,7 +56,7 @@ class Answer(Heading):
         yield event(chunk)
 
     def closing(self, choices: Sequence[AnswerChoice]) -> Iterator[bytes]:
-        """The usage, if asked for."""
+        """The usage and the times, if asked for."""
         if self.include_usage or self.timing is not None:
             yield event(self.last_chunk(choices))
         yield DONE

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 
+from models.requests import spans
 from models.requests.spans import Span
 from tests.models.looping import DRAFTERS, loop_of, request_of
 from tests.models.schedules.test_schedule import TARGETS
@@ -76,3 +77,11 @@ def test_groups_of_positions_are_rounds(name):
         rounds = by_name(result.spans, "round")
         assert len(rounds) == result.target_passes
         assert sum(span.facts["tokens"] for span in rounds) == len(result.tokens)
+
+
+def test_long_answers_have_bounded_traces(monkeypatch):
+    monkeypatch.setattr(spans, "MOST", 20)
+    (result,) = loop_of().run([replace(request_of(0, max_tokens=17, ignore_eos=True), trace=True)])
+    assert len(result.tokens) == 17
+    assert len(result.spans) == 20
+    assert result.spans[-1].name == "what follows is not noted"

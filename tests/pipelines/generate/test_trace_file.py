@@ -97,6 +97,31 @@ def test_a_job_that_stops_leaves_its_trace(tmp_path):
     assert "traceEvents" in json.loads(file.read_text())
 
 
+def test_a_trace_that_cannot_be_written_stops_no_job(tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    source = write_prompts(tmp_path / "in" / "prompts.jsonl", 3)
+    values = {"input": str(source), "output": str(tmp_path / "out")}
+    manifest = run_job(make_config(tmp_path, **values, trace=str(tmp_path / "file" / "t.json")))
+    assert sum(entry.rows for entry in manifest.settled) == 3
+    assert "the trace was not written" in caplog.text
+
+
+def test_rows_that_are_not_there_are_told(tmp_path, caplog):
+    run(tmp_path, trace_ids=("7", "none"))
+    assert "the trace lacks the rows none" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("place", "told"), [("in/t.json", "outside of the input"), ("folder", "not a folder's")]
+)
+def test_traces_that_would_do_harm_are_refused(tmp_path, place, told):
+    (tmp_path / "folder").mkdir()
+    write_prompts(tmp_path / "in" / "prompts.jsonl", 3)
+    values = {"input": str(tmp_path / "in"), "output": str(tmp_path / "out")}
+    with pytest.raises(InvalidOption, match=told):
+        prepare(make_config(tmp_path, **values, trace=str(tmp_path / place)))
+
+
 def test_a_trace_decides_no_row(tmp_path):
     source = write_prompts(tmp_path / "in" / "prompts.jsonl", 3)
     values = {"input": str(source), "output": str(tmp_path / "out")}

@@ -1,7 +1,9 @@
 """One line in the log for each HTTP request."""
 
+import asyncio
 import logging
 import time
+from typing import Any
 
 import openai
 import pytest
@@ -53,3 +55,37 @@ def test_what_is_refused_has_a_line(demo: openai.OpenAI, lines: pytest.LogCaptur
         demo.completions.create(model="demo", prompt="A", extra_body={"temprature": 1})
     found = facts(lines)
     assert (found["status"], found["request"]) == (400, None)
+
+
+async def run(app: Any) -> list[str]:
+    """What an application sends around which the log is."""
+    sent = list[str]()
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    async def receive() -> Any:
+        return {"type": "http.disconnect"}
+
+    scope = {"type": "http", "method": "GET", "path": "/v1/models"}
+    await access_log.AccessLog(app)(scope, receive, send)
+    return sent
+
+
+def test_an_error_of_the_server_has_its_status(lines: pytest.LogCaptureFixture) -> None:
+    async def app(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(run(app))
+    assert (facts(lines)["status"], facts(lines)["message"]) == (500, "GET /v1/models")
+
+
+def test_a_client_that_leaves_is_told(lines: pytest.LogCaptureFixture) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(run(app))
+    assert str(facts(lines)["message"]).endswith("which its client did not wait for")
