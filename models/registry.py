@@ -6,6 +6,7 @@ about unknown names read the names from here. `where` is "module:attribute", see
 
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from models.drafting.folder_kind import EAGLE, HYDRA, MEDUSA, MODEL, folder_kind
@@ -147,3 +148,9 @@ def load(where: str) -> Any:
     """The object that "module:attribute" stands for."""
     module, _, name = where.partition(":")
     return getattr(import_module(module), name)
+
+
+def is_draft_model(drafter: str) -> bool:
+    """Whether a drafter is a folder with a draft model."""
+    is_folder = drafter not in drafters() and Path(drafter).is_dir()
+    return is_folder and folder_kind(drafter) == MODEL

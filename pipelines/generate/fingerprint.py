@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from models.errors import UnsupportedCheckpoint
 from models.exactness import IDENTICAL, STEADY
-from models.registry import FLOW, RULES
+from models.registry import FLOW, RULES, is_draft_model
 from models.students.about import MODEL_TYPE, student_config
 from models.students.methods import FLOW_MAP
 from models.targets.decoder.config import is_known, read_json
@@ -118,7 +118,8 @@ def _of_guesses(config: GenerateConfig) -> dict[str, Any]:
     """Who guesses, where the rule lets guesses change the tokens; a draft model by its content."""
     if RULES[config.engine().rule].exactness == IDENTICAL:
         return {}
-    names = OF_DRAFTERS if config.decoder is None else OF_DECODERS
+    in_windows = config.decoder is not None and not is_draft_model(config.drafter)
+    names = OF_DECODERS if in_windows else OF_DRAFTERS
     values = {name: getattr(config, name) for name in names}
     if "drafter" in values and has_draft_model(config):
         values["drafter"] = f"a model, digest {checkpoint_digest(config.drafter, role='draft')}"

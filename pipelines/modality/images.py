@@ -2,17 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 import pyarrow as pa
 
 from actors.image_tokenizer import ImageTokenizerActor
 from cluster import storage
-from models.drafting.folder_kind import MODEL, folder_kind
 from models.drafting.parallel.decoders import COUPLED, DEFAULT_COUPLING, DEFAULT_START, WINDOW
 from models.errors import InvalidOption
-from models.registry import NONE, SEQUENTIAL, drafter_entry, drafters
+from models.registry import NONE, SEQUENTIAL, drafter_entry, is_draft_model
 from models.requests.request import Result, require
 from models.students.about import is_student
 from models.targets.limits import Limits, read_limits
@@ -81,7 +79,7 @@ class Images:
 
     def settled(self, config: GenerateConfig) -> GenerateConfig:
         """Raises InvalidOption for what only texts have, or what does not fit an image."""
-        for name, (off, told) in (_OFF if drafts_images(config.drafter) else _ALL_OFF).items():
+        for name, (off, told) in (_OFF if is_draft_model(config.drafter) else _ALL_OFF).items():
             value = getattr(config, name)
             ok = value == off or (name == "drafter" and is_student(value))
             require(ok, name, value, f"only {off!r} with an image target: {told}")
@@ -175,12 +173,6 @@ class Images:
         pictures = first_pictures(files, url, self.column.name, count=COLUMNS * LINES)
         lines = [pictures[i : i + COLUMNS] for i in range(0, len(pictures), COLUMNS)]
         return {SHEET: sheet(lines)} if lines else {}
-
-
-def drafts_images(drafter: str) -> bool:
-    """Whether a drafter is a folder with a draft model, which may fit an image target."""
-    is_model = drafter not in drafters() and folder_kind(drafter) == MODEL
-    return is_model and Path(drafter).is_dir()
 
 
 def _whole(value: object) -> int | None:

@@ -67,15 +67,15 @@ def _check_target(config: ServeConfig) -> None:
 
 def _check_image_drafter(config: ServeConfig) -> None:
     """Raise InvalidOption unless a draft model can guess the images."""
+    from models.registry import is_draft_model
     from models.tokenizers.about import image_target
-    from pipelines.modality.images import drafts_images
 
     about = image_target(config.target)
     assert about is not None, "it generates images"
     told = f"none: {config.target!r} writes whole maps at once, with nothing to guess ahead"
     require(about.in_order, "drafter", config.drafter, told)
     told = f"none, or a draft model of {config.target!r}, which generates images"
-    require(drafts_images(config.drafter), "drafter", config.drafter, told)
+    require(is_draft_model(config.drafter), "drafter", config.drafter, told)
 
 
 def _check_port(config: ServeConfig) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.checkpoints import is_remote
 from models.engine_config import EngineConfig
 from models.errors import InvalidOption
 from models.exactness import STEADY
@@ -156,7 +157,7 @@ class ServeConfig:
 
     def _refuse_unlearnable(self, learn: str) -> None:
         """Raise InvalidOption for what cannot be honoured while the drafter is trained."""
-        require(learn != "", "learn", learn, "a folder")
+        require(learn != "" and not is_remote(learn), "learn", learn, "a folder of this machine")
         told = "match with --learn: with other rules the tokens depend on the drafter"
         require(self.verify == "match", "verify", self.verify, told)
         told = f"{STEADY} with --learn: drafts may change how fast sums are rounded"

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import transformers
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from models.errors import UnsupportedCheckpoint
 from models.targets.adapted.load import from_transformers, require_causal
@@ -54,7 +55,7 @@ def load_part(path: Path, raw: Json, group: Group, *, dtype: torch.dtype) -> tup
     config = transformers.AutoConfig.from_pretrained(
         path, trust_remote_code=False, local_files_only=True
     )
-    whole = getattr(transformers, str(raw["architectures"][0]))
+    whole: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     files = tensor_files(path)
     with torch.device("meta"):
         plan = Plan(whole(config), path, files)

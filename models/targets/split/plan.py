@@ -1,4 +1,4 @@
-"""Whether transformers has a plan that splits a model over so many ranks. Loads no torch."""
+"""Whether transformers has a plan that splits a model over so many ranks. Loads transformers."""
 
 import math
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ def check_plan(folder: Path, ranks: int) -> None:
 
     Raises UnsupportedCheckpoint if transformers does not know the checkpoint's family.
     """
-    from transformers import AutoConfig  # takes a second
+    from transformers import AutoConfig  # takes seconds, and loads torch
 
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
@@ -40,7 +40,8 @@ def check_plan(folder: Path, ranks: int) -> None:
         told = f"{whole}: transformers has no plan to split models of type {text.model_type!r}"
         raise InvalidOption("tensor_parallel", ranks, told)
     other = sorted(set(plan.values()).difference(STYLES))
-    if other or text.model_type in UNFIT:
+    norms = getattr(text, "use_qk_norm", False) and not any("q_norm" in name for name in plan)
+    if other or norms or text.model_type in UNFIT:
         has = f" has {other[0]!r}, which" if other else ""
         told = f"{whole}: transformers' plan for type {text.model_type!r}{has} is not supported"
         raise InvalidOption("tensor_parallel", ranks, told)

@@ -1,6 +1,5 @@
 """Choices of /v1/chat/completions where the model chooses between a text and calls of tools."""
 
-import re
 from dataclasses import dataclass, field
 
 from pipelines.serve.answers.choice import Delta
@@ -9,8 +8,6 @@ from pipelines.serve.answers.heading import Json
 from pipelines.serve.bodies.tool_tags import OPEN
 from pipelines.serve.bodies.tools import CallText
 
-# What may turn out to belong to a call: whitespace and a beginning of the tag, at a text's end.
-BEGINNING = re.compile(rf"\s*(?:{'|'.join(re.escape(OPEN[:n]) for n in range(1, len(OPEN)))})?\Z")
 LINES = 3  # of a call, the tags' lines included
 
 
@@ -21,16 +18,21 @@ class FreeText:
     calls: list[CallText] = field(default_factory=list)
     _text: str = ""
     _sent: int = 0  # characters of the content
+    _tag: int = -1  # where the tag begins; -1: it has not come
+    _searched: int = 0  # characters before which no tag begins
 
     def feed(self, text: str, *, ended: bool = False) -> tuple[str, list[Json]]:
         """More of the content, and more of the calls as chunks have it."""
         self._text += text
-        content, tag, rest = self._text.partition(OPEN)
-        if tag:
-            content = content.rstrip()
-        elif not ended:
-            content = BEGINNING.sub("", content)
-        more, self._sent = content[self._sent :], max(self._sent, len(content))
+        if self._tag < 0:
+            self._tag = self._text.find(OPEN, self._searched)
+            self._searched = max(0, len(self._text) - len(OPEN) + 1)
+        if self._tag >= 0:
+            end = without_space(self._text, self._tag, self._sent)
+        else:
+            end = len(self._text) if ended else settled(self._text, self._sent)
+        more, self._sent = self._text[self._sent : end], max(self._sent, end)
+        rest = self._text[self._tag + len(OPEN) :] if self._tag >= 0 else ""
         return more, self._feed_calls(rest, ended=ended)
 
     def _feed_calls(self, rest: str, *, ended: bool) -> list[Json]:
@@ -51,6 +53,25 @@ class FreeText:
     def named(self) -> list[CallText]:
         """The calls whose tool is known; the last one may have been cut."""
         return [call for call in self.calls if call.name]
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the last call lacks its end."""
+        return bool(self.calls) and not self.calls[-1].is_whole
+
+
+def settled(text: str, start: int = 0) -> int:
+    """Where the text ends that can belong to no call: before whitespace and a part of the tag."""
+    end = len(text)
+    parts = (n for n in range(len(OPEN) - 1, 0, -1) if text.endswith(OPEN[:n]))
+    return without_space(text, end - next(parts, 0), start)
+
+
+def without_space(text: str, end: int, start: int) -> int:
+    """The end of `text[start:end]` without the whitespace at its end."""
+    while end > start and text[end - 1].isspace():
+        end -= 1
+    return end
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,4 +103,4 @@ class FreeChats(Chats):
 
 
 def _reason(reason: str | None, text: FreeText) -> str | None:
-    return "tool_calls" if reason == "stop" and text.named else reason
+    return "tool_calls" if reason == "stop" and text.named and not text.is_cut else reason

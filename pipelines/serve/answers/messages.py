@@ -74,7 +74,7 @@ class MessageWriter:
     def _ended(self, choice: AnswerChoice) -> Json:
         """A call that a stop sequence or the limit has cut is not to be made."""
         stop = choice.result.stop_text if choice.result is not None else None
-        reason = "tool_use" if self._parts.has_calls else "end_turn"
+        reason = "tool_use" if self._parts.has_calls and not self._parts.is_cut else "end_turn"
         if stop is not None:
             reason = "stop_sequence"
         if choice.whole.finish_reason == "length":

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from models.requests.request import TokenLogprob
 from pipelines.serve.answers.choice import Delta
-from pipelines.serve.answers.free_chats import BEGINNING, FreeText
+from pipelines.serve.answers.free_chats import FreeText, settled
 from pipelines.serve.answers.heading import Json
 from pipelines.serve.bodies.tool_tags import OPEN
 from pipelines.serve.bodies.tools import CallText
@@ -100,7 +100,7 @@ class FreeReader:
             self._held.append((len(self._spelled), entry))
         before, tag, _ = self._spelled.partition(OPEN)
         if not (tag or ended):
-            before = BEGINNING.sub("", before)
+            before = before[: settled(before)]
         known = [entry for end, entry in self._held if end <= len(before)]
         self._held = self._held[len(known) :]
         return known
@@ -132,6 +132,12 @@ class Parts:
     def has_calls(self) -> bool:
         """Whether tools are called."""
         return bool(self._of_calls)
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the last part is a call that lacks its end."""
+        last = self.all[-1].call if self.all else None
+        return last is not None and not last.is_whole
 
     def _of_text(self, content: str, *, begins: bool) -> Iterator[PartNews]:
         begins = begins and not self.all

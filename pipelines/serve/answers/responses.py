@@ -126,6 +126,13 @@ class ResponseWriter:
     def _logprobs(self, entries: Sequence[TokenLogprob]) -> list[Json]:
         return self._chats.entries(entries) if self._body.top_logprobs is not None else []
 
+    def _status(self, choices: Sequence[AnswerChoice]) -> str:
+        """A call that was cut, by the limit or a stop, is incomplete: it is not to be made."""
+        if not choices:
+            return "in_progress"
+        cut = choices[0].whole.finish_reason == "length" or self._parts.is_cut
+        return "incomplete" if cut else "completed"
+
     def _outputs(self, status: str) -> list[Json]:
         """Only the last one may have been cut."""
         *others, last = self._parts.all
@@ -133,8 +140,9 @@ class ResponseWriter:
         return [*items, self._item(last, status)]
 
     def _response(self, choices: Sequence[AnswerChoice]) -> Json:
-        body, status = self._body, _status(choices)
-        reason = {"reason": "max_output_tokens"} if status == "incomplete" else None
+        body, status = self._body, self._status(choices)
+        limited = bool(choices) and choices[0].whole.finish_reason == "length"
+        reason = {"reason": "max_output_tokens"} if limited else None
         dumped = body.model_dump(by_alias=True, include={"tools", "tool_choice", "metadata"})
         return {
             "id": f"resp_{self._heading.key}",
@@ -183,12 +191,6 @@ class ResponseWriter:
             "output_tokens_details": {"reasoning_tokens": 0} | self._heading.predicted(choices),
             "total_tokens": asked + told,
         }
-
-
-def _status(choices: Sequence[AnswerChoice]) -> str:
-    if not choices:
-        return "in_progress"
-    return "incomplete" if choices[0].whole.finish_reason == "length" else "completed"
 
 
 def _format(body: ResponsesBody) -> Json:

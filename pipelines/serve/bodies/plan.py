@@ -65,7 +65,7 @@ def plan(
 
     `grammar`: what their texts follow. `prediction`: the tokens of what they may resemble. Clients
     do not share the KV cache: the time of an answer would tell what others have sent. What follows
-    a grammar is not recorded: its tokens are not the target's own choice.
+    a grammar or logit_bias is not recorded: its tokens are not the target's own choice.
 
     Raises ApiError (400) for an option out of range, a token that is none of the target's, and a
     prompt that leaves no room.
@@ -77,7 +77,8 @@ def plan(
     salt = _salt(client, body.cache_salt)
     echoes = isinstance(body, CompletionBody) and body.echo
     asked = _logprobs(body) if echoes else None
-    record = body.store and not body.cache_salt and grammar is None and asked is None
+    own = grammar is None and not body.logit_bias
+    record = body.store and not body.cache_salt and own and asked is None
     requests = tuple(
         Request(
             id=f"{name}/{p}/{choice}",

@@ -155,13 +155,18 @@ class CallText:
         return self.text.partition(ARGUMENTS)[2]
 
     @property
-    def arguments(self) -> str:
-        """All that is known of the arguments; a call that was cut may have no whole JSON."""
+    def is_whole(self) -> bool:
+        """Whether all of the call is there."""
         try:
             json.loads(self.text)
         except ValueError:
-            return self._all
-        return self._all.removesuffix(END)
+            return False
+        return True
+
+    @property
+    def arguments(self) -> str:
+        """All that is known of the arguments; a call that was cut may have no whole JSON."""
+        return self._all.removesuffix(END) if self.is_whole else self._all
 
     def told(self) -> dict[str, Any]:
         """The call as a message has it."""

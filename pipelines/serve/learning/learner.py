@@ -67,7 +67,7 @@ class Learner:
         except BaseException:
             os.close(self._lock)
             raise
-        self.rows = RowStore(self.folder / ROWS)
+        self.rows = RowStore(self.folder / ROWS, least_total=self.state.rows)
         self._start = start
         self.trainer: Trainer | None = None
         self._shown: Learning | None = None
@@ -91,10 +91,12 @@ class Learner:
 
     def close(self) -> None:
         """End the training, which the next server goes on with, and write all rows."""
-        if self.trainer is not None:
-            self.trainer.stop()
-        self.rows.flush()
-        os.close(self._lock)
+        try:
+            if self.trainer is not None:
+                self.trainer.stop()
+            self.rows.flush()
+        finally:
+            os.close(self._lock)
 
     def _begin(self) -> None:
         """A round, if there are enough new rows or one was interrupted."""
@@ -151,7 +153,7 @@ class Learner:
         kept = {round_folder(self.folder, n) for n in (self.state.served, self.state.trainee)}
         for place in (self.folder / ROUNDS).iterdir():
             for part in place.iterdir():
-                if place not in kept or (part.is_dir() and part.name != DRAFTER):
+                if place not in kept or part.name != DRAFTER:  # texts, too
                     shutil.rmtree(part) if part.is_dir() else part.unlink()
             if place not in kept:
                 place.rmdir()

@@ -30,14 +30,20 @@ class RowStore:
     """The rows in a folder, which only its owner can read. `total`: ever recorded."""
 
     def __init__(
-        self, folder: Path, *, most_rows: int = MOST_ROWS, most_bytes: int = MOST_BYTES
+        self,
+        folder: Path,
+        *,
+        most_rows: int = MOST_ROWS,
+        most_bytes: int = MOST_BYTES,
+        least_total: int = 0,
     ) -> None:
+        """`least_total`: rows that were recorded before, though their files may be gone."""
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)
         self.folder, self._most_rows, self._most_bytes = folder, most_rows, most_bytes
         storage.remove_leftovers(str(folder))
         files = row_files(folder)
-        self.total = _last(files[-1]) if files else 0
+        self.total = max(least_total, _last(files[-1]) if files else 0)
         self._waiting: list[Row] = []
 
     def add(self, rows: Iterable[Row]) -> None:
@@ -85,7 +91,7 @@ class RowStore:
 
 def row_files(folder: Path) -> list[Path]:
     """The files of rows, the oldest first."""
-    return sorted(folder.glob("*.parquet"))
+    return sorted(file for file in folder.glob("*.parquet") if file.stem.isdecimal())
 
 
 def newest_rows(folder: Path, most: int) -> list[Row]:

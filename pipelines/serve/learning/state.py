@@ -68,6 +68,7 @@ def lock(folder: Path) -> int:
     Raises InvalidOption: another server has the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)  # it holds what clients have sent
     descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

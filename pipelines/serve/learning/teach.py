@@ -158,12 +158,11 @@ def _step_back(nice: int) -> None:
     torch.set_num_threads(1)
 
 
-def main(folder: str) -> int:
-    """Teach, as long as the process that started this one lives."""
+def main(folder: str, parent: str) -> int:
+    """Teach, as long as the process `parent` lives, which has started this one."""
     _step_back(read_lesson(Path(folder)).course.nice)
-    parent = os.getppid()
     try:
-        teach(Path(folder), go_on=lambda: os.getppid() == parent)
+        teach(Path(folder), go_on=lambda: os.getppid() == int(parent))
     except PacelineError as error:
         print(error)
         return REFUSED
@@ -171,4 +170,4 @@ def main(folder: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))

@@ -28,7 +28,7 @@ class Trainer:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
         with (self.folder / LOG).open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", MODULE, str(self.folder)],
+                [sys.executable, "-m", MODULE, str(self.folder), str(os.getpid())],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -77,6 +77,8 @@ NEVER: dict[str, Any] = {
     "summary": "elsewhere.json",
     "address": "auto",
     "progress": True,
+    "trace": "trace.json",
+    "trace_ids": ("1",),
 }
 BY_CONTENT = {"target", "input", "output"}  # where they lie does not matter
 HERE = {"decoder", "noise", "student", "steps"}  # have tests of their own
@@ -118,6 +120,7 @@ def test_the_map_from_noise_to_tokens_decides(
 def test_what_decides_nothing_does_not(config: GenerateConfig, name: str) -> None:
     drafting = {"drafter": "draft", "draft_tokens": 2, "draft_width": 2}
     config = replace(config, **drafting) if name == "draft_nodes" else config
+    config = replace(config, trace="t.json") if name == "trace_ids" else config
     assert job_of(replace(config, **{name: NEVER[name]})) == job_of(config)
 
 

@@ -67,6 +67,22 @@ def test_rows_are_those_of_plain_decoding(
     assert jobs[0] == jobs[1]  # one may go on with the other's rows
 
 
+@pytest.mark.parametrize("changed", [{"draft_tokens": 3}, {"drafter": "none"}])
+def test_drafts_decide_where_the_rule_lets_them(
+    raster: str, draft: str, labels: str, tmp_path: Path, changed: dict[str, Any]
+) -> None:
+    values = {"drafter": draft, "draft_tokens": 2, "verify": "rejection"}
+    if changed.get("drafter") == "none":
+        changed = {**changed, "draft_tokens": "auto", "verify": "match"}
+    configs = [
+        image_config(raster, labels, tmp_path / "out", **(values | more)) for more in ({}, changed)
+    ]
+    first, second = (fingerprint(job.config, job.plan) for job in map(prepare, configs[:1] * 2))
+    assert first == second
+    job = prepare(replace(configs[1], output=str(tmp_path / "other")))
+    assert fingerprint(job.config, job.plan) != first
+
+
 def test_options_of_drafts_are_honoured(raster: str, draft: str, labels: str) -> None:
     values = {"draft_tokens": 5, "draft_width": 2, "draft_nodes": 7, "verify": "match"}
     config = image_config(raster, labels, "out", drafter=draft, **values)

@@ -6,7 +6,9 @@ import pytest
 
 from pipelines.serve.api_error import ApiError
 from pipelines.serve.bodies.fields import ChatBody, CompletionBody
+from pipelines.serve.bodies.messages import MessagesBody
 from pipelines.serve.bodies.plan import Bounds, choice_seed, plan
+from pipelines.serve.bodies.responses import ResponsesBody
 
 BOUNDS = Bounds(max_length=100, vocabulary=50)
 MESSAGES = [{"role": "user", "content": "Hello"}]
@@ -116,11 +118,20 @@ def test_fields_of_a_chat_that_contradict_each_other_are_refused(fields) -> None
         ({"store": False}, False),
         ({"cache_salt": "mine"}, False),
         ({"echo": True, "logprobs": 0}, False),
+        ({"logit_bias": {"3": 5}}, False),
     ],
 )
 def test_what_a_server_that_learns_may_record(fields: dict[str, Any], recorded: bool) -> None:
     (request,) = planned(completion(**fields)).requests
     assert request.record is recorded
+
+
+@pytest.mark.parametrize("fields", [{}, {"store": False}, {"cache_salt": "mine"}])
+@pytest.mark.parametrize("form", [MessagesBody, ResponsesBody])
+def test_other_forms_keep_requests_out_too(form: Any, fields: dict[str, Any]) -> None:
+    asked = {"messages": MESSAGES, "max_tokens": 3} if form is MessagesBody else {"input": "A"}
+    (request,) = planned(form(**asked, **fields).chat()).requests
+    assert request.record is (not fields)
 
 
 def test_what_follows_a_grammar_is_not_recorded() -> None:

@@ -35,6 +35,7 @@ class Told:
         self.found = Decision(present=present, new=new, error=0.01, held_out=9)
         (self.folder / DRAFTER).mkdir()
         (self.folder / "train").mkdir()
+        (self.folder / "texts.parquet").write_text("what clients sent")
         write_verdict(self.folder, self.found)
 
 
@@ -97,7 +98,8 @@ def test_a_round_begins_with_enough_rows_and_a_better_drafter_is_used(
     trainer.finds(2.0, 2.5)
     learner.look(server)
     assert server.drafters == [learner.drafter] == [str(trainer.folder / DRAFTER)]
-    assert not (trainer.folder / "train").exists()
+    assert [part.name for part in trainer.folder.iterdir()] == [DRAFTER]  # no texts of clients
+    assert (learner.folder.stat().st_mode & 0o777) == 0o700
     assert (server.shown.rows, server.shown.better, server.shown.new_length) == (3, 1, 2.5)
     learner.close()
     again = opened(tmp_path)

@@ -24,6 +24,13 @@ def test_rows_come_back_the_newest_first(tmp_path: Path) -> None:
     assert newest_rows(store.folder, 1) == [row(99)]
 
 
+def test_rows_that_were_deleted_still_count(tmp_path: Path) -> None:
+    store = RowStore(tmp_path / "rows", least_total=500)
+    (store.folder / "notes.parquet").write_text("of someone else")
+    store.add(map(row, range(FILE_ROWS)))
+    assert [int(file.stem) for file in row_files(store.folder)] == [500 + FILE_ROWS]
+
+
 def test_the_oldest_files_go_by_number_and_by_size(tmp_path: Path) -> None:
     store = RowStore(tmp_path / "rows", most_rows=2 * FILE_ROWS)
     store.add(map(row, range(4 * FILE_ROWS)))
