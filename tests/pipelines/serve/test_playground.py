@@ -85,7 +85,7 @@ def test_an_error_is_told_and_a_stop_stops(browser: Any, demo_url: str) -> None:
     page.evaluate(STOP_AT_THE_FIRST_TOKEN)
     page.get_by_text("Run", exact=True).click()
     page.get_by_text("Stopped.").wait_for()
-    assert page.locator(".text").first.inner_text() != ""
+    assert page.locator(".text span").count() > 0  # the first one may be a part of a character
     page.close()
 
 
