@@ -56,6 +56,19 @@ def streamed(client: openai.OpenAI, row: dict[str, Any]) -> tuple[Any, ...]:
     return text, reason, tokens, logprobs
 
 
+def test_a_trace_goes_through_all_processes(
+    server: Any, client: openai.OpenAI, rows: list[dict[str, Any]]
+) -> None:
+    asked = {"prompt": rows[0]["prompt"], "seed": rows[0]["seed"], **OPTIONS}
+    body = {"paceline": {"trace_events": True}}
+    made = client.completions.create(**asked, extra_body=body)
+    assert told(made.choices[0]) == whole(client, rows[0])
+    events = made.model_dump()["paceline"]["trace_events"]["traceEvents"]
+    processes = {e["args"]["name"] for e in events if e["name"] == "process_name"}
+    assert {"ingress", "pool"} <= processes
+    assert any(name.startswith("target-") for name in processes)
+
+
 def unfinished(server: Any) -> int:
     found: dict[str, int] = ray.get(server.models[0].manager.counts.remote())
     return found["unfinished"]
