@@ -85,9 +85,17 @@ class Watch:
 
 
 def disturb(clients: Clients, faults: Faults, watch: Watch, memory: list[Any]) -> None:
-    """Faults one after the other, each after some answers; or for as long as was asked."""
-    began, turn = time.monotonic(), 0
-    while (time.monotonic() - began < SECONDS) if SECONDS else turn < len(FAULTS):
+    """Faults one after the other, each after some answers, until one of them has been felt.
+
+    Or for as long as was asked.
+    """
+    began, turn, least = time.monotonic(), 0, len(FAULTS)
+
+    def unhurt(turn: int) -> bool:
+        """Whether no fault has hit an actor while it had sent a part of an answer."""
+        return turn < 10 * least and not watch.metrics()["resumed_requests_total"]
+
+    while (time.monotonic() - began < SECONDS) if SECONDS else turn < least or unhurt(turn):
         role, way = FAULTS[turn % len(FAULTS)]
         getattr(faults, way)(role)
         turn += 1
@@ -126,16 +134,14 @@ def test_every_answer_is_the_undisturbed_one(soaked: Any) -> None:
 
 
 def growth(memory: list[tuple[float, dict[str, float]]]) -> float:
-    """The most MiB a minute that a process has gained since it was first seen, warm."""
-    first: dict[str, tuple[float, float]] = {}
+    """The most MiB a minute that a process has gained, from the first quarter to the end."""
+    ended, last = memory[-1]
+    quarter = max(60.0, ended / 4)
     most = 0.0
-    for at, sizes in memory:
-        for name, size in sizes.items():
-            began, was = first.setdefault(name, (at, size))
-            if at - began < 60:
-                first[name] = (began, max(was, size))
-            elif at - began > 120:
-                most = max(most, 60 * (size - first[name][1]) / (at - began - 60))
+    for name, size in last.items():
+        early = [sizes[name] for at, sizes in memory if at <= quarter and name in sizes]
+        if early:
+            most = max(most, 60 * (size - max(early)) / (ended - quarter))
     return most
 
 
