@@ -47,12 +47,8 @@ class Lines(logging.Formatter):
         return f"{told}\n{self.formatException(record.exc_info)}" if record.exc_info else told
 
 
-class JsonLines(logging.Formatter):
+class JsonLines(Lines):
     """An object for each record, with its facts beside time, level, process and message."""
-
-    def __init__(self, process: str) -> None:
-        super().__init__()
-        self._process = process
 
     def format(self, record: logging.LogRecord) -> str:
         """One line."""

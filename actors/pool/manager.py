@@ -151,6 +151,10 @@ class Manager:
         """As `change_drafter`."""
         await self._change_drafter(drafter)
 
+    async def stop_recording(self) -> None:
+        """Nothing learns any more: what waits is forgotten, and anyone may change the drafter."""
+        self._recorder = None
+
     async def learned(self, learning: Learning) -> None:
         """How far the training is, for `measured`."""
         self._learning = learning

@@ -6,7 +6,7 @@ import time
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 log = logging.getLogger(__name__)
-REQUEST_HEADER = b"x-request-id"
+REQUEST_HEADER = "x-request-id"  # of answers
 PROBED = ("/health", "/healthz", "/readyz", "/metrics")  # every few seconds, by machines
 
 
@@ -29,7 +29,7 @@ class AccessLog:
             if message["type"] == "http.response.start":
                 facts["status"] = message["status"]
                 for name, value in message["headers"]:
-                    if name == REQUEST_HEADER:
+                    if name == REQUEST_HEADER.encode():
                         facts["request"] = value.decode("latin-1")
             elif not message.get("more_body"):
                 sent = True

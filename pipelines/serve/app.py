@@ -10,7 +10,7 @@ from ray import serve
 
 from cluster import logs
 from pipelines.serve.access import check_access
-from pipelines.serve.access_log import AccessLog
+from pipelines.serve.access_log import REQUEST_HEADER, AccessLog
 from pipelines.serve.answers.events import HEADERS
 from pipelines.serve.answers.forms import Chats
 from pipelines.serve.answers.heading import Heading
@@ -59,7 +59,6 @@ OfText = TypeVar(
 )
 Answers = dict[str, Callable[[Request], Awaitable[Response]]]  # by route
 SEED_HEADER = "x-paceline-seed"
-REQUEST_HEADER = "x-request-id"
 
 
 @serve.ingress()

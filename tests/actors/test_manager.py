@@ -8,6 +8,7 @@ import pytest
 
 from actors.errors import PoolFailed
 from actors.pool.manager import LEASE_S, Manager
+from models.errors import InvalidOption
 from models.requests.request import Result
 from models.requests.update import Update
 from tests.actors.conftest import make_requests
@@ -117,5 +118,24 @@ def test_when_the_pool_fails_every_request_ends_and_no_other_is_taken() -> None:
             await manager.submit("a", REQUESTS[2:3])
         with pytest.raises(PoolFailed, match="all actors died"):
             await manager.describe()
+
+    asyncio.run(run())
+
+
+def test_a_server_that_stopped_learning_keeps_nothing() -> None:
+    async def run() -> None:
+        manager = Manager(max_unfinished=10, records=True)
+        asked = [replace(each, record=True) for each in REQUESTS[:2]]
+        await manager.submit("a", asked)
+        manager._deliver([], [result("r0")])
+        assert [row.tokens for row in await manager.take_rows()] == [result("r0").tokens]
+        with pytest.raises(InvalidOption, match="its trainer changes the drafter"):
+            await manager.change_drafter("lookup")
+        await manager.stop_recording()
+        manager._deliver([], [result("r1")])
+        assert await manager.take_rows() == ()
+        manager._fail(PoolFailed("all actors died"))
+        with pytest.raises(PoolFailed):  # it would be changed, if there were a pool
+            await manager.change_drafter("lookup")
 
     asyncio.run(run())

@@ -134,7 +134,7 @@ class DrafterOptions(DistillConfig):
     beside: tuple[str, ...] = option(
         "drafters to show beside it in the evaluation: names or folders; default: lookup, with "
         "images jacobi and mc-sjd",
-        default=("lookup",),
+        default=(),
         decides=True,
         metavar="DRAFTER",
         group=EVALUATION,

@@ -44,6 +44,7 @@ from pipelines.inputs.files import find_inputs
 
 CACHED = 4.0  # a text token by token, against one pass over all of its tokens
 EXAM_S = 10.0
+BESIDE = ("lookup",)  # in the evaluation, unless the user names others
 TEXT_BYTES = 2000  # of a row of `generate`
 
 
@@ -219,6 +220,7 @@ def check(config: DrafterOptions) -> DrafterRun:
         require(config.prompts is not None or config.data is not None, "prompts", None, told)
         told = "none: the target generates text"
         require(config.guidance is None, "guidance", config.guidance, told)
+        config = replace(config, beside=config.beside or BESIDE)
     sizes = target_config(Path(config.target))
     if config.length > sizes.context_length:
         told = f"at most the target's context of {sizes.context_length}"

@@ -36,7 +36,7 @@ def settled(config: DrafterOptions, about: ImageTarget) -> DrafterOptions:
         config,
         **sizes,  # type: ignore[arg-type]
         prompt_field=config.prompt_field or LABEL,
-        beside=BESIDE if config.beside == ("lookup",) else config.beside,
+        beside=config.beside or BESIDE,
         guidance=about.guidance if config.guidance is None else config.guidance,
     )
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,10 @@ class Managed:
         """As metrics."""
         self._ask(self.manager.learned.remote, learning)
 
+    def stop(self) -> None:
+        """Record nothing any more."""
+        self._ask(self.manager.stop_recording.remote)
+
     def _ask(self, method: Callable[..., Any], *arguments: Any) -> Any:
         """What a call returns. Raises RuntimeError if it fails."""
         try:
@@ -74,6 +78,8 @@ class Lessons:
         except (RuntimeError, OSError, PacelineError) as error:
             log.error("learning: stopped, the server goes on: %s", error)
             self.close()
+            with suppress(RuntimeError):  # the server has failed, too
+                Managed(manager).stop()
 
     def close(self) -> None:
         """End the training; nothing that was learned is lost."""

@@ -1,4 +1,4 @@
-"""A round of training, as a process of low priority: python -m ... FOLDER
+"""A round of training, as a process of low priority: python -m ... FOLDER PARENT
 
 FOLDER/lesson.json      what is asked
 FOLDER/texts.parquet    the texts, held-out ones last; chosen once
@@ -7,7 +7,7 @@ FOLDER/train/           states; a process that is started again goes on from the
 FOLDER/drafter/         the trained drafter
 FOLDER/verdict.json     how it and the present one do on the held-out texts
 
-The process ends if the one that started it does.
+The process ends if PARENT does, the one that started it.
 """
 
 import json

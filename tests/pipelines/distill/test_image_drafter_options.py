@@ -35,6 +35,8 @@ def test_no_prompts_are_needed(raster, tmp_path):
     assert (found.length, found.exam_tokens) == (1 + NUM_TOKENS, NUM_TOKENS)
     assert (found.guidance, found.prompt_field) == (1.0, "label")
     assert found.beside == ("jacobi", "mc-sjd")
+    named = check(options(raster, tmp_path, beside=["jacobi"])).config.beside
+    assert named == ("jacobi",)
     assert check(options(raster, tmp_path, guidance=2.0, beside=["none"])).config.guidance == 2.0
     run = check(options(raster, tmp_path, guidance=2.0))
     assert run._lessons((), kept=0).about["guidance"] == 2.0
