@@ -6,6 +6,8 @@
 
 The servers run all the time and are asked in turn by OpenAI's client, streamed. The same prompts,
 greedy, completions of 64 tokens for all; the bare loop has as many rows as there are clients.
+`transformers serve` with continuous batching keeps a core busy while it has nothing to do, so it is
+suspended during the turns of the others.
 """
 
 import argparse
@@ -20,8 +22,8 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -44,12 +46,13 @@ CONCURRENCY = (1, 4, 16, 64)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """`extra`: fields that only this server has."""
+    """`extra`: fields that only this server has; `busy`: it uses a core while it has no request."""
 
     port: int
     model: str
     command: tuple[str, ...]
     extra: Mapping[str, Any] = field(default_factory=dict)
+    busy: bool = False
 
     @property
     def url(self) -> str:
@@ -84,7 +87,7 @@ def peer(port: int) -> Server:
     """`transformers serve` in its faster mode for many clients."""
     program = str(Path(sys.executable).with_name("transformers"))
     options = ("--continuous-batching", "--device", "cpu", "--port", str(port))
-    return Server(port=port, model=TARGET, command=(program, "serve", TARGET, *options))
+    return Server(port=port, model=TARGET, command=(program, "serve", TARGET, *options), busy=True)
 
 
 def main() -> None:
@@ -99,13 +102,21 @@ def main() -> None:
     if not options.no_transformers:
         servers["transformers serve, continuous batching"] = peer(8133)
     with ExitStack() as running:
-        for server in servers.values():
-            running.enter_context(started(server))
+        processes = {
+            name: running.enter_context(started(server)) for name, server in servers.items()
+        }
+        turns = {
+            name: suspended(processes[name]) if server.busy else nullcontext
+            for name, server in servers.items()
+        }
         for concurrency in options.concurrency:
-            table(concurrency, servers)
+            table(concurrency, servers, turns)
 
 
-def table(concurrency: int, servers: Mapping[str, Server]) -> None:
+Turn = Callable[[], AbstractContextManager[None]]
+
+
+def table(concurrency: int, servers: Mapping[str, Server], turns: Mapping[str, Turn]) -> None:
     """All contestants with so many clients at once, in turn."""
     count = max(LEAST, 2 * concurrency)
     loops = {"bare loop, plain": "none", "bare loop, draft model": DRAFT}
@@ -117,7 +128,8 @@ def table(concurrency: int, servers: Mapping[str, Server]) -> None:
                 if name in made:
                     rate, firsts = run_loop(made[name], count, alone=concurrency == 1)
                 else:
-                    rate, firsts = asyncio.run(ask_all(servers[name], count, concurrency))
+                    with turns[name]():
+                        rate, firsts = asyncio.run(ask_all(servers[name], count, concurrency))
                 if turn:
                     measured.rates.append(rate)
                     measured.firsts += firsts
@@ -158,15 +170,29 @@ def run_loop(loop: TokenLoop, count: int, *, alone: bool) -> tuple[float, list[f
 # --- servers -----------------------------------------------------------------------------------
 
 
+def suspended(process: "subprocess.Popen[bytes]") -> Turn:
+    """Suspend it from now on, but for its turns."""
+
+    @contextmanager
+    def turn() -> Iterator[None]:
+        process.send_signal(signal.SIGCONT)
+        yield
+        process.send_signal(signal.SIGSTOP)
+
+    process.send_signal(signal.SIGSTOP)
+    return turn
+
+
 @contextmanager
-def started(server: Server) -> Iterator[None]:
+def started(server: Server) -> Iterator["subprocess.Popen[bytes]"]:
     """Start it and wait until it answers; stop it at the end."""
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(server.command, stdout=log, stderr=log, cwd=ROOT)
         try:
             wait_for(server, process)
-            yield
+            yield process
         finally:
+            process.send_signal(signal.SIGCONT)
             process.send_signal(signal.SIGINT)
             try:
                 process.wait(timeout=20)
