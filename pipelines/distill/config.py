@@ -90,3 +90,8 @@ class DistillConfig:
         require(0 < self.rate <= 1, "rate", self.rate, "above 0, at most 1")
         told = f"at most train_batch ({self.train_batch})"
         require(self.workers <= self.train_batch, "workers", self.workers, told)
+
+    @property
+    def num_processes(self) -> int:
+        """That work at once: of the stage that has the most."""
+        return max(self.workers, self.target_actors)

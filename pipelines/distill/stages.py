@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -57,8 +57,13 @@ class Run(Protocol):
     def records(self) -> Mapping[str, Any]:
         """Make what is missing of the records; their `files`, in order, and their `digest`."""
 
-    def build(self, data: Mapping[str, Any]) -> Callable[[Worker], Kind]:
-        """What is trained, from what `records` returned; Ray sends it to the workers."""
+    def building(
+        self, data: Mapping[str, Any], tell: Callable[[str], None]
+    ) -> AbstractContextManager[Callable[[Worker], Kind]]:
+        """What makes what is trained, from what `records` returned; Ray sends it to the workers.
+
+        The context lasts as long as the training, with whatever else helps it.
+        """
 
     @property
     def title(self) -> str:
@@ -75,7 +80,7 @@ def run_stages(run: Run, *, tell: Callable[[str], None] = print) -> Path:
         PacelineError: what the user gave cannot work (these are ValueErrors), or JobFailed.
     """
     config = run.config
-    _deepspeed(config)  # refused before anything is written
+    deepspeed_of(config)  # refused before anything is written
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     url = storage.normalize(config.output)
@@ -90,15 +95,14 @@ def run_stages(run: Run, *, tell: Callable[[str], None] = print) -> Path:
         if not folder.is_done("train"):
             _tell_estimate(run, tell)
         trained = run.path / "train" / TRAINED
-        cpus = max(config.workers, config.target_actors) + 2
         with (
-            connected(config.address, min_cpus=cpus),
+            connected(config.address, min_cpus=config.num_processes + 2),
             nullcontext() if mirror is None else mirror.following(),
         ):
             if mirror is not None:
                 _refuse_nodes(config, len(alive_nodes()))
             data = folder.stage("records", run.records)
-            folder.stage("train", lambda: _train(run, data))
+            folder.stage("train", lambda: _train(run, data, tell))
             found = folder.stage("evaluate", lambda: run.evaluate(trained, tell).as_dict())
         folder.stage("export", lambda: _export(run, trained))
         findings = Findings.from_dict(found)
@@ -137,25 +141,32 @@ def _tell_estimate(run: Run, tell: Callable[[str], None]) -> None:
     expected.refuse_without_room(run.path)
 
 
-def _train(run: Run, data: Mapping[str, Any]) -> Mapping[str, Any]:
+def _train(run: Run, data: Mapping[str, Any], tell: Callable[[str], None]) -> Mapping[str, Any]:
     config = run.config
-    return train(
-        Training(
-            folder=str(run.path / "train"),
-            build=run.build(data),
-            plan=plan_of(config),
-            save_every=config.save_every,
-            exam_every=config.exam_every,
-            threads=config.threads or max(1, (os.cpu_count() or 1) // config.workers),
-            agreed=_about(run)["decides"] | {"records": data["digest"]},
-            deepspeed=_deepspeed(config),
-        ),
-        workers=config.workers,
-        progress=config.progress,
-    )
+    with run.building(data, tell) as build:
+        return train(
+            Training(
+                folder=str(run.path / "train"),
+                build=build,
+                plan=plan_of(config),
+                save_every=config.save_every,
+                exam_every=config.exam_every,
+                threads=threads_of(config),
+                agreed=_about(run)["decides"] | {"records": data["digest"]},
+                deepspeed=deepspeed_of(config),
+            ),
+            workers=config.workers,
+            progress=config.progress,
+        )
 
 
-def _deepspeed(config: DistillConfig) -> dict[str, Any] | None:
+def threads_of(config: DistillConfig) -> int:
+    """Of each training process."""
+    return config.threads or max(1, (os.cpu_count() or 1) // config.workers)
+
+
+def deepspeed_of(config: DistillConfig) -> dict[str, Any] | None:
+    """DeepSpeed's configuration, checked; None without one."""
     if config.deepspeed is None:
         return None
     return read_deepspeed(config.deepspeed, batch=config.train_batch, workers=config.workers)

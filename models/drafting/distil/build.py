@@ -17,7 +17,8 @@ from models.drafting.distil.small_image_model import (
     new_image_model,
 )
 from models.drafting.distil.small_model import SmallModel, continue_model, new_model
-from models.drafting.distil.teacher import load_teacher
+from models.drafting.distil.streamed import Stream, streamed_teacher, taps_of
+from models.drafting.distil.teacher import Teaches, load_teacher
 from models.drafting.distil.texts import read_texts
 from models.drafting.folder_kind import EAGLE, HYDRA, MEDUSA, MODEL, folder_kind
 from models.drafting.heads.eagle_export import write_eagle
@@ -62,8 +63,12 @@ class DraftLessons:
     about: Mapping[str, object] = field(default_factory=dict)
 
 
-def build_drafter(lessons: DraftLessons, worker: Worker) -> DrafterKind:
+def build_drafter(
+    lessons: DraftLessons, worker: Worker, stream: Stream | None = None
+) -> DrafterKind:
     """Everything before the first step; the same on every worker.
+
+    `stream`: who holds the target; None: this process.
 
     Raises:
         UnsupportedCheckpoint: target, start or records cannot be used.
@@ -71,12 +76,25 @@ def build_drafter(lessons: DraftLessons, worker: Worker) -> DrafterKind:
     target = Path(lessons.target)
     config = target_config(target)
     network, shape = network_of(lessons, target, config)
-    teacher = load_teacher(target, tuple(network.taps), lessons.guidance)  # type: ignore[arg-type]
     texts = read_texts(lessons.files, length=lessons.length, num_ids=config.input_size)
     if len(texts) <= lessons.course.kept:
         told = f"{len(texts)} texts; {lessons.course.kept} are kept for exams, so more are needed"
         raise UnsupportedCheckpoint(told)
     about = {"kind": lessons.kind, **lessons.about}
+    teacher: Teaches
+    if stream is None:
+        teacher = load_teacher(target, taps_of(network), lessons.guidance)
+    else:
+        teacher = streamed_teacher(
+            stream,
+            network,
+            texts,
+            kind=lessons.kind,
+            kept=lessons.course.kept,
+            worker=worker,
+            width=config.width,
+            guidance=lessons.guidance,
+        )
     return DrafterKind(network, shape, teacher, texts, lessons.course, target=target, about=about)
 
 

@@ -19,8 +19,8 @@ from torch import nn
 
 from models.batch import Ints
 from models.drafting.distil.calibration import best_sharpness
-from models.drafting.distil.exam import Trial, accepted_lengths, sums
-from models.drafting.distil.teacher import Teacher
+from models.drafting.distil.exam import Trial, sums
+from models.drafting.distil.teacher import Taught, Teaches
 from models.drafting.distil.texts import Text, TextBatch, batch_of
 from models.drafting.folder_kind import ABOUT
 from models.drafting.sharpness import FIELD
@@ -64,7 +64,7 @@ class DrafterKind:
         self,
         model: nn.Module,
         shape: Shape,
-        teacher: Teacher,
+        teacher: Teaches,
         texts: Sequence[Text],
         course: Course,
         *,
@@ -89,7 +89,7 @@ class DrafterKind:
         """The weighted sum over texts, depths and places of the loss in force."""
         batch = batch_of(self._texts, samples.records)
         late = torch.from_numpy(samples.numbers >= self._course.match_from)  # [B]
-        laws, rows = self._laws(batch, states := self._teacher.states(batch, samples.records))
+        laws, states, rows = self._taught(batch, samples.records, samples)
         total = torch.zeros(())
         found: list[torch.Tensor] = model(batch.tokens, states)
         for (offset, weight), logits in zip(self._depths(len(found)), found, strict=True):
@@ -114,7 +114,7 @@ class DrafterKind:
         with tempfile.TemporaryDirectory() as made:
             folder = Path(made) / "drafter"
             self._write(model, folder, {})
-            lengths = accepted_lengths(self.trial(), folder, self._teacher.target)
+            lengths = self._teacher.examine(self.trial(), folder)
         return {**figures, **lengths, SCORE: sum(lengths.values()) / len(lengths)}
 
     def trial(self) -> Trial:
@@ -165,16 +165,17 @@ class DrafterKind:
         return [(self._shape.first + k, w / sum(weights)) for k, w in enumerate(weights)]
 
     @torch.no_grad()
-    def _laws(self, batch: TextBatch, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The target's laws [M, V] of the tokens it wrote, and [B, N] the row of each index.
+    def _taught(
+        self, batch: TextBatch, records: Ints, samples: Samples | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The target's laws [M, V] of the tokens it wrote, its states, [B, N] each index's law.
 
-        The law of a token is at the index before it.
+        The law of a token is at the index before it. See `Taught`.
         """
-        wanted = torch.zeros_like(batch.written)
-        wanted[:, :-1] = batch.written[:, 1:]
-        rows = torch.full(wanted.shape, -1)
-        rows[wanted] = torch.arange(int(wanted.sum()))
-        return self._teacher.laws(states[:, :, -1][wanted]), rows
+        taught: Taught = self._teacher.teach(batch, records, samples)
+        rows = torch.full(batch.written.shape, -1)
+        rows[batch.before] = torch.arange(len(taught.laws))
+        return taught.laws, taught.states, rows
 
     @torch.no_grad()
     def lengths_at(
@@ -206,8 +207,7 @@ class DrafterKind:
 
     def _judged(self, model: nn.Module, numbers: Ints) -> "Judged":
         batch = batch_of(self._texts, numbers)
-        states = self._teacher.states(batch, numbers)
-        laws, rows = self._laws(batch, states)
+        laws, states, rows = self._taught(batch, numbers)
         found = [logits.log_softmax(-1) for logits in model(batch.tokens, states)]
         return Judged(batch=batch, laws=laws, rows=rows, found=found)
 
@@ -237,7 +237,7 @@ class DrafterKind:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
-    """Texts with the laws of the target (see `DrafterKind._laws`) and those of the drafter."""
+    """Texts with the laws of the target (see `DrafterKind._taught`) and those of the drafter."""
 
     batch: TextBatch
     laws: torch.Tensor  # [M, V]

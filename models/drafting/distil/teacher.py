@@ -4,21 +4,48 @@ States are computed anew in every step, or kept in memory while there is room; n
 Letters: B texts, N positions, n layers that are read, C width of the target, V vocabulary.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
 from models.batch import Ints, chains
+from models.drafting.distil.exam import Trial, accepted_lengths
 from models.drafting.distil.texts import TextBatch
 from models.drafting.heads.files import target_head
 from models.readout import Readout
 from models.targets.load import load_target
 from models.targets.target import Target
+from models.training.kind import Samples
 
 KEPT_BYTES = 2**30  # of states that are kept in memory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taught:
+    """What a drafter learns from for a batch of texts.
+
+    `states` [B, N, n + 1, C]: the taps and the last layer. `laws` [M, V]: log-probabilities of the
+    tokens that the target wrote, those of `TextBatch.before`.
+    """
+
+    states: torch.Tensor
+    laws: torch.Tensor
+
+
+class Teaches(Protocol):
+    """The target, in this process or elsewhere."""
+
+    guidance: float
+
+    def teach(self, batch: TextBatch, records: Ints, samples: Samples | None = None) -> Taught:
+        """`records` [B]: the texts' numbers. `samples`: as training takes them in turn, if so."""
+
+    def examine(self, trial: Trial, drafter: Path) -> dict[str, float]:
+        """The accepted lengths of the drafter in this folder."""
 
 
 class Teacher:
@@ -42,8 +69,20 @@ class Teacher:
         self._kept: dict[int, torch.Tensor] = {}
         self._room = KEPT_BYTES
 
+    def teach(self, batch: TextBatch, records: Ints, samples: Samples | None = None) -> Taught:
+        """States are kept by the texts' numbers while there is room."""
+        states = self.states(batch, records)
+        return Taught(states=states, laws=self.laws(states[:, :, -1][batch.before]))
+
+    def examine(self, trial: Trial, drafter: Path) -> dict[str, float]:
+        """In the real loop with this target."""
+        return accepted_lengths(trial, drafter, self.target)
+
     def states(self, batch: TextBatch, numbers: Ints) -> torch.Tensor:
-        """[B, N, n + 1, C] float32: the taps and the last layer; `numbers` [B] are the texts'."""
+        """[B, N, n + 1, C] float32: the taps and the last layer; `numbers` [B] are the texts'.
+
+        Texts with a number below 0 are not kept.
+        """
         new = [row for row, number in enumerate(numbers.tolist()) if number not in self._kept]
         read: dict[int, torch.Tensor] = {}
         if new:
@@ -57,7 +96,7 @@ class Teacher:
         return out
 
     def _keep(self, number: int, states: torch.Tensor) -> None:
-        if number not in self._kept and states.nbytes <= self._room:
+        if number >= 0 and number not in self._kept and states.nbytes <= self._room:
             self._kept[number] = states
             self._room -= states.nbytes
 

@@ -39,6 +39,13 @@ class TextBatch:
     tokens: torch.Tensor
     written: torch.Tensor
 
+    @property
+    def before(self) -> torch.Tensor:
+        """[B, N] bool: the places before tokens that the target wrote."""
+        found = torch.zeros_like(self.written)
+        found[:, :-1] = self.written[:, 1:]
+        return found
+
 
 def write_texts(file: Path, texts: Iterable[Text]) -> None:
     """As Parquet."""

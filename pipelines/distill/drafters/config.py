@@ -9,11 +9,12 @@ from models.requests.request import require
 from models.targets.decoder.config import read_json
 from models.tokenizers import OURS
 from pipelines.distill.config import EVALUATION, TRAINING, DistillConfig
-from pipelines.engine_options import MAIN
+from pipelines.engine_options import HARDWARE, MAIN
 from pipelines.options import option
 
 KINDS = ("model", "medusa", "hydra", "eagle")
 MATCH, DIVERGENCE = "match", "divergence"
+RECOMPUTE, STREAM = "recompute", "stream"
 
 
 def makes_own_prompts(target: str) -> bool:
@@ -140,6 +141,21 @@ class DrafterOptions(DistillConfig):
         group=EVALUATION,
     )
 
+    states: str = option(
+        "where the target's hidden states and distributions come from. recompute: a copy of the "
+        "target in each training process; stream: --target-actors actors, for targets that do not "
+        "fit beside the training. The drafter is the same",
+        default=RECOMPUTE,
+        choices=(RECOMPUTE, STREAM),
+        group=HARDWARE,
+    )
+    window: int | None = option(
+        "with --states stream: steps that each training process asks for ahead; default: 4, less "
+        "where they would take more than 30% of Ray's object store",
+        default=None,
+        group=HARDWARE,
+    )
+
     def __post_init__(self) -> None:
         DistillConfig.__post_init__(self)
         given = (self.prompts is not None) + (self.data is not None)
@@ -151,12 +167,21 @@ class DrafterOptions(DistillConfig):
             require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         require(self.length >= 8, "length", self.length, "8 or more")
         require(self.depth <= 16, "depth", self.depth, "1 to 16")
+        ok = self.window is None or (self.states == STREAM and self.window >= 1)
+        require(ok, "window", self.window, "1 or more, with states=stream")
         if self.width is not None:
             ok = self.width >= 2 and self.width % 2 == 0
             require(ok, "width", self.width, "an even number")
             ok = self.start is None and self.kind != "medusa"
             told = "unset: heads have the target's width, and a start has its own"
             require(ok, "width", self.width, told)
+
+    @property
+    def num_processes(self) -> int:
+        """That work at once: of the stage that has the most."""
+        if self.states == STREAM:
+            return self.workers + self.target_actors
+        return max(self.workers, self.target_actors)
 
     @property
     def match_from(self) -> int:

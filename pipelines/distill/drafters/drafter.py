@@ -1,7 +1,8 @@
 """`paceline distill drafter`: what a drafter's own stages do."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from models.drafting.distil.build import (
 )
 from models.drafting.distil.exam import Trial
 from models.drafting.distil.kind import Course, DrafterKind
+from models.drafting.distil.streamed import Stream
 from models.drafting.distil.teacher import Teacher, load_teacher
 from models.drafting.distil.texts import Text, batch_of, read_texts
 from models.drafting.draft_models.build import LEARNED
@@ -29,9 +31,10 @@ from models.training.kind import LOSS, Samples
 from models.training.log import EXAMS, read_lines
 from models.training.worker import Worker
 from pipelines.checkpoints import with_local
-from pipelines.distill.drafters.config import DrafterOptions
+from pipelines.distill.drafters.config import RECOMPUTE, DrafterOptions
 from pipelines.distill.drafters.images import settled as settled_for_images
 from pipelines.distill.drafters.judge import MADE, START, Judgement, measure
+from pipelines.distill.drafters.stream import streaming
 from pipelines.distill.drafters.texts import HELD_OUT, TRAINED, make_rows, rows_of, write_split
 from pipelines.distill.estimate import START_S, STATES, Estimate
 from pipelines.distill.findings import Findings
@@ -104,9 +107,24 @@ class DrafterRun:
         files = [str(texts / TRAINED)]
         return {**made, **told, "files": files, "digest": digest_of(files)}
 
-    def build(self, data: Mapping[str, Any]) -> Callable[[Worker], DrafterKind]:
+    def build(
+        self, data: Mapping[str, Any], stream: Stream | None = None
+    ) -> Callable[[Worker], DrafterKind]:
         """The drafter, new or from its start."""
-        return partial(_build, self._lessons(tuple(data["files"]), kept=data["exam"]))
+        lessons = self._lessons(tuple(data["files"]), kept=data["exam"])
+        return partial(_build, lessons, stream=stream)
+
+    @contextmanager
+    def building(
+        self, data: Mapping[str, Any], tell: Callable[[str], None]
+    ) -> Iterator[Callable[[Worker], DrafterKind]]:
+        """With the target in the training processes, or in actors of its own meanwhile."""
+        if self.config.states == RECOMPUTE:
+            yield self.build(data)
+            return
+        lessons = self._lessons((), kept=0)
+        with streaming(self.config, lessons, tell) as stream:
+            yield self.build(data, stream)
 
     def _lessons(self, files: tuple[str, ...], *, kept: int) -> DraftLessons:
         config = self.config
@@ -191,10 +209,11 @@ def _probe(lessons: DraftLessons, length: int) -> tuple[_Probe, Teacher]:
     return _Probe(made, texts), teacher
 
 
-def _build(lessons: DraftLessons, worker: Worker) -> DrafterKind:
+def _build(lessons: DraftLessons, worker: Worker, *, stream: Stream | None) -> DrafterKind:
     """On a worker, whose node may not have fetched the checkpoints yet."""
     start = None if lessons.start is None else present(lessons.start)
-    return build_drafter(replace(lessons, target=present(lessons.target), start=start), worker)
+    lessons = replace(lessons, target=present(lessons.target), start=start)
+    return build_drafter(lessons, worker, stream)
 
 
 def distill(config: DrafterOptions, *, tell: Callable[[str], None] = print) -> Path:

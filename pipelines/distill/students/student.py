@@ -1,6 +1,7 @@
 """`paceline distill student`: what a student's own stages do."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -91,6 +92,12 @@ class StudentRun:
             seed=self.config.seed,
         )
         return partial(_build, lessons)
+
+    def building(
+        self, data: Mapping[str, Any], tell: Callable[[str], None]
+    ) -> AbstractContextManager[Callable[[Worker], StudentKind]]:
+        """The teacher is in the training processes: nothing else is needed."""
+        return nullcontext(self.build(data))
 
     @property
     def title(self) -> str:

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -22,7 +22,7 @@ def run_until_killed(words: Sequence[str], run: Path, *, after: int) -> list[int
     program = [sys.executable, "-m", "pipelines.cli", *words]
     process = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None and not killed:
-        _kill(process.pid, lambda name: "ray::TargetActor" in name, killed)
+        _kill(process.pid, "ray::TargetActor", killed)
         time.sleep(0.02)
     while process.poll() is None:
         if len(read_lines(run / "train" / METRICS)) >= after:
@@ -36,15 +36,21 @@ def kill_a_worker(run: Path, killed: list[int], *, after: int) -> None:
     """SIGKILL the training worker of this process's cluster after `after` steps."""
     while len(read_lines(run / "train" / METRICS)) < after:
         time.sleep(0.05)
-    _kill(os.getpid(), lambda name: "RayTrainWorker" in name, killed)
+    _kill(os.getpid(), "RayTrainWorker", killed)
 
 
-def _kill(driver: int, wanted: Callable[[str], bool], killed: list[int]) -> None:
-    for process in psutil.Process(driver).children(recursive=True):
+def _kill(driver: int, wanted: str, killed: list[int]) -> None:
+    found = kill_one(psutil.Process(driver), wanted)
+    killed += [] if found is None else [found]
+
+
+def kill_one(driver: psutil.Process, wanted: str) -> int | None:
+    """SIGKILL a process below a driver whose command has this text; its id, None without one."""
+    for process in driver.children(recursive=True):
         try:
-            if wanted(" ".join(process.cmdline())):
+            if wanted in " ".join(process.cmdline()):
                 process.send_signal(signal.SIGKILL)
-                killed.append(process.pid)
-                return
+                return process.pid
         except psutil.NoSuchProcess:
             continue
+    return None

@@ -155,7 +155,7 @@ def test_of_a_draft_model_at_every_position(tmp_path, target):
 def test_the_teachers_laws_are_the_targets(tmp_path, target, kind):
     made = built(kind, target, tmp_path)
     batch = batch_of(made._texts, np.arange(3))
-    laws, rows = made._laws(batch, made._teacher.states(batch, np.arange(3)))
+    laws, _, rows = made._taught(batch, np.arange(3))
     model = load_target(target, dtype=torch.float32, device="cpu")
     for row, text in enumerate(batch.texts):
         scores = model.score(model.new_cache(1, 64), chain(0, np.array(text.tokens)))

@@ -1,0 +1,58 @@
+"""A frozen target in a process of its own, from which the training of a drafter learns."""
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from cluster import logs
+from cluster.checkpoints import present
+from models.drafting.distil.exam import Trial
+from models.drafting.distil.reading import Need, Reading, read
+from models.drafting.distil.teacher import load_teacher
+from models.drafting.distil.texts import Text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeacherConfig:
+    """The target, the layers that are read besides the last, and what is sent of them.
+
+    `guidance`: scale of the laws of an image target, 1: off. `threads`: as many as the training's,
+    for the same bits.
+    """
+
+    target: str
+    taps: tuple[int, ...]
+    need: Need
+    guidance: float
+    threads: int
+
+
+class TeacherActor:
+    """A plain class: made remote late. It keeps nothing from call to call."""
+
+    def __init__(self, config: TeacherConfig) -> None:
+        """Load the target. Raises what loading raises."""
+        logs.set_up("teacher")
+        torch.set_num_threads(config.threads)
+        torch.use_deterministic_algorithms(True)
+        self._target, self._need = present(config.target), config.need
+        self._teacher = load_teacher(Path(self._target), config.taps, config.guidance)
+
+    def pid(self) -> int:
+        """Its process."""
+        return os.getpid()
+
+    def read(self, texts: Sequence[Text]) -> Reading:
+        """What a drafter learns from of these texts."""
+        return read(self._teacher, texts, self._need)
+
+    def examine(self, trial: Trial, files: Mapping[str, bytes]) -> dict[str, float]:
+        """The accepted lengths of the drafter in these files, in the real loop."""
+        with tempfile.TemporaryDirectory() as made:
+            for name, data in files.items():
+                (Path(made) / name).write_bytes(data)
+            return self._teacher.examine(replace(trial, target=self._target), Path(made))

@@ -1,0 +1,89 @@
+"""The teacher actors of a training: started, asked in turn, stopped.
+
+The process that starts them owns them; training workers have their handles only. Ray starts an
+actor that dies again, elsewhere if its node is lost, and repeats the calls that it had not
+answered. An answer is a function of the texts, so a repeated one is the same.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import count
+from typing import Any
+
+import numpy as np
+import ray
+from ray.exceptions import RayError
+
+from actors.errors import PoolFailed
+from actors.pool.members import reason_of
+from actors.pool.placing import require_room
+from actors.pool.role import Role
+from actors.teacher import TeacherActor, TeacherConfig
+from cluster.placement import Demand, alive_nodes, selector
+from models.drafting.distil.exam import Trial
+from models.drafting.distil.reading import Reading
+from models.drafting.distil.texts import Text
+
+RESTARTS = 20  # of an actor, before the training stops; the same command continues
+STORE = "object_store_memory"  # a resource of a node, in bytes
+PART = 0.3  # of a node's object store that answers on their way may take
+
+
+class Teachers:
+    """Handles of teacher actors, which go to the workers; a `Readers` of a streamed teacher."""
+
+    def __init__(self, actors: Sequence[Any]) -> None:
+        self._actors, self._turn = list(actors), count()
+
+    def read(self, texts: Sequence[Text]) -> Callable[[], Reading]:
+        """Ask the next actor."""
+        asked = self._next().read.remote(list(texts))
+        return lambda: _copied(ray.get(asked))
+
+    def examine(self, trial: Trial, files: Mapping[str, bytes]) -> dict[str, float]:
+        """Ask the next actor, and wait."""
+        found: dict[str, float] = ray.get(self._next().examine.remote(trial, dict(files)))
+        return found
+
+    def pids(self) -> list[int]:
+        """Their processes."""
+        return list(ray.get([actor.pid.remote() for actor in self._actors]))
+
+    def _next(self) -> Any:
+        return self._actors[next(self._turn) % len(self._actors)]
+
+
+@contextmanager
+def teachers(config: TeacherConfig, *, actors: int, beside: Demand) -> Iterator[Teachers]:
+    """Start teacher actors and wait until they have loaded; stop them at the end.
+
+    `beside`: the training's workers, for which the cluster must have room, too.
+
+    Raises:
+        PoolFailed: there is no room for them, or one cannot load the target.
+    """
+    role = Role(name="teacher", labels=selector("target"), min_size=actors, max_size=actors)
+    require_room([role.demand(actors), beside], patience_s=role.place_s)
+    options = role.options() | {"max_restarts": RESTARTS, "max_task_retries": -1}
+    made: Any = ray.remote(TeacherActor).options(**options)
+    handles = [made.remote(config) for _ in range(actors)]
+    try:
+        found = Teachers(handles)
+        try:
+            found.pids()
+        except RayError as error:
+            raise PoolFailed(f"a teacher actor cannot start: {reason_of(error)}") from error
+        yield found
+    finally:
+        for handle in handles:
+            ray.kill(handle)
+
+
+def store_room() -> int:
+    """Bytes of the smallest node's object store that answers on their way may take."""
+    return int(PART * min(node.has.get(STORE, 0.0) for node in alive_nodes()))
+
+
+def _copied(reading: Reading) -> Reading:
+    """In this process's memory: the object store's is free again, and was not to be written."""
+    return Reading(states=np.array(reading.states), laws=np.array(reading.laws))
