@@ -22,7 +22,7 @@ from models.training.worker import Worker
 from tests.models.drafting.heads.random_heads import write_target
 
 KINDS = ["model", "medusa", "hydra", "eagle"]
-PLAN, PARTS, WINDOW = TrainingPlan(steps=8, batch=4, rate=1e-2, seed=1), 2, 3
+PLAN, PARTS, WINDOW = TrainingPlan(steps=6, batch=4, rate=1e-2, seed=1), 2, 3
 
 
 @pytest.fixture(scope="module")
@@ -108,20 +108,19 @@ def test_streamed_states_are_recomputed_ones_to_the_bit(monkeypatch, target, fil
     assert readers.nbytes <= room
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_resumed_one_asks_from_its_step_on(tmp_path, target, file, kind):
-    lessons = lessons_of(kind, target, file)
+def test_a_resumed_one_asks_from_its_step_on(tmp_path, target, file):
+    lessons = lessons_of("eagle", target, file)
     whole = training(lessons)
     losses = [whole.step()["loss"] for _ in range(PLAN.steps)]
     first = training(lessons, streamed(lessons, InProcess(lessons)))
-    for _ in range(5):
+    for _ in range(4):
         first.step()
     save_state(tmp_path, first, {"a": 1})
     readers = InProcess(lessons)
     second = training(lessons, streamed(lessons, readers))
     load_state(states(tmp_path)[-1], second, {"a": 1})
-    assert [second.step()["loss"] for _ in range(3)] == losses[5:]
-    assert readers.asked == 3 * PARTS
+    assert [second.step()["loss"] for _ in range(2)] == losses[4:]
+    assert readers.asked == 2 * PARTS
 
 
 def test_exams_have_the_figures_of_a_target_that_is_here(target, file):
