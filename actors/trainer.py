@@ -35,7 +35,7 @@ class Training:
 
     `folder`: for states, figures and the model. `build`: makes what is trained on a worker; Ray
     sends it there. `agreed`: what a state must agree on to be continued. `deepspeed`: its
-    configuration, checked.
+    configuration, checked. `until`: steps after which to stop with a state; None: all.
     """
 
     folder: str
@@ -46,6 +46,12 @@ class Training:
     threads: int
     agreed: Mapping[str, Any]
     deepspeed: Mapping[str, Any] | None = None
+    until: int | None = None
+
+    @property
+    def end(self) -> int:
+        """The number of steps after which the workers end."""
+        return self.plan.steps if self.until is None else self.until
 
 
 def train_worker(settings: dict[str, Training]) -> None:
@@ -78,7 +84,8 @@ def _train(training: Training, worker: Worker) -> None:
     if worker.rank == 0:
         with Log(folder, done=made.done) as log:
             _run(made, training, log)
-        _write(made, training)
+        if made.done == training.plan.steps:
+            _write(made, training)
     else:
         _run(made, training, None)
 
@@ -97,14 +104,14 @@ def _run(made: TrainingStep, training: Training, log: Log | None) -> None:
     """Take the steps that are left; the first worker, which has the log, examines and saves."""
     if log is not None and made.done == 0:
         log.add_exam(0, made.examine())
-    while made.done < training.plan.steps:
+    while made.done < training.end:
         figures = made.step()
         last = made.done == training.plan.steps
         if log is not None:
             log.add(figures)
             if last or made.done % training.exam_every == 0:
                 log.add_exam(made.done, made.examine())
-        if last or made.done % training.save_every == 0:
+        if made.done == training.end or made.done % training.save_every == 0:
             save_state(Path(training.folder), made, training.agreed, write=log is not None)
             ray.train.report(figures)  # all workers wait here for each other
 

@@ -9,6 +9,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from cluster import storage
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 class Mirror:
     """Copies changes of the local `folder` to `url`; `commits`: whether a file commits others.
 
-    `skipped`: names of files and folders, relative to the folder, that are not copied.
+    `skipped`: files and folders, relative to the folder, that are not copied; * is any part.
     """
 
     def __init__(
@@ -118,7 +119,7 @@ class Mirror:
             raise StorageError("copy", self._target(name), "its name leads out of the folder")
         if any(part.startswith(".") or part.endswith(TEMPORARY) for part in parts):
             return False
-        return not any(f"{name}/".startswith(f"{skipped}/") for skipped in self._skipped)
+        return not any(fnmatchcase(f"{name}/", f"{skipped}/*") for skipped in self._skipped)
 
     def _place(self, name: str) -> Path:
         return self._folder / name

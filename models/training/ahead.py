@@ -14,9 +14,13 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ahead:
-    """The parts of batches that worker `rank` of `world` takes, `accumulate` in each step."""
+    """The parts of batches that worker `rank` of `world` takes, `accumulate` in each step.
+
+    `until`: the steps after which it takes no more.
+    """
 
     plan: TrainingPlan
+    until: int
     num_records: int
     rank: int = 0
     world: int = 1
@@ -32,9 +36,9 @@ class Ahead:
         return [mine[share(count, part, self.accumulate)] for part in range(self.accumulate)]
 
     def following(self, samples: Samples) -> Iterator[Samples]:
-        """The parts from this one to the end of the training."""
+        """The parts from this one on."""
         first = int(samples.numbers[0])
-        for step in range(first // self.plan.batch, self.plan.steps):
+        for step in range(first // self.plan.batch, self.until):
             yield from (part for part in self.parts(step) if part.numbers[0] >= first)
 
 

@@ -6,6 +6,7 @@ RUN/run.json            options, what decides the result, versions
 RUN/records/            the target's images to learn from (rows of `paceline generate`)
 RUN/held-out/           more of them, for the evaluation
 RUN/texts/              a drafter's: the texts to learn from, and held-out ones
+RUN/renewed/N/          a drafter's: generation N of rows and texts, from the second on
 RUN/train/              states, metrics.jsonl, exams.jsonl, events/ of TensorBoard, the model
 RUN/samples/            images of each way of sampling
 RUN/evaluation/         their figures, curves and sheets
@@ -32,7 +33,7 @@ from pipelines.output.manifest import FOLDER as MANIFEST
 from pipelines.output.manifest import JOB, LEASE, differences
 
 ABOUT, REPORT, STAGES = "run.json", "report.html", "_stages"
-ROWS = ("records", "held-out")  # folders of `paceline generate`
+ROWS = ("records", "held-out", "renewed/*/rows")  # folders of `paceline generate`
 NOTES = "train/ray"  # Ray's own, which nothing is continued from
 ORDER = ("records", "train", "evaluate", "export", "report")  # of the stages
 PARTS = (
@@ -40,6 +41,7 @@ PARTS = (
     "records",
     "held-out",
     "texts",
+    "renewed",
     "train",
     "samples",
     "evaluation",
@@ -85,7 +87,7 @@ class RunFolder:
         return {entry["name"]: entry["seconds"] for entry in entries}
 
     def _entries(self) -> list[Path]:
-        return sorted((self.path / STAGES).glob("*.json"), key=lambda path: ORDER.index(path.stem))
+        return sorted((self.path / STAGES).glob("*.json"), key=lambda path: _place(path.stem))
 
     def is_done(self, name: str) -> bool:
         """Whether the stage is committed."""
@@ -121,6 +123,12 @@ class RunFolder:
             (self.path / name).unlink(missing_ok=True)
         if self._mirror is not None:
             self._mirror.push()
+
+
+def _place(stage: str) -> tuple[int, int]:
+    """Of a stage in the order; `records-2` are the records' second generation."""
+    name, _, number = stage.partition("-")
+    return ORDER.index(name), int(number or 1)
 
 
 def open_path(output: str) -> Path:

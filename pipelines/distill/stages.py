@@ -2,8 +2,9 @@
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ from cluster import storage
 from cluster.connect import connected
 from cluster.placement import alive_nodes
 from models.errors import InvalidOption
+from models.training.checkpoint import read_told, states
 from models.training.kind import Kind
 from models.training.step import TrainingPlan
 from models.training.worker import Worker
@@ -30,6 +32,14 @@ from pipelines.options import as_dict, deciding
 from pipelines.output.manifest import claimed
 
 FIGURES = Path("evaluation") / "evaluation.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renewal:
+    """From step `step` on, the training takes new records, which `records` makes or finds."""
+
+    step: int
+    records: Callable[[], Mapping[str, Any]]
 
 
 class Run(Protocol):
@@ -57,12 +67,15 @@ class Run(Protocol):
     def records(self) -> Mapping[str, Any]:
         """Make what is missing of the records; their `files`, in order, and their `digest`."""
 
+    def renewals(self, data: Mapping[str, Any]) -> Sequence[Renewal]:
+        """When the records of `data` are replaced, in the order of the steps."""
+
     def building(
-        self, data: Mapping[str, Any], tell: Callable[[str], None]
+        self, data: Mapping[str, Any], tell: Callable[[str], None], *, until: int
     ) -> AbstractContextManager[Callable[[Worker], Kind]]:
         """What makes what is trained, from what `records` returned; Ray sends it to the workers.
 
-        The context lasts as long as the training, with whatever else helps it.
+        The context lasts until step `until` is done, with whatever else helps the training.
         """
 
     @property
@@ -102,7 +115,7 @@ def run_stages(run: Run, *, tell: Callable[[str], None] = print) -> Path:
             if mirror is not None:
                 _refuse_nodes(config, len(alive_nodes()))
             data = folder.stage("records", run.records)
-            folder.stage("train", lambda: _train(run, data, tell))
+            folder.stage("train", lambda: _train(run, folder, data, tell))
             found = folder.stage("evaluate", lambda: run.evaluate(trained, tell).as_dict())
         folder.stage("export", lambda: _export(run, trained))
         findings = Findings.from_dict(found)
@@ -141,9 +154,27 @@ def _tell_estimate(run: Run, tell: Callable[[str], None]) -> None:
     expected.refuse_without_room(run.path)
 
 
-def _train(run: Run, data: Mapping[str, Any], tell: Callable[[str], None]) -> Mapping[str, Any]:
+def _train(
+    run: Run, folder: RunFolder, data: Mapping[str, Any], tell: Callable[[str], None]
+) -> Mapping[str, Any]:
+    """Train to the end, on each generation of the records in turn; from the newest state on."""
+    first, renewals = data, run.renewals(data)
+    told: dict[str, Any] = {}
+    for number, end in enumerate([*(each.step for each in renewals), run.config.train_steps]):
+        if number:
+            data = folder.stage(f"records-{number + 1}", renewals[number - 1].records)
+        if done_steps(run.path / "train") < end or end == run.config.train_steps:
+            found = _train_until(run, data, first["digest"], end, tell)
+            told = {**found, "seconds": found["seconds"] + told.get("seconds", 0.0)}
+    return told
+
+
+def _train_until(
+    run: Run, data: Mapping[str, Any], digest: str, end: int, tell: Callable[[str], None]
+) -> Mapping[str, Any]:
+    """`digest`: of the first records, which decide all others."""
     config = run.config
-    with run.building(data, tell) as build:
+    with run.building(data, tell, until=end) as build:
         return train(
             Training(
                 folder=str(run.path / "train"),
@@ -152,12 +183,19 @@ def _train(run: Run, data: Mapping[str, Any], tell: Callable[[str], None]) -> Ma
                 save_every=config.save_every,
                 exam_every=config.exam_every,
                 threads=threads_of(config),
-                agreed=_about(run)["decides"] | {"records": data["digest"]},
+                agreed=_about(run)["decides"] | {"records": digest},
                 deepspeed=deepspeed_of(config),
+                until=end,
             ),
             workers=config.workers,
             progress=config.progress,
         )
+
+
+def done_steps(folder: Path) -> int:
+    """Of the newest state of a training."""
+    found = states(folder)
+    return int(read_told(found[-1])["step"]) if found else 0
 
 
 def threads_of(config: DistillConfig) -> int:

@@ -18,7 +18,7 @@ def held() -> None:
 
 def mirror(folder: Path, url: str, **options: object) -> Mirror:
     fixed = {"commits": lambda name: name.endswith("done.json"), "check": held}
-    return Mirror(folder, url, **{**fixed, "skipped": ("lease", "a/notes"), **options})
+    return Mirror(folder, url, **{**fixed, "skipped": ("lease", "a/notes", "b/*/lease"), **options})
 
 
 def write(folder: Path, name: str, text: str) -> None:
@@ -38,7 +38,15 @@ def run(s3_bucket: str) -> str:
 def test_a_folder_arrives_and_is_fetched(tmp_path: Path, run: str) -> None:
     first = mirror(tmp_path / "first", run)
     first.pull()
-    for name in ("a/x.bin", "a/done.json", "a/half.new/x", "a/.hidden", "a/notes/n", "lease/l"):
+    for name in (
+        "a/x.bin",
+        "a/done.json",
+        "a/half.new/x",
+        "a/.hidden",
+        "a/notes/n",
+        "lease/l",
+        "b/2/lease/l",
+    ):
         write(tmp_path / "first", name, name)
     first.push()
     assert names(run) == ["a/done.json", "a/x.bin"]

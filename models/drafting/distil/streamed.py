@@ -51,11 +51,13 @@ class Sizes:
 class Stream:
     """Whom to ask, and how a training takes its samples: `plan`, in so many parts of a step.
 
-    `window`: steps that are asked ahead.
+    `until`: steps after which the training ends, or its texts are others. `window`: steps that are
+    asked ahead.
     """
 
     readers: Readers
     plan: TrainingPlan
+    until: int
     window: int
     accumulate: int = 1
 
@@ -130,6 +132,7 @@ def streamed_teacher(
         Sizes(num_taps=num_taps, width=width, need=need_of(kind, num_taps)),
         Ahead(
             plan=stream.plan,
+            until=stream.until,
             num_records=len(texts) - kept,
             rank=worker.rank,
             world=worker.world,

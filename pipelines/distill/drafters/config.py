@@ -70,6 +70,14 @@ class DrafterOptions(DistillConfig):
         decides=True,
         group=MAIN,
     )
+    renew: int | None = option(
+        "number of passes over the target's outputs after which it makes new ones, with other "
+        "seeds, to go on learning from; default: never",
+        default=None,
+        decides=True,
+        metavar="PASSES",
+        group=MAIN,
+    )
     guidance: float | None = option(
         "scale of classifier-free guidance, of the distributions that a drafter of an image "
         "target learns; default: the target's generation_config.json, else off",
@@ -167,6 +175,8 @@ class DrafterOptions(DistillConfig):
             require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         require(self.length >= 8, "length", self.length, "8 or more")
         require(self.depth <= 16, "depth", self.depth, "1 to 16")
+        ok = self.renew is None or (self.data is None and self.renew >= 1)
+        require(ok, "renew", self.renew, "1 or more, without data: given rows are not made anew")
         ok = self.window is None or (self.states == STREAM and self.window >= 1)
         require(ok, "window", self.window, "1 or more, with states=stream")
         if self.width is not None:
@@ -182,6 +192,13 @@ class DrafterOptions(DistillConfig):
         if self.states == STREAM:
             return self.workers + self.target_actors
         return max(self.workers, self.target_actors)
+
+    def renewed_at(self, num_records: int) -> tuple[int, ...]:
+        """The steps from which on records are new; `num_records`: to learn from, at first."""
+        if self.renew is None:
+            return ()
+        every = -(-self.renew * num_records // self.train_batch)
+        return tuple(range(every, self.train_steps, every))
 
     @property
     def match_from(self) -> int:

@@ -35,12 +35,19 @@ from pipelines.distill.drafters.config import RECOMPUTE, DrafterOptions
 from pipelines.distill.drafters.images import settled as settled_for_images
 from pipelines.distill.drafters.judge import MADE, START, Judgement, measure
 from pipelines.distill.drafters.stream import streaming
-from pipelines.distill.drafters.texts import HELD_OUT, TRAINED, make_rows, rows_of, write_split
+from pipelines.distill.drafters.texts import (
+    HELD_OUT,
+    TRAINED,
+    make_rows,
+    renew,
+    rows_of,
+    write_split,
+)
 from pipelines.distill.estimate import START_S, STATES, Estimate
 from pipelines.distill.findings import Findings
 from pipelines.distill.folder import open_path
 from pipelines.distill.records import digest_of, files_of
-from pipelines.distill.stages import FIGURES, run_stages
+from pipelines.distill.stages import FIGURES, Renewal, run_stages
 from pipelines.engine_options import located, located_drafter
 from pipelines.generate.fingerprint import checkpoint_digest
 from pipelines.inputs.files import find_inputs
@@ -81,7 +88,8 @@ class DrafterRun:
         began = time.perf_counter()
         kind.made.losses(kind.made.model, samples)[LOSS].backward()
         stepping = (time.perf_counter() - began) / 4
-        texts = 0 if config.data else config.records
+        generations = 1 + len(config.renewed_at(config.records))
+        texts = 0 if config.data else generations * config.records
         exams = 1 + config.train_steps // config.exam_every
         weights = 4 * sum(weight.numel() for weight in kind.made.model.parameters())
         training = (stepping + reading) * config.train_steps * config.train_batch
@@ -107,6 +115,13 @@ class DrafterRun:
         files = [str(texts / TRAINED)]
         return {**made, **told, "files": files, "digest": digest_of(files)}
 
+    def renewals(self, data: Mapping[str, Any]) -> list[Renewal]:
+        """New texts after every --renew passes."""
+        return [
+            Renewal(step=step, records=partial(renew, self.config, number, self.path, data))
+            for number, step in enumerate(self.config.renewed_at(data["texts"]), start=2)
+        ]
+
     def build(
         self, data: Mapping[str, Any], stream: Stream | None = None
     ) -> Callable[[Worker], DrafterKind]:
@@ -116,14 +131,14 @@ class DrafterRun:
 
     @contextmanager
     def building(
-        self, data: Mapping[str, Any], tell: Callable[[str], None]
+        self, data: Mapping[str, Any], tell: Callable[[str], None], *, until: int
     ) -> Iterator[Callable[[Worker], DrafterKind]]:
         """With the target in the training processes, or in actors of its own meanwhile."""
         if self.config.states == RECOMPUTE:
             yield self.build(data)
             return
         lessons = self._lessons((), kept=0)
-        with streaming(self.config, lessons, tell) as stream:
+        with streaming(self.config, lessons, tell, until=until) as stream:
             yield self.build(data, stream)
 
     def _lessons(self, files: tuple[str, ...], *, kept: int) -> DraftLessons:

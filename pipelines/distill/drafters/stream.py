@@ -22,7 +22,7 @@ WINDOW = 4  # steps, where they fit
 
 @contextmanager
 def streaming(
-    config: DrafterOptions, lessons: DraftLessons, tell: Callable[[str], None]
+    config: DrafterOptions, lessons: DraftLessons, tell: Callable[[str], None], *, until: int
 ) -> Iterator[Stream]:
     """Start the teacher actors, and say how many steps are asked ahead.
 
@@ -62,6 +62,7 @@ def streaming(
         yield Stream(
             readers=readers,
             plan=plan_of(config),
+            until=until,
             window=window,
             accumulate=(deepspeed_of(config) or {}).get(PARTS, 1),
         )

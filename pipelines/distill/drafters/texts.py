@@ -3,7 +3,8 @@
 Or rows of an earlier run of it.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from models.drafting.distil.texts import Text, write_texts
 from models.tokenizers.about import image_target
 from pipelines.distill.drafters.config import DrafterOptions
 from pipelines.distill.drafters.images import split_images
-from pipelines.distill.records import files_of, make_records
+from pipelines.distill.records import digest_of, files_of, make_records
 from pipelines.errors import InvalidInput, JobFailed
 from pipelines.generate.config import GenerateConfig
 from pipelines.generate.job import generate
@@ -25,6 +26,8 @@ from pipelines.modality.chat import PROMPT, prompt_column
 from pipelines.modality.choose import modality
 
 TRAINED, HELD_OUT = "texts.parquet", "held-out.parquet"
+RENEWED = "renewed"  # folder of the rows and texts of later generations, by number
+RENEWED_SEED = 2**40  # added to the run's seed for each generation
 TOKENS, ERROR = "tokens", "error"
 SHARD_ROWS = 64
 PART = 5  # a fifth of the prompts, at most, is kept for exams, and a fifth for the evaluation
@@ -146,6 +149,39 @@ def write_split(config: DrafterOptions, files: Sequence[str], folder: Path) -> d
         "held_out": len(held),
         "rows": list(files),
     }
+
+
+def renew(
+    config: DrafterOptions, number: int, folder: Path, first: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Generation `number` of the texts in a run's folder; `first`: what was told of the first one.
+
+    The prompts are the same, but for those that are kept for exams and the evaluation, and the
+    seeds are others. The texts of the exams are those of the first generation.
+
+    Raises:
+        JobFailed: no row could be made.
+    """
+    place = folder / RENEWED / str(number)
+    seed = (config.seed + (number - 1) * RENEWED_SEED) % 2**63
+    made = make_rows(replace(config, seed=seed), place / "rows")
+    files = files_of(place / "rows")
+    whole = written(folder / "texts" / TRAINED)
+    exam = whole[len(whole) - first["exam"] :]
+    kept = exam + written(folder / "texts" / HELD_OUT)
+    heads = {text.tokens[: text.num_prompt] for text in kept}
+    texts = read_rows(files, config)
+    if image_target(config.target) is None:  # prompts of images are classes, which all parts have
+        texts = [text for text in texts if text.tokens[: text.num_prompt] not in heads]
+    write_texts(place / TRAINED, [*texts, *exam])
+    told = {"texts": len(texts), "exam": len(exam), "rows": list(files), "seed": seed}
+    trained = [str(place / TRAINED)]
+    return {**made, **told, "files": trained, "digest": digest_of(trained)}
+
+
+def written(file: Path) -> list[Text]:
+    """The texts of a file of `write_texts`, whole."""
+    return list(_recorded(pq.read_table(file)))
 
 
 def rows_of(config: DrafterOptions, folder: Path) -> tuple[str, ...]:

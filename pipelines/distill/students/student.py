@@ -1,6 +1,6 @@
 """`paceline distill student`: what a student's own stages do."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,7 +21,7 @@ from pipelines.distill.estimate import Estimate, estimate
 from pipelines.distill.findings import Findings
 from pipelines.distill.folder import open_path
 from pipelines.distill.records import LABEL, digest_of, files_of, make_records
-from pipelines.distill.stages import run_stages
+from pipelines.distill.stages import Renewal, run_stages
 from pipelines.distill.students.config import StudentOptions
 from pipelines.distill.students.judge import EVALUATION, SHEET, TEACHER, judge
 from pipelines.distill.students.pictures import draw_curves, draw_sheet
@@ -93,8 +93,12 @@ class StudentRun:
         )
         return partial(_build, lessons)
 
+    def renewals(self, data: Mapping[str, Any]) -> Sequence[Renewal]:
+        """None: a student learns from the same images all the time."""
+        return ()
+
     def building(
-        self, data: Mapping[str, Any], tell: Callable[[str], None]
+        self, data: Mapping[str, Any], tell: Callable[[str], None], *, until: int
     ) -> AbstractContextManager[Callable[[Worker], StudentKind]]:
         """The teacher is in the training processes: nothing else is needed."""
         return nullcontext(self.build(data))

@@ -84,7 +84,7 @@ def training(lessons, stream=None, steps=PLAN):
 
 
 def streamed(lessons, readers):
-    return Stream(readers=readers, plan=PLAN, window=WINDOW, accumulate=PARTS)
+    return Stream(readers=readers, plan=PLAN, until=PLAN.steps, window=WINDOW, accumulate=PARTS)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -136,7 +136,9 @@ def test_the_parts_of_all_workers_are_the_batch():
     plan = TrainingPlan(steps=3, batch=12, seed=5)
     for world, parts in ((1, 1), (2, 3), (4, 1)):
         found = [
-            Ahead(plan=plan, num_records=7, rank=rank, world=world, accumulate=parts).parts(2)
+            Ahead(
+                plan=plan, until=3, num_records=7, rank=rank, world=world, accumulate=parts
+            ).parts(2)
             for rank in range(world)
         ]
         numbers = [n for own in found for part in own for n in part.numbers.tolist()]
@@ -145,7 +147,7 @@ def test_the_parts_of_all_workers_are_the_batch():
 
 
 def test_a_window_that_lost_its_place_begins_anew():
-    ahead = Ahead(plan=TrainingPlan(steps=6, batch=2), num_records=9)
+    ahead = Ahead(plan=TrainingPlan(steps=6, batch=2), until=6, num_records=9)
     asked = []
 
     def ask(part):
