@@ -58,7 +58,7 @@ def test_new_texts_have_the_prompts_that_are_not_held_out(
     first = write_split(config, rows_of(config, tmp_path / "records"), tmp_path / "texts")
     told = renew(config, 2, tmp_path, first)
     assert renew(config, 2, tmp_path, first)["digest"] == told["digest"]
-    assert told["texts"], told["exam"] == (first["texts"], 3)
+    assert (told["texts"], told["exam"]) == (first["texts"], 3)
     before, held = (written(tmp_path / "texts" / f"{n}.parquet") for n in ("texts", "held-out"))
     after = written(tmp_path / "renewed" / "2" / "texts.parquet")
     assert told["files"] == [str(tmp_path / "renewed" / "2" / "texts.parquet")]
