@@ -16,7 +16,8 @@ from pipelines.serve.answers.forms import Chats
 from pipelines.serve.answers.heading import Heading
 from pipelines.serve.answers.messages import MessageWriter
 from pipelines.serve.answers.parts import Parts
-from pipelines.serve.answers.progress import Progress
+from pipelines.serve.answers.place import first_place, parse_place
+from pipelines.serve.answers.progress import Progress, parse_progress
 from pipelines.serve.answers.responses import ResponseWriter
 from pipelines.serve.api_error import ApiError, renamed
 from pipelines.serve.bodies.fields import (
@@ -158,23 +159,25 @@ class Routes:
     async def completions(self, request: Request) -> Response:
         """Continue texts or token ids."""
         body, model = await self._text(request, CompletionBody)
-        body, last = continued(request, body, model.facts)
+        body, last = continued(request, body, model.facts, parse_progress)
         made = await completion(body, *_of(request, model))
         return await self._answer(request, body, made, made.progress(last))
 
     async def chats(self, request: Request) -> Response:
         """Answer a chat."""
         body, model = await self._text(request, ChatBody)
-        body, last = continued(request, body, model.facts)
+        body, last = continued(request, body, model.facts, parse_progress)
         made = await chat(body, *_of(request, model))
         return await self._answer(request, body, made, made.progress(last))
 
     async def responses(self, request: Request) -> Response:
         """Answer a chat in the form of OpenAI's responses."""
         body, model = await self._text(request, ResponsesBody)
+        body, last = continued(request, body, model.facts, parse_place)
 
         def write(heading: Heading, chats: Chats, parts: Parts) -> ResponseWriter:
-            return ResponseWriter(heading, body, chats, parts)
+            place = last or first_place(heading, named=model.facts.repeats)
+            return ResponseWriter(heading, body, chats, parts, place)
 
         with renamed(RESPONSES_RENAMED):
             made = await chat(body.chat(), *_of(request, model), write)
@@ -183,9 +186,11 @@ class Routes:
     async def messages(self, request: Request) -> Response:
         """Answer a chat in Anthropic's form."""
         body, model = await self._text(request, MessagesBody)
+        body, last = continued(request, body, model.facts, parse_place)
 
         def write(heading: Heading, chats: Chats, parts: Parts) -> MessageWriter:
-            return MessageWriter(heading, parts)
+            place = last or first_place(heading, named=model.facts.repeats)
+            return MessageWriter(heading, parts, place)
 
         with renamed(MESSAGES_RENAMED):
             made = await chat(body.chat(), *_of(request, model), write)

@@ -1,6 +1,6 @@
 """Streams as HTTP has them: what ends with them, and where one goes on."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import TypeVar
 
 from fastapi import Request
@@ -8,13 +8,17 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from pipelines.serve.answers.events import MEDIA
-from pipelines.serve.answers.progress import HEADER, Progress, parse_progress
+from pipelines.serve.answers.place import Place
+from pipelines.serve.answers.progress import HEADER, Progress
 from pipelines.serve.api_error import ApiError
 from pipelines.serve.bodies.fields import ChatBody, CompletionBody
+from pipelines.serve.bodies.messages import MessagesBody
+from pipelines.serve.bodies.responses import ResponsesBody
 from pipelines.serve.exchange import Call
 from pipelines.serve.facts import Facts
 
-Completed = TypeVar("Completed", CompletionBody, ChatBody)
+Completed = TypeVar("Completed", CompletionBody, ChatBody, ResponsesBody, MessagesBody)
+Mark = TypeVar("Mark", Progress, Place)
 
 
 class Stream(StreamingResponse):
@@ -34,8 +38,12 @@ class Stream(StreamingResponse):
             await self._call.__aexit__()
 
 
-def continued(request: Request, body: Completed, facts: Facts) -> tuple[Completed, Progress | None]:
-    """The body of a stream that goes on, with the seed that it began with.
+def continued(
+    request: Request, body: Completed, facts: Facts, parse: Callable[[str], Mark]
+) -> tuple[Completed, Mark | None]:
+    """The body of a stream that goes on, with the seed that it began with, and where it was.
+
+    `parse` reads the route's ids.
 
     Raises ApiError (400): the stream is another server's, or its rest would not be the same.
     """
@@ -48,11 +56,11 @@ def continued(request: Request, body: Completed, facts: Facts) -> tuple[Complete
     if not body.stream or body.paceline.trace:
         told = "Last-Event-ID needs stream, without a trace"
         raise ApiError(told, param="Last-Event-ID", code="invalid_value")
-    progress = parse_progress(last)
-    if progress.fingerprint != facts.fingerprint:
-        told = f"Last-Event-ID is of the server {progress.fingerprint}; this is {facts.fingerprint}"
+    mark = parse(last)
+    if mark.fingerprint != facts.fingerprint:
+        told = f"Last-Event-ID is of the server {mark.fingerprint}; this is {facts.fingerprint}"
         raise ApiError(told, param="Last-Event-ID", code="invalid_value")
-    if body.seed is not None and body.seed % 2**63 != progress.seed:
-        told = f"Last-Event-ID is of seed {progress.seed}; this body has {body.seed}"
+    if body.seed is not None and body.seed % 2**63 != mark.seed:
+        told = f"Last-Event-ID is of seed {mark.seed}; this body has {body.seed}"
         raise ApiError(told, param="Last-Event-ID", code="invalid_value")
-    return body.model_copy(update={"seed": progress.seed}), progress
+    return body.model_copy(update={"seed": mark.seed}), mark

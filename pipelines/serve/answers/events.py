@@ -15,9 +15,10 @@ def event(value: Any) -> bytes:
     return f"data: {_json(value)}\n\n".encode()
 
 
-def named_event(name: str, value: Any) -> bytes:
-    """One event with a name."""
-    return f"event: {name}\ndata: {_json(value)}\n\n".encode()
+def named_event(name: str, value: Any, key: str | None = None) -> bytes:
+    """One event with a name, and with an id (`key`) from which its stream can go on."""
+    told = "" if key is None else f"id: {key}\n"
+    return f"event: {name}\n{told}data: {_json(value)}\n\n".encode()
 
 
 def padding() -> str:

@@ -9,6 +9,7 @@ from pipelines.serve.answers.choice import AnswerChoice, Delta
 from pipelines.serve.answers.events import named_event
 from pipelines.serve.answers.heading import Heading, Json
 from pipelines.serve.answers.parts import Part, Parts
+from pipelines.serve.answers.place import Place
 from pipelines.serve.api_error import ApiError
 from pipelines.serve.bodies.tools import CallText
 
@@ -30,14 +31,14 @@ _ENDED: Json = dict.fromkeys(("stop_reason", "stop_sequence", "stop_details"))
 class MessageWriter:
     """One choice: blocks of text and of the use of tools."""
 
-    def __init__(self, heading: Heading, parts: Parts) -> None:
-        self._heading, self._parts = heading, parts
+    def __init__(self, heading: Heading, parts: Parts, place: Place) -> None:
+        self._heading, self._parts, self._place = place.heading(heading), parts, place
 
     def whole(self, choices: Sequence[AnswerChoice]) -> Json:
         """The message."""
         (choice,) = choices
         list(self._parts.feed(choice.whole))
-        content = [_block(part) for part in self._parts.all]
+        content = [self._block(part) for part in self._parts.all]
         usage = self._usage(choice.num_tokens) | self._heading.predicted(choices)
         ended = self._ended(choice) | {"usage": usage}
         return {**self._message(content), **ended, **decoding(choices)}
@@ -45,7 +46,7 @@ class MessageWriter:
     def opening(self, choices: Sequence[AnswerChoice]) -> Iterator[bytes]:
         """The message without content."""
         message = {**self._message([]), **_ENDED, "usage": self._usage(0)}
-        yield _event("message_start", message=message)
+        yield from self._event("message_start", message=message)
 
     def news(self, delta: Delta) -> Iterator[bytes]:
         """More text, or more of a tool's input; a block ends when the next one begins."""
@@ -53,23 +54,48 @@ class MessageWriter:
             index = news.part.index
             if news.begins:
                 if index:
-                    yield _event("content_block_stop", index=index - 1)
-                yield _event("content_block_start", index=index, content_block=_begun(news.part))
-            if news.more:
-                more = _more(news.part, news.more)
-                yield _event("content_block_delta", index=index, delta=more)
+                    yield from self._event("content_block_stop", index=index - 1)
+                begun = self._begun(news.part)
+                yield from self._event("content_block_start", index=index, content_block=begun)
+            more = self._place.more(news.more, ())
+            if more is not None:
+                told = _more(news.part, more[0])
+                yield self._told("content_block_delta", index=index, delta=told)
 
     def closing(self, choices: Sequence[AnswerChoice]) -> Iterator[bytes]:
         """Why it ended, and the usage."""
         (choice,) = choices
-        yield _event("content_block_stop", index=len(self._parts.all) - 1)
+        yield from self._event("content_block_stop", index=len(self._parts.all) - 1)
         usage = self._usage(choice.num_tokens) | self._heading.predicted(choices)
-        yield _event("message_delta", delta=self._ended(choice), usage=usage, **decoding(choices))
-        yield _event("message_stop")
+        ended = self._ended(choice)
+        yield from self._event("message_delta", delta=ended, usage=usage, **decoding(choices))
+        yield from self._event("message_stop")
 
     def failure(self, error: ApiError) -> Iterator[bytes]:
         """An error ends the stream."""
         yield named_event("error", anthropic_error(error))
+
+    def _event(self, kind: str, **fields: Any) -> Iterator[bytes]:
+        """One that comes once, unless it came on an earlier connection."""
+        if self._place.once():
+            yield self._told(kind, **fields)
+
+    def _told(self, kind: str, **fields: Any) -> bytes:
+        return named_event(kind, {"type": kind, **fields}, self._place.id)
+
+    def _block(self, part: Part) -> Json:
+        if part.call is None:
+            return _text(part.text)
+        return self._use(part, part.call, _parsed(part.call.arguments))
+
+    def _begun(self, part: Part) -> Json:
+        """A block whose content is still to come."""
+        return _text("") if part.call is None else self._use(part, part.call, {})
+
+    def _use(self, part: Part, call: CallText, given: Any) -> Json:
+        key = self._place.call_id(part.index).removeprefix("call_")
+        named = {"id": f"toolu_{key}", "name": call.name, "input": given}
+        return {"type": "tool_use", **named, "caller": {"type": "direct"}}
 
     def _ended(self, choice: AnswerChoice) -> Json:
         """A call that a stop sequence or the limit has cut is not to be made."""
@@ -107,25 +133,8 @@ def anthropic_error(error: ApiError) -> Json:
     return {"type": "error", "error": {"type": kind, "message": told["message"]}}
 
 
-def _block(part: Part) -> Json:
-    if part.call is None:
-        return _text(part.text)
-    return _use(part.call, _parsed(part.call.arguments))
-
-
-def _begun(part: Part) -> Json:
-    """A block whose content is still to come."""
-    return _text("") if part.call is None else _use(part.call, {})
-
-
 def _text(text: str) -> Json:
     return {"type": "text", "text": text, "citations": None}
-
-
-def _use(call: CallText, given: Any) -> Json:
-    key = call.id.removeprefix("call_")
-    named = {"id": f"toolu_{key}", "name": call.name, "input": given}
-    return {"type": "tool_use", **named, "caller": {"type": "direct"}}
 
 
 def _parsed(arguments: str) -> Any:
@@ -140,7 +149,3 @@ def _more(part: Part, more: str) -> Json:
     if part.call is None:
         return {"type": "text_delta", "text": more}
     return {"type": "input_json_delta", "partial_json": more}
-
-
-def _event(kind: str, **fields: Any) -> bytes:
-    return named_event(kind, {"type": kind, **fields})

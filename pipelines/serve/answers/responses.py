@@ -11,6 +11,7 @@ from pipelines.serve.answers.events import named_event, padding
 from pipelines.serve.answers.forms import Chats
 from pipelines.serve.answers.heading import Heading, Json
 from pipelines.serve.answers.parts import Part, Parts
+from pipelines.serve.answers.place import Place
 from pipelines.serve.api_error import ApiError
 from pipelines.serve.bodies.responses import ResponsesBody
 
@@ -18,9 +19,11 @@ from pipelines.serve.bodies.responses import ResponsesBody
 class ResponseWriter:
     """One choice: a message, calls of functions, or both."""
 
-    def __init__(self, heading: Heading, body: ResponsesBody, chats: Chats, parts: Parts) -> None:
-        self._heading, self._body, self._chats, self._parts = heading, body, chats, parts
-        self._number = 0
+    def __init__(
+        self, heading: Heading, body: ResponsesBody, chats: Chats, parts: Parts, place: Place
+    ) -> None:
+        self._heading, self._place = place.heading(heading), place
+        self._body, self._chats, self._parts = body, chats, parts
 
     def whole(self, choices: Sequence[AnswerChoice]) -> Json:
         """The response, with its outputs."""
@@ -30,7 +33,7 @@ class ResponseWriter:
     def opening(self, choices: Sequence[AnswerChoice]) -> Iterator[bytes]:
         """It has begun."""
         for kind in ("created", "in_progress"):
-            yield self._event(f"response.{kind}", response=self._response([]))
+            yield from self._event(f"response.{kind}", response=self._response([]))
 
     def news(self, delta: Delta) -> Iterator[bytes]:
         """More text, or more arguments; an output ends when the next one begins."""
@@ -40,26 +43,22 @@ class ResponseWriter:
                 if part.index:
                     yield from self._close(self._parts.all[part.index - 1], "completed")
                 yield from self._open(part)
-            if part.call is not None and news.more:
-                kind = "response.function_call_arguments.delta"
-                yield self._item_event(kind, part, delta=news.more, **self._padding())
-            elif part.call is None and (news.more or news.logprobs):
-                told = {"delta": news.more, "logprobs": self._logprobs(news.logprobs)}
-                yield self._text_event(
-                    "response.output_text.delta", part, **told, **self._padding()
-                )
+            more = self._place.more(news.more, news.logprobs)
+            if more is not None:
+                yield self._delta(part, *more)
 
     def closing(self, choices: Sequence[AnswerChoice]) -> Iterator[bytes]:
         """Everything once more, complete, and the usage."""
         response = self._response(choices)
         yield from self._close(self._parts.all[-1], response["status"])
-        yield self._event(f"response.{response['status']}", response=response)
+        yield from self._event(f"response.{response['status']}", response=response)
 
     def failure(self, error: ApiError) -> Iterator[bytes]:
         """An error ends the stream."""
         told = error.body()["error"]
         fields = {name: told[name] for name in ("code", "message", "param")}
-        yield self._event("error", **fields)
+        value = {"type": "error", "sequence_number": self._place.number, **fields}
+        yield named_event("error", value)
 
     # --- parts --------------------------------------------------------------------------------
 
@@ -73,43 +72,60 @@ class ResponseWriter:
         item = self._item(part, "in_progress")
         empty: Json = {"content": []} if part.call is None else {"arguments": ""}
         item |= empty
-        yield self._event("response.output_item.added", output_index=part.index, item=item)
+        yield from self._event("response.output_item.added", output_index=part.index, item=item)
         if part.call is None:
             text = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
-            yield self._text_event("response.content_part.added", part, part=text)
+            at = self._in_text(part)
+            yield from self._event("response.content_part.added", **at, part=text)
+
+    def _delta(self, part: Part, more: str, logprobs: Sequence[TokenLogprob]) -> bytes:
+        """More text, or more arguments."""
+        if part.call is not None:
+            kind, at = "response.function_call_arguments.delta", self._in_item(part)
+        else:
+            kind, at = "response.output_text.delta", self._in_text(part)
+            at["logprobs"] = self._logprobs(logprobs)
+        return self._told(kind, **at, delta=more, **self._padding())
 
     def _close(self, part: Part, status: str) -> Iterator[bytes]:
         if part.call is None:
             text = self._text(part)
             told = {"text": part.text, "logprobs": text["logprobs"]}
-            yield self._text_event("response.output_text.done", part, **told)
-            yield self._text_event("response.content_part.done", part, part=text)
+            at = self._in_text(part)
+            yield from self._event("response.output_text.done", **at, **told)
+            yield from self._event("response.content_part.done", **at, part=text)
         else:
             told = {"arguments": part.call.arguments, "name": part.call.name}
-            yield self._item_event("response.function_call_arguments.done", part, **told)
+            at = self._in_item(part)
+            yield from self._event("response.function_call_arguments.done", **at, **told)
         item = self._item(part, status)
-        yield self._event("response.output_item.done", output_index=part.index, item=item)
+        yield from self._event("response.output_item.done", output_index=part.index, item=item)
 
-    def _event(self, kind: str, **fields: Any) -> bytes:
-        told = {"type": kind, "sequence_number": self._number, **fields}
-        self._number += 1
-        return named_event(kind, told)
+    def _event(self, kind: str, **fields: Any) -> Iterator[bytes]:
+        """One that comes once, unless it came on an earlier connection."""
+        if self._place.once():
+            yield self._told(kind, **fields)
 
-    def _item_event(self, kind: str, at: Part, **fields: Any) -> bytes:
-        return self._event(kind, item_id=self._id(at), output_index=at.index, **fields)
+    def _told(self, kind: str, **fields: Any) -> bytes:
+        told = {"type": kind, "sequence_number": self._place.number - 1, **fields}
+        return named_event(kind, told, self._place.id)
 
-    def _text_event(self, kind: str, at: Part, **fields: Any) -> bytes:
-        return self._item_event(kind, at, content_index=0, **fields)
+    def _in_item(self, part: Part) -> Json:
+        return {"item_id": self._id(part), "output_index": part.index}
+
+    def _in_text(self, part: Part) -> Json:
+        return {**self._in_item(part), "content_index": 0}
 
     def _id(self, part: Part) -> str:
         if part.call is None:
             return f"msg_{self._heading.key}"
-        return f"fc_{part.call.id.removeprefix('call_')}"
+        return f"fc_{self._place.call_id(part.index).removeprefix('call_')}"
 
     def _item(self, part: Part, status: str) -> Json:
         if part.call is not None:
             function = {"name": part.call.name, "arguments": part.call.arguments}
-            head = {"type": "function_call", "id": self._id(part), "call_id": part.call.id}
+            call_id = self._place.call_id(part.index)
+            head = {"type": "function_call", "id": self._id(part), "call_id": call_id}
             return {**head, **function, "status": status}
         head = {"type": "message", "id": self._id(part), "role": "assistant"}
         return {**head, "content": [self._text(part)], "status": status}

@@ -68,6 +68,7 @@ class ResponsesBody(Sampled):
         "conversation": _STORED,
         "background": _STORED,
         "store": f"{_STORED}; send false, or leave it out",
+        "starting_after": f"{_STORED}; send this body with the id of an event as Last-Event-ID",
         "reasoning": "the server does not control how a model reasons",
         "prompt": "there are no prompt templates",
         "max_tool_calls": "send parallel_tool_calls: false for one call at most",
