@@ -51,12 +51,14 @@ class Taken:
     """What a target actor hands over: requests that ended, and all it has counted so far.
 
     `streamed`: the updates of all steps since the last message, those of requests in `ended`
-    included. `failure`: the token loop failed after these; the actor is of no use any more.
+    included. `shares`: whether prompts may begin with what the KV cache holds, see
+    TokenLoop.shares. `failure`: the token loop failed after these; the actor is of no use any more.
     """
 
     ended: tuple[Ended, ...] = ()
     streamed: tuple[Streamed, ...] = ()
     figures: Figures = field(default_factory=Figures)
+    shares: bool = True
     failure: Exception | None = None
 
 

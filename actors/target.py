@@ -161,6 +161,7 @@ class TargetActor:
                 ended=tuple(self._ended),
                 streamed=tuple(self._streamed),
                 figures=self._figures,
+                shares=self._ready().shares,
                 failure=self._failure,
             )
             if self._streamed:

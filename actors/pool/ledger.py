@@ -14,7 +14,7 @@ more actors have failed with it alone on them.
 
 import heapq
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count
 
@@ -180,8 +180,13 @@ class Ledger:
 
     # --- from and to the actors ---------------------------------------------------------------
 
-    def assign(self, limits: Mapping[str, int]) -> dict[str, list[Submission]]:
-        """Place waiting requests on actors, up to each one's limit: the warm, or least loaded."""
+    def assign(
+        self, limits: Mapping[str, int], cold: Container[str] = ()
+    ) -> dict[str, list[Submission]]:
+        """Place waiting requests on actors, up to each one's limit: the warm, or least loaded.
+
+        `cold`: actors that read every prompt from its beginning.
+        """
         placed: dict[str, list[Submission]] = {}
         claimed = self._suspects.claim(limits, self.load)
         for actor in limits:
@@ -194,17 +199,20 @@ class Ledger:
                 break
             *_, ticket = heapq.heappop(self._waiting)
             if ticket in self._entries:  # else it was dropped
-                self._place(ticket, self._chosen(ticket, room, limits), placed)
+                self._place(ticket, self._chosen(ticket, room, limits, cold), placed)
         return placed
 
-    def _chosen(self, ticket: int, room: list[str], limits: Mapping[str, int]) -> str:
+    def _chosen(
+        self, ticket: int, room: list[str], limits: Mapping[str, int], cold: Container[str]
+    ) -> str:
         """The actor for a request, of those with room."""
         if len(limits) == 1:
             return room[0]
         keys = beginnings(self._entries[ticket].request)
         loads = {actor: self.load(actor) for actor in room}
-        actor = choose(keys, loads, limits, self._warmth)
-        self._warmth.note(actor, keys)
+        actor = choose(keys, loads, limits, self._warmth, cold)
+        if actor not in cold:
+            self._warmth.note(actor, keys)
         return actor
 
     def note(self, actor: str, streamed: Iterable[Streamed]) -> None:

@@ -63,6 +63,7 @@ class TargetPool:
         self._ledger = Ledger()
         self._takes: dict[str, ObjectRef[Any]] = {}
         self._figures: dict[str, Figures] = {}  # by actor, the dead included
+        self._cold: set[str] = set()  # actors that read every prompt from its beginning
         self._busy = time.monotonic()
         self._num_deaths = 0
 
@@ -249,7 +250,8 @@ class TargetPool:
         """Place waiting requests, and ask every actor for its results."""
         ready = {m.name: m for m in self._targets.ready}
         awake = [m.name for m in self._targets.awake] or list(ready)
-        for name, placed in self._ledger.assign(dict.fromkeys(awake, self._limit)).items():
+        limits = dict.fromkeys(awake, self._limit)
+        for name, placed in self._ledger.assign(limits, self._cold).items():
             ready[name].handle.submit.remote(placed)
         for name, member in ready.items():
             if name not in self._takes:
@@ -301,6 +303,7 @@ class TargetPool:
         except RayError as error:
             return death_of(error)
         self._figures[name] = taken.figures
+        (self._cold.discard if taken.shares else self._cold.add)(name)
         self._ledger.note(name, taken.streamed)
         first = self._ledger.settle(name, taken.ended)
         if any(result.finish_reason != "error" for result in first):

@@ -5,7 +5,7 @@ Knows nothing of Ray. What it says is a guess, as caches forget; no token depend
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 
 import numpy as np
 
@@ -44,15 +44,20 @@ class Warmth:
 
 
 def choose(
-    keys: Sequence[bytes], loads: Mapping[str, int], limits: Mapping[str, int], warmth: Warmth
+    keys: Sequence[bytes],
+    loads: Mapping[str, int],
+    limits: Mapping[str, int],
+    warmth: Warmth,
+    cold: Container[str] = (),
 ) -> str:
     """The actor for a request with these beginnings, of those with room (`loads`, not empty).
 
     It is the warmest, unless that has more to do than the least loaded one by more requests than
-    a quarter of the blocks that it has read, or of its limit.
+    a quarter of the blocks that it has read, or of its limit. `cold` ones read every prompt from
+    its beginning.
     """
     least = min(loads, key=lambda actor: loads[actor])
-    warm, blocks = warmth.warmest(keys, loads)
+    warm, blocks = warmth.warmest(keys, [actor for actor in loads if actor not in cold])
     if warm is None or loads[warm] - loads[least] > min(blocks, limits[warm]) // 4:
         return least
     return warm

@@ -40,6 +40,11 @@ class Rows:
     def __len__(self) -> int:
         return len(self.waiting) + len(self.running) + len(self.reading)
 
+    @property
+    def shares(self) -> bool:
+        """Whether rows may begin with what the cache holds."""
+        return self._share and self.cache.shares
+
     def wait(self, sequence: Sequence) -> None:
         """Queue a request behind those of its priority."""
         priority = sequence.request.priority
@@ -87,7 +92,7 @@ class Rows:
 
     def _will_share(self, sequence: Sequence) -> bool:
         """Whether a request in prefill reads the next token of the same prompt."""
-        if not (self._share and self.cache.shares):
+        if not self.shares:
             return False
         for row, other in enumerate(self.reading, len(self.running)):
             shared = max(int(self.cache.lengths[row]) + 1, LEAST)

@@ -190,6 +190,14 @@ class TokenLoop:
         return self._cache.rows
 
     @property
+    def shares(self) -> bool:
+        """Whether what is in the cache of a prompt is not read again.
+
+        It is where a drafter reads the target, or the target's cache cannot share.
+        """
+        return self._rows.shares
+
+    @property
     def cache_bytes(self) -> int:
         return self._cache.num_bytes
 

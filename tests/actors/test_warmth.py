@@ -94,3 +94,21 @@ def test_a_lost_actor_s_conversations_go_on_elsewhere():
 
 def short(number: int) -> Request:
     return request(str(number), (number, 1))
+
+
+@pytest.mark.parametrize(("cold", "chosen"), [((), "x"), (("x",), "y"), (("x", "y"), "y")])
+def test_an_actor_that_reads_prompts_from_their_beginnings_is_never_warm(cold, chosen):
+    """As with a drafter that reads the target."""
+    ledger = Ledger()
+    ledger.add([request("first")])
+    assert list(ledger.assign(LIMITS, cold)) == ["x"]
+    ledger.add([request("second")])
+    assert list(ledger.assign(LIMITS, cold)) == [chosen]
+
+
+def test_what_was_warm_before_the_drafter_changed_counts_no_more():
+    ledger = Ledger()
+    ledger.add([request("first")])
+    ledger.assign(LIMITS)
+    ledger.add([request("second")])
+    assert list(ledger.assign(LIMITS, {"x", "y"})) == ["y"]
