@@ -1,5 +1,7 @@
 """Ctrl-C and SIGTERM of a command: one line at once, out within seconds, nothing left running.
 
+A command that has something to bring to its end (`draining`) is told of the first SIGTERM instead.
+
 The first signal prints the line and raises KeyboardInterrupt in the main thread, so that leases are
 given back and clusters closed. What takes longer than GRACE_S is cut off; so is everything when a
 second signal comes.
@@ -12,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 from cluster.processes import leave, leaving, mark_descendants
 
@@ -20,6 +23,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 _told: list[Callable[[], str]] = [lambda: "interrupted"]
 _came: list[int] = []  # the first signal
+_drains: list["Drain"] = []  # told of a SIGTERM, which ends nothing then
 
 
 @contextmanager
@@ -30,6 +34,24 @@ def interrupted_with(told: Callable[[], str]) -> Iterator[None]:
         yield
     finally:
         _told.remove(told)
+
+
+@dataclass(slots=True)
+class Drain:
+    """Whether the command was asked to end by itself. No event: a handler must take no lock."""
+
+    asked: bool = False
+
+
+@contextmanager
+def draining() -> Iterator[Drain]:
+    """Within, the first SIGTERM is noted, and nothing else; another signal ends the process."""
+    drain = Drain()
+    _drains.append(drain)
+    try:
+        yield drain
+    finally:
+        _drains.remove(drain)
 
 
 def obey_signals() -> None:
@@ -52,7 +74,9 @@ def leave_if_interrupted() -> None:
 
 def _interrupt(number: int, frame: object) -> None:
     """Runs in the main thread, as soon as that runs Python."""
-    if _tell(number):
+    if number == signal.SIGTERM and _drains and not _drains[-1].asked:
+        _drains[-1].asked = True
+    elif _tell(number):
         raise KeyboardInterrupt
 
 
@@ -65,6 +89,8 @@ def _unraisable(raised: "sys.UnraisableHookArgs") -> None:
 def _watch(reader: int) -> None:
     """Runs in a thread of its own: the main one may be in the middle of a long pass."""
     number = _signal(reader)
+    if number == signal.SIGTERM and _drains:
+        number = _signal(reader)
     second, _, _ = select.select([reader], [], [], GRACE_S)
     if not second:
         _tell(number)

@@ -64,6 +64,7 @@ class Manager:
         self._owners: dict[str, str] = {}  # ingress by request
         self._commands: queue.SimpleQueue[Callable[[ServedPool], None]] = queue.SimpleQueue()
         self._failure: Exception | None = None
+        self._closed = False
         self._description: dict[str, Any] | None = None
         self._tally = Tally()
         self._recorder = Recorder() if records else None
@@ -82,8 +83,11 @@ class Manager:
         return self._description
 
     async def describe(self) -> dict[str, Any]:
-        """The target and how it runs. Raises the pool's failure, or PoolFailed before it is up."""
-        self._check()
+        """The target and how it runs.
+
+        Raises the pool's failure, or PoolFailed before it is up and after `close`.
+        """
+        self._check_open()
         if self._description is None:
             raise PoolFailed("the target is still loading")
         return self._description
@@ -159,6 +163,17 @@ class Manager:
         """How far the training is, for `measured`."""
         self._learning = learning
 
+    # --- the end ------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """Take no more requests; those that run or wait go on."""
+        self._closed = True
+
+    async def left(self) -> int:
+        """Requests whose end no ingress has taken yet. Raises the pool's failure."""
+        self._check()
+        return len(self._owners) + sum(len(inbox.results) for inbox in self._inboxes.values())
+
     async def _of_pool(self, ask: Callable[[ServedPool], Told]) -> Told:
         """What a function of the pool returns, called on its thread."""
         loop = asyncio.get_running_loop()
@@ -178,9 +193,9 @@ class Manager:
     async def submit(self, ingress: str, requests: list[Request]) -> bool:
         """Queue all requests, or none; False if they are too many now.
 
-        Raises the pool's failure.
+        Raises the pool's failure, or PoolFailed after `close`.
         """
-        self._check()
+        self._check_open()
         if len(self._owners) + len(requests) > self._max_unfinished:
             self._tally.rejected(requests)
             return False
@@ -227,6 +242,11 @@ class Manager:
     def _check(self) -> None:
         if self._failure is not None:
             raise self._failure
+
+    def _check_open(self) -> None:
+        self._check()
+        if self._closed:
+            raise PoolFailed("the server stops, and takes no more requests")
 
     def _forget(self, ids: list[str]) -> None:
         for each in ids:

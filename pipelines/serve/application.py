@@ -68,11 +68,12 @@ class Endpoint:
 def build(args: Mapping[str, Any]) -> Any:
     """The application; `args` are options of `paceline serve`, by their names in YAML.
 
-    Raises InvalidOption for an option that does not exist or is out of range, for `learn`, and
-    without keys where `host` is not given: Ray Serve does not tell on which addresses it listens.
+    Raises InvalidOption for an option that does not exist or is out of range, for `learn` and
+    `drain_seconds`, and without keys where `host` is not given: Ray Serve does not tell on which
+    addresses it listens.
     """
     given = serve_configs(args)
-    _refuse_learning(given)
+    _refuse_unhonoured(given)
     if given[0].api_key_file is None and "host" not in args:
         told = f"an address of this machine alone ({', '.join(LOOPBACK)}), or set api_key_file"
         raise InvalidOption("host", None, told)
@@ -97,9 +98,9 @@ def build(args: Mapping[str, Any]) -> Any:
 def serve_config(*configs: ServeConfig) -> dict[str, Any]:
     """The configuration of Ray Serve that starts this server: a RayService's serveConfigV2.
 
-    Raises InvalidOption for a server that learns.
+    Raises InvalidOption for a server that learns, or has its own time to drain.
     """
-    _refuse_learning(configs)
+    _refuse_unhonoured(configs)
     first = configs[0]
     args = {name: value for name, value in told_of(configs).items() if name != "address"}
     if first.api_key_file is None:
@@ -113,8 +114,12 @@ def serve_config(*configs: ServeConfig) -> dict[str, Any]:
     }
 
 
-def _refuse_learning(configs: Configs) -> None:
+def _refuse_unhonoured(configs: Configs) -> None:
     for config in configs:
+        default = ServeConfig.__dataclass_fields__["drain_seconds"].default
+        if config.drain_seconds != default:
+            told = f"{default}: Ray Serve stops what it has started by its own rules"
+            raise InvalidOption("drain_seconds", config.drain_seconds, told)
         if config.learn is not None:
             told = "none: a server that Ray Serve starts has no process that trains; see /drafter"
             raise InvalidOption("learn", config.learn, told)

@@ -55,7 +55,8 @@ example: for other machines, with an API key
   printf %s "$KEY" | sha256sum > keys.txt
   paceline serve --target PATH --host 0.0.0.0 --api-key-file keys.txt
 
-Ctrl-C stops the server. Fields of requests, and what is refused: docs/serve.md.
+Ctrl-C stops the server at once, SIGTERM when the answers that it has begun
+are complete, within --drain-seconds. Fields of requests, and what is refused: docs/serve.md.
 """
 # What is printed once the server is ready, by the kind of its target.
 EXAMPLES = {
@@ -124,7 +125,7 @@ def run(options: argparse.Namespace) -> int:
     configs = tuple(with_local(replace(each, model_name=each.name)) for each in configs)
     check(configs)
     from cluster.connect import connected
-    from pipelines.interruption import interrupted_with
+    from pipelines.interruption import draining, interrupted_with
     from pipelines.serve.server import serving
 
     actors = sum(map(processes, configs))
@@ -132,6 +133,7 @@ def run(options: argparse.Namespace) -> int:
         interrupted_with(lambda: "the server has stopped"),
         connected(configs[0].address, min_cpus=actors + 1),
         serving(*configs) as server,
+        draining() as stop,
     ):
         names = ", ".join(each.name for each in configs)
         print(f"serving {names} at {server.url} after {time.monotonic() - began:.0f} s")
@@ -142,5 +144,7 @@ def run(options: argparse.Namespace) -> int:
             told = body if len(configs) == 1 else {"model": model.facts.name, **body}
             print(f"  curl {server.url}{path}{key} -H 'Content-Type: application/json' \\")
             print(f"      -d '{json.dumps(told)}'", flush=True)
-        server.wait()
+        server.wait(stop)
+        left = server.drain(configs[0].drain_seconds)
+        print(f"the server has stopped; {left} completions were cut", flush=True)
     return 0

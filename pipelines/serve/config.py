@@ -23,6 +23,7 @@ OF_SERVER = (
     "max_per_key",
     "max_seconds",
     "max_body_bytes",
+    "drain_seconds",
     "address",
 )
 # What a student does without.
@@ -109,6 +110,12 @@ class ServeConfig:
         default=4 * 2**20,
         group=HTTP,
     )
+    drain_seconds: float = option(
+        "time that answers may take to end after SIGTERM, while new requests get status 503; "
+        "0: none; Ctrl-C stops the server at once",
+        default=20.0,
+        group=HTTP,
+    )
     draft_tokens: int | str = engine_options.draft_tokens()
     draft_width: int | str = engine_options.draft_width()
     verify: str = engine_options.verify()
@@ -131,7 +138,7 @@ class ServeConfig:
         for name in ("host", "model_name"):
             require(getattr(self, name) != "", name, getattr(self, name), "a text, not empty")
         require(self.max_body_bytes >= 1, "max_body_bytes", self.max_body_bytes, "1 or more")
-        for name in ("max_queued", "max_per_key", "max_seconds"):
+        for name in ("max_queued", "max_per_key", "max_seconds", "drain_seconds"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         ok = self.drafter != NONE or self.draft_actors == 0
         require(ok, "draft_actors", self.draft_actors, "0 with drafter='none'")

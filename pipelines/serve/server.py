@@ -31,11 +31,13 @@ from models.registry import FLOW, GUMBEL
 from pipelines.engine_options import processes
 from pipelines.errors import JobFailed
 from pipelines.generate.fingerprint import checkpoint_digest, needs_torch, ranks_of, versions
+from pipelines.interruption import Drain
 from pipelines.modality.choose import modality
 from pipelines.serve.access import ADMIN, PRIORITY, read_key_hashes, read_marked_hashes
 from pipelines.serve.check import check, max_steps
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.door import Door
+from pipelines.serve.drain import drain
 from pipelines.serve.facts import Facts
 from pipelines.serve.learning.beside import Lessons, lessons
 from pipelines.serve.learning.lesson import COURSE, Course
@@ -64,11 +66,21 @@ class Server:
     models: tuple[Running, ...]
     lessons: Lessons | None = None
 
-    def wait(self) -> None:
-        """Until a pool fails, which it raises as JobFailed."""
-        while True:
+    def wait(self, stop: Drain) -> None:
+        """Until it is asked to stop. Raises JobFailed if a pool fails before."""
+        while not stop.asked:
             self.look()
             time.sleep(CHECK_S)
+
+    def drain(self, within_s: float) -> int:
+        """Refuse new requests, and wait for those that have begun; completions that are left.
+
+        Raises JobFailed if a pool has failed.
+        """
+        try:
+            return drain([model.manager for model in self.models], within_s)
+        except RayError as error:
+            raise JobFailed(f"the server stopped: {_cause(error)}") from error
 
     def look(self) -> None:
         """Let the server learn. Raises JobFailed if a pool has failed."""

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -147,17 +147,40 @@ def local_server(config: EngineConfig, **changed: Any) -> Iterator[str]:
 @contextmanager
 def local_models(door: Door, models: list[tuple[Any, Facts]]) -> Iterator[str]:
     """The URL of a server of several models, each with what starts its pool."""
+    with local_ingresses(door, models) as local:
+        yield local.urls[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Local:
+    """Ingresses of one server, and what is behind them."""
+
+    urls: list[str]
+    apps: list[Any]
+    managers: list[LocalManager]
+
+    @property
+    def exchanges(self) -> list[Any]:
+        """Of all ingresses, to the first model."""
+        found = [next(r for r in app.routes if r.path == "/v1/models") for app in self.apps]
+        return [next(iter(route.endpoint.__self__._models)).exchange for route in found]
+
+
+@contextmanager
+def local_ingresses(
+    door: Door, models: list[tuple[Any, Facts]], *, count: int = 1
+) -> Iterator[Local]:
+    """The same with several ingresses, as Ray Serve's replicas are."""
     managers = [LocalManager(max_unfinished=QUEUED) for _ in models]
     handles = [(Handle(m), facts) for m, (_, facts) in zip(managers, models, strict=True)]
-    app = build_app(door, handles)
-    server = uvicorn.Server(
-        uvicorn.Config(app, port=0, log_level="error", lifespan="off", ws="none")
-    )
+    apps = [build_app(door, handles) for _ in range(count)]
+    options: dict[str, Any] = {"port": 0, "log_level": "error", "lifespan": "off", "ws": "none"}
+    servers = [uvicorn.Server(uvicorn.Config(app, **options)) for app in apps]
 
     async def serve() -> None:
         for manager, (start, _) in zip(managers, models, strict=True):
             await manager.start(start)
-        await server.serve()
+        await asyncio.gather(*(server.serve() for server in servers))
         loop = asyncio.get_running_loop()
         for manager in managers:
             stopped = asyncio.Event()
@@ -167,11 +190,13 @@ def local_models(door: Door, models: list[tuple[Any, Facts]]) -> Iterator[str]:
     thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
     thread.start()
     try:
-        while not server.started:
+        while not all(server.started for server in servers):
             assert thread.is_alive()
             time.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        yield f"http://127.0.0.1:{port}"
+        ports = [server.servers[0].sockets[0].getsockname()[1] for server in servers]
+        urls = [f"http://127.0.0.1:{port}" for port in ports]
+        yield Local(urls=urls, apps=apps, managers=managers)
     finally:
-        server.should_exit = True
+        for server in servers:
+            server.should_exit = True
         thread.join(5)
