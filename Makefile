@@ -55,8 +55,16 @@ chaos: $(INSTALLED) ## tests of faults with 200 random orders and moments of eac
 		tests/pipelines/distill/test_distill_s3.py \
 		tests/pipelines/distill/test_drafter_chaos.py
 
-soak: $(INSTALLED) ## serve clients of all kinds for ten minutes while processes die behind them
-	SOAK=600 $(BIN)/python -m pytest -q -s tests/pipelines/serve/test_soak.py
+soak: $(INSTALLED) ## serve clients of all kinds for ten minutes while processes die behind them, and more
+	SOAK=600 $(BIN)/python -m pytest -q -s tests/pipelines/serve/test_soak.py \
+		tests/pipelines/serve/test_killed_ingress.py
+	SOAK=600 $(BIN)/python -m pytest -q -s --timeout 7200 \
+		tests/pipelines/serve/test_cuts.py \
+		tests/pipelines/serve/test_disconnects.py \
+		tests/pipelines/serve/test_fields.py \
+		tests/pipelines/serve/test_chained.py \
+		tests/pipelines/serve/test_schemas.py \
+		tests/pipelines/serve/test_hostile.py
 
 demo: $(INSTALLED) ## complete a few prompts three ways, and compare
 	$(BIN)/python examples/demo.py

@@ -1,4 +1,7 @@
-"""Bodies that nobody should send: each is answered or refused, and none breaks the server."""
+"""Bodies that nobody should send: each is answered or refused, and none breaks the server.
+
+In `make soak`: more than 10,000 of them.
+"""
 
 import json
 import urllib.error
@@ -15,6 +18,7 @@ from pipelines.serve.bodies.messages import CountBody, MessagesBody
 from pipelines.serve.bodies.responses import ResponsesBody
 from tests.pipelines.serve.conftest import demo_config
 from tests.pipelines.serve.local import local_server
+from tests.pipelines.serve.sizes import sized
 
 BODIES: dict[str, Any] = {
     "/v1/completions": CompletionBody,
@@ -185,7 +189,7 @@ schema = schemathesis.openapi.from_dict(description())
 @pytest.mark.slow
 @schema.parametrize()
 @hypothesis.settings(
-    max_examples=12,
+    max_examples=sized(12, 1450),
     deadline=None,
     derandomize=True,
     database=None,
