@@ -31,6 +31,15 @@ def kind_of(raw: Json) -> str:
     return MEDUSA if raw.get("model_type") == "medusa" or "medusa_num_heads" in raw else MODEL
 
 
+def num_heads(folder: str | Path) -> int | None:
+    """The number of a folder's Medusa or Hydra heads, by its config.json; None for other kinds."""
+    if folder_kind(folder) not in (MEDUSA, HYDRA):
+        return None
+    raw = read_json(Path(folder) / "config.json")
+    told = raw.get("num_heads", raw.get("medusa_num_heads"))
+    return told if isinstance(told, int) else None
+
+
 def refuse_pickles(folder: str | Path) -> None:
     """Refuse a folder of heads whose tensors are a pickle only.
 

@@ -11,6 +11,7 @@ import ray
 from ray.exceptions import RayError
 
 from actors.messages import Learning, Row
+from models.drafting.folder_kind import num_heads
 from models.errors import PacelineError
 from models.targets.limits import read_limits
 from pipelines.engine_options import located
@@ -21,7 +22,6 @@ from pipelines.serve.learning.lesson import Course
 from pipelines.serve.models import Configs
 
 DEPTH = 4  # of the chains that drafters are judged by, where the server chooses their length
-
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +110,9 @@ def lessons(configs: Configs, course: Course) -> Iterator[tuple[Configs, Lessons
 def learner_of(config: ServeConfig, course: Course) -> Learner:
     """Opens the folder. Raises InvalidOption: it is another server's."""
     assert config.learn is not None
-    depth = config.draft_tokens if isinstance(config.draft_tokens, int) else DEPTH
+    depth = num_heads(config.drafter)
+    if depth is None:
+        depth = config.draft_tokens if isinstance(config.draft_tokens, int) else DEPTH
     contexts = [read_limits(each).context_length for each in (config.target, config.drafter)]
     return Learner(
         Path(config.learn),

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from models.drafting.folder_kind import MODEL, folder_kind
+from models.drafting.folder_kind import EAGLE, HYDRA, MEDUSA, MODEL, folder_kind
 from models.errors import InvalidOption, UnsupportedCheckpoint
 from models.targets.decoder.config import RASTER, is_known, read_configs
 from pipelines.serve.config import ServeConfig
+
+TRAINED = (MODEL, EAGLE, MEDUSA, HYDRA)
 
 
 def check_learning(configs: Sequence[ServeConfig]) -> None:
@@ -21,10 +23,14 @@ def check_learning(configs: Sequence[ServeConfig]) -> None:
 
 def _check(config: ServeConfig) -> None:
     draft = Path(config.drafter)
-    if not draft.is_dir() or folder_kind(draft) != MODEL:
-        told = "the folder of a draft model with --learn, which trains it further"
-        raise InvalidOption("drafter", config.drafter, told)
-    for role, folder in (("target", Path(config.target)), ("draft", draft)):
+    kind = folder_kind(draft) if draft.is_dir() else None
+    if kind not in TRAINED:
+        told = (
+            "the folder of a draft model, an EAGLE-3 drafter, or Medusa or Hydra heads with --learn"
+        )
+        raise InvalidOption("drafter", config.drafter, f"{told}, which trains it further")
+    models = {"target": Path(config.target)} | ({"draft": draft} if kind == MODEL else {})
+    for role, folder in models.items():
         raw, _ = read_configs(folder)
         if not is_known(raw) or raw["model_type"] == RASTER:
             told = f"model_type={raw.get('model_type')!r} is not trained"

@@ -8,11 +8,16 @@ import pytest
 import torch
 
 from actors.messages import Row
+from models.drafting.distil.build import DraftLessons, build_drafter
+from models.drafting.distil.kind import Course as DraftCourse
+from models.drafting.distil.texts import Text, write_texts
+from models.drafting.folder_kind import folder_kind, num_heads
 from models.engine import build_loop
 from models.engine_config import EngineConfig
 from models.errors import UnsupportedCheckpoint
 from models.requests.request import Request, Sampling
 from models.training.checkpoint import read_told, states
+from models.training.worker import Worker
 from pipelines.serve.learning.lesson import Course, Lesson
 from pipelines.serve.learning.rows import RowStore
 from pipelines.serve.learning.teach import TRAIN, teach
@@ -84,6 +89,47 @@ def test_a_killed_round_goes_on_and_gains_the_same(tmp_path: Path, lesson: Lesso
         (tmp_path / n / DRAFTER / "model.safetensors").read_bytes() for n in ("whole", "killed")
     ]
     assert data[0] == data[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["medusa", "hydra", "eagle"])
+def test_drafters_that_read_the_target_gain_too(tmp_path: Path, lesson: Lesson, kind: str) -> None:
+    """By states that the frozen copy of the target computes from the recorded texts."""
+    drafter = new_drafter(tmp_path / "new", lesson, kind)
+    depth = num_heads(drafter)
+    assert depth == (None if kind == "eagle" else lesson.depth)
+    again = dataclasses.replace(lesson, present=str(drafter), start=str(drafter))
+    again.write(tmp_path / "round")
+    teach(tmp_path / "round")
+    found = read_verdict(tmp_path / "round")
+    assert found is not None
+    assert 1 < found.present < found.new
+    trained = tmp_path / "round" / DRAFTER
+    assert folder_kind(trained) == folder_kind(drafter)
+    told = {}
+    for name in ("none", str(trained)):
+        config = EngineConfig(target=lesson.target, drafter=name, batch_size=2, threads=1)
+        request = Request(id="a", prompt=(1, 2, 3), sampling=Sampling(max_tokens=20), seed=3)
+        told[name] = [result.tokens for result in build_loop(config).run([request])]
+    assert told["none"] == told[str(trained)]
+
+
+def new_drafter(folder: Path, lesson: Lesson, kind: str) -> Path:
+    """Untrained."""
+    texts = folder / "texts.parquet"
+    folder.mkdir()
+    write_texts(texts, [Text(tokens=tuple(range(20)), num_prompt=2)] * 2)
+    lessons = DraftLessons(
+        kind=kind,
+        target=lesson.target,
+        files=(str(texts),),
+        course=DraftCourse(depth=lesson.depth, kept=0),
+        length=20,
+        seed=0,
+    )
+    made = build_drafter(lessons, Worker())
+    made.export(made.model, folder / DRAFTER)
+    return folder / DRAFTER
 
 
 def test_too_few_prompts_judge_nothing(tmp_path: Path, lesson: Lesson) -> None:
