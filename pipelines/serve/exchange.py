@@ -26,6 +26,10 @@ Item = tuple[int, Update | Result]
 Gone = Callable[[], Awaitable[bool]]
 
 
+class ClientLeft(Exception):
+    """Nobody waits for the answer any more."""
+
+
 class Exchange:
     """`name`: of this ingress; no other has it. `clients`: what each one has of it."""
 
@@ -166,13 +170,16 @@ class Call:
         self._holds = 0
 
     async def news(self) -> AsyncIterator[list[Item]]:
-        """All that has come since the last items, until every request has ended."""
+        """All that has come since the last items, until every request has ended.
+
+        Raises ApiError, or ClientLeft once the client has gone.
+        """
         while self._open:
             items = [await self._queue.get()]
             while not self._queue.empty():
                 items.append(self._queue.get_nowait())
             if None in items:
-                return
+                raise ClientLeft
             yield [self._checked(item) for item in items]
 
     def _checked(self, item: Item | ApiError | None) -> Item:

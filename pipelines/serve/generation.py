@@ -23,7 +23,7 @@ from pipelines.serve.bodies.constraints import grammar_of
 from pipelines.serve.bodies.fields import ChatBody, CompletionBody
 from pipelines.serve.bodies.plan import Planned, plan
 from pipelines.serve.bodies.tools import free_grammar, is_free, tool_grammar
-from pipelines.serve.exchange import Call, Exchange, Gone, Item
+from pipelines.serve.exchange import Call, ClientLeft, Exchange, Gone, Item
 from pipelines.serve.facts import Facts
 from pipelines.serve.words import Words
 
@@ -57,7 +57,7 @@ class Generation:
         return self._exchange.call(self._plan.requests, gone, client)
 
     async def whole(self, call: Call) -> dict[str, Any]:
-        """The answer, once all requests have ended. Raises ApiError."""
+        """The answer, once all requests have ended. Raises ApiError, ClientLeft."""
         async for items in call.news():
             for index, came in by_choice(items).items():
                 self._choices[index].add(came)
@@ -83,6 +83,8 @@ class Generation:
         except ApiError as error:
             for each in self._writer.failure(error):
                 yield each
+        except ClientLeft:
+            return
 
     def _told(self, delta: Delta, progress: Progress | None) -> Iterator[bytes]:
         """The events of a delta."""

@@ -15,7 +15,7 @@ from pipelines.serve.answers.events import event, named_event
 from pipelines.serve.api_error import ApiError, failed
 from pipelines.serve.bodies.fields import ImageBody
 from pipelines.serve.bodies.plan import choice_seed
-from pipelines.serve.exchange import Call, Exchange, Gone
+from pipelines.serve.exchange import Call, ClientLeft, Exchange, Gone
 from pipelines.serve.facts import Facts
 
 SAME = ("temperature", "top_p", "top_k", "min_p")
@@ -82,6 +82,8 @@ class Pictures:
                     told += 1
         except ApiError as error:
             yield event(error.body())
+        except ClientLeft:
+            return
 
     def _check_student(self, body: ImageBody) -> None:
         """Raise ApiError (400) for what a student cannot honour."""

@@ -4,6 +4,7 @@ In `make soak`: 3,000 clients, and how long their completions stayed in the batc
 """
 
 import json
+import logging
 import random
 import socket
 import statistics
@@ -48,6 +49,15 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> None:
         return real(self)
 
     monkeypatch.setattr(TokenLoop, "step", step)
+
+
+@pytest.fixture
+def errors(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """What the HTTP server complains of: exceptions that no route has answered."""
+    logger = logging.getLogger("uvicorn.error")
+    logger.addHandler(caplog.handler)
+    yield caplog
+    logger.removeHandler(caplog.handler)
 
 
 @pytest.fixture
@@ -195,7 +205,10 @@ def left_behind(pool: LoopPool, local: Local, *, within_s: float = 30.0) -> dict
 
 
 @pytest.mark.usefixtures("slow")
-def test_nothing_stays_of_clients_that_left(pool_and_local: Any) -> None:
+def test_nothing_stays_of_clients_that_left(
+    pool_and_local: Any, errors: pytest.LogCaptureFixture
+) -> None:
+    """Neither in memory, nor as an error in the log."""
     pools, local = pool_and_local
     with ThreadPoolExecutor(THREADS) as threads:
         list(threads.map(partial(leave, local.urls), range(COUNT)))
@@ -203,6 +216,7 @@ def test_nothing_stays_of_clients_that_left(pool_and_local: Any) -> None:
     counts = local.managers[0]._tally.counts
     assert set(counts.ended) == {"cancelled"}, counts.ended  # none had the time to end
     assert counts.ended["cancelled"] > COUNT / 2
+    assert [record.getMessage() for record in errors.records] == []
     print(f"{COUNT} clients left in {len(MANNERS)} manners; nothing of them remains")
 
 
