@@ -16,6 +16,7 @@ import ray.train
 import torch
 from torch import distributed, nn
 
+from models.training.alternating import step_of
 from models.training.checkpoint import states
 from models.training.engine import Engine
 from models.training.kind import Kind
@@ -76,7 +77,7 @@ def _train(training: Training, worker: Worker) -> None:
     torch.set_num_threads(training.threads)
     torch.use_deterministic_algorithms(True)
     kind, spread = training.build(worker), partial(_spread, training, worker)
-    made = TrainingStep(kind, training.plan, worker, spread)
+    made = step_of(kind, training.plan, worker, spread)
     folder = Path(training.folder)
     found = states(folder)
     if found:

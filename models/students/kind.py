@@ -3,7 +3,6 @@
 Letters: B samples of a worker, n tokens of an image, V vocabulary.
 """
 
-from collections.abc import Sequence as Several
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,9 +13,10 @@ from torch import nn
 
 from models.batch import Ints
 from models.sampling.flow import FlowMap
-from models.sampling.noise import Purpose, row_keys, uniform
 from models.students.checkpoint import save_student
 from models.students.config import MadeFor
+from models.students.critic import critic_of
+from models.students.generator import Generator
 from models.students.losses import Given, Pictures, loss_of_heads, loss_of_laws, pictures_of
 from models.students.methods import TWO_HEAD
 from models.students.network import Student
@@ -24,7 +24,9 @@ from models.students.pairs import Laws, Pairs, make_pairs
 from models.students.prior import token_shares
 from models.students.records import read_records
 from models.students.scale_network import ScaleStudent
-from models.students.start import AnyStudent, config_of, student_of
+from models.students.score_kind import ScoreKind
+from models.students.start import config_of, student_of
+from models.students.starts import starts_of
 from models.students.teacher import laws, load_teacher
 from models.students.two_head import TwoHeadStudent
 from models.tokenizers import TOKENIZER_FOLDER
@@ -33,6 +35,8 @@ from models.training.worker import Worker
 
 EXAM_SHARE, EXAM_RECORDS = 20, 256  # a 20th of the records is kept for exams, at most 256
 EXAM_BATCH = 64
+
+Learner = Student | TwoHeadStudent | ScaleStudent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,27 +52,35 @@ class StudentLessons:
     seed: int
 
 
-def build_student(lessons: StudentLessons, worker: Worker) -> "StudentKind":
-    """Everything before the first step: teacher, records, pairs, student."""
+def build_student(lessons: StudentLessons, worker: Worker) -> "StudentKind | ScoreKind":
+    """Everything before the first step: teacher, records, noise for them, student."""
     teacher = load_teacher(lessons.target)
     config = teacher.config
     records = read_records(lessons.files, config, label_field=lessons.label_field)
     sizes = {"num_classes": config.num_classes, "vocab_size": config.vocab_size}
     prior = token_shares(records.classes, records.tokens, **sizes)
-    chart = FlowMap(teacher.codebook)
     teach = partial(laws, teacher, guidance=lessons.guidance)
+    torch.manual_seed(lessons.seed)
+    said = config_of(teacher, lessons.made_for, lessons.guidance, lessons.method)
+    student = student_of(teacher, said, prior)
+    kept = min(EXAM_RECORDS, len(records) // EXAM_SHARE)
+    tokenizer = Path(lessons.target) / TOKENIZER_FOLDER
+    if isinstance(student, Generator):
+        critic = critic_of(teacher, student.config)
+        return ScoreKind(
+            student, critic, teach, records, seed=lessons.seed, kept=kept, tokenizer=tokenizer
+        )
+    chart = FlowMap(teacher.codebook)
     pairs = make_pairs(records, teach, chart, prior, rank=worker.rank, world=worker.world)
     for part in pairs.parts():
         worker.add(part)
-    torch.manual_seed(lessons.seed)
-    said = config_of(teacher, lessons.made_for, lessons.guidance, lessons.method)
     return StudentKind(
-        student_of(teacher, said, prior),
+        student,
         teach,
         pairs,
         seed=lessons.seed,
-        kept=min(EXAM_RECORDS, len(pairs) // EXAM_SHARE),
-        tokenizer=Path(lessons.target) / TOKENIZER_FOLDER,
+        kept=kept,
+        tokenizer=tokenizer,
         pictures=pictures_of(lessons.target) if lessons.method == TWO_HEAD else None,
     )
 
@@ -78,7 +90,7 @@ class StudentKind:
 
     def __init__(
         self,
-        student: AnyStudent,
+        student: Learner,
         laws: Laws,
         pairs: Pairs,
         *,
@@ -126,7 +138,7 @@ class StudentKind:
 
     def export(self, model: nn.Module, folder: Path) -> None:
         """A student's folder with the target's image tokenizer."""
-        assert isinstance(model, Student | TwoHeadStudent | ScaleStudent)
+        assert isinstance(model, Learner)
         save_student(model, folder, tokenizer=self._tokenizer)
 
     @property
@@ -147,11 +159,3 @@ class StudentKind:
         kept = pairs.logits
         teacher = self._laws(given.classes, given.tokens) if kept is None else kept[chosen]
         return loss_of_laws(model, given, teacher)
-
-
-def starts_of(samples: Ints, seed: int, bounds: Several[int]) -> torch.Tensor:
-    """[B] how many tokens each sample's student knows: none for half, else one of `bounds`."""
-    chance = uniform(row_keys(np.full(len(samples), seed), samples, Purpose.TRAINING))
-    which = np.floor((2 * chance - 1) * len(bounds)).astype(np.int64)
-    some = np.array([0, *bounds])[1 + np.where(chance < 0.5, -1, which)]
-    return torch.from_numpy(some)

@@ -2,4 +2,5 @@
 
 FLOW_MAP = "flow-map"  # predicts the teacher's laws; the flow map on top
 TWO_HEAD = "two-head"  # predicts tokens and vectors; as published
-METHODS = (FLOW_MAP, TWO_HEAD)
+BY_SCORE = "score"  # predicts vectors whose law a second network compares with the teacher's
+METHODS = (FLOW_MAP, TWO_HEAD, BY_SCORE)

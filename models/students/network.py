@@ -6,6 +6,8 @@ reads this noise can have the teacher's own law as its output.
 Letters: B images, n tokens of an image, V vocabulary, C width of a code, D width, K classes.
 """
 
+from typing import Protocol
+
 import torch
 from torch import nn
 
@@ -58,14 +60,41 @@ class Student(nn.Module):
         Returns:
             [B, n or until, V] float32 logits; those of place i depend on the inputs before place i.
         """
-        trunk, last = self.raster.model, (until or tokens.shape[1]) - 1
-        known = torch.arange(last, device=tokens.device) < starts[:, None]  # [B, n - 1]
-        ids = tokens[:, :last].where(known, guesses[:, :last])
-        read = trunk.input_proj(trunk.codebook[ids].to(self.noise_proj.weight.dtype))
-        unknown = self.noise_proj(noise[:, :last].to(read.dtype)) + self.kind(_index(NOISE, read))
-        more = torch.where(known[..., None], self.kind(_index(DATA, read)), unknown)
-        first = trunk.class_embed(classes).unsqueeze(1)
-        return self.raster.of_inputs(torch.cat([first, read + more], dim=1))
+        last = (until or tokens.shape[1]) - 1
+        return self.raster.of_inputs(inputs_of(self, classes, tokens, noise, guesses, starts, last))
+
+
+class Reader(Protocol):
+    """What reads noise in the place of tokens."""
+
+    raster: RasterModel
+    noise_proj: nn.Linear
+    kind: nn.Embedding
+
+
+def inputs_of(
+    student: Reader,
+    classes: torch.Tensor,
+    tokens: torch.Tensor,
+    noise: torch.Tensor,
+    guesses: torch.Tensor,
+    starts: torch.Tensor,
+    last: int,
+) -> torch.Tensor:
+    """The first layer's input: the class, then what is read of the first `last` places.
+
+    Args:
+        student: the network; the others as of `Student.forward`.
+    Returns:
+        [B, 1 + last, D].
+    """
+    trunk, reads = student.raster.model, student.noise_proj
+    known = torch.arange(last, device=tokens.device) < starts[:, None]  # [B, last]
+    ids = tokens[:, :last].where(known, guesses[:, :last])
+    read = trunk.input_proj(trunk.codebook[ids].to(reads.weight.dtype))
+    unknown = reads(noise[:, :last].to(read.dtype)) + student.kind(_index(NOISE, read))
+    more = torch.where(known[..., None], student.kind(_index(DATA, read)), unknown)
+    return torch.cat([trunk.class_embed(classes).unsqueeze(1), read + more], dim=1)
 
 
 def _index(value: int, like: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,7 @@ import torch
 from models.batch import Ints
 from models.sampling.flow import FlowMap, flow_noise
 from models.students.config import StudentConfig
+from models.students.generator import Generator
 from models.students.scale_config import ScaleStudentConfig
 from models.students.two_head import TwoHeadStudent
 
@@ -55,7 +56,7 @@ def first_guesses(
 
 @torch.inference_mode()
 def sample(
-    student: Passes | TwoHeadStudent,
+    student: Passes | TwoHeadStudent | Generator,
     chart: FlowMap,
     classes: torch.Tensor,
     noise: torch.Tensor,
@@ -79,6 +80,9 @@ def sample(
         starts = torch.full_like(classes, start)
         if isinstance(student, TwoHeadStudent):
             tokens = student.decide(classes, tokens, noise, starts)
+            continue
+        if isinstance(student, Generator):
+            tokens = student.decide(classes, tokens, noise, guesses, starts)
             continue
         logits = student(classes, tokens, noise, guesses, starts, end)[:, start:]
         tokens[:, start:end] = tokens_of(chart, logits, noise[:, start:end])

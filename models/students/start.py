@@ -4,7 +4,8 @@ import torch
 
 from models.students.config import MadeFor, StudentConfig
 from models.students.frozen import FrozenStudent
-from models.students.methods import FLOW_MAP, TWO_HEAD
+from models.students.generator import Generator
+from models.students.methods import BY_SCORE, FLOW_MAP, TWO_HEAD
 from models.students.network import Student
 from models.students.scale_config import ScaleStudentConfig
 from models.students.scale_network import ScaleStudent
@@ -13,8 +14,14 @@ from models.students.two_head import TwoHeadStudent
 from models.training.raster import RasterModel
 
 AnyConfig = StudentConfig | ScaleStudentConfig
-AnyStudent = Student | TwoHeadStudent | ScaleStudent
-Sampled = FrozenStudent | TwoHeadStudent | ScaleStudent
+RasterStudent = Student | TwoHeadStudent | Generator
+AnyStudent = RasterStudent | ScaleStudent
+Sampled = FrozenStudent | TwoHeadStudent | Generator | ScaleStudent
+OF_METHODS: dict[str, type[RasterStudent]] = {
+    FLOW_MAP: Student,
+    TWO_HEAD: TwoHeadStudent,
+    BY_SCORE: Generator,
+}
 
 
 def config_of(
@@ -33,16 +40,16 @@ def config_of(
 
 def new_student(
     config: StudentConfig, codebook: torch.Tensor, prior: torch.Tensor
-) -> Student | TwoHeadStudent:
+) -> RasterStudent:
     """A student of a raster target with weights at their start; prior [K, n, V]."""
-    made = TwoHeadStudent if config.method == TWO_HEAD else Student
-    return made(config, codebook, prior)
+    return OF_METHODS[config.method](config, codebook, prior)
 
 
 def student_of(teacher: Teacher, config: AnyConfig, prior: torch.Tensor) -> AnyStudent:
     """A student with the teacher's weights.
 
-    By `flow-map`, it is the teacher where all tokens are known.
+    By `flow-map`, it is the teacher where all tokens are known. By `score`, it samples all places
+    independently from the prior.
     """
     if isinstance(teacher, ScaleTeacher):
         assert isinstance(config, ScaleStudentConfig)
@@ -52,7 +59,10 @@ def student_of(teacher: Teacher, config: AnyConfig, prior: torch.Tensor) -> AnyS
     assert isinstance(teacher, RasterModel)
     assert isinstance(config, StudentConfig)
     student = new_student(config, teacher.codebook, prior)
-    student.raster.load_state_dict(teacher.state_dict())
+    if isinstance(student, Generator):
+        student.raster.model.load_state_dict(teacher.model.state_dict())
+    else:
+        student.raster.load_state_dict(teacher.state_dict())
     return student
 
 

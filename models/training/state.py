@@ -42,6 +42,9 @@ def load_state(place: Path, training: TrainingStep, agreed: Mapping[str, Any]) -
         raise UnsupportedCheckpoint(f"{place} is of another training: {', '.join(changed)} differ")
     weights, moments = read_tensors(place, "weights"), read_tensors(place, "moments")
     training.engine.load(weights, moments, told["step"])
+    for name, other in training.others.items():
+        own = [read_tensors(place, f"{name}-{part}") for part in ("weights", "moments")]
+        other.engine.load(*own, told["step"] * other.turns)
     put(training.average, read_tensors(place, "average"))
     if told["best"] is not None:
         training.best = Best(**told["best"], weights=read_tensors(place, "best"))
@@ -54,4 +57,7 @@ def _tensors(training: TrainingStep) -> dict[str, Mapping[str, torch.Tensor]]:
         "moments": training.engine.moments(),
         "average": dict(training.average.named_parameters()),
     }
+    for name, other in training.others.items():
+        out[f"{name}-weights"] = other.engine.weights()
+        out[f"{name}-moments"] = other.engine.moments()
     return out if training.best is None else out | {"best": training.best.weights}

@@ -14,6 +14,10 @@ from models.training.replicas import Replicas
 from models.training.schedule import average_weight, rate_at
 from models.training.worker import Worker
 
+# what holds a model's weights and moments
+EngineMaker = Callable[[nn.Module], Engine]
+Losses = Callable[[nn.Module, Samples], Mapping[str, torch.Tensor]]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingPlan:
@@ -34,6 +38,14 @@ class Best:
     weights: Mapping[str, torch.Tensor]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Other:
+    """A further network, which takes `turns` steps in each step of the model."""
+
+    engine: Engine
+    turns: int
+
+
 class TrainingStep:
     """Trains a kind's model; every worker has its part of each batch.
 
@@ -46,7 +58,7 @@ class TrainingStep:
         kind: Kind,
         plan: TrainingPlan,
         worker: Worker | None = None,
-        engine: Callable[[nn.Module], Engine] | None = None,
+        engine: EngineMaker | None = None,
     ) -> None:
         """`engine`: makes what holds weights and moments; default: whole ones on every worker."""
         self.kind, self.plan, self.done = kind, plan, 0
@@ -56,10 +68,16 @@ class TrainingStep:
             Replicas(kind.model, self._worker) if engine is None else engine(kind.model)
         )
         self.best: Best | None = None
+        self.others: dict[str, Other] = {}  # further networks by name
+
+    @property
+    def rate(self) -> float:
+        """The next step's."""
+        return rate_at(self.done, steps=self.plan.steps, peak=self.plan.rate)
 
     def step(self) -> dict[str, float]:
         """Take the next step; its figures are those of all workers."""
-        rate = rate_at(self.done, steps=self.plan.steps, peak=self.plan.rate)
+        rate = self.rate
         figures = self.gradients()
         norm = self.engine.step(rate)
         self._follow()
@@ -68,16 +86,20 @@ class TrainingStep:
 
     def gradients(self) -> dict[str, float]:
         """Compute the step's gradients; returns its figures, LOSS first."""
+        return self.gradients_of(self.engine, self.kind.losses)
+
+    def gradients_of(self, engine: Engine, losses: Losses) -> dict[str, float]:
+        """The same of one of the networks and its losses, on the step's samples."""
         samples = self._samples()
         whole = self.kind.weight(samples)
         mine = samples[share(self.plan.batch, self._worker.rank, self._worker.world)]
-        self.engine.model.train()
+        engine.model.train()
         sums: dict[str, torch.Tensor] = {}
-        for part in range(self.engine.accumulate):
-            some = mine[share(len(mine.numbers), part, self.engine.accumulate)]
-            losses = self.kind.losses(self.engine.model, some)
-            self.engine.backward(losses[LOSS] / whole)
-            for name, value in losses.items():
+        for part in range(engine.accumulate):
+            some = mine[share(len(mine.numbers), part, engine.accumulate)]
+            found = losses(engine.model, some)
+            engine.backward(found[LOSS] / whole)
+            for name, value in found.items():
                 sums[name] = sums.get(name, torch.zeros(())) + value.detach().float().cpu()
         names = [LOSS, *sorted(set(sums) - {LOSS})]
         totals = torch.stack([sums[name] for name in names])

@@ -12,12 +12,16 @@ import torch
 
 from models.sampling.flow import FlowMap
 from models.students.config import MadeFor
+from models.students.critic import critic_of
+from models.students.generator import Generator
 from models.students.kind import StudentKind
 from models.students.pairs import Records, make_pairs
 from models.students.prior import token_shares
+from models.students.score_kind import ScoreKind
 from models.students.start import config_of, student_of
 from models.students.teacher import laws, load_teacher
-from models.training.step import TrainingPlan, TrainingStep
+from models.training.alternating import step_of
+from models.training.step import TrainingPlan
 from pipelines.distill.students.config import StudentOptions
 from pipelines.errors import OutputRefused
 
@@ -70,18 +74,25 @@ def estimate(config: StudentOptions, made_for: MadeFor, guidance: float) -> Esti
     pairs = make_pairs(records, teach, chart, prior)
     pairing = (time.perf_counter() - began) / IMAGES
     student = student_of(teacher, config_of(teacher, made_for, guidance, config.method), prior)
-    step = TrainingStep(StudentKind(student, teach, pairs), TrainingPlan(steps=4, batch=IMAGES))
+    plan, networks = TrainingPlan(steps=4, batch=IMAGES), [student]
+    if isinstance(student, Generator):
+        critic = critic_of(teacher, student.config)
+        step = step_of(ScoreKind(student, critic, teach, records), plan)
+        networks.append(critic)
+    else:
+        step = step_of(StudentKind(student, teach, pairs), plan)
     stepping = _seconds(step.step) / IMAGES
     rows = 0 if config.data else config.records
     shown = 2 * config.eval_rows
-    weights = 4 * sum(tensor.numel() for tensor in student.state_dict().values())
+    tensors = [tensor for one in networks for tensor in one.state_dict().values()]
+    weights = 4 * sum(tensor.numel() for tensor in tensors)
     row_bytes = RECORD_BYTES + 4 * sizes.num_tokens
     ways = 1 + len(config.passes)
     return Estimate(
         seconds={
             "records": START_S + CACHED * passing * (rows + shown),
             "train": START_S
-            + pairing * config.records
+            + pairing * config.records * (not isinstance(student, Generator))
             + stepping * config.train_steps * config.train_batch,
             "evaluate": START_S + 2 * config.eval_rows * ways * (passing + pairing / 2),
         },

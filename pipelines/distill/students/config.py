@@ -16,7 +16,8 @@ class StudentOptions(DistillConfig):
 
     method: str = option(
         "flow-map: the student predicts the target's distributions from noise, and the flow map "
-        "turns them into tokens; two-head: it predicts tokens and vectors, as published",
+        "turns them into tokens; two-head: it predicts tokens and vectors, as published; score: it "
+        "predicts vectors, whose distribution a second network compares with the target's",
         default=FLOW_MAP,
         decides=True,
         choices=METHODS,

@@ -28,7 +28,7 @@ def draw_curves(metrics: Path, out: Path) -> None:
     left, right = figure.subplots(1, 2)
     left.plot(steps, losses, color="tab:blue", alpha=0.3, linewidth=0.8)
     left.plot(steps[len(steps) - len(_smooth(losses)) :], _smooth(losses), color="tab:blue")
-    left.set(xlabel="step", ylabel="divergence from the teacher, nats a place", yscale="log")
+    left.set(xlabel="step", ylabel="loss of a place", yscale="log")
     right.plot(steps, [line["rate"] for line in lines], color="tab:grey")
     right.set(xlabel="step", ylabel="learning rate")
     data = io.BytesIO()

@@ -9,11 +9,14 @@ from typing import Any
 
 from cluster.checkpoints import present
 from models.errors import InvalidOption, UnsupportedCheckpoint
+from models.requests.request import require
 from models.students.config import MadeFor
-from models.students.kind import StudentKind, StudentLessons, build_student
+from models.students.kind import StudentLessons, build_student
+from models.students.methods import BY_SCORE
 from models.students.start import config_of
 from models.students.teacher import load_teacher
 from models.tokenizers.about import ImageTarget, image_target
+from models.training.kind import Kind
 from models.training.log import METRICS
 from models.training.worker import Worker
 from pipelines.checkpoints import with_local
@@ -80,7 +83,7 @@ class StudentRun:
         made = make_records(config, self.about, folder, rows=config.records, seed=config.seed)
         return {**made, "held_out": held, "files": files_of(folder)}
 
-    def build(self, data: Mapping[str, Any]) -> Callable[[Worker], StudentKind]:
+    def build(self, data: Mapping[str, Any]) -> Callable[[Worker], Kind]:
         """The student, started from the target."""
         lessons = StudentLessons(
             target=self.config.target,
@@ -137,7 +140,7 @@ class StudentRun:
         return found.findings()
 
 
-def _build(lessons: StudentLessons, worker: Worker) -> StudentKind:
+def _build(lessons: StudentLessons, worker: Worker) -> Kind:
     """On a worker, whose node may not have fetched the target yet."""
     return build_student(replace(lessons, target=present(lessons.target)), worker)
 
@@ -163,6 +166,9 @@ def check(config: StudentOptions) -> StudentRun:
         raise UnsupportedCheckpoint(f"target {config.target!r} generates text: {told}")
     folder = str(Path(config.target).absolute())
     made_for = MadeFor(path=folder, digest=checkpoint_digest(folder))
+    if config.method == BY_SCORE:
+        told = f"none with --method {BY_SCORE}: its two networks are whole on every worker"
+        require(config.deepspeed is None, "deepspeed", config.deepspeed, told)
     student = config_of(load_teacher(folder), made_for, method=config.method)
     most = 1 + len(student.bounds)
     if config.passes[-1] > most:

@@ -5,11 +5,14 @@ import torch
 
 from models.sampling.flow import FlowMap
 from models.students.config import MadeFor, StudentConfig
+from models.students.critic import Critic
 from models.students.kind import StudentKind
-from models.students.methods import FLOW_MAP
+from models.students.methods import BY_SCORE, FLOW_MAP
 from models.students.pairs import Records, make_pairs
 from models.students.prior import token_shares
+from models.students.score_kind import ScoreKind
 from models.students.start import new_student
+from models.training.alternating import step_of
 from models.training.step import TrainingPlan, TrainingStep
 
 CODES = torch.tensor([[-1.0], [1.0]])
@@ -70,6 +73,9 @@ def training_of(
     records, chart = records_of(length, last, count), FlowMap(CODES)
     student = small_student(length, width, method=method)
     student.prior.copy_(token_shares(records.classes, records.tokens, num_classes=1, vocab_size=2))
-    pairs = make_pairs(records, laws, chart, student.prior)
     plan = TrainingPlan(steps=steps, batch=batch, rate=rate)
+    if method == BY_SCORE:
+        critic = Critic(student.config, CODES)
+        return step_of(ScoreKind(student, critic, laws, records, kept=kept), plan, worker, engine)
+    pairs = make_pairs(records, laws, chart, student.prior)
     return TrainingStep(StudentKind(student, laws, pairs, kept=kept), plan, worker, engine)

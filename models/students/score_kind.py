@@ -1,0 +1,192 @@
+"""Distilled Decoding 2 as a kind of training: the student's laws are drawn to the teacher's.
+
+The student makes images from noise. At every place, given the tokens before it, the law of its
+vector is compared with the teacher's law of the code, both seen through noise. The teacher's mean
+of a noised vector has a closed form; the critic, a second network, learns the student's. Their
+difference is the gradient of the divergence of the two laws, up to a positive factor. No pairs of
+noise and images are needed: the student finds a map from noise to images itself.
+
+Source: Liu et al. 2025, Distilled Decoding 2, with the gradient of Wang et al. 2023 (arXiv
+2305.16213). Differences: earlier places are read as tokens, because rows hold tokens; the student
+starts as independent sampling and the critic as the teacher, so the paper's first stage falls away.
+Letters: B samples of a worker, n tokens of an image, V vocabulary, C width, M draws of noise.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from models.batch import Ints
+from models.metrics.energy import energy_distance
+from models.sampling.flow import FlowMap
+from models.sampling.noise import Purpose, normals, row_keys, uniform
+from models.students.checkpoint import save_student
+from models.students.critic import Critic
+from models.students.generator import Generator
+from models.students.noised import mean_given, noised, velocity
+from models.students.pairs import Laws, Records
+from models.students.sample import first_guesses, image_noise
+from models.students.starts import starts_of
+from models.training.kind import LOSS, SCORE, Samples
+
+TURNS = 2  # steps of the critic in each step of the student
+DRAWS = 4  # of noise for each vector
+EARLIEST = 0.1  # time of a noised vector
+EXAM_BATCH = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """Images that the student made, seen through noise.
+
+    Places before `starts` hold tokens that it was given.
+    """
+
+    classes: torch.Tensor  # [B]
+    tokens: torch.Tensor  # [B, n] as rows hold them
+    starts: torch.Tensor  # [B]
+    vectors: torch.Tensor  # [B, n, C]
+    noise: torch.Tensor  # [M, B, n, C]
+    times: torch.Tensor  # [M, B, n, 1]
+
+    @property
+    def unknown(self) -> torch.Tensor:
+        """[B, n] the places that the student decided."""
+        return torch.arange(self.tokens.shape[1]) >= self.starts[:, None]
+
+    @property
+    def seen(self) -> torch.Tensor:
+        """[M, B, n, C] the noised vectors."""
+        return noised(self.vectors, self.noise, self.times)
+
+
+class ScoreKind:
+    """An `AlternatingKind` (models/training/alternating.py)."""
+
+    turns = TURNS
+
+    def __init__(
+        self,
+        student: Generator,
+        critic: Critic,
+        laws: Laws,
+        records: Records,
+        *,
+        seed: int = 0,
+        kept: int = 0,
+        tokenizer: Path | None = None,
+    ) -> None:
+        """`laws`, `kept`: as of `StudentKind`. `records`: what it may go on from."""
+        self.model, self.second = student, critic
+        self._laws, self._records, self._seed = laws, records, seed
+        self._tokenizer, self._chart = tokenizer, FlowMap(student.codebook)
+        self.num_records = len(records) - kept
+
+    def weight(self, samples: Samples) -> float:
+        """The places that the student decides."""
+        starts = starts_of(samples.numbers, self._seed, self.model.config.bounds)
+        return float((self._records.tokens.shape[1] - starts).sum())
+
+    def losses(self, model: nn.Module, samples: Samples) -> dict[str, torch.Tensor]:
+        """Half of the squared distance of the two means, summed over places.
+
+        Its gradient by a vector is the mean under the critic minus the mean under the teacher.
+        """
+        made = self._made(model, samples, TURNS)
+        with torch.no_grad():
+            seen, times, codes = made.seen, made.times, self.model.codebook
+            laws = self._laws(made.classes, made.tokens)
+            wanted = mean_given(laws, codes, seen, times)
+            own = self.second.mean(
+                *self.second(made.classes, made.tokens, made.starts), seen, times
+            )
+            away = (own - wanted).mean(0)  # [B, n, C]
+            goal = made.vectors - away
+        far = (made.vectors - goal).square().sum(-1) / 2
+        return {LOSS: (far * made.unknown).sum()}
+
+    def second_losses(
+        self, model: nn.Module, samples: Samples, turn: int
+    ) -> dict[str, torch.Tensor]:
+        """Of the critic `model`: the squared error of the velocity, and the tokens' cross-entropy.
+
+        Both are summed over places; the first is a mean over times.
+        """
+        with torch.no_grad():
+            made = self._made(self.model, samples, turn)
+        logits, features = model(made.classes, made.tokens, made.starts)
+        seen, times = made.seen, made.times
+        found = velocity(self.second.mean(logits, features, seen, times), seen, times)
+        error = (found - (made.noise - made.vectors)).square().sum(-1).mean(0)  # [B, n]
+        entropy = F.cross_entropy(logits.flatten(0, 1), made.tokens.flatten(), reduction="none")
+        return {LOSS: ((error + entropy.view_as(error)) * made.unknown).sum()}
+
+    @torch.no_grad()
+    def exam(self, model: nn.Module) -> dict[str, float]:
+        """The energy distance of its images to the records kept for it, by codes and classes."""
+        kept = np.arange(self.num_records, len(self._records))
+        if len(kept) < 2:
+            return {}
+        points = [
+            self._drawn(model, kept[first : first + EXAM_BATCH])
+            for first in range(0, len(kept), EXAM_BATCH)
+        ]
+        chosen, images = torch.from_numpy(kept), self._records
+        shown = self._points(images.classes[chosen], images.tokens[chosen])
+        found = energy_distance(torch.cat(points), shown)
+        return {"distance": found, SCORE: -found}
+
+    def export(self, model: nn.Module, folder: Path) -> None:
+        """A student's folder with the target's image tokenizer."""
+        assert isinstance(model, Generator)
+        save_student(model, folder, tokenizer=self._tokenizer)
+
+    def _made(self, model: nn.Module, samples: Samples, turn: int) -> Made:
+        """Images for one turn; all noise depends on the numbers of samples, turn and seed."""
+        chosen = torch.from_numpy(samples.records)
+        classes, tokens = self._records.classes[chosen], self._records.tokens[chosen]
+        starts = starts_of(samples.numbers, self._seed, self.model.config.bounds)
+        owners = np.full(len(chosen), self._seed)
+        keys = row_keys(owners, samples.numbers, Purpose.TRAINING, 1 + turn)
+        images = (keys >> np.uint64(1)).astype(np.int64)  # seeds of the images
+        length, width = tokens.shape[1], self._chart.width
+        noise = image_noise(images, length, width)
+        guesses = first_guesses(self._chart, self.model.prior, classes, noise)
+        vectors = model(classes, tokens, noise, guesses, starts)
+        shape = (DRAWS, *tokens.shape)
+        keys = row_keys(
+            np.tile(np.repeat(images, length), DRAWS),
+            np.tile(np.arange(length), DRAWS * len(images)),
+            Purpose.TRAINING,
+            np.repeat(np.arange(DRAWS), len(images) * length),
+        )
+        chance = torch.from_numpy(uniform(keys)).float().view(*shape, 1)
+        return Made(
+            classes=classes,
+            tokens=self.model.rounded(vectors, tokens, starts),
+            starts=starts,
+            vectors=vectors,
+            noise=normals(keys, width).float().view(*shape, width),
+            times=EARLIEST + (1 - EARLIEST) * chance,
+        )
+
+    def _drawn(self, model: nn.Module, records: Ints) -> torch.Tensor:
+        """Images of the records' classes, from the records' seeds, as points."""
+        assert isinstance(model, Generator)
+        chosen = torch.from_numpy(records)
+        classes, given = self._records.classes[chosen], self._records.tokens[chosen]
+        noise = image_noise(self._records.seeds[records], given.shape[1], self._chart.width)
+        guesses = first_guesses(self._chart, model.prior, classes, noise)
+        tokens = model.decide(classes, given, noise, guesses, torch.zeros_like(classes))
+        return self._points(classes, tokens)
+
+    def _points(self, classes: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """[B, n C + K] images and classes: the codes of an image have a norm of about 1."""
+        codes = self.model.codebook
+        size = (codes.square().sum(-1).mean() * tokens.shape[1]).sqrt()
+        names = F.one_hot(classes, self.model.config.num_classes)
+        return torch.cat([codes[tokens].flatten(1) / size, names.float()], dim=1)
