@@ -25,15 +25,19 @@ from models.requests.request import Request, Sampling
 from models.sampling.flow import FlowMap
 from models.students.checkpoint import save_student
 from models.students.config import MadeFor
+from models.students.critic import critic_of
+from models.students.generator import Generator
 from models.students.kind import StudentKind
 from models.students.losses import pictures_of
 from models.students.methods import FLOW_MAP, METHODS, TWO_HEAD
 from models.students.pairs import Records, make_pairs
 from models.students.prior import token_shares
+from models.students.score_kind import ScoreKind
 from models.students.start import AnyStudent, config_of, student_of
 from models.students.teacher import laws, load_teacher
 from models.targets.next_scale.model import NextScaleConfig
 from models.tokenizers import TOKENIZER_FOLDER
+from models.training.alternating import step_of
 from models.training.raster import RasterConfig
 from models.training.step import TrainingPlan, TrainingStep
 from pipelines.generate.fingerprint import checkpoint_digest
@@ -67,7 +71,7 @@ def repeated(records: Records, draws: int, kept: int) -> Records:
     return Records(classes=records.classes[rows], tokens=records.tokens[rows], seeds=seeds)
 
 
-def lessons(target: str, method: str, count: int, draws: int) -> StudentKind:
+def lessons(target: str, method: str, count: int, draws: int) -> StudentKind | ScoreKind:
     """A student before its first step, and all that it learns from."""
     teacher = load_teacher(target)
     sizes = teacher.config
@@ -80,12 +84,14 @@ def lessons(target: str, method: str, count: int, draws: int) -> StudentKind:
     )
     kept = min(KEPT, count // 10)
     teach = partial(laws, teacher)
+    made_for = MadeFor(path=Path(target).name, digest=checkpoint_digest(target))
+    student = student_of(teacher, config_of(teacher, made_for, method=method), prior)
+    if isinstance(student, Generator):
+        return ScoreKind(student, critic_of(teacher, student.config), teach, records, kept=kept)
     with tqdm(total=draws * (count - kept) + kept, desc="noise", unit="image") as bar:
         pairs = make_pairs(
             repeated(records, draws, kept), teach, FlowMap(teacher.codebook), prior, done=bar.update
         )
-    made_for = MadeFor(path=Path(target).name, digest=checkpoint_digest(target))
-    student = student_of(teacher, config_of(teacher, made_for, method=method), prior)
     pictures = pictures_of(target) if method == TWO_HEAD else None
     return StudentKind(student, teach, pairs, kept=kept, pictures=pictures)
 
@@ -96,7 +102,7 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     plan = TrainingPlan(steps=given.steps, batch=given.batch, rate=given.rate)
-    training = TrainingStep(lessons(given.target, given.method, given.records, given.draws), plan)
+    training = step_of(lessons(given.target, given.method, given.records, given.draws), plan)
     told: dict[str, Any] = vars(given) | {
         "target": Path(given.target).name,
         "output": given.output.name,
@@ -129,7 +135,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--target", default=str(HERE / "digits-raster"))
-    add("--output", type=Path, help="default: TARGET-student, or TARGET-two-head by --method")
+    add("--output", type=Path, help="default: TARGET-student, or TARGET-METHOD")
     add("--method", choices=METHODS, default=FLOW_MAP)
     add("--records", type=int, default=4000)
     add("--draws", type=int, default=2, help="times that noise is drawn for each record")

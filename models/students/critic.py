@@ -15,13 +15,15 @@ from torch import nn
 from models.students.config import StudentConfig
 from models.students.network import DATA, NOISE
 from models.students.noised import mean_given
+from models.students.teacher import Teacher
 from models.training.raster import RasterModel
 
 WAVES = 4  # of a time
 
 
-def critic_of(teacher: RasterModel, config: StudentConfig) -> "Critic":
-    """A critic that says what the teacher does."""
+def critic_of(teacher: Teacher, config: StudentConfig) -> "Critic":
+    """A critic that says what the teacher, of a raster target, does."""
+    assert isinstance(teacher, RasterModel)
     made = Critic(config, teacher.codebook)
     made.raster.load_state_dict(teacher.state_dict())
     return made
@@ -74,4 +76,5 @@ class Critic(nn.Module):
         waves = torch.cat([angles.sin(), angles.cos()], dim=-1)
         wide = features.expand(*x.shape[:-1], features.shape[-1])
         seen = nn.functional.gelu(self.seen(torch.cat([wide, x, waves], dim=-1)))
-        return mean_given(logits, self.raster.codebook, x, t) + self.more(seen)
+        more: torch.Tensor = self.more(seen)
+        return mean_given(logits, self.raster.codebook, x, t) + more

@@ -13,6 +13,8 @@ from models.errors import UnsupportedCheckpoint
 from models.training.checkpoint import place_of, read_tensors, read_told, write_state
 from models.training.step import Best, TrainingStep, put
 
+PARTS = ("weights", "moments")  # of a further network
+
 
 def save_state(
     folder: Path, training: TrainingStep, agreed: Mapping[str, Any], *, write: bool = True
@@ -43,8 +45,8 @@ def load_state(place: Path, training: TrainingStep, agreed: Mapping[str, Any]) -
     weights, moments = read_tensors(place, "weights"), read_tensors(place, "moments")
     training.engine.load(weights, moments, told["step"])
     for name, other in training.others.items():
-        own = [read_tensors(place, f"{name}-{part}") for part in ("weights", "moments")]
-        other.engine.load(*own, told["step"] * other.turns)
+        weights, moments = (read_tensors(place, f"{name}-{part}") for part in PARTS)
+        other.engine.load(weights, moments, told["step"] * other.turns)
     put(training.average, read_tensors(place, "average"))
     if told["best"] is not None:
         training.best = Best(**told["best"], weights=read_tensors(place, "best"))
