@@ -102,7 +102,7 @@ class StudentRun:
 
     def building(
         self, data: Mapping[str, Any], tell: Callable[[str], None], *, until: int
-    ) -> AbstractContextManager[Callable[[Worker], StudentKind]]:
+    ) -> AbstractContextManager[Callable[[Worker], Kind]]:
         """The teacher is in the training processes: nothing else is needed."""
         return nullcontext(self.build(data))
 
