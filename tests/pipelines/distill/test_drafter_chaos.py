@@ -1,6 +1,7 @@
 """Trainings of every kind of drafter whose processes are killed come to what undisturbed ones do.
 
-CHAOS=N: so many moments and victims for each kind; a minute each.
+CHAOS=N: so many moments and victims for each kind; half a minute each. Drivers run on the cluster
+of the tests, which outlives them.
 """
 
 import json
@@ -17,6 +18,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 
 from models.drafting.distil.texts import PROMPT, TOKENS
 from models.training.log import EXAMS, METRICS, read_lines
@@ -38,7 +40,12 @@ SIZES = {
     "threads": 1,
 }
 SEEDS = range(int(os.environ.get("CHAOS", "0")))
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.usefixtures("ray_cluster"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +65,7 @@ def distill(
     flags = [str(word) for name, value in SIZES.items() for word in (f"--{name}", value)]
     words = ["distill", "drafter", "--kind", kind, "--target", target, "--data", rows, *flags]
     words += ["--states", states, "--output", str(output), "--no-progress"]
+    words += ["--address", ray.get_runtime_context().gcs_address]
     command = [sys.executable, "-m", "pipelines.cli", *words]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL)
 
@@ -110,7 +118,7 @@ def test_killed_and_resumed(
         assert process.wait() == -signal.SIGKILL
         process = distill(kind, checkpoints["target"], rows, run, states)
     else:
-        assert kill_one(psutil.Process(process.pid), VICTIMS[victim]) is not None
+        assert kill_one(psutil.Process(), VICTIMS[victim]) is not None
     assert process.wait(timeout=300) == 0
     print(f"{kind}, seed {seed}: {victim} killed after step {after}, states {states}")
     assert outcome(run) == undisturbed[kind]
