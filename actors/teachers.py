@@ -7,7 +7,6 @@ answered. An answer is a function of the texts, so a repeated one is the same.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import count
 from typing import Any
 
 import numpy as np
@@ -33,7 +32,7 @@ class Teachers:
     """Handles of teacher actors, which go to the workers; a `Readers` of a streamed teacher."""
 
     def __init__(self, actors: Sequence[Any]) -> None:
-        self._actors, self._turn = list(actors), count()
+        self._actors, self._turn = list(actors), 0
 
     def read(self, texts: Sequence[Text]) -> Callable[[], Reading]:
         """Ask the next actor."""
@@ -50,7 +49,8 @@ class Teachers:
         return list(ray.get([actor.pid.remote() for actor in self._actors]))
 
     def _next(self) -> Any:
-        return self._actors[next(self._turn) % len(self._actors)]
+        self._turn += 1
+        return self._actors[self._turn % len(self._actors)]
 
 
 @contextmanager
