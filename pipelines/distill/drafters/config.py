@@ -14,6 +14,7 @@ from pipelines.options import option
 
 KINDS = ("model", "medusa", "hydra", "eagle")
 MATCH, DIVERGENCE = "match", "divergence"
+LENGTH, EXAM_TOKENS = 256, 48  # of texts, unless the user says
 RECOMPUTE, STREAM = "recompute", "stream"
 
 
@@ -86,10 +87,10 @@ class DrafterOptions(DistillConfig):
         metavar="SCALE",
         group=MAIN,
     )
-    length: int = option(
-        "number of tokens of a prompt and its output together; longer texts are cut; with "
-        "images: a class and a whole image",
-        default=256,
+    length: int | None = option(
+        "number of tokens of a prompt and its output together; longer texts are cut; default: "
+        f"{LENGTH}; with images a class and a whole image, nothing else",
+        default=None,
         decides=True,
         group=TRAINING,
     )
@@ -134,9 +135,10 @@ class DrafterOptions(DistillConfig):
         decides=True,
         group=EVALUATION,
     )
-    exam_tokens: int = option(
-        "number of tokens per prompt in the exams and the evaluation; with images: all",
-        default=48,
+    exam_tokens: int | None = option(
+        "number of tokens per prompt in the exams and the evaluation; default: "
+        f"{EXAM_TOKENS}; with images all of an image, nothing else",
+        default=None,
         decides=True,
         group=EVALUATION,
     )
@@ -171,9 +173,13 @@ class DrafterOptions(DistillConfig):
         require(ok, "prompts", self.prompts, "a file or folder, or else --data; one of the two")
         ok = self.guidance is None or 0 <= self.guidance <= 100
         require(ok, "guidance", self.guidance, "0 to 100; 1 is off")
-        for name in ("length", "depth", "exam_prompts", "exam_tokens"):
-            require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
-        require(self.length >= 8, "length", self.length, "8 or more")
+        for name, value in (("depth", self.depth), ("exam_prompts", self.exam_prompts)):
+            require(value >= 1, name, value, "1 or more")
+        for name, value, least in (
+            ("length", self.length, 8),
+            ("exam_tokens", self.exam_tokens, 1),
+        ):
+            require(value is None or value >= least, name, value, f"{least} or more")
         require(self.depth <= 16, "depth", self.depth, "1 to 16")
         ok = self.renew is None or (self.data is None and self.renew >= 1)
         require(ok, "renew", self.renew, "1 or more, without data: given rows are not made anew")
@@ -185,6 +191,16 @@ class DrafterOptions(DistillConfig):
             ok = self.start is None and self.kind != "medusa"
             told = "unset: heads have the target's width, and a start has its own"
             require(ok, "width", self.width, told)
+
+    @property
+    def text_length(self) -> int:
+        """`length`, or that of texts."""
+        return LENGTH if self.length is None else self.length
+
+    @property
+    def exam_length(self) -> int:
+        """`exam_tokens`, or those of texts."""
+        return EXAM_TOKENS if self.exam_tokens is None else self.exam_tokens
 
     @property
     def num_processes(self) -> int:

@@ -79,7 +79,7 @@ class DrafterRun:
     def estimate(self) -> Estimate:
         """Measured on a few random texts."""
         config = self.config
-        length = min(config.length, 512)
+        length = min(config.text_length, 512)
         kind, teacher = _probe(self._lessons((), kept=0), length)
         began = time.perf_counter()
         teacher.states(batch_of(kind.texts, np.arange(4)), np.arange(4))
@@ -151,9 +151,9 @@ class DrafterRun:
                 depth=config.depth,
                 match_from=config.match_from,
                 kept=kept,
-                exam_tokens=config.exam_tokens,
+                exam_tokens=config.exam_length,
             ),
-            length=config.length,
+            length=config.text_length,
             seed=config.seed,
             start=config.start,
             width=config.width,
@@ -177,14 +177,14 @@ class DrafterRun:
         config, target = self.config, load_teacher(Path(self.config.target)).target
         held = read_texts(
             [str(self.path / "texts" / HELD_OUT)],
-            length=config.length,
+            length=config.text_length,
             num_ids=target.input_size,
         )
         trial = Trial(
             target=config.target,
             texts=held,
             depth=config.depth,
-            max_tokens=config.exam_tokens,
+            max_tokens=config.exam_length,
             threads=config.threads,
             guidance=1.0 if config.guidance is None else config.guidance,
             seed=len(held),  # images of the exams have those before
@@ -254,11 +254,16 @@ def check(config: DrafterOptions) -> DrafterRun:
         require(config.prompts is not None or config.data is not None, "prompts", None, told)
         told = "none: the target generates text"
         require(config.guidance is None, "guidance", config.guidance, told)
-        config = replace(config, beside=config.beside or BESIDE)
+        config = replace(
+            config,
+            beside=config.beside or BESIDE,
+            length=config.text_length,
+            exam_tokens=config.exam_length,
+        )
     sizes = target_config(Path(config.target))
-    if config.length > sizes.context_length:
+    if config.text_length > sizes.context_length:
         told = f"at most the target's context of {sizes.context_length}"
-        raise InvalidOption("length", config.length, told)
+        raise InvalidOption("length", config.text_length, told)
     if config.data is not None:
         files_of(config.data)
     found = replace(

@@ -30,8 +30,8 @@ def settled(config: DrafterOptions, about: ImageTarget) -> DrafterOptions:
     require(config.prompts is None, "prompts", config.prompts, told)
     sizes = {"length": 1 + about.num_tokens, "exam_tokens": about.num_tokens}
     for name, size in sizes.items():
-        value, default = getattr(config, name), DrafterOptions.__dataclass_fields__[name].default
-        require(value in (default, size), name, value, f"{size}, a whole image, or none")
+        value = getattr(config, name)
+        require(value in (None, size), name, value, f"{size}, a whole image, or none")
     return replace(
         config,
         **sizes,  # type: ignore[arg-type]

@@ -37,7 +37,7 @@ def streaming(
     need = need_of(lessons.kind, len(taps))
     texts = max(-(-config.train_batch // config.workers), EXAM_BATCH)
     step_bytes = need.num_bytes(
-        tokens=texts * config.length, width=sizes.width, vocab_size=sizes.vocab_size
+        tokens=texts * config.text_length, width=sizes.width, vocab_size=sizes.vocab_size
     )
     room = store_room()
     window = fitting(config, step_bytes, room)

@@ -51,7 +51,7 @@ def make_rows(config: DrafterOptions, folder: Path) -> dict[str, Any]:
             output=str(folder),
             prompt_field=config.prompt_field,
             n=max(1, -(-config.records // max(count, 1))),
-            max_tokens=config.length // 2,
+            max_tokens=config.text_length // 2,
             seed=config.seed,
             batch_size=config.batch_size,
             target_actors=config.target_actors,
@@ -137,14 +137,14 @@ def write_split(config: DrafterOptions, files: Sequence[str], folder: Path) -> d
     """Write the texts to learn from, those for exams last, and those for the evaluation."""
     texts = read_rows(files, config)
     if image_target(config.target) is None:
-        rest, exam, held = split(texts, length=config.length, kept=config.exam_prompts)
+        rest, exam, held = split(texts, length=config.text_length, kept=config.exam_prompts)
     else:
         rest, exam, held = split_images(texts, kept=config.exam_prompts)
     write_texts(folder / TRAINED, [*rest, *exam])
     write_texts(folder / HELD_OUT, held)
     return {
         "texts": len(rest),
-        "tokens": sum(min(len(t.tokens), config.length) - t.num_prompt for t in rest),
+        "tokens": sum(min(len(t.tokens), config.text_length) - t.num_prompt for t in rest),
         "exam": len(exam),
         "held_out": len(held),
         "rows": list(files),

@@ -56,6 +56,8 @@ def test_it_is_estimated(raster, tmp_path):
         ({"prompts": "p"}, "prompts='p' is not accepted: none with an image target"),
         ({"length": 9}, "length=9 is not accepted: 17, a whole image, or none"),
         ({"exam_tokens": 9}, "exam_tokens=9 is not accepted: 16, a whole image, or none"),
+        ({"exam_tokens": 48}, "exam_tokens=48 is not accepted: 16, a whole image, or none"),
+        ({"length": 256}, "length=256 is not accepted: 17, a whole image, or none"),
         ({"guidance": 101.0}, r"guidance=101\.0 is not accepted: 0 to 100"),
     ],
 )
