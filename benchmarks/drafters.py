@@ -7,7 +7,7 @@ python -m benchmarks.drafters --input prompts.jsonl --drafters lookup PATH ...
 import argparse
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -35,21 +35,25 @@ HEADS = (
     "of it draft",
     "tokens per CPU second",
     "over plain",
+    "by the clock",
     "over the first drafter",
 )
+AUTO = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contestant:
-    """A drafter with a shape of its drafts."""
+    """A drafter with a shape of its drafts; None: the controller decides."""
 
     drafter: str
-    shape: Shape
+    shape: Shape | None
 
     @property
     def form(self) -> str:
         """For the table."""
         shape = self.shape
+        if shape is None:
+            return AUTO
         if self.drafter == PLAIN:
             return "–"
         return f"chain of {shape.depth}" if shape.width == 1 else f"tree of {shape.budget}"
@@ -59,10 +63,11 @@ class Contestant:
 class Turn:
     """A contestant's figures on one slice of the prompts.
 
-    `cpu_s`, `rounds` and `tokens` are of the steps without prefill.
+    `cpu_s`, `clock_s`, `rounds` and `tokens` are of the steps without prefill.
     """
 
     cpu_s: float = 0.0
+    clock_s: float = 0.0
     rounds: int = 0
     tokens: int = 0
     figures: Figures = field(default_factory=Figures)
@@ -71,6 +76,11 @@ class Turn:
     def speed(self) -> float:
         """Tokens per CPU second."""
         return self.tokens / self.cpu_s
+
+    @property
+    def clock_speed(self) -> float:
+        """Tokens per second."""
+        return self.tokens / self.clock_s
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -121,11 +131,13 @@ def take_turn(
     for request in requests:
         loop.submit(request)
         while loop.num_unfinished:
-            before, began = loop.figures(), time.process_time()
+            before, began, start = loop.figures(), time.process_time(), time.perf_counter()
             texts += [tuple(result.tokens) for result in loop.step()]
-            spent, after = time.process_time() - began, loop.figures()
+            spent, lasted = time.process_time() - began, time.perf_counter() - start
+            after = loop.figures()
             if after.prefill_passes == before.prefill_passes:
                 turn.cpu_s += spent
+                turn.clock_s += lasted
                 turn.rounds += after.rounds - before.rounds
                 turn.tokens += after.tokens - before.tokens
     turn.figures = loop.figures()
@@ -133,19 +145,21 @@ def take_turn(
 
 
 def contestants(options: argparse.Namespace) -> Iterator[Contestant]:
-    """Plain decoding, then each drafter with a chain and a tree; copies have no trees."""
-    depth, width, nodes = options.tree
+    """Plain decoding, then each drafter with chains, trees and `auto`; copies have no trees."""
     yield Contestant(drafter=PLAIN, shape=Shape(depth=0))
+    trees = [Shape(depth=depth, width=width, nodes=nodes) for depth, width, nodes in options.tree]
     for drafter in options.drafters:
-        yield Contestant(drafter=drafter, shape=Shape(depth=options.chain))
-        if drafter != "lookup":
-            yield Contestant(drafter=drafter, shape=Shape(depth=depth, width=width, nodes=nodes))
+        shapes = [Shape(depth=depth) for depth in options.chain]
+        for shape in shapes + (trees if drafter != "lookup" else []):
+            yield Contestant(drafter=drafter, shape=shape)
+        if options.auto:
+            yield Contestant(drafter=drafter, shape=None)
 
 
 def loop_of(options: argparse.Namespace, target: Target, contestant: Contestant) -> TokenLoop:
     """A loop for one request at once."""
     shape, sizes = contestant.shape, {}
-    if shape.depth:
+    if shape is not None and shape.depth:
         sizes = {"draft_tokens": shape.depth, "draft_width": shape.width}
         sizes |= {"draft_nodes": shape.nodes} if shape.width > 1 else {}
     config = EngineConfig(
@@ -165,8 +179,9 @@ def told(turns: dict[Contestant, list[Turn]]) -> list[dict[str, object]]:
     return [
         {
             "drafter": contestant.drafter,
-            "shape": asdict(contestant.shape),
+            "shape": AUTO if contestant.shape is None else asdict(contestant.shape),
             "cpu_s": [turn.cpu_s for turn in own],
+            "clock_s": [turn.clock_s for turn in own],
             "tokens": [turn.tokens for turn in own],
             "rounds": [turn.rounds for turn in own],
             "accepted_length": total(own).accepted_length,
@@ -200,15 +215,17 @@ def rows(turns: dict[Contestant, list[Turn]]) -> list[list[str]]:
                 f"{whole:.2f}",
                 f"{whole * parts['draft'] / parts['round']:.2f}",
                 f"{sum(turn.tokens for turn in own) / cpu_s:.0f}",
-                *(f"{ratio(own, other):.2f}×" for other in (plain, first)),
+                f"{ratio(own, plain, lambda turn: turn.speed):.2f}×",
+                f"{ratio(own, plain, lambda turn: turn.clock_speed):.2f}×",
+                f"{ratio(own, first, lambda turn: turn.speed):.2f}×",
             ]
         )
     return out
 
 
-def ratio(own: Sequence[Turn], other: Sequence[Turn]) -> float:
+def ratio(own: Sequence[Turn], other: Sequence[Turn], speed: Callable[[Turn], float]) -> float:
     """How many times as fast, the median over the turns."""
-    return median(a.speed / b.speed for a, b in zip(own, other, strict=True))
+    return median(speed(a) / speed(b) for a, b in zip(own, other, strict=True))
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -222,8 +239,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--prompts", type=int, default=32, help="how many")
     add("--max-tokens", type=int, default=64, help="of every completion")
     add("--slice", type=int, default=4, help="prompts of a turn")
-    add("--chain", type=int, default=4, metavar="TOKENS")
-    add("--tree", type=int, nargs=3, default=(4, 2, 5), metavar=("TOKENS", "WIDTH", "NODES"))
+    add("--chain", type=int, nargs="+", default=[4], metavar="TOKENS")
+    sizes = ("TOKENS", "WIDTH", "NODES")
+    add("--tree", type=int, nargs=3, action="append", default=[], metavar=sizes)
+    add("--auto", action="store_true", help="measure what the controller chooses, too")
     add("--temperatures", nargs="+", type=float, default=(0.0, 1.0))
     add("--output", metavar="FILE.json", help="write every turn's figures")
     return parser.parse_args(arguments)

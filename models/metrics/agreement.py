@@ -41,10 +41,15 @@ def agreement_on(
     likeliest token, so a token is accepted if it is the drafter's likeliest one.
     """
     greedy = temperatures == 0
-    scale = temperatures.masked_fill(greedy, 1)[:, None]
-    p, q = ((each / scale).log_softmax(-1) for each in (log_p, log_q))
+    p, q = (at_temperature(each, temperatures) for each in (log_p, log_q))
     sampled = agreement_at(p, q).gather(-1, tokens[:, None])[:, 0]
     return torch.where(greedy, (log_q.argmax(-1) == tokens).to(sampled.dtype), sampled)
+
+
+def at_temperature(log_p: torch.Tensor, temperatures: torch.Tensor) -> torch.Tensor:
+    """[M, V] laws at temperatures [M] from those at temperature 1, which stay as they are at 0."""
+    scale = temperatures.masked_fill(temperatures == 0, 1)[:, None]
+    return (log_p / scale).log_softmax(-1)
 
 
 def agreement(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:

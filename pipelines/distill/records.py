@@ -78,13 +78,14 @@ def records_job(
 
 
 def files_of(source: str | Path) -> tuple[str, ...]:
-    """The Parquet files of rows, in order; `source` is a file or a folder.
+    """The Parquet files of rows, in order; `source` is a file, a folder, or a folder of folders.
 
     Raises:
         InvalidInput: there are none.
     """
     path = Path(storage.normalize(str(source)))
     found = [path] if path.is_file() else sorted(path.glob("*.parquet"))
+    found = found or sorted(path.glob("*/*.parquet"))
     if not found:
         raise InvalidInput(f"data={str(source)!r} holds no Parquet files; give rows of generate")
     return tuple(str(file) for file in found)

@@ -1,13 +1,15 @@
 """Builds what a training of a drafter needs, on each worker: teacher, texts, network."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from models.drafting.distil.eagle_network import EagleNetwork, new_eagle
+from models.drafting.distil.draft_vocabulary import DraftVocabulary, frequent_ids
+from models.drafting.distil.eagle_network import EagleNetwork
+from models.drafting.distil.eagle_start import continue_eagle, new_eagle
 from models.drafting.distil.hydra_network import HydraNetwork, new_hydra
 from models.drafting.distil.kind import Course, DrafterKind, Shape
 from models.drafting.distil.medusa_network import MedusaNetwork, continue_medusa, new_medusa
@@ -19,14 +21,14 @@ from models.drafting.distil.small_image_model import (
 from models.drafting.distil.small_model import SmallModel, continue_model, new_model
 from models.drafting.distil.streamed import Stream, streamed_teacher, taps_of
 from models.drafting.distil.teacher import Teaches, load_teacher
-from models.drafting.distil.texts import read_texts
+from models.drafting.distil.texts import Text, read_texts
 from models.drafting.folder_kind import EAGLE, HYDRA, MEDUSA, MODEL, folder_kind
 from models.drafting.heads.eagle_export import write_eagle
 from models.drafting.heads.eagle_layouts import read_eagle
 from models.drafting.heads.files import target_head
 from models.drafting.heads.hydra_head import read_hydra, write_hydra
 from models.drafting.heads.medusa_head import read_medusa, write_medusa
-from models.errors import UnsupportedCheckpoint
+from models.errors import InvalidOption, UnsupportedCheckpoint
 from models.targets.decoder.config import (
     RASTER,
     DecoderConfig,
@@ -47,8 +49,9 @@ class DraftLessons:
 
     `kind`: of TRAINABLE. `start`: the folder of a drafter to go on from; None: a new one. `files`:
     of texts, in order. `width`: of a new draft model or EAGLE-3 drafter, or of the embedding of new
-    Hydra heads; None: from the target's. `guidance`: scale of the laws of an image target to
-    learn, 1: off. `about`: what the export says of itself.
+    Hydra heads; None: from the target's. `draft_vocab`: how many tokens a new drafter can draft,
+    the most frequent ones of the texts; None: all. `guidance`: scale of the laws of an image target
+    to learn, 1: off. `about`: what the export says of itself.
     """
 
     kind: str
@@ -59,6 +62,7 @@ class DraftLessons:
     seed: int
     start: str | None = None
     width: int | None = None
+    draft_vocab: int | None = None
     guidance: float = 1.0
     about: Mapping[str, object] = field(default_factory=dict)
 
@@ -75,11 +79,12 @@ def build_drafter(
     """
     target = Path(lessons.target)
     config = target_config(target)
-    network, shape = network_of(lessons, target, config)
     texts = read_texts(lessons.files, length=lessons.length, num_ids=config.input_size)
     if len(texts) <= lessons.course.kept:
         told = f"{len(texts)} texts; {lessons.course.kept} are kept for exams, so more are needed"
         raise UnsupportedCheckpoint(told)
+    read = texts[: len(texts) - lessons.course.kept]
+    network, shape = network_of(lessons, target, config, read)
     about = {"kind": lessons.kind, **lessons.about}
     teacher: Teaches
     if stream is None:
@@ -95,7 +100,22 @@ def build_drafter(
             width=config.width,
             guidance=lessons.guidance,
         )
-    return DrafterKind(network, shape, teacher, texts, lessons.course, target=target, about=about)
+    return DrafterKind(
+        network,
+        shape,
+        teacher,
+        texts,
+        lessons.course,
+        target=target,
+        vocabulary=vocabulary_of(network),
+        about=about,
+    )
+
+
+def vocabulary_of(network: nn.Module) -> DraftVocabulary | None:
+    """What a network can draft; None: everything."""
+    ids = getattr(network, "ids", None)
+    return None if ids is None else DraftVocabulary(ids)
 
 
 def target_config(target: Path) -> DecoderConfig:
@@ -116,9 +136,9 @@ def target_config(target: Path) -> DecoderConfig:
 
 
 def network_of(
-    lessons: DraftLessons, target: Path, config: DecoderConfig
+    lessons: DraftLessons, target: Path, config: DecoderConfig, texts: Sequence[Text] = ()
 ) -> tuple[nn.Module, Shape]:
-    """What is trained, and how it is used.
+    """What is trained, and how it is used; `texts` decide which tokens a new drafter can draft.
 
     Raises:
         UnsupportedCheckpoint: `start` holds another kind, or cannot be trained; or the target has
@@ -131,16 +151,29 @@ def network_of(
     if start is not None and folder_kind(start) != TRAINABLE[lessons.kind]:
         told = f"a drafter of kind {lessons.kind!r} is needed, it holds {folder_kind(start)!r}"
         raise UnsupportedCheckpoint(f"start {str(start)!r}: {told}")
+    ids = None if start is not None else _ids(lessons, config, texts)
     if lessons.kind == "model":
         model = _model(lessons, start, config) if config.grid is None else None
         return model or _image_model(lessons, start, target), ModelShape(_dtype(target))
     if lessons.kind == "medusa":
-        return _medusa(lessons, start, target), MedusaShape(_dtype(target))
+        return _medusa(lessons, start, target, ids), MedusaShape(_dtype(target))
     if lessons.kind == "hydra":
-        return _hydra(lessons, start, target), HydraShape(_dtype(target))
-    return _eagle(lessons, start, target, config), EagleShape(
+        return _hydra(lessons, start, target, ids), HydraShape(_dtype(target))
+    return _eagle(lessons, start, target, config, ids), EagleShape(
         _dtype(target), target, lessons.course.depth
     )
+
+
+def _ids(
+    lessons: DraftLessons, config: DecoderConfig, texts: Sequence[Text]
+) -> torch.Tensor | None:
+    """The tokens that a new drafter can draft, the ends of texts among them; None: all."""
+    count, size, ends = lessons.draft_vocab, config.vocab_size, config.eos_token_ids
+    if count is None:
+        return None
+    if not len(ends) < count <= size:
+        raise InvalidOption("draft_vocab", count, f"{len(ends) + 1} to the vocabulary's {size}")
+    return frequent_ids(texts, count, vocab_size=size, always=ends)
 
 
 def _dtype(target: Path) -> torch.dtype:
@@ -165,25 +198,29 @@ def _image_model(lessons: DraftLessons, start: Path | None, target: Path) -> Sma
     return continue_image_model(start, target)
 
 
-def _medusa(lessons: DraftLessons, start: Path | None, target: Path) -> MedusaNetwork:
+def _medusa(
+    lessons: DraftLessons, start: Path | None, target: Path, ids: torch.Tensor | None
+) -> MedusaNetwork:
     if start is None:
-        return new_medusa(target_head(target), num_heads=lessons.course.depth)
+        return new_medusa(target_head(target), num_heads=lessons.course.depth, ids=ids)
     stored = read_medusa(start, target)
-    if not stored.config.shared or stored.ids is not None:
-        told = "heads under the target's own output matrix, over all tokens, can be trained"
+    if not stored.config.shared:
+        told = "heads under the target's own output matrix can be trained"
         raise UnsupportedCheckpoint(f"start {str(start)!r}: {told}")
     _check_depth(stored.config.num_heads, lessons)
     return continue_medusa(stored, target_head(target))
 
 
-def _hydra(lessons: DraftLessons, start: Path | None, target: Path) -> HydraNetwork:
+def _hydra(
+    lessons: DraftLessons, start: Path | None, target: Path, ids: torch.Tensor | None
+) -> HydraNetwork:
     if start is None:
         head = target_head(target)
         embedded = lessons.width or _share(head.shape[1], 3, 8)
-        return new_hydra(head, num_heads=lessons.course.depth, embedded=embedded)
+        return new_hydra(head, num_heads=lessons.course.depth, embedded=embedded, ids=ids)
     stored = read_hydra(start, target)
     _check_depth(stored.config.num_heads, lessons)
-    return HydraNetwork(stored.config, stored.tensors, stored.output)
+    return HydraNetwork(stored.config, stored.tensors, stored.output, stored.ids)
 
 
 def _check_depth(heads: int, lessons: DraftLessons) -> None:
@@ -193,19 +230,22 @@ def _check_depth(heads: int, lessons: DraftLessons) -> None:
 
 
 def _eagle(
-    lessons: DraftLessons, start: Path | None, target: Path, config: DecoderConfig
+    lessons: DraftLessons,
+    start: Path | None,
+    target: Path,
+    config: DecoderConfig,
+    ids: torch.Tensor | None,
 ) -> EagleNetwork:
     depth = lessons.course.depth
     if start is None:
         width = lessons.width or _share(config.width, 1, 2)
-        head = target_head(target)
-        return new_eagle(head, config, width=width, depth=depth, seed=lessons.seed)
+        return new_eagle(target, config, width=width, depth=depth, seed=lessons.seed, ids=ids)
     stored = read_eagle(start, target)
     layer = stored.config.layer
-    if stored.ids is not None or layer.qk_norm or layer.qkv_bias or layer.mlp_bias:
-        told = "drafters of all tokens, with a Llama layer without biases, can be trained"
+    if layer.qk_norm or layer.qkv_bias or layer.mlp_bias:
+        told = "drafters with a Llama layer without biases can be trained"
         raise UnsupportedCheckpoint(f"start {str(start)!r}: {told}")
-    return EagleNetwork(stored.config, dict(stored.tensors), depth)
+    return continue_eagle(stored, target, depth=depth)
 
 
 def _share(width: int, part: int, of: int) -> int:

@@ -25,6 +25,8 @@ def best_sharpness(log_p: torch.Tensor, log_q: torch.Tensor, generator: torch.Ge
 
 
 def _loss(values: torch.Tensor, wanted: torch.Tensor) -> float:
-    """Mean surprise at the largest of `wanted`, by the softmax of `values`."""
+    """Mean surprise at the largest of `wanted`, by the softmax of `values`, where it is finite."""
     chosen = wanted.argmax(-1, keepdim=True)
-    return float(-values.log_softmax(-1).gather(-1, chosen).mean())
+    found = values.log_softmax(-1).gather(-1, chosen)
+    known = found[found > -torch.inf]  # no tree holds a token that cannot be drafted
+    return float(-known.mean()) if len(known) else 0.0

@@ -7,7 +7,7 @@ Source: EAGLE-3, Li et al. 2025, arXiv 2503.01840, section 3.
 Letters: B texts, N positions, M = N - 1 indices, n taps of width C, D width, H heads, d head width.
 """
 
-from dataclasses import replace
+from collections.abc import Collection, Mapping
 
 import torch
 from torch.nn import functional as F
@@ -26,19 +26,29 @@ from models.drafting.heads.eagle_head import (
     shapes,
     tap_norm,
 )
-from models.targets.decoder.config import DecoderConfig, RotaryConfig
 from models.targets.decoder.rotary import frequencies
 
 
 class EagleNetwork(Named):
     """The drafter's tensors and its unrolled steps."""
 
-    def __init__(self, config: EagleConfig, tensors: dict[str, torch.Tensor], depth: int) -> None:
-        """`depth`: steps to unroll."""
+    def __init__(
+        self,
+        config: EagleConfig,
+        tensors: Mapping[str, torch.Tensor],
+        depth: int,
+        *,
+        ids: torch.Tensor | None = None,
+        frozen: Collection[str] = (),
+    ) -> None:
+        """`depth`: steps to unroll. `ids` [K]: the tokens that it can draft; None: all.
+
+        `frozen`: names of tensors that are not trained.
+        """
         super().__init__()
-        self.config, self.depth, self.taps = config, depth, config.taps
+        self.config, self.depth, self.taps, self.ids = config, depth, config.taps, ids
         for name in shapes(config):
-            self.put(name, tensors[name])
+            self.put(name, tensors[name], frozen=name in frozen)
         self._turns = frequencies(config.layer.rotary, config.layer.head_dim)
 
     def forward(self, tokens: torch.Tensor, states: torch.Tensor) -> list[torch.Tensor]:
@@ -112,8 +122,8 @@ class EagleNetwork(Named):
 
     def stored(self, dtype: torch.dtype) -> EagleHead:
         """What is stored of it."""
-        tensors = {name: tensor.to(dtype) for name, tensor in self.trained().items()}
-        return EagleHead(config=self.config, tensors=tensors)
+        tensors = {name: self.tensor(name).detach().to(dtype) for name in shapes(self.config)}
+        return EagleHead(config=self.config, tensors=tensors, ids=self.ids)
 
 
 def _attend(q: torch.Tensor, entries: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
@@ -128,58 +138,3 @@ def _attend(q: torch.Tensor, entries: list[tuple[torch.Tensor, torch.Tensor]]) -
     for place, (_, v) in enumerate(later, count):
         read = read + shares[..., place : place + 1] * v
     return read.transpose(1, 2).flatten(2)
-
-
-def new_eagle(
-    head: torch.Tensor, target: DecoderConfig, *, width: int, depth: int, seed: int
-) -> EagleNetwork:
-    """A drafter whose embedding and output matrix are the main directions of `head` [V, C]."""
-    generator = torch.Generator().manual_seed(seed)
-    config = EagleConfig(
-        layer=layer_of(target, width),
-        draft_vocab_size=target.vocab_size,
-        target_width=target.width,
-        taps=taps_of(target.num_layers),
-        norm_taps=True,
-    )
-    tensors = {}
-    for name, shape in shapes(config).items():
-        normal = torch.randn(shape, generator=generator)
-        tensors[name] = torch.ones(shape) if len(shape) == 1 else normal * shape[1] ** -0.5
-    *_, directions = torch.linalg.svd(head.float(), full_matrices=False)
-    tensors[EMBEDDING] = tensors[HEAD] = head.float() @ directions[:width].T
-    for name in ("self_attn.o_proj.weight", "mlp.down_proj.weight"):
-        tensors[LAYER + name] *= 0.1
-    return EagleNetwork(config, tensors, depth)
-
-
-def layer_of(target: DecoderConfig, width: int) -> DecoderConfig:
-    """One layer of `width`, with the target's vocabulary, positions and rotary embedding."""
-    head_dim = next(size for size in (64, 32, 16, 8, 4, 2) if width % size == 0)
-    heads = width // head_dim
-    rotary = target.rotary if target.rotary.kind != "grid" else RotaryConfig()
-    return replace(
-        target,
-        architecture="LlamaForCausalLM",
-        width=width,
-        inner_width=3 * width,
-        num_layers=1,
-        num_heads=heads,
-        num_kv_heads=heads,
-        head_dim=head_dim,
-        rotary=rotary,
-        qkv_bias=False,
-        out_bias=False,
-        mlp_bias=False,
-        qk_norm=False,
-        tied=False,
-        window=None,
-        eos_token_ids=(),
-    )
-
-
-def taps_of(num_layers: int) -> tuple[int, ...]:
-    """Three layers: as servers read by default where there are enough, else spread out."""
-    if num_layers >= 8:
-        return 2, num_layers // 2, num_layers - 3
-    return tuple(sorted({min(1, num_layers - 1), num_layers // 2, num_layers - 1}))

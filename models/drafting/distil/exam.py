@@ -13,7 +13,7 @@ from models.drafting.distil.texts import Text
 from models.engine import build_loop
 from models.engine_config import EngineConfig
 from models.loop.figures import Figures
-from models.metrics.agreement import acceptance, agreement, same_likeliest
+from models.metrics.agreement import acceptance, agreement
 from models.registry import drafter_entry
 from models.requests.request import Request, Sampling
 from models.targets.target import Target
@@ -73,8 +73,10 @@ def accepted_lengths(trial: Trial, drafter: Path, target: Target | None = None) 
     }
 
 
-def sums(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
-    """[3] the sums of J, alpha and G over laws [M, V] of target and drafter."""
-    same = same_likeliest(log_p, log_q)
+def sums(log_p: torch.Tensor, log_q: torch.Tensor, same: torch.Tensor) -> torch.Tensor:
+    """[3] the sums of J, alpha and G over laws [M, V] of target and drafter.
+
+    `same` [M]: whether their likeliest tokens are the same.
+    """
     parts = agreement(log_p, log_q), acceptance(log_p, log_q), same
     return torch.stack([part.double().sum() for part in parts])

@@ -19,12 +19,14 @@ from torch import nn
 
 from models.batch import Ints
 from models.drafting.distil.calibration import best_sharpness
+from models.drafting.distil.draft_vocabulary import DraftVocabulary
 from models.drafting.distil.exam import Trial, sums
-from models.drafting.distil.teacher import Taught, Teaches
+from models.drafting.distil.judged import Judged
+from models.drafting.distil.teacher import Teaches
 from models.drafting.distil.texts import Text, TextBatch, batch_of
 from models.drafting.folder_kind import ABOUT
 from models.drafting.sharpness import FIELD
-from models.metrics.agreement import accepted_length, agreement_on
+from models.metrics.agreement import accepted_length
 from models.training.kind import LOSS, SCORE, Samples
 from models.training.losses import divergence, match_loss
 
@@ -69,9 +71,14 @@ class DrafterKind:
         course: Course,
         *,
         target: Path,
+        vocabulary: DraftVocabulary | None = None,
         about: Mapping[str, object] | None = None,
     ) -> None:
-        """`about`: what the export says of itself, besides the depth."""
+        """`vocabulary`: what the model can draft; None: everything.
+
+        `about`: what the export says of itself, besides the depth.
+        """
+        self._vocabulary = vocabulary
         self.model, self.num_records = model, len(texts) - course.kept
         self._shape, self._teacher, self._texts, self._course = shape, teacher, texts, course
         self._target, self._about = target, dict(about or {})
@@ -89,7 +96,7 @@ class DrafterKind:
         """The weighted sum over texts, depths and places of the loss in force."""
         batch = batch_of(self._texts, samples.records)
         late = torch.from_numpy(samples.numbers >= self._course.match_from)  # [B]
-        laws, states, rows = self._taught(batch, samples.records, samples)
+        laws, states, rows = self._taught(batch, samples.records, samples, self._vocabulary)
         total = torch.zeros(())
         found: list[torch.Tensor] = model(batch.tokens, states)
         for (offset, weight), logits in zip(self._depths(len(found)), found, strict=True):
@@ -142,7 +149,7 @@ class DrafterKind:
         generator = torch.Generator().manual_seed(0)
         kept = np.arange(self.num_records, len(self._texts))
         judged = self._judged(model, kept[:EXAM_BATCH])
-        laws = [judged.at(self._shape.first + k, q)[:2] for k, q in enumerate(judged.found)]
+        laws = [judged.at(self._shape.first + k, k)[:2] for k in range(len(judged.found))]
         return [best_sharpness(p, q, generator) for p, q in laws if len(p)]
 
     def _write(self, model: nn.Module, folder: Path, fitted: Mapping[str, object]) -> None:
@@ -166,13 +173,17 @@ class DrafterKind:
 
     @torch.no_grad()
     def _taught(
-        self, batch: TextBatch, records: Ints, samples: Samples | None = None
+        self,
+        batch: TextBatch,
+        records: Ints,
+        samples: Samples | None = None,
+        vocabulary: DraftVocabulary | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The target's laws [M, V] of the tokens it wrote, its states, [B, N] each index's law.
 
         The law of a token is at the index before it. See `Taught`.
         """
-        taught: Taught = self._teacher.teach(batch, records, samples)
+        taught = self._teacher.teach(batch, records, samples, vocabulary)
         rows = torch.full(batch.written.shape, -1)
         rows[batch.before] = torch.arange(len(taught.laws))
         return taught.laws, taught.states, rows
@@ -195,8 +206,8 @@ class DrafterKind:
         lengths: list[torch.Tensor] = []
         for begin in range(0, len(kept), EXAM_BATCH):
             judged = self._judged(model, kept[begin : begin + EXAM_BATCH])
-            p, q, _ = judged.at(self._shape.first, judged.found[0])
-            totals += sums(p, q)
+            p, q, same = judged.at(self._shape.first, 0)
+            totals += sums(p, q, same)
             count += len(p)
             own = self._lengths(judged)
             lengths.append(own[~own.isnan()])
@@ -205,13 +216,13 @@ class DrafterKind:
         by_laws = torch.cat(lengths)
         return figures | ({"length_by_laws_t1": float(by_laws.mean())} if len(by_laws) else {})
 
-    def _judged(self, model: nn.Module, numbers: Ints) -> "Judged":
+    def _judged(self, model: nn.Module, numbers: Ints) -> Judged:
         batch = batch_of(self._texts, numbers)
         laws, states, rows = self._taught(batch, numbers)
         found = [logits.log_softmax(-1) for logits in model(batch.tokens, states)]
-        return Judged(batch=batch, laws=laws, rows=rows, found=found)
+        return Judged(batch=batch, laws=laws, rows=rows, found=found, vocabulary=self._vocabulary)
 
-    def _lengths(self, judged: "Judged", temperatures: torch.Tensor | None = None) -> torch.Tensor:
+    def _lengths(self, judged: Judged, temperatures: torch.Tensor | None = None) -> torch.Tensor:
         """See `lengths_at`."""
         depth, first, written = self._course.depth, self._shape.first, judged.batch.written
         out = torch.full(written.shape, torch.nan)
@@ -224,33 +235,10 @@ class DrafterKind:
         for k in range(depth):
             chain = len(judged.found) > 1  # heads have a law for each depth
             offset = first + k if chain else first
-            p, q, there = judged.at(offset, judged.found[k if chain else 0])
-            tokens = judged.batch.tokens[:, offset:][there]
             each = torch.zeros(written.shape)  # that the draft of a token is accepted
-            at = told[:, None].expand(there.shape)[there]
-            each[:, offset:][there] = agreement_on(p, q, tokens, at)
+            there, accepted = judged.accepted(offset, k if chain else 0, told)
+            each[:, offset:][there] = accepted
             by_depth.append(each[:, k : k + starts])
             whole &= written[:, k : k + starts]
         out[:, :starts][whole] = accepted_length(torch.stack(by_depth, dim=-1)[whole])
         return out
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
-    """Texts with the laws of the target (see `DrafterKind._taught`) and those of the drafter."""
-
-    batch: TextBatch
-    laws: torch.Tensor  # [M, V]
-    rows: torch.Tensor  # [B, N]
-    found: list[torch.Tensor]  # [B, ., V] by depth
-
-    def at(
-        self, offset: int, level: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Laws [., V] of target and drafter for the tokens `offset` after an index, and where.
-
-        The last, [B, N - offset] bool, says which indices these are.
-        """
-        there = self.batch.written[:, offset:]
-        at = self.rows[:, offset - 1 : -1]
-        return self.laws[at[there]], level[:, : there.shape[1]][there], there

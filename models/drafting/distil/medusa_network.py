@@ -1,12 +1,13 @@
 """Medusa heads for training: all heads at every position of a text.
 
-Letters: B texts, N positions, n layers that are read, C width of the target, V vocabulary.
+Letters: B texts, N positions, n layers that are read, C width of the target, V vocabulary, K tokens
+that can be drafted.
 """
 
 import torch
 from torch.nn import functional as F
 
-from models.drafting.distil.named import Named
+from models.drafting.distil.named import Named, rows_of
 from models.drafting.heads.medusa_head import SHARED, MedusaConfig, MedusaHead, block, shapes
 
 
@@ -15,17 +16,19 @@ class MedusaNetwork(Named):
 
     taps: tuple[int, ...] = ()
 
-    def __init__(self, config: MedusaConfig, head: torch.Tensor) -> None:
-        """`head` [V, C]: the target's output matrix, which is not trained."""
+    def __init__(
+        self, config: MedusaConfig, head: torch.Tensor, ids: torch.Tensor | None = None
+    ) -> None:
+        """`head` [K, C]: the target's output matrix, or its rows `ids` [K]; it is not trained."""
         super().__init__()
-        self.config = config
+        self.config, self.ids = config, ids
         for name, shape in shapes(config).items():
             if name != SHARED:
                 self.put(name, torch.zeros(shape))
         self.put(SHARED, head, frozen=True)
 
     def forward(self, tokens: torch.Tensor, states: torch.Tensor) -> list[torch.Tensor]:
-        """Logits [B, N, V] of each head: of head k, for the token k + 2 positions on.
+        """Logits [B, N, K] of each head: of head k, for the token k + 2 positions on.
 
         Args:
             tokens: [B, N], not read.
@@ -44,20 +47,24 @@ class MedusaNetwork(Named):
         """What is stored of it, the shared output matrix included."""
         tensors = {**self.trained(), SHARED: self.tensor(SHARED)}
         return MedusaHead(
-            config=self.config, tensors={name: t.to(dtype) for name, t in tensors.items()}
+            config=self.config,
+            tensors={name: t.to(dtype) for name, t in tensors.items()},
+            ids=self.ids,
         )
 
 
-def new_medusa(head: torch.Tensor, *, num_heads: int) -> MedusaNetwork:
-    """Heads for the target with this output matrix [V, C]."""
+def new_medusa(
+    head: torch.Tensor, *, num_heads: int, ids: torch.Tensor | None = None
+) -> MedusaNetwork:
+    """Heads for the target with this output matrix [V, C]; `ids`: the tokens they can draft."""
     vocab_size, width = head.shape
     config = MedusaConfig(vocab_size=vocab_size, width=width, num_heads=num_heads)
-    return MedusaNetwork(config, head)
+    return MedusaNetwork(config, rows_of(head, ids), ids)
 
 
 def continue_medusa(stored: MedusaHead, head: torch.Tensor) -> MedusaNetwork:
     """Heads that go on from stored ones; all of them under the target's output matrix."""
-    network = MedusaNetwork(stored.config, head)
+    network = MedusaNetwork(stored.config, rows_of(head, stored.ids), stored.ids)
     with torch.no_grad():
         for name, weight in network.named_parameters():
             weight.copy_(stored.tensors[name])

@@ -29,3 +29,8 @@ class Named(nn.Module):
     def trained(self) -> dict[str, torch.Tensor]:
         """The trained tensors by name."""
         return {name: weight.detach() for name, weight in self.named_parameters()}
+
+
+def rows_of(head: torch.Tensor, ids: torch.Tensor | None) -> torch.Tensor:
+    """The rows of an output matrix [V, C] for these tokens [K]; None: for all."""
+    return head if ids is None else head[ids]

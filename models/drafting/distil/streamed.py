@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from models.batch import Ints
+from models.drafting.distil.draft_vocabulary import DraftVocabulary
 from models.drafting.distil.exam import Trial
 from models.drafting.distil.hydra_network import OUTPUT
 from models.drafting.distil.named import Named
@@ -20,6 +21,7 @@ from models.drafting.distil.reading import Need, Reading, need_of
 from models.drafting.distil.teacher import Taught
 from models.drafting.distil.texts import Text, TextBatch
 from models.drafting.heads.medusa_head import SHARED
+from models.errors import UnsupportedCheckpoint
 from models.training.ahead import Ahead, Window
 from models.training.kind import Samples
 from models.training.step import TrainingPlan
@@ -86,8 +88,15 @@ class StreamedTeacher:
         self._readers, self._texts, self._sizes, self._head = readers, texts, sizes, head
         self._window = Window(ahead, self._ask, size=window)
 
-    def teach(self, batch: TextBatch, records: Ints, samples: Samples | None = None) -> Taught:
+    def teach(
+        self,
+        batch: TextBatch,
+        records: Ints,
+        samples: Samples | None = None,
+        vocabulary: DraftVocabulary | None = None,
+    ) -> Taught:
         """The next answer of the window; texts out of turn, as for exams, are asked for now."""
+        assert vocabulary is None, "laws of some tokens are not streamed"
         if samples is None:
             return self._taught(batch, self._readers.read(batch.texts)())
         return self._taught(batch, self._window.take(samples))
@@ -123,7 +132,14 @@ def streamed_teacher(
     width: int,
     guidance: float,
 ) -> StreamedTeacher:
-    """The teacher of a worker's drafter of this kind; the last `kept` texts are for exams."""
+    """The teacher of a worker's drafter of this kind; the last `kept` texts are for exams.
+
+    Raises:
+        UnsupportedCheckpoint: the drafter has a vocabulary of its own.
+    """
+    if getattr(network, "ids", None) is not None:
+        told = "a drafter that can draft every token: laws of some tokens are not streamed"
+        raise UnsupportedCheckpoint(f"states=stream needs {told}")
     num_taps = len(taps_of(network))
     head = network.tensor(HEADS[kind]) if isinstance(network, Named) and kind in HEADS else None
     return StreamedTeacher(

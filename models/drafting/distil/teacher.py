@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from models.batch import Ints, chains
+from models.drafting.distil.draft_vocabulary import DraftVocabulary
 from models.drafting.distil.exam import Trial, accepted_lengths
 from models.drafting.distil.texts import TextBatch
 from models.drafting.heads.files import target_head
@@ -41,8 +42,18 @@ class Teaches(Protocol):
 
     guidance: float
 
-    def teach(self, batch: TextBatch, records: Ints, samples: Samples | None = None) -> Taught:
-        """`records` [B]: the texts' numbers. `samples`: as training takes them in turn, if so."""
+    def teach(
+        self,
+        batch: TextBatch,
+        records: Ints,
+        samples: Samples | None = None,
+        vocabulary: DraftVocabulary | None = None,
+    ) -> Taught:
+        """What is learned from a batch.
+
+        `records` [B]: the texts' numbers. `samples`: as training takes them in turn, if so.
+        `vocabulary`: laws have its K + 1 columns; None: all V.
+        """
 
     def examine(self, trial: Trial, drafter: Path) -> dict[str, float]:
         """The accepted lengths of the drafter in this folder."""
@@ -67,12 +78,24 @@ class Teacher:
         self.guidance = guidance
         self._readout = Readout(layers=(*taps, -1))
         self._kept: dict[int, torch.Tensor] = {}
+        self._sums: dict[int, torch.Tensor] = {}
         self._room = KEPT_BYTES
 
-    def teach(self, batch: TextBatch, records: Ints, samples: Samples | None = None) -> Taught:
+    def teach(
+        self,
+        batch: TextBatch,
+        records: Ints,
+        samples: Samples | None = None,
+        vocabulary: DraftVocabulary | None = None,
+    ) -> Taught:
         """States are kept by the texts' numbers while there is room."""
         states = self.states(batch, records)
-        return Taught(states=states, laws=self.laws(states[:, :, -1][batch.before]))
+        last = states[:, :, -1][batch.before]  # [M, C]
+        if vocabulary is None:
+            return Taught(states=states, laws=self.laws(last))
+        sums = self._log_sums(batch, records, states)[batch.before][:, None]
+        known = F.linear(last, self.head[vocabulary.ids]) - sums
+        return Taught(states=states, laws=vocabulary.laws(known))
 
     def examine(self, trial: Trial, drafter: Path) -> dict[str, float]:
         """In the real loop with this target."""
@@ -120,6 +143,23 @@ class Teacher:
     def laws(self, last: torch.Tensor) -> torch.Tensor:
         """[..., V] log-probabilities of the next token, from states [..., C] of the last layer."""
         return F.linear(last, self.head).log_softmax(-1)
+
+    def _log_sums(self, batch: TextBatch, numbers: Ints, states: torch.Tensor) -> torch.Tensor:
+        """[B, N] log Σ exp of the logits after each token: what normalises laws of some tokens.
+
+        `states`: see `states`. Kept in memory, since all of the output matrix is needed for them;
+        those of texts with a number below 0 are not.
+        """
+        out = states.new_zeros(batch.tokens.shape)
+        for row, number in enumerate(numbers.tolist()):
+            own = self._sums.get(number)
+            if own is None:
+                last = states[row, : len(batch.texts[row].tokens), -1]
+                own = F.linear(last, self.head).logsumexp(-1)
+                if number >= 0:
+                    self._sums[number] = own
+            out[row, : len(own)] = own
+        return out
 
 
 def load_teacher(folder: Path, taps: tuple[int, ...] = (), guidance: float = 1.0) -> Teacher:

@@ -9,7 +9,8 @@ from safetensors.torch import save_file
 
 from models.drafting.folder_kind import SGLANG
 from models.drafting.heads.eagle_head import HEAD, EagleConfig, EagleHead
-from models.drafting.heads.eagle_layouts import FLAGS, IDS, KNOWN, OFFSETS, about_target
+from models.drafting.heads.eagle_layouts import FLAGS, IDS, KNOWN, about_target
+from models.drafting.heads.files import OFFSETS
 from models.errors import UnsupportedCheckpoint
 
 

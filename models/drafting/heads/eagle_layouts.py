@@ -20,15 +20,17 @@ from models.drafting.heads.eagle_head import (
     shapes,
 )
 from models.drafting.heads.files import (
+    OFFSETS,
     check_tensors,
     folder_tensors,
+    ids_of,
     target_embedding,
     target_head,
 )
 from models.errors import UnsupportedCheckpoint
 from models.targets.decoder.config import Json, is_known, parse_config, read_json
 
-OFFSETS, KNOWN = "d2t", "t2d"  # of drafted ids to the target's; which of its ids can be drafted
+KNOWN = "t2d"  # which of the target's ids can be drafted
 IDS = "eagle_aux_hidden_state_layer_ids"
 LEFT_OUT = ("verifier_lm_head.weight", "verifier_norm.weight")  # the target's own, in some files
 # transformers' own sizes: speculators leaves out what equals them.
@@ -190,17 +192,11 @@ def _fitting(
 def _ids(offsets: torch.Tensor | None, config: EagleConfig, folder: Path) -> torch.Tensor | None:
     """[K] the target's ids of the drafted tokens; None: they are the same."""
     count, vocab_size = config.draft_vocab_size, config.layer.vocab_size
-    if offsets is None:
-        if count != vocab_size:
-            told = f"draft_vocab_size is {count}, the target's vocabulary {vocab_size}"
-            raise UnsupportedCheckpoint(f"{folder} lacks the tensor {OFFSETS}: {told}")
-        return None
-    if tuple(offsets.shape) != (count,):
+    if offsets is None and count != vocab_size:
+        told = f"draft_vocab_size is {count}, the target's vocabulary {vocab_size}"
+        raise UnsupportedCheckpoint(f"{folder} lacks the tensor {OFFSETS}: {told}")
+    if offsets is not None and tuple(offsets.shape) != (count,):
         raise UnsupportedCheckpoint(
             f"{folder}: {OFFSETS} is {tuple(offsets.shape)}, not ({count},)"
         )
-    ids = offsets.long() + torch.arange(count)
-    if int(ids.min()) < 0 or int(ids.max()) >= vocab_size or len(ids.unique()) != count:
-        told = f"offsets to distinct ids of the target's vocabulary of {vocab_size}"
-        raise UnsupportedCheckpoint(f"{folder}: {OFFSETS} does not hold {told}")
-    return ids
+    return ids_of(offsets, vocab_size, folder)

@@ -11,6 +11,8 @@ from models.store import read_tensors
 from models.targets.decoder.checkpoint import tensor_files
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"  # of a target
+NORM = "model.norm.weight"
+OFFSETS = "d2t"  # of the ids that can be drafted to the target's
 
 
 def folder_tensors(folder: Path) -> dict[str, torch.Tensor]:
@@ -36,6 +38,26 @@ def target_embedding(target: Path) -> torch.Tensor:
 def target_head(target: Path) -> torch.Tensor:
     """[V, D] the output matrix of a target's checkpoint: its embedding if it has no other."""
     return _target_tensor(target, (HEAD, EMBEDDING))
+
+
+def target_norm(target: Path) -> torch.Tensor:
+    """[D] the weight of the norm before the output matrix."""
+    return _target_tensor(target, (NORM,))
+
+
+def ids_of(offsets: torch.Tensor | None, vocab_size: int, folder: Path) -> torch.Tensor | None:
+    """[K] the target's ids of the tokens that can be drafted, from their offsets; None: all.
+
+    Raises:
+        UnsupportedCheckpoint: they are no distinct ids of the target.
+    """
+    if offsets is None:
+        return None
+    ids = offsets.long() + torch.arange(len(offsets))
+    if int(ids.min()) < 0 or int(ids.max()) >= vocab_size or len(ids.unique()) != len(ids):
+        told = f"offsets to distinct ids of the target's vocabulary of {vocab_size}"
+        raise UnsupportedCheckpoint(f"{folder}: {OFFSETS} does not hold {told}")
+    return ids
 
 
 def _target_tensor(target: Path, names: tuple[str, ...]) -> torch.Tensor:

@@ -3,7 +3,8 @@
 From the target's state after token t and the embeddings of tokens t + 1 to t + 1 + k, head k
 predicts token t + 2 + k: x + SiLU(W [x; e_1; ...] + b), then the target's own output matrix.
 Source: Hydra, Ankner et al. 2024, arXiv 2402.05109. The layout is ours; no server has one.
-Letters: D width of the target, E width of the embedding, V vocabulary, K heads.
+Letters: D width of the target, E width of the embedding, V vocabulary, K tokens that can
+be drafted.
 """
 
 import json
@@ -14,7 +15,13 @@ import torch
 from safetensors.torch import save_file
 
 from models.drafting.folder_kind import HYDRA
-from models.drafting.heads.files import check_tensors, folder_tensors, target_head
+from models.drafting.heads.files import (
+    OFFSETS,
+    check_tensors,
+    folder_tensors,
+    ids_of,
+    target_head,
+)
 from models.errors import UnsupportedCheckpoint
 from models.targets.decoder.config import read_json
 
@@ -39,11 +46,16 @@ class HydraConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HydraHead:
-    """Configuration, tensors by the names of `shapes`, and the target's output matrix [V, D]."""
+    """Configuration, tensors by the names of `shapes`, and the target's output matrix [V, D].
+
+    `ids` [K]: the target's ids of the tokens that can be drafted, whose rows `output` holds; None:
+    all.
+    """
 
     config: HydraConfig
     tensors: dict[str, torch.Tensor]
     output: torch.Tensor
+    ids: torch.Tensor | None = None
 
 
 def mix(head: int, kind: str = "weight") -> str:
@@ -75,6 +87,7 @@ def read_hydra(folder: Path, target: Path) -> HydraHead:
             raise UnsupportedCheckpoint(f"{folder}/config.json: {told}")
         sizes[field] = value
     config, tensors = HydraConfig(**sizes), folder_tensors(folder)
+    ids = ids_of(tensors.pop(OFFSETS, None), config.vocab_size, folder)
     check_tensors(tensors, shapes(config), (), folder)
     output = target_head(target)
     if tuple(output.shape) != (config.vocab_size, config.width):
@@ -83,7 +96,8 @@ def read_hydra(folder: Path, target: Path) -> HydraHead:
             f"{config.vocab_size} x {config.width}; that of {str(target)!r} is "
             f"{output.shape[0]} x {output.shape[1]}"
         )
-    return HydraHead(config=config, tensors=tensors, output=output)
+    output = output if ids is None else output[ids]
+    return HydraHead(config=config, tensors=tensors, output=output, ids=ids)
 
 
 def write_hydra(head: HydraHead, folder: Path) -> None:
@@ -93,6 +107,9 @@ def write_hydra(head: HydraHead, folder: Path) -> None:
         name: getattr(head.config, field) for name, field in SIZES.items()
     }
     (folder / "config.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in head.tensors.items()}
+    tensors = dict(head.tensors)
+    if head.ids is not None:
+        tensors[OFFSETS] = head.ids - torch.arange(len(head.ids))
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(whole, folder / "model.safetensors", {"format": "pt"})
     (folder / "model.safetensors").chmod(0o644)

@@ -31,6 +31,7 @@ class HydraModel:
         self._mixes = [
             make(tensors[mix(k)], tensors[mix(k, "bias")]) for k in range(self.num_heads)
         ]
+        self._ids = None if head.ids is None else head.ids.to(device)
         self._output = make(head.output.to(device=device, dtype=dtype), None)
 
     @torch.inference_mode()
@@ -38,8 +39,11 @@ class HydraModel:
         """[R, V] float32 logits of head k, from states [R, D] and embeddings [R, (k + 1) * E]."""
         level = embedded.shape[1] // self.config.embedded - 1
         x = states + F.silu(self._mixes[level](torch.cat([states, embedded], dim=1)))
-        logits: torch.Tensor = self._output(x)
-        return logits.float()
+        logits: torch.Tensor = self._output(x).float()
+        if self._ids is None:
+            return logits
+        whole = logits.new_full((len(logits), self.vocab_size), -torch.inf)
+        return whole.index_copy_(1, self._ids, logits)
 
     def embed(self, tokens: Ints) -> torch.Tensor:
         """[R, E]."""

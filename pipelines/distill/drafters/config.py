@@ -103,9 +103,18 @@ class DrafterOptions(DistillConfig):
     )
     width: int | None = option(
         "width of a new draft model, of the embedding of new Hydra heads (default: 3/8 of the "
-        "target's width), or of a new EAGLE-3 drafter (default: 1/2); of a new draft model of "
+        "target's width), or of a new EAGLE-3 drafter (default: 1/2; with the target's width it "
+        "keeps the target's embedding and output matrix); of a new draft model of "
         "images (default: the target's, so that it begins with the target's own input, first layer "
         "and output)",
+        default=None,
+        decides=True,
+        group=TRAINING,
+    )
+    draft_vocab: int | None = option(
+        "number of tokens that new heads or a new EAGLE-3 drafter can draft, the most frequent "
+        "ones of the target's texts: it has an output matrix of so many rows, which pays with a "
+        "large vocabulary; default: all",
         default=None,
         decides=True,
         group=TRAINING,
@@ -191,6 +200,14 @@ class DrafterOptions(DistillConfig):
             ok = self.start is None and self.kind != "medusa"
             told = "unset: heads have the target's width, and a start has its own"
             require(ok, "width", self.width, told)
+        if self.draft_vocab is not None:
+            require(self.draft_vocab >= 2, "draft_vocab", self.draft_vocab, "2 or more")
+            ok = self.start is None and self.kind != "model"
+            told = "unset: a draft model has the target's vocabulary, and a start has its own"
+            require(ok, "draft_vocab", self.draft_vocab, told)
+            ok = self.states == RECOMPUTE and self.renew is None
+            told = "unset with states=stream, which sends laws of all tokens, and with renew"
+            require(ok, "draft_vocab", self.draft_vocab, told)
 
     @property
     def text_length(self) -> int:

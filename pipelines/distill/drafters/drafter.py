@@ -17,6 +17,7 @@ from models.drafting.distil.build import (
     build_drafter,
     network_of,
     target_config,
+    vocabulary_of,
 )
 from models.drafting.distil.exam import Trial
 from models.drafting.distil.kind import Course, DrafterKind
@@ -157,6 +158,7 @@ class DrafterRun:
             seed=config.seed,
             start=config.start,
             width=config.width,
+            draft_vocab=config.draft_vocab,
             guidance=1.0 if config.guidance is None else config.guidance,
             about=self._about(),
         )
@@ -220,7 +222,9 @@ def _probe(lessons: DraftLessons, length: int) -> tuple[_Probe, Teacher]:
         rows[:, 0] = config.vocab_size  # a class
     prompt = length // 2 if config.grid is None else 1
     texts = [Text(tokens=tuple(row), num_prompt=prompt) for row in rows.tolist()]
-    made = DrafterKind(network, shape, teacher, texts, lessons.course, target=target)
+    some = vocabulary_of(network)
+    course = lessons.course
+    made = DrafterKind(network, shape, teacher, texts, course, target=target, vocabulary=some)
     return _Probe(made, texts), teacher
 
 
