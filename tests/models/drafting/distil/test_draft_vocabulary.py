@@ -82,9 +82,9 @@ def test_the_laws_of_training_are_those_of_exams(tmp_path, target, kind):
     assert 0 in made.model.ids  # the target's end of texts
     numbers = np.arange(3)
     batch = made._judged(made.model, numbers).batch
-    states = made._teacher.states(batch, numbers)
-    whole, rows = made._laws(batch, states)
-    known, same_rows = made._known_laws(batch, states, numbers)
+    whole, states, rows = made._taught(batch, numbers)
+    known, same_states, same_rows = made._taught(batch, numbers, vocabulary=made._vocabulary)
+    assert torch.equal(states, same_states)
     expected = made._vocabulary.of_all(whole)
     torch.testing.assert_close(known[:, :-1], expected[:, :-1], rtol=0, atol=1e-5)
     torch.testing.assert_close(known.exp(), expected.exp(), rtol=0, atol=1e-6)
