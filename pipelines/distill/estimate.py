@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from models.sampling.flow import FlowMap
 from models.students.config import MadeFor
@@ -74,7 +75,7 @@ def estimate(config: StudentOptions, made_for: MadeFor, guidance: float) -> Esti
     pairs = make_pairs(records, teach, chart, prior)
     pairing = (time.perf_counter() - began) / IMAGES
     student = student_of(teacher, config_of(teacher, made_for, guidance, config.method), prior)
-    plan, networks = TrainingPlan(steps=4, batch=IMAGES), [student]
+    plan, networks = TrainingPlan(steps=4, batch=IMAGES), list[nn.Module]([student])
     if isinstance(student, Generator):
         critic = critic_of(teacher, student.config)
         step = step_of(ScoreKind(student, critic, teach, records), plan)
