@@ -260,7 +260,7 @@ class Pool:
         if not waiting or (self._started and (self.ready or not self.role.required)):
             self._placing = None
             return
-        self._placing = self._placing or Placing(self.role)
+        self._placing = self._placing or Placing(self.role, started=self._started)
         self._placing.check(len(waiting), 1 if self._started else self.size)
 
 

@@ -35,15 +35,16 @@ def require_room(demands: Iterable[Demand], *, patience_s: float) -> None:
 class Placing:
     """Actors of one role that Ray has not placed on a node yet."""
 
-    def __init__(self, role: Role) -> None:
-        self._role = role
+    def __init__(self, role: Role, *, started: bool) -> None:
+        """`started`: all had places before, so a node was lost that somebody may replace."""
+        self._role, self._started = role, started
         self._began = self._looked = self._told = time.monotonic()
 
     def check(self, waiting: int, wanted: int) -> None:
         """Log what is waited for, from time to time.
 
-        Raises PoolFailed if the nodes cannot hold `wanted` actors, or do not within the role's
-        `busy_s` seconds.
+        Raises PoolFailed if the nodes do not hold `wanted` actors within the role's `busy_s`
+        seconds, or soon if they cannot and never could.
         """
         now, role = time.monotonic(), self._role
         waited = now - self._began
@@ -51,13 +52,15 @@ class Placing:
             return
         self._looked = now
         short = shortage([role.demand(wanted)], alive_nodes())
-        if short is not None and waited > role.place_s and not is_autoscaling():
+        hopeless = short is not None and not self._started and waited > role.place_s
+        if hopeless and not is_autoscaling():
             raise PoolFailed(short)
         if now - self._told < TELL_EVERY_S and waited < role.busy_s:
             return
         demand, free = role.demand(waiting), ray.available_resources()
         told = amounts({name: free.get(name, 0.0) for name in demand.each})
+        told = f"free now: {told}" if short is None else short
         if waited >= role.busy_s:
-            raise PoolFailed(f"no place for {demand} within {waited:.0f} s; free now: {told}")
+            raise PoolFailed(f"no place for {demand} within {waited:.0f} s; {told}")
         self._told = now
-        log.warning("waiting for %s to start since %.0f s; free now: %s", demand, waited, told)
+        log.warning("waiting for %s to start since %.0f s; %s", demand, waited, told)

@@ -8,9 +8,11 @@ import time
 import pytest
 
 from actors.errors import PoolFailed
+from actors.pool import placing
 from actors.pool.members import Pool
 from actors.pool.pool import TargetPool
 from actors.pool.role import Role
+from cluster.placement import Node
 from models.errors import InvalidOption
 
 CPUS = 4  # of the tests' cluster
@@ -63,6 +65,30 @@ def test_what_others_use_is_waited_for_and_told(monkeypatch, caplog):
     assert "free now: 0 CPU" in caplog.text
     assert not waiting.members
     holder.stop()
+
+
+@pytest.mark.parametrize(("started", "waits_s"), [(False, 5.0), (True, 1800.0)])
+def test_a_lost_node_is_waited_for_longer_than_one_that_never_was(
+    started, waits_s, monkeypatch, caplog
+):
+    now = [0.0]
+    monkeypatch.setattr(placing.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(placing, "alive_nodes", lambda: [Node(name="head", has={"CPU": 0.0})])
+    monkeypatch.setattr(placing, "is_autoscaling", lambda: False)
+    monkeypatch.setattr(placing.ray, "available_resources", dict)
+    waiting = placing.Placing(Role(name="target"), started=started)
+
+    def wait() -> None:
+        while True:
+            waiting.check(1, 1)
+            now[0] += 1.0
+
+    with pytest.raises(PoolFailed, match="the nodes can hold 0 target actors"):
+        wait()
+    assert waits_s <= now[0] <= waits_s + 2
+    if started:
+        assert caplog.text.count("to start since") == waits_s // 30 - 1
+        assert "no room for 1 target actor with 1 CPU each" in caplog.text
 
 
 def test_a_part_of_several_gpus_is_refused():
