@@ -4,6 +4,7 @@ The target actor is rank 0, owns the other ranks' actors, and is placed with the
 group. If one of them ends, the target actor fails, and its pool replaces it with new ranks.
 """
 
+import logging
 import os
 import shutil
 import tempfile
@@ -19,6 +20,7 @@ from ray.util import get_current_placement_group
 from actors.at_hand import at_hand
 from actors.errors import RankLost
 from actors.pool.members import death_of
+from cluster import logs
 from cluster.ranks import placed_in
 from models.engine_config import EngineConfig
 from models.errors import PacelineError
@@ -29,6 +31,7 @@ if TYPE_CHECKING:  # loads torch
 CPU, GPU = "CPU", "GPU"
 FOREVER_S = 10.0 * 365 * 24 * 3600
 Part = TypeVar("Part")
+log = logging.getLogger(__name__)
 
 
 class RankActor:
@@ -38,14 +41,17 @@ class RankActor:
         """Its process."""
         return os.getpid()
 
-    def follow(self, config: EngineConfig, meeting: str, rank: int) -> None:
-        """Load the part and follow the first rank, until that ends.
+    def follow(self, config: EngineConfig, meeting: str, rank: int, name: str) -> None:
+        """Load the part and follow the first rank, until that ends; `name`: of this one, for logs.
 
         Raises what loading raises.
         """
+        logs.set_up(name)
         from models.targets.split.load import load_following
 
-        part_of(at_hand(config), Path(meeting), rank, load_following)()
+        follow = part_of(at_hand(config), Path(meeting), rank, load_following)
+        log.info("%s is ready", name, extra={"target": config.target})
+        follow()
 
 
 def part_of(config: EngineConfig, meeting: Path, rank: int, load: Callable[..., Part]) -> Part:
@@ -83,7 +89,10 @@ class Ranks:
         self._actors = [self._start(rank) for rank in ranks]
         self._pids = [actor.pid.remote() for actor in self._actors]
         meeting = str(self._meeting)
-        told = [actor.follow.remote(config, meeting, rank) for rank, actor in self._ranked()]
+        told = [
+            actor.follow.remote(config, meeting, rank, f"{name}-rank-{rank}")
+            for rank, actor in self._ranked()
+        ]
         self._runs = dict(zip(told, ranks, strict=True))
         threading.Thread(target=self._watch, daemon=True, name="ranks").start()
 

@@ -4,6 +4,7 @@ All workers have the same weights, or their parts of them. The first one writes.
 starts again continues from the newest state in the run's folder.
 """
 
+import logging
 import shutil
 import traceback
 from collections.abc import Callable, Mapping
@@ -16,10 +17,11 @@ import ray.train
 import torch
 from torch import distributed, nn
 
+from cluster import logs
 from models.training.alternating import step_of
 from models.training.checkpoint import states
 from models.training.engine import Engine
-from models.training.kind import Kind
+from models.training.kind import LOSS, Kind
 from models.training.log import Log
 from models.training.replicas import Replicas
 from models.training.state import load_state, save_state
@@ -28,6 +30,8 @@ from models.training.worker import Worker
 
 TRAINED = "trained"  # folder of the trained model
 FAILURE = "failure"  # files of workers that ended with an error
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,11 +69,13 @@ def train_worker(settings: dict[str, Training]) -> None:
     worker = Worker(
         rank=context.get_world_rank(), world=context.get_world_size(), add=_add_over_workers
     )
+    logs.set_up(f"trainer-{worker.rank}")
     failure = Path(training.folder) / f"{FAILURE}-{worker.rank}.txt"
     failure.unlink(missing_ok=True)
     try:
         _train(training, worker)
     except Exception:
+        logger.exception("the training stops")
         failure.write_text(traceback.format_exc(), encoding="utf-8")
 
 
@@ -82,6 +88,8 @@ def _train(training: Training, worker: Worker) -> None:
     found = states(folder)
     if found:
         load_state(found[-1], made, training.agreed)
+    told = "the training begins after step %d of %d"
+    logger.info(told, made.done, training.plan.steps, extra={"step": made.done})
     if worker.rank == 0:
         with Log(folder, done=made.done) as log:
             _run(made, training, log)
@@ -114,6 +122,9 @@ def _run(made: TrainingStep, training: Training, log: Log | None) -> None:
                 log.add_exam(made.done, made.examine())
         if made.done == training.end or made.done % training.save_every == 0:
             save_state(Path(training.folder), made, training.agreed, write=log is not None)
+            if log is not None:
+                told = {"step": made.done, "loss": figures[LOSS]}
+                logger.info("step %d is saved", made.done, extra=told)
             ray.train.report(figures)  # all workers wait here for each other
 
 
