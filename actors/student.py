@@ -1,6 +1,7 @@
 """A student in a process of its own: images of classes by their seeds, in batches."""
 
 import os
+import time
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from cluster import logs
 from cluster.checkpoints import present
 from models.exactness import APPROXIMATE
 from models.requests.request import Request, Result
+from models.requests.spans import Span, Spans
 from models.sampling.flow import NAME, FlowMap
 from models.students.checkpoint import load_student
 from models.students.sample import image_noise, sample
@@ -19,9 +21,10 @@ from models.students.start import frozen
 class StudentActor:
     """A plain class: made remote late."""
 
-    def __init__(self, folder: str, steps: int, threads: int | None) -> None:
-        """`steps`: passes per image, of requests that do not say."""
-        logs.set_up("student")
+    def __init__(self, folder: str, steps: int, threads: int | None, name: str = "student") -> None:
+        """`steps`: passes per image, of requests that do not say. `name`: in logs and traces."""
+        logs.set_up(name)
+        self._name = name
         if threads is not None:
             torch.set_num_threads(threads)
         self._student, self._steps = frozen(load_student(present(folder))), steps
@@ -35,8 +38,11 @@ class StudentActor:
         config, steps = self._student.config, requests[0].steps or self._steps
         classes = torch.tensor([request.prompt[0] - config.vocab_size for request in requests])
         seeds = np.array([request.seed for request in requests], dtype=np.int64)
+        moments = [time.perf_counter()]
         noise = image_noise(seeds, config.num_tokens, config.code_width)
+        moments.append(time.perf_counter())
         tokens = sample(self._student, self._chart, classes, noise, steps).tolist()
+        spans = self._spans([*moments, time.perf_counter()], rows=len(requests), steps=steps)
         return os.getpid(), [
             Result(
                 id=request.id,
@@ -44,9 +50,18 @@ class StudentActor:
                 finish_reason="length",
                 exactness=APPROXIMATE,
                 accepted_length=config.num_tokens / steps,
+                spans=spans if request.trace else (),
             )
             for request, row in zip(requests, tokens, strict=True)
         ]
+
+    def _spans(self, moments: list[float], *, rows: int, steps: int) -> tuple[Span, ...]:
+        """Of a batch, by the moments at which it began, its noise was drawn and it was made."""
+        spans, (began, drawn, made) = Spans(self._name), moments
+        spans.add("batch", began, made, {"rows": rows, "passes": steps})
+        spans.add("noise", began, drawn)
+        spans.add("passes", drawn, made)
+        return tuple(spans.found)
 
     def describe(self) -> dict[str, Any]:
         """Facts for summaries; `pid`: of the process."""

@@ -1,8 +1,9 @@
 """Students in the place of a pool of targets: requests in, images' tokens out."""
 
 import heapq
+import time
 from collections.abc import Awaitable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import count
 from types import TracebackType
 from typing import Any, Self
@@ -19,6 +20,7 @@ from models.errors import InvalidRequest
 from models.loop.figures import Figures
 from models.loop.load import Load
 from models.requests.request import Request, Result
+from models.requests.spans import Spans
 from models.requests.update import Update
 
 QUEUE_FACTOR = 2  # batches on an actor at most: the next waits where the first runs
@@ -31,6 +33,7 @@ class Batch:
 
     actor: int
     requests: list[Request]
+    placed: float = field(default_factory=time.perf_counter)
 
 
 class StudentPool:
@@ -52,6 +55,7 @@ class StudentPool:
         self._waiting: list[tuple[int, int, Request]] = []  # a heap by priority and arrival
         self._calls: dict[ObjectRef[Any], Batch] = {}
         self._open: set[str] = set()  # ids of requests whose results were not taken
+        self._spans: dict[str, Spans] = {}  # by id, of requests that ask for a trace
         self._figures, self._deaths = Figures(), 0
 
     @classmethod
@@ -62,7 +66,7 @@ class StudentPool:
         made: Any = ray.remote(StudentActor).options(
             max_restarts=-1, max_task_retries=RETRIES, label_selector=selector("target") or None
         )
-        handles = [made.remote(folder, steps, threads) for _ in range(actors)]
+        handles = [made.remote(folder, steps, threads, _name(i)) for i in range(actors)]
         return cls(handles, steps=steps, batch_size=batch_size)
 
     def __enter__(self) -> Self:
@@ -96,12 +100,16 @@ class StudentPool:
             raise InvalidRequest("ids of requests must differ")
         self._open.update(ids)
         for request in requests:
+            if request.trace:
+                self._spans[request.id] = Spans("pool")
+                self._spans[request.id].wait()
             heapq.heappush(self._waiting, (request.priority, next(self._numbers), request))
         self._hand_out()
 
     def cancel(self, ids: Iterable[str]) -> None:
         """Forget requests; images that are being made are dropped."""
         self._open.difference_update(ids)
+        self._spans = {name: spans for name, spans in self._spans.items() if name in self._open}
         self._waiting = [each for each in self._waiting if each[2].id in self._open]
         heapq.heapify(self._waiting)
 
@@ -138,6 +146,9 @@ class StudentPool:
             if batch and self._waiting[0][2].steps != batch[0].steps:
                 break
             batch.append(heapq.heappop(self._waiting)[2])
+        for request in batch:
+            if request.id in self._spans:
+                self._spans[request.id].proceed()
         return batch
 
     def _received(self, call: "ObjectRef[Any]") -> list[Result]:
@@ -146,13 +157,23 @@ class StudentPool:
         try:
             pid, results = ray.get(call)
         except RayError as error:
-            return [_failed(r, error) for r in batch.requests if r.id in self._open]
+            failed = [_failed(r, error) for r in batch.requests if r.id in self._open]
+            return [self._traced(result, batch) for result in failed]
         self._deaths += pid != self._pids[batch.actor]
         self._pids[batch.actor] = pid
         steps = batch.requests[0].steps or self._steps
         for result in results:
             self._figures += Figures(rounds=steps, round_rows=steps, tokens=len(result.tokens))
-        return [result for result in results if result.id in self._open]
+        return [self._traced(r, batch) for r in results if r.id in self._open]
+
+    def _traced(self, result: Result, batch: Batch) -> Result:
+        """A result with what was noted here, if it asked for a trace."""
+        spans = self._spans.pop(result.id, None)
+        if spans is None:
+            return result
+        facts = {"actor": _name(batch.actor), "end": result.error or result.finish_reason}
+        spans.add("on an actor", batch.placed, time.perf_counter(), facts)
+        return replace(result, spans=(*spans.found, *result.spans))
 
     # --- what is told -------------------------------------------------------------------------
 
@@ -182,7 +203,11 @@ class StudentPool:
 
     def pids(self) -> dict[str, int]:
         """The actors' processes, by name."""
-        return {f"student-{i}": pid for i, pid in enumerate(self._pids)}
+        return {_name(i): pid for i, pid in enumerate(self._pids)}
+
+
+def _name(number: int) -> str:
+    return f"student-{number}"
 
 
 async def _told(load: Load) -> Load:

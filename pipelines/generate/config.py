@@ -322,8 +322,6 @@ class GenerateConfig:
         parse_memory(self.memory)
         ok = not self.trace_ids or self.trace is not None
         require(ok, "trace_ids", self.trace_ids, "none without --trace")
-        ok = self.trace is None or self.student is None
-        require(ok, "trace", self.trace, "none with --student, whose images come in whole batches")
         require(self.steps >= 1, "steps", self.steps, "1 or more")
         require(self.student is not None or self.steps == 1, "steps", self.steps, "only --student")
         self.sampling()

@@ -114,12 +114,25 @@ def test_a_cancelled_request_is_not_made_and_its_id_is_free(actor: Actor) -> Non
     assert ["e"] not in actor.batches
 
 
+def test_traced_requests_say_where_they_waited_and_ran(actor: Actor) -> None:
+    pool = StudentPool([actor], steps=1, batch_size=ROWS)
+    pool.submit([*requests("abcd"), *requests("ef", trace=True)])
+    ended: dict[str, Result] = {}
+    while pool.num_unfinished:
+        ended |= {result.id: result for result in pool.take(1.0)}
+    assert [name for name in "abcdef" if ended[name].spans] == ["e", "f"]
+    waited, ran = ended["e"].spans
+    assert (waited.name, waited.where, ran.name) == ("waiting", "pool", "on an actor")
+    assert ran.facts == {"actor": "student-0", "end": "length"}
+
+
 def test_a_batch_whose_actor_died_ends_with_errors(actor: Actor) -> None:
     pool = StudentPool([actor], steps=1, batch_size=ROWS)
     actor.failure = RayActorError()
-    pool.submit(requests("a"))
+    pool.submit(requests("a", trace=True))
     (result,) = pool.take(1.0)
     assert (result.finish_reason, result.retryable) == ("error", True)
+    assert result.spans[-1].facts["end"] == result.error
     actor.failure, actor.pid = None, 2
     pool.submit(requests("a"))
     assert taken(pool) == "a"

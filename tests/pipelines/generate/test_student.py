@@ -1,5 +1,6 @@
 """Generate jobs with a student in the target's place: what is refused, and rows on Ray."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,9 @@ def test_rows_of_a_student(
     student: str, labels: str, tmp_path: Path, ray_cluster: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = ["--student", student, "--input", labels, "--prompt-field", "label", "--seed", "5"]
-    for name, more in (("a", []), ("b", ["--batch-size", "3", "--target-actors", "2"])):
+    trace = tmp_path / "trace.json"
+    smaller = ["--batch-size", "3", "--target-actors", "2", "--trace", str(trace)]
+    for name, more in (("a", []), ("b", smaller)):
         out = str(tmp_path / name)
         words = ["generate", *given, "--output", out, "--threads", "1", "--no-progress", *more]
         assert main(words) == 0
@@ -110,6 +113,10 @@ def test_rows_of_a_student(
     assert len(rows) == 11
     assert {row["exactness"] for row in rows} == {"approximate"}
     assert {len(row["tokens"]) for row in rows} == {16}
+    events = json.loads(trace.read_text())["traceEvents"]
+    processes = {e["args"]["name"] for e in events if e["name"] == "process_name"}
+    assert processes == {"driver", "pool", "student-0", "student-1"}
+    assert sum(e["name"] == "passes" for e in events) == len(rows)
     other = outcome(str(tmp_path / "b"))  # in other batches
     pairs = [
         (a, b)

@@ -76,6 +76,15 @@ def images(answer: Any) -> list[bytes]:
     return [base64.b64decode(each.b64_json) for each in answer.data]
 
 
+def test_a_traced_image_says_what_its_batch_took(student: str) -> None:
+    asked = [Request(id=name, prompt=(8,), seed=1, trace=name == "a") for name in "ab"]
+    _, (traced, other) = StudentActor(student, STEPS, 1, "student-3").run(asked)
+    assert [span.name for span in traced.spans] == ["batch", "noise", "passes"]
+    assert {span.where for span in traced.spans} == {"student-3"}
+    assert traced.spans[0].facts == {"rows": 2, "passes": STEPS}
+    assert other.spans == ()
+
+
 def test_a_seed_gives_the_student_s_image(client: openai.OpenAI, student: str) -> None:
     for seed in (1, 2, 3):
         made = client.images.generate(model="fast", prompt="3", extra_body={"seed": seed})
