@@ -48,7 +48,9 @@ test: lint types ## everything that CI runs, from nothing
 		tests/actors tests/cluster tests/pipelines
 
 chaos: $(INSTALLED) ## tests of faults with 200 random orders and moments of each (hours)
-	CHAOS=200 $(BIN)/python -m pytest -q tests/pipelines/generate/test_lost_nodes.py \
+	CHAOS=200 $(BIN)/python -m pytest -q tests/pipelines/generate/test_chaos.py \
+		tests/pipelines/serve/test_chaos_streams.py \
+		tests/pipelines/generate/test_lost_nodes.py \
 		tests/pipelines/generate/test_killed_roles.py \
 		tests/pipelines/generate/test_s3_faults.py \
 		tests/pipelines/generate/test_s3_outages.py \

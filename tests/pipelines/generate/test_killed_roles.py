@@ -13,6 +13,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
+from tests.pipelines.generate.reader import watched
 from tests.pipelines.generate.test_killed_driver import committed_shards
 from tests.pipelines.generate.test_lost_nodes import EXAMPLES, MAX_TOKENS, TARGET, undisturbed
 
@@ -73,14 +74,15 @@ def test_rows_survive_kills_of_every_role(seed: int, tmp_path: Path) -> None:
     """CHAOS=N: so many orders and moments of the kills; a minute each."""
     chance = random.Random(seed)
     job, waits_for = Job(tmp_path / "out"), 1
-    for role in chance.sample(ROLES, len(ROLES)):
-        while job.num_shards < waits_for:
-            assert job.process.poll() is None, job.errors.read_text()
-            time.sleep(0.05)
-        time.sleep(chance.uniform(0, LATER_S))
-        assert job.kill(role), f"no {role}: the job is too short"
-        waits_for = len(committed_shards(job.output)) + 1 + chance.randrange(3)  # all are whole
-    assert job.process.wait(timeout=200) == 0, job.errors.read_text()
+    with watched(str(job.output), rows=SAMPLES):
+        for role in chance.sample(ROLES, len(ROLES)):
+            while job.num_shards < waits_for:
+                assert job.process.poll() is None, job.errors.read_text()
+                time.sleep(0.05)
+            time.sleep(chance.uniform(0, LATER_S))
+            assert job.kill(role), f"no {role}: the job is too short"
+            waits_for = len(committed_shards(job.output)) + 1 + chance.randrange(3)  # all are whole
+        assert job.process.wait(timeout=200) == 0, job.errors.read_text()
     assert "ended and is replaced" in job.errors.read_text()
     rows = pq.read_table(job.output).to_pylist()
     num_prompts = len((EXAMPLES / "prompts.jsonl").read_text().splitlines())

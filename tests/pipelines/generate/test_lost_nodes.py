@@ -16,41 +16,18 @@ from actors.tokenizer import TokenizerActor
 from models.engine import build_loop
 from models.engine_config import EngineConfig
 from models.requests.request import Request, Sampling
+from tests.nodes import Nodes, cluster_of
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 TARGET = EXAMPLES / "models" / "text-target"
 MAX_TOKENS, SAMPLES, SHARD_ROWS = 40, 2, 4
-STORE_BYTES = 80 * 2**20
-NOTICED = {  # a lost node is noticed within two seconds
-    "health_check_initial_delay_ms": 0,
-    "health_check_period_ms": 500,
-    "health_check_failure_threshold": 3,
-}
 
 
 @pytest.fixture
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A head without CPUs, whose state is on the disk."""
-    monkeypatch.setenv("RAY_gcs_storage", "rocksdb")
-    monkeypatch.setenv("RAY_gcs_storage_path", str(tmp_path / "gcs"))
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    from ray.cluster_utils import Cluster
-
-    head = {
-        "num_cpus": 0,
-        "include_dashboard": False,
-        "labels": {"paceline.io/role": "head"},
-        "object_store_memory": STORE_BYTES,
-        "_system_config": NOTICED,
-    }
-    made = Cluster(initialize_head=True, head_node_args=head)
-    yield made
-    made.shutdown()
-
-
-def add_target_node(cluster: Any) -> Any:
-    labels = {"paceline.io/role": "target"}
-    return cluster.add_node(num_cpus=1, labels=labels, object_store_memory=STORE_BYTES)
+def nodes(tmp_path: Path) -> Iterator[Nodes]:
+    """A head, and two nodes for targets."""
+    with cluster_of(tmp_path / "gcs", "head", {"target": (1, 1)}) as made:
+        yield made
 
 
 def start_job(address: str, output: Path) -> "subprocess.Popen[str]":
@@ -71,15 +48,6 @@ def start_job(address: str, output: Path) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, text=True, stderr=subprocess.PIPE, env=dict(os.environ))
 
 
-def lose_node(cluster: Any, node: Any) -> None:
-    cluster.remove_node(node, allow_graceful=False)  # SIGKILLs its processes
-
-
-def lose_server(cluster: Any, _: Any) -> None:
-    cluster.head_node.kill_gcs_server()
-    cluster.head_node.start_gcs_server()
-
-
 def await_shards(job: "subprocess.Popen[str]", output: Path, count: int) -> None:
     while job.poll() is None and len(list(output.glob("_manifest/0*.json"))) < count:
         time.sleep(0.05)
@@ -87,19 +55,17 @@ def await_shards(job: "subprocess.Popen[str]", output: Path, count: int) -> None
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(int(os.environ.get("CHAOS", "1"))))
-def test_rows_survive_a_lost_node_and_a_lost_head_process(seed, cluster, tmp_path):
+def test_rows_survive_a_lost_node_and_a_lost_head_process(seed, nodes, tmp_path):
     """CHAOS=N: so many orders and moments of the faults."""
     chance = random.Random(seed)
-    add_target_node(cluster)
-    node = add_target_node(cluster)
     output = tmp_path / "out"
-    job = start_job(cluster.address, output)
-    faults = [lose_node, lose_server]
+    job = start_job(nodes.address, output)
+    faults = [nodes.lose, nodes.restart_server]
     chance.shuffle(faults)
     committed = 1
     for fault in faults:
         await_shards(job, output, committed)
-        fault(cluster, node)
+        fault()
         committed += chance.randrange(3)
     _, errors = job.communicate(timeout=200)
     assert job.returncode == 0, errors

@@ -12,6 +12,7 @@ import pytest
 
 from cluster import storage
 from tests.pipelines.generate.inprocess import outcome
+from tests.pipelines.generate.reader import watched
 from tests.pipelines.generate.test_lost_nodes import EXAMPLES, MAX_TOKENS, TARGET
 from tests.s3_process import BUCKET as NAME
 from tests.s3_process import OUTAGES, S3Process
@@ -76,15 +77,16 @@ def test_rows_survive_an_outage(seed: int, local, server: S3Process, tmp_path: P
     chance, errors = random.Random(seed), tmp_path / "errors"
     kind, shards = chance.choice(OUTAGES), chance.randrange(SHARDS * 2 // 3)
     job = generate(f"{BUCKET}/in", f"{BUCKET}/out", errors)
-    if shards:
-        await_shards(job, shards)
-    time.sleep(chance.uniform(0, LATER_S if shards else STARTING_S))
-    assert job.poll() is None, errors.read_text()
-    server.be_down(kind, DOWN_S)
-    assert job.poll() is None, errors.read_text()
-    back = time.monotonic()
-    assert job.wait(timeout=200) == 0, errors.read_text()
-    later = time.monotonic() - back
+    with watched(f"{BUCKET}/out", rows=SAMPLES):
+        if shards:
+            await_shards(job, shards)
+        time.sleep(chance.uniform(0, LATER_S if shards else STARTING_S))
+        assert job.poll() is None, errors.read_text()
+        server.be_down(kind, DOWN_S)
+        assert job.poll() is None, errors.read_text()
+        back = time.monotonic()
+        assert job.wait(timeout=200) == 0, errors.read_text()
+        later = time.monotonic() - back
     print(f"seed {seed}: {kind} after {shards} shards; ended {later:.0f} s after the outage")
     assert outcome(f"{BUCKET}/out") == local
     assert "lease.json" not in [info.name for info in storage.list_files(f"{BUCKET}/out/_manifest")]
