@@ -182,12 +182,8 @@ class DrafterOptions(DistillConfig):
         require(ok, "prompts", self.prompts, "a file or folder, or else --data; one of the two")
         ok = self.guidance is None or 0 <= self.guidance <= 100
         require(ok, "guidance", self.guidance, "0 to 100; 1 is off")
-        for name, value in (("depth", self.depth), ("exam_prompts", self.exam_prompts)):
-            require(value >= 1, name, value, "1 or more")
-        for name, value, least in (
-            ("length", self.length, 8),
-            ("exam_tokens", self.exam_tokens, 1),
-        ):
+        for name, least in (("length", 8), ("depth", 1), ("exam_prompts", 1), ("exam_tokens", 1)):
+            value = getattr(self, name)
             require(value is None or value >= least, name, value, f"{least} or more")
         require(self.depth <= 16, "depth", self.depth, "1 to 16")
         ok = self.renew is None or (self.data is None and self.renew >= 1)
