@@ -10,7 +10,7 @@ import torch
 
 from cluster import logs
 from cluster.checkpoints import present
-from models.drafting.distil.exam import Trial
+from models.drafting.distil.exam import Played, Trial
 from models.drafting.distil.reading import Need, Reading, read
 from models.drafting.distil.teacher import load_teacher
 from models.drafting.distil.texts import Text
@@ -50,8 +50,8 @@ class TeacherActor:
         """What a drafter learns from of these texts."""
         return read(self._teacher, texts, self._need)
 
-    def examine(self, trial: Trial, files: Mapping[str, bytes]) -> dict[str, float]:
-        """The accepted lengths of the drafter in these files, in the real loop."""
+    def examine(self, trial: Trial, files: Mapping[str, bytes]) -> dict[int, Played]:
+        """Runs in the real loop with the drafter in these files, by temperature."""
         with tempfile.TemporaryDirectory() as made:
             for name, data in files.items():
                 (Path(made) / name).write_bytes(data)

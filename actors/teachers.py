@@ -19,7 +19,7 @@ from actors.pool.placing import require_room
 from actors.pool.role import Role
 from actors.teacher import TeacherActor, TeacherConfig
 from cluster.placement import Demand, alive_nodes, selector
-from models.drafting.distil.exam import Trial
+from models.drafting.distil.exam import Played, Trial
 from models.drafting.distil.reading import Reading
 from models.drafting.distil.texts import Text
 
@@ -39,9 +39,9 @@ class Teachers:
         asked = self._next().read.remote(list(texts))
         return lambda: _copied(ray.get(asked))
 
-    def examine(self, trial: Trial, files: Mapping[str, bytes]) -> dict[str, float]:
+    def examine(self, trial: Trial, files: Mapping[str, bytes]) -> dict[int, Played]:
         """Ask the next actor, and wait."""
-        found: dict[str, float] = ray.get(self._next().examine.remote(trial, dict(files)))
+        found: dict[int, Played] = ray.get(self._next().examine.remote(trial, dict(files)))
         return found
 
     def pids(self) -> list[int]:

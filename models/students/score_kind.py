@@ -1,14 +1,15 @@
 """Distilled Decoding 2 as a kind of training: the student's laws are drawn to the teacher's.
 
-The student makes images from noise. At every place, given the tokens before it, the law of its
-vector is compared with the teacher's law of the code, both seen through noise. The teacher's mean
-of a noised vector has a closed form; the critic, a second network, learns the student's. Their
-difference is the gradient of the divergence of the two laws, up to a positive factor. No pairs of
-noise and images are needed: the student finds a map from noise to images itself.
-
+The student makes images from noise. At every place, given the tokens before it, the law of its code
+is compared with the teacher's, both seen through noise. The means of a noised vector have closed
+forms under both; the law of the student's own tokens is learned by the critic, a second network.
+The difference of the means is the gradient of the divergence of the noised laws, up to a positive
+factor. No pairs of noise and images are needed: the student finds a map from noise to images
+itself.
 Source: Liu et al. 2025, Distilled Decoding 2, with the gradient of Wang et al. 2023 (arXiv
-2305.16213). Differences: earlier places are read as tokens, because rows hold tokens; the student
-starts as independent sampling and the critic as the teacher, so the paper's first stage falls away.
+2305.16213). Differences: earlier places are read as tokens, because rows hold tokens; the critic's
+law is one over codes, and vectors are held near them; the student starts as independent sampling
+and the critic as the teacher, so the paper's first stage falls away.
 Letters: B samples of a worker, n tokens of an image, V vocabulary, C width, M draws of noise.
 """
 
@@ -33,10 +34,12 @@ from models.students.sample import first_guesses, image_noise
 from models.students.starts import starts_of
 from models.training.kind import LOSS, SCORE, Samples
 
-TURNS = 2  # steps of the critic in each step of the student
-DRAWS = 4  # of noise for each vector
+TURNS = 3  # steps of the critic in each step of the student
+DRAWS = 2  # of noise for each vector
+PULL = 0.25  # of a vector to the nearest code
 EARLIEST = 0.1  # time of a noised vector
 EXAM_BATCH = 64
+EXAM_POINTS = 2**12  # patches of each side
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,22 +95,23 @@ class ScoreKind:
         return float((self._records.tokens.shape[1] - starts).sum())
 
     def losses(self, model: nn.Module, samples: Samples) -> dict[str, torch.Tensor]:
-        """Half of the squared distance of the two means, summed over places.
+        """Half of the squared distance of the two means, and PULL times that to the nearest code.
 
-        Its gradient by a vector is the mean under the critic minus the mean under the teacher.
+        Both are summed over places. The first's gradient by a vector is the mean under the critic
+        minus the mean under the teacher. The second keeps vectors where they are seen as codes.
         """
         made = self._made(model, samples, TURNS)
         with torch.no_grad():
             seen, times, codes = made.seen, made.times, self.model.codebook
             laws = self._laws(made.classes, made.tokens)
             wanted = mean_given(laws, codes, seen, times)
-            own = self.second.mean(
-                *self.second(made.classes, made.tokens, made.starts), seen, times
-            )
+            followed = self.second(made.classes, made.tokens, made.starts)
+            own = mean_given(followed, codes, seen, times)
             away = (own - wanted).mean(0)  # [B, n, C]
             goal = made.vectors - away
         far = (made.vectors - goal).square().sum(-1) / 2
-        return {LOSS: (far * made.unknown).sum()}
+        off = (made.vectors - codes[made.tokens]).square().sum(-1) / 2
+        return {LOSS: ((far + PULL * off) * made.unknown).sum()}
 
     def second_losses(
         self, model: nn.Module, samples: Samples, turn: int
@@ -118,16 +122,16 @@ class ScoreKind:
         """
         with torch.no_grad():
             made = self._made(self.model, samples, turn)
-        logits, features = model(made.classes, made.tokens, made.starts)
+        logits = model(made.classes, made.tokens, made.starts)
         seen, times = made.seen, made.times
-        found = velocity(self.second.mean(logits, features, seen, times), seen, times)
+        found = velocity(mean_given(logits, self.model.codebook, seen, times), seen, times)
         error = (found - (made.noise - made.vectors)).square().sum(-1).mean(0)  # [B, n]
         entropy = F.cross_entropy(logits.flatten(0, 1), made.tokens.flatten(), reduction="none")
         return {LOSS: ((error + entropy.view_as(error)) * made.unknown).sum()}
 
     @torch.no_grad()
     def exam(self, model: nn.Module) -> dict[str, float]:
-        """The energy distance of its images to the records kept for it, by codes and classes."""
+        """The energy distance of its images to the records kept for it, by patches of codes."""
         kept = np.arange(self.num_records, len(self._records))
         if len(kept) < 2:
             return {}
@@ -135,9 +139,9 @@ class ScoreKind:
             self._drawn(model, kept[first : first + EXAM_BATCH])
             for first in range(0, len(kept), EXAM_BATCH)
         ]
-        chosen, images = torch.from_numpy(kept), self._records
-        shown = self._points(images.classes[chosen], images.tokens[chosen])
-        found = energy_distance(torch.cat(points), shown)
+        shown = self._points(self._records.tokens[torch.from_numpy(kept)])
+        every = -(-len(shown) // EXAM_POINTS)
+        found = energy_distance(torch.cat(points)[::every], shown[::every])
         return {"distance": found, SCORE: -found}
 
     def export(self, model: nn.Module, folder: Path) -> None:
@@ -182,11 +186,12 @@ class ScoreKind:
         noise = image_noise(self._records.seeds[records], given.shape[1], self._chart.width)
         guesses = first_guesses(self._chart, model.prior, classes, noise)
         tokens = model.decide(classes, given, noise, guesses, torch.zeros_like(classes))
-        return self._points(classes, tokens)
+        return self._points(tokens)
 
-    def _points(self, classes: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        """[B, n C + K] images and classes: the codes of an image have a norm of about 1."""
-        codes = self.model.codebook
-        size = (codes.square().sum(-1).mean() * tokens.shape[1]).sqrt()
-        names = F.one_hot(classes, self.model.config.num_classes)
-        return torch.cat([codes[tokens].flatten(1) / size, names.float()], dim=1)
+    def _points(self, tokens: torch.Tensor) -> torch.Tensor:
+        """[., F] patches of 2 x 2 codes of all images; of images of one row, the whole row."""
+        config = self.model.config
+        grid = self.model.codebook[tokens].unflatten(1, (config.grid_height, -1))  # [B, h, w, C]
+        high, wide = (2, 2) if config.grid_height > 1 else (1, config.grid_width)
+        patches = grid.unfold(1, high, 1).unfold(2, wide, 1)  # [B, ., ., C, high, wide]
+        return patches.flatten(3).flatten(0, 2)

@@ -16,7 +16,7 @@ from models.training.replicas import Replicas
 from models.training.step import EngineMaker, Other, TrainingPlan, TrainingStep
 from models.training.worker import Worker
 
-AHEAD = 3.0  # the second network's rate, relative to the model's, so that it keeps up
+AHEAD = 5.0  # the second network's rate, relative to the model's, so that it keeps up
 SECOND = "second"  # of its files in a state, and of its figures
 
 

@@ -40,7 +40,8 @@ def test_calls_to_an_actor_that_is_killed_are_answered_the_same(
         assert asked.pids() != [pid]
         trial = Trial(target="elsewhere", texts=texts[:2], depth=2, max_tokens=4)
         draft = {file.name: file.read_bytes() for file in Path(checkpoints["draft"]).iterdir()}
-        lengths = asked.examine(trial, draft)
-        assert set(lengths) == {"accepted_length_t0", "accepted_length_t1"}
-        assert all(1 <= length <= 3 for length in lengths.values())
+        runs = asked.examine(trial, draft)
+        assert set(runs) == {0, 1}
+        assert all(1 <= run.figures.accepted_length <= 3 for run in runs.values())
+        assert all(len(run.texts[0].tokens) == 3 + 4 for run in runs.values())
     assert store_room() > 2**20

@@ -38,6 +38,10 @@ class Trial:
 
     def run(self, drafter: str, temperature: float, target: Target | None = None) -> Figures:
         """The figures with a drafter; the tokens are the same with any that goes with `match`."""
+        return self.play(drafter, temperature, target).figures
+
+    def play(self, drafter: str, temperature: float, target: Target | None = None) -> "Played":
+        """The same with what the target wrote."""
         sized = self.depth and not drafter_entry(drafter).window
         longest = max(text.num_prompt for text in self.texts) + self.max_tokens
         loop = build_loop(
@@ -59,18 +63,25 @@ class Trial:
         ]
         loop.run(requests[:1])  # what is prepared once
         loop.reset_figures()
-        loop.run(requests)
-        return loop.figures()
+        found = {result.id: result.tokens for result in loop.run(requests)}
+        texts = [
+            Text(tokens=(*asked.prompt, *found[asked.id]), num_prompt=len(asked.prompt))
+            for asked in requests
+        ]
+        return Played(figures=loop.figures(), texts=tuple(texts))
 
 
-def accepted_lengths(trial: Trial, drafter: Path, target: Target | None = None) -> dict[str, float]:
-    """Tokens per round at temperatures 0 and 1."""
-    return {
-        f"accepted_length_t{temperature}": trial.run(
-            str(drafter), float(temperature), target
-        ).accepted_length
-        for temperature in (0, 1)
-    }
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Played:
+    """A run's figures, and its prompts with what was written."""
+
+    figures: Figures
+    texts: tuple[Text, ...]
+
+
+def played(trial: Trial, drafter: Path, target: Target | None = None) -> dict[int, Played]:
+    """Runs with a drafter at temperatures 0 and 1."""
+    return {t: trial.play(str(drafter), float(t), target) for t in (0, 1)}
 
 
 def sums(log_p: torch.Tensor, log_q: torch.Tensor, same: torch.Tensor) -> torch.Tensor:

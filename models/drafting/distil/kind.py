@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -21,13 +22,14 @@ from models.batch import Ints
 from models.drafting.distil.calibration import best_sharpness
 from models.drafting.distil.draft_vocabulary import DraftVocabulary
 from models.drafting.distil.exam import Trial, sums
+from models.drafting.distil.foreseen import compared
 from models.drafting.distil.judged import Judged
 from models.drafting.distil.teacher import Teaches
 from models.drafting.distil.texts import Text, TextBatch, batch_of
 from models.drafting.folder_kind import ABOUT
 from models.drafting.sharpness import FIELD
 from models.metrics.agreement import accepted_length
-from models.training.kind import LOSS, SCORE, Samples
+from models.training.kind import LOSS, Samples
 from models.training.losses import divergence, match_loss
 
 WORDS = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
@@ -112,7 +114,10 @@ class DrafterKind:
     def exam(self, model: nn.Module) -> dict[str, float]:
         """Chances by the laws on the texts kept for it, and tokens per round in the real loop.
 
-        SCORE is the mean accepted length at temperatures 0 and 1.
+        SCORE is the expected length by the laws, the mean of temperatures 0 and 1. It has no noise
+        of sampling, which in the loop exceeds the difference of two states. Where the loop needs
+        other numbers of rounds than the laws foresee, training and decoding disagree: then the
+        score is at most the loop's length.
         """
         kept = np.arange(self.num_records, len(self._texts))
         if not len(kept):
@@ -121,8 +126,18 @@ class DrafterKind:
         with tempfile.TemporaryDirectory() as made:
             folder = Path(made) / "drafter"
             self._write(model, folder, {})
-            lengths = self._teacher.examine(self.trial(), folder)
-        return {**figures, **lengths, SCORE: sum(lengths.values()) / len(lengths)}
+            played = self._teacher.examine(self.trial(), folder)
+        return compared(figures, played, partial(self._foreseen, model))
+
+    @torch.no_grad()
+    def _foreseen(
+        self, model: nn.Module, texts: Sequence[Text], temperature: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """[B, N, K] the chances by the laws on these texts, and [B, N] the lengths."""
+        nameless = np.full(len(texts), -1)  # so that nothing of them is kept
+        judged = self._judged_in(model, batch_of(texts, np.arange(len(texts))), nameless)
+        told = torch.full((len(texts),), temperature)
+        return self._by_depth(judged, told), self._lengths(judged, told)
 
     def trial(self) -> Trial:
         """The exam in the real loop."""
@@ -217,7 +232,9 @@ class DrafterKind:
         return figures | ({"length_by_laws_t1": float(by_laws.mean())} if len(by_laws) else {})
 
     def _judged(self, model: nn.Module, numbers: Ints) -> Judged:
-        batch = batch_of(self._texts, numbers)
+        return self._judged_in(model, batch_of(self._texts, numbers), numbers)
+
+    def _judged_in(self, model: nn.Module, batch: TextBatch, numbers: Ints) -> Judged:
         laws, states, rows = self._taught(batch, numbers)
         found = [logits.log_softmax(-1) for logits in model(batch.tokens, states)]
         return Judged(batch=batch, laws=laws, rows=rows, found=found, vocabulary=self._vocabulary)
@@ -230,15 +247,25 @@ class DrafterKind:
         starts = written.shape[1] - depth + 1
         if starts <= first:
             return out
-        by_depth, whole = [], written[:, :starts].clone()
+        whole = written[:, :starts].clone()
         whole[:, :first] = False  # nothing before these places is read
         for k in range(depth):
-            chain = len(judged.found) > 1  # heads have a law for each depth
-            offset = first + k if chain else first
-            each = torch.zeros(written.shape)  # that the draft of a token is accepted
-            there, accepted = judged.accepted(offset, k if chain else 0, told)
-            each[:, offset:][there] = accepted
-            by_depth.append(each[:, k : k + starts])
             whole &= written[:, k : k + starts]
-        out[:, :starts][whole] = accepted_length(torch.stack(by_depth, dim=-1)[whole])
+        out[:, :starts][whole] = accepted_length(self._by_depth(judged, told)[:, :starts][whole])
+        return out
+
+    def _by_depth(self, judged: Judged, temperatures: torch.Tensor) -> torch.Tensor:
+        """[B, N, K] that the draft of a token is accepted, by the place of its chain's first token.
+
+        0 where the target did not write the token.
+        """
+        depth, first, written = self._course.depth, self._shape.first, judged.batch.written
+        chain = len(judged.found) > 1  # heads have a law for each depth
+        out = torch.zeros(*written.shape, depth)
+        for k in range(depth):
+            offset = first + k if chain else first
+            there, accepted = judged.accepted(offset, k if chain else 0, temperatures)
+            each = torch.zeros(written.shape)
+            each[:, offset:][there] = accepted
+            out[:, : written.shape[1] - k, k] = each[:, k:]
         return out

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from models.batch import Ints
 from models.drafting.distil.draft_vocabulary import DraftVocabulary
-from models.drafting.distil.exam import Trial
+from models.drafting.distil.exam import Played, Trial
 from models.drafting.distil.hydra_network import OUTPUT
 from models.drafting.distil.named import Named
 from models.drafting.distil.reading import Need, Reading, need_of
@@ -36,8 +36,8 @@ class Readers(Protocol):
     def read(self, texts: Sequence[Text]) -> Callable[[], Reading]:
         """Begin to read texts; what it returns waits for the answer."""
 
-    def examine(self, trial: Trial, files: Mapping[str, bytes]) -> dict[str, float]:
-        """The accepted lengths of the drafter in these files."""
+    def examine(self, trial: Trial, files: Mapping[str, bytes]) -> dict[int, Played]:
+        """Runs in the real loop with the drafter in these files, by temperature."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +101,7 @@ class StreamedTeacher:
             return self._taught(batch, self._readers.read(batch.texts)())
         return self._taught(batch, self._window.take(samples))
 
-    def examine(self, trial: Trial, drafter: Path) -> dict[str, float]:
+    def examine(self, trial: Trial, drafter: Path) -> dict[int, Played]:
         """Where the target is."""
         files = {file.name: file.read_bytes() for file in sorted(drafter.iterdir())}
         return self._readers.examine(trial, files)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from models.batch import Ints, chains
 from models.drafting.distil.draft_vocabulary import DraftVocabulary
-from models.drafting.distil.exam import Trial, accepted_lengths
+from models.drafting.distil.exam import Played, Trial, played
 from models.drafting.distil.texts import TextBatch
 from models.drafting.heads.files import target_head
 from models.readout import Readout
@@ -55,8 +55,8 @@ class Teaches(Protocol):
         `vocabulary`: laws have its K + 1 columns; None: all V.
         """
 
-    def examine(self, trial: Trial, drafter: Path) -> dict[str, float]:
-        """The accepted lengths of the drafter in this folder."""
+    def examine(self, trial: Trial, drafter: Path) -> dict[int, Played]:
+        """Runs in the real loop with the drafter in this folder, by temperature, 0 and 1."""
 
 
 class Teacher:
@@ -97,9 +97,9 @@ class Teacher:
         known = F.linear(last, self.head[vocabulary.ids]) - sums
         return Taught(states=states, laws=vocabulary.laws(known))
 
-    def examine(self, trial: Trial, drafter: Path) -> dict[str, float]:
-        """In the real loop with this target."""
-        return accepted_lengths(trial, drafter, self.target)
+    def examine(self, trial: Trial, drafter: Path) -> dict[int, Played]:
+        """With this target."""
+        return played(trial, drafter, self.target)
 
     def states(self, batch: TextBatch, numbers: Ints) -> torch.Tensor:
         """[B, N, n + 1, C] float32: the taps and the last layer; `numbers` [B] are the texts'.

@@ -8,6 +8,7 @@ from typing import Any
 
 from cluster import storage
 from models.drafting.distil.exam import Trial
+from models.drafting.distil.foreseen import AGREES
 from models.loop.figures import Figures
 from models.targets.target import Target
 from models.training.kind import SCORE
@@ -32,7 +33,13 @@ WORDS = {
     "agreement": "chance that match accepts the first drafted token at temperature 1",
     "acceptance": "the same for rejection: an upper bound of the agreement",
     "same_likeliest": "chance that match accepts it at temperature 0",
+    "accepted_length_t0": "tokens per round in the real loop at temperature 0; t1: at 1",
+    "length_by_laws_t0": "expected tokens of a round at temperature 0, by the distributions alone, "
+    "from every place of the exam's texts; its mean with t1 chooses the state to export",
     "length_by_laws_t1": "expected tokens of a round at temperature 1, by the distributions alone",
+    "foreseen_length_t0": "tokens per round that the distributions foresee of the loop's own run",
+    AGREES: "1: the loop's rounds are those foreseen, within the error of sampling; 0: drafting "
+    "differs from training, and the state counts with the loop's length",
 }
 
 
@@ -102,15 +109,27 @@ class Judgement:
         return Table(title="Exams during training", heads=heads, rows=rows)
 
     def told(self) -> str:
-        """Both tables, as Markdown."""
+        """Both tables, as Markdown, and what is wrong."""
         tables = [self.exam_table(), self.loop_table()]
-        return "\n\n".join(markdown(table.heads, table.rows) for table in tables)
+        return "\n\n".join(
+            [*(markdown(table.heads, table.rows) for table in tables), *self.warnings()]
+        )
+
+    def warnings(self) -> list[str]:
+        """Whether drafting differed from training in an exam."""
+        steps = [f"{exam['step']:g}" for exam in self.exams if exam.get(AGREES, 1.0) == 0]
+        if not steps:
+            return []
+        told = "the loop took other numbers of rounds than the distributions foresee"
+        return [
+            f"Drafting differs from training: in the exams at steps {', '.join(steps)}, {told}."
+        ]
 
     def findings(self) -> Findings:
         """What the report shows."""
         made = [line for line in self.lines if line.drafter == MADE]
         return Findings(
-            headline=[self._headline(line) for line in made],
+            headline=[*(self._headline(line) for line in made), *self.warnings()],
             tables=[self.loop_table(), self.exam_table()],
             bars=[self._bars(temperature) for temperature in TEMPERATURES],
             words=WORDS,

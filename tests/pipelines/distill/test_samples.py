@@ -10,14 +10,19 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from actors.student import StudentActor
 from models.errors import InvalidOption, UnsupportedCheckpoint
+from models.requests.request import Request, Sampling
 from models.students.checkpoint import save_student
 from models.students.config import MadeFor, StudentConfig
 from models.students.start import config_of, student_of
 from models.students.teacher import load_teacher
 from models.tokenizers import TOKENIZER_FOLDER
+from models.training.alternating import step_of
+from models.training.worker import Worker
 from pipelines.distill.estimate import estimate
 from pipelines.distill.records import files_of, records_job
+from pipelines.distill.stages import plan_of
 from pipelines.distill.students.config import StudentOptions
 from pipelines.distill.students.judge import Judgement
 from pipelines.distill.students.samples import write_samples
@@ -147,3 +152,31 @@ def test_a_next_scale_target_goes_the_same_way(tmp_path: Path) -> None:
     assert fingerprint(job, prepare(job).plan)["versions"]  # torch decides its sums
     with pytest.raises(InvalidOption, match="steps=5 is not accepted: 1 to 4"):
         prepare(replace(job, steps=5))
+
+
+def test_a_student_by_score_goes_the_same_way(raster: str, tmp_path: Path) -> None:
+    """Estimate, records, training, export, samples, times, and rows by generate."""
+    told = {"target": raster, "output": str(tmp_path / "run"), "method": "score", "records": 40}
+    run = check(from_mapping(StudentOptions, {**told, "train_batch": 4, "train_steps": 2}))
+    assert all(seconds > 0 for seconds in estimate(run.config, MADE_FOR, 1.0).seconds.values())
+    spread = from_mapping(StudentOptions, {**told, "deepspeed": "zero.json"})
+    with pytest.raises(InvalidOption, match=r"deepspeed='zero\.json' is not accepted: none with"):
+        check(spread)
+    job = records_job(run.config, run.about, tmp_path / "records", rows=40, seed=3)
+    run_images(job)
+    training = step_of(run.build({"files": files_of(job.output)})(Worker()), plan_of(run.config))
+    training.step()
+    assert training.examine()["distance"] < 4
+    training.kind.export(training.chosen(), tmp_path / "s")
+    samples = write_samples(tmp_path / "samples", tmp_path / "s", (1, 2), rows=10, seed=1)
+    assert list(samples) == ["independent", "1 step", "2 steps"]
+    assert set(times_of(tmp_path / "s", raster, 1.0, (1,), (1,))) == {*samples, "teacher"} - {
+        "2 steps"
+    }
+    actor = StudentActor(str(tmp_path / "s"), 1, None)
+    prompt = (load_teacher(raster).config.vocab_size + 2,)
+    asked = Request(id="0", prompt=prompt, sampling=Sampling(max_tokens=NUM_TOKENS), seed=5)
+    (one,), (again,) = (actor.run([asked])[1] for _ in range(2))
+    assert one.tokens == again.tokens
+    assert one.exactness == "approximate"
+    assert actor.describe()["method"] == "score"

@@ -1,5 +1,6 @@
 """Training of drafters without Ray: exact resumption, learning, exams in the real loop."""
 
+import copy
 import json
 from dataclasses import replace
 from itertools import pairwise
@@ -114,6 +115,10 @@ def test_it_learns_and_the_best_state_is_chosen_by_the_loop(tmp_path, target, ow
         assert 1 <= figures["accepted_length_t0"] <= 4
         assert 0 < figures["agreement"] <= figures["acceptance"] <= 1
         assert 1 <= figures["length_by_laws_t1"] <= 4
+        by_laws = figures["length_by_laws_t0"], figures["length_by_laws_t1"]
+        assert figures[SCORE] == pytest.approx(sum(by_laws) / 2)
+        assert figures["loop_agrees"] == 1
+        assert figures["foreseen_length_t0"] == pytest.approx(figures["accepted_length_t0"])
     made.kind.export(made.chosen(), tmp_path / "drafter")
     about = json.loads((tmp_path / "drafter" / "drafter.json").read_text())
     sharpness = about.pop("sharpness", None)
@@ -121,6 +126,29 @@ def test_it_learns_and_the_best_state_is_chosen_by_the_loop(tmp_path, target, ow
     assert (sharpness is None) if kind == "model" else (len(sharpness) == 3)
     kinds = {path.suffix for path in (tmp_path / "drafter").iterdir()}
     assert kinds <= {".json", ".safetensors"}
+
+
+def test_a_state_that_drafts_otherwise_than_it_learned_is_marked(target, own_texts, monkeypatch):
+    """Its score is the loop's length, however good it is by the laws."""
+    made = training("model", target, own_texts, steps=30, rate=2e-2, match_from=10**9)
+    for _ in range(30):
+        made.step()
+    kind = made.kind
+    assert kind.exam(made.average)["loop_agrees"] == 1
+    write = kind._write
+
+    def broken(model, folder, fitted):
+        other = copy.deepcopy(model)
+        with torch.no_grad():
+            for weight in other.parameters():
+                weight.mul_(-1)
+        write(other, folder, fitted)
+
+    monkeypatch.setattr(kind, "_write", broken)
+    figures = kind.exam(made.average)
+    assert figures["loop_agrees"] == 0
+    loop = (figures["accepted_length_t0"] + figures["accepted_length_t1"]) / 2
+    assert figures[SCORE] == loop < figures["length_by_laws_t1"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
