@@ -1,71 +1,38 @@
 """A drafter of a real chat model, SmolLM2-135M-Instruct, trained on the model's own answers.
 
-`make real-model` fetches the target. The questions are made of topics and forms; replace them by
-your own with --prompts, rows of `messages` or `prompt`. Run again, it continues where it ended.
-docs/distill-drafter.md says what to expect.
+`make real-model` fetches the target. It answers questions (examples/chat_questions.py) at
+temperature 1, and others greedily; replace the questions by your own with --prompts, rows of
+`messages` or `prompt`. An EAGLE-3 drafter of the target's width learns from the answers: it keeps
+the target's embedding, and of its output matrix the rows of the most frequent tokens. Run again, it
+continues where it ended. docs/distill-real-model.md says what to expect.
 """
 
 import argparse
-import json
-import random
 import sys
-from itertools import product
 from pathlib import Path
 
 from cluster.errors import ClusterError
+from examples.chat_questions import questions, shuffled, write_chats
 from models.errors import PacelineError
+from models.targets.decoder.config import read_json
 from pipelines.distill.drafters.config import DrafterOptions
 from pipelines.distill.drafters.drafter import distill
+from pipelines.errors import JobFailed
+from pipelines.generate.config import GenerateConfig
+from pipelines.generate.job import generate
 from pipelines.interruption import leave_if_interrupted, obey_signals
 
 HERE = Path(__file__).resolve().parent
 TARGET = HERE / "models" / "smollm2-135m-instruct"
-TOPICS = (
-    "photosynthesis", "the water cycle", "gravity", "the printing press", "bicycles", "volcanoes",
-    "a balanced diet", "the Roman Empire", "electric cars", "recycling", "the immune system",
-    "chess", "solar energy", "tides", "the stock market", "bees", "public libraries", "vaccines",
-    "rainbows", "earthquakes", "online shopping", "the human heart", "glaciers", "bridges",
-    "learning a language", "sleep", "coffee", "the moon", "music lessons", "gardening",
-    "regular exercise", "trains", "computer memory", "databases", "sorting a list", "forests",
-    "the French Revolution", "good writing", "time management", "teamwork", "wind turbines",
-    "whales", "maps", "bread", "clocks", "elections", "inflation", "encryption", "dinosaurs",
-    "friendship",
-)  # fmt: skip
-FORMS = (
-    "Explain {} in simple words.", "Write a short paragraph about {}.",
-    "List five facts about {}.", "Why is it useful to know about {}?",
-    "Write a short story for children about {}.", "What should a beginner know about {}?",
-    "Summarise the history of {} in a few sentences.", "Give three questions and answers on {}.",
-    "Write an email to a friend about {}.", "What are common mistakes people make about {}?",
-    "Compare {} with something similar.", "Write a poem of eight lines about {}.",
-)  # fmt: skip
+GREEDY = 5  # a fifth of the questions is answered at temperature 0
 
 
 def main() -> int:
     """0: the drafter is made; 2: it could not be."""
     obey_signals()
     options = parse()
-    output = Path(options.output)
-    made = output.parent / "questions.jsonl"
-    prompts = options.prompts or str(write_prompts(made, options.records))
     try:
-        export = distill(
-            DrafterOptions(
-                target=str(options.target),
-                prompts=prompts,
-                output=str(output),
-                kind=options.kind,
-                depth=options.depth,
-                records=options.records,
-                length=256,
-                train_steps=options.train_steps,
-                train_batch=4,
-                rate=1e-3,
-                exam_every=options.exam_every,
-                batch_size=16,
-                threads=options.threads,
-            )
-        )
+        export = distill(drafter_options(options, write_answers(options)))
     except (PacelineError, ClusterError) as error:
         leave_if_interrupted()
         print(f"distill_real_model: {error}", file=sys.stderr)
@@ -77,27 +44,80 @@ def main() -> int:
     return 0
 
 
-def write_prompts(file: Path, count: int = len(TOPICS) * len(FORMS)) -> Path:
+def write_answers(options: argparse.Namespace) -> Path:
+    """The target's answers, as rows in folders of the folder that this returns.
+
+    Raises:
+        JobFailed: none could be made.
+    """
+    place = Path(options.output).parent
+    if options.prompts is None:
+        chats = shuffled(questions())[: options.records]
+        count = len(chats) // GREEDY
+        inputs = {
+            0.0: str(write_chats(place / "greedy.jsonl", chats[:count])),
+            1.0: str(write_chats(place / "sampled.jsonl", chats[count:])),
+        }
+    else:
+        inputs = {0.0: options.prompts, 1.0: options.prompts}
+    for temperature, file in inputs.items():
+        folder = place / "answers" / ("sampled" if temperature else "greedy")
+        done = generate(
+            GenerateConfig(
+                target=str(options.target),
+                input=file,
+                output=str(folder),
+                temperature=temperature,
+                max_tokens=options.max_tokens,
+                batch_size=64,
+                threads=options.threads,
+            )
+        )
+        if done.rows_failed == done.rows:
+            raise JobFailed(f"{folder}: all {done.rows} prompts failed; their rows say why")
+    return place / "answers"
+
+
+def drafter_options(options: argparse.Namespace, answers: Path) -> DrafterOptions:
+    """The training; only EAGLE-3 drafters have a width."""
+    width = int(read_json(options.target / "config.json")["hidden_size"])
+    return DrafterOptions(
+        target=str(options.target),
+        data=str(answers),
+        output=str(options.output),
+        kind=options.kind,
+        depth=options.depth,
+        width=width if options.kind == "eagle" else None,
+        draft_vocab=options.draft_vocab,
+        length=options.max_tokens + 64,
+        train_steps=options.train_steps,
+        train_batch=4,
+        rate=1e-3,
+        exam_every=options.exam_every,
+        threads=options.threads,
+    )
+
+
+def write_prompts(file: Path, count: int = 600) -> Path:
     """So many questions, in an order of chance that stays the same."""
-    questions = [form.format(topic) for topic, form in product(TOPICS, FORMS)]
-    random.Random(0).shuffle(questions)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    rows = [{"messages": [{"role": "user", "content": question}]} for question in questions[:count]]
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return file
+    return write_chats(file, shuffled(questions())[:count])
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add("--target", type=Path, default=TARGET)
     add("--output", default="out/real-drafter/run")
     add("--prompts", help="rows of messages or prompt (default: made here)")
-    add("--kind", choices=("model", "medusa", "hydra", "eagle"), default="medusa")
-    add("--depth", type=int, default=3, help="tokens that the drafter proposes")
-    add("--records", type=int, default=600, help="answers to learn from")
-    add("--train-steps", type=int, default=600)
-    add("--exam-every", type=int, default=100)
+    add("--kind", choices=("medusa", "hydra", "eagle"), default="eagle")
+    add("--depth", type=int, default=1, help="tokens ahead that the training looks")
+    add("--draft-vocab", type=int, default=8192, help="tokens that can be drafted")
+    add("--records", type=int, default=1000, help="questions to answer and to learn from")
+    add("--max-tokens", type=int, default=192, help="of an answer")
+    add("--train-steps", type=int, default=1000)
+    add("--exam-every", type=int, default=250)
     add("--threads", type=int)
     return parser.parse_args()
 
