@@ -194,4 +194,5 @@ class ScoreKind:
         grid = self.model.codebook[tokens].unflatten(1, (config.grid_height, -1))  # [B, h, w, C]
         high, wide = (2, 2) if config.grid_height > 1 else (1, config.grid_width)
         patches = grid.unfold(1, high, 1).unfold(2, wide, 1)  # [B, ., ., C, high, wide]
-        return patches.flatten(3).flatten(0, 2)
+        points: torch.Tensor = patches.flatten(3).flatten(0, 2)
+        return points
