@@ -21,9 +21,8 @@ on texts or images that the target made itself, and so is accepted more often.
 
 Stages: the target completes prompts, or makes images (records), the drafter is
 trained on them (train) and measured in the real loop on held-out prompts
-(evaluate). The best state by exams in the real loop is written to
-OUTPUT/export. A run that was interrupted continues when the same command is run
-again.
+(evaluate). The best state by exams is written to OUTPUT/export. A run that was
+interrupted continues when the same command is run again.
 """
 DRAFTER_EXAMPLE = """\
 example: a draft model of the demo target, better than the one it starts from
