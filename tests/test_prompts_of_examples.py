@@ -2,6 +2,14 @@
 
 import json
 
+from examples.chat_questions import (
+    FORMS,
+    OTHER_FORMS,
+    OTHER_TOPICS,
+    TOPICS,
+    held_out,
+    questions,
+)
 from examples.distill_real_model import write_prompts
 from examples.library_prompts import LONGEST, prompts_of
 
@@ -35,3 +43,12 @@ def test_questions_are_chats_and_differ(tmp_path):
     assert len({chat[0]["content"] for chat in chats}) == len(chats) == 600
     assert write_prompts(tmp_path / "again.jsonl").read_text().splitlines() == rows
     assert write_prompts(tmp_path / "few.jsonl", 7).read_text().splitlines() == rows[:7]
+
+
+def test_held_out_questions_are_none_of_those_to_learn_from():
+    learned, held = set(questions()), list(held_out())
+    assert len(set(held)) == len(held) == 32
+    assert not learned & set(held)
+    assert not set(TOPICS) & set(OTHER_TOPICS)
+    assert not set(FORMS) & set(OTHER_FORMS)
+    assert len(learned) > 4000

@@ -22,7 +22,7 @@ from models.targets.load import load_target
 from models.targets.target import Target
 from models.training.kind import Samples
 
-KEPT_BYTES = 2**30  # of states that are kept in memory
+KEPT_BYTES = 2 * 2**30  # of states that are kept in memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
