@@ -3,7 +3,8 @@
 import random
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 from cluster.private import DASHBOARD
 
 STORE_BYTES = 80 * 2**20
-STARTS = 4
+PATIENCE_S = 120.0
 NOTICED = {  # a lost node is noticed within two seconds
     "health_check_initial_delay_ms": 0,
     "health_check_period_ms": 500,
@@ -36,9 +37,8 @@ class Nodes:
             "object_store_memory": STORE_BYTES,
             "_system_config": NOTICED,
         }
-        self._cluster: Any = patiently(
-            lambda: Cluster(initialize_head=True, head_node_args=options)
-        )
+        with starting():
+            self._cluster: Any = Cluster(initialize_head=True, head_node_args=options)
         self._others: list[tuple[Any, str, int]] = []
 
     @property
@@ -48,7 +48,8 @@ class Nodes:
     def add(self, role: str, num_cpus: int = 1) -> None:
         labels = {"paceline.io/role": role}
         options = {"num_cpus": num_cpus, "labels": labels, "object_store_memory": STORE_BYTES}
-        node = patiently(lambda: self._cluster.add_node(**options))
+        with starting():
+            node = self._cluster.add_node(**options)
         self._others.append((node, role, num_cpus))
 
     def lose(self, number: int = -1) -> tuple[str, int]:
@@ -87,15 +88,24 @@ class Nodes:
         self._cluster.shutdown()
 
 
-def patiently(start: Callable[[], Any]) -> Any:
-    """Ray waits for 30 seconds for a node to start, which is short on a busy machine."""
-    for left in reversed(range(STARTS)):
-        try:
-            with patch.dict(sys.modules, {DASHBOARD: None}):  # the agents are small then
-                return start()
-        except Exception as error:  # Ray raises no other
-            if not left or "timed out during startup" not in str(error):
-                raise
+@contextmanager
+def starting() -> Iterator[None]:
+    """Start nodes with small agents; Ray's 30 seconds for each are short on a busy machine."""
+    from ray._private import services
+
+    look = services.get_node
+
+    def get_node(*where: Any) -> Any:
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return look(*where)
+            except RuntimeError:
+                if time.monotonic() > deadline:
+                    raise
+
+    with patch.object(services, "get_node", get_node), patch.dict(sys.modules, {DASHBOARD: None}):
+        yield
 
 
 @contextmanager
@@ -104,6 +114,8 @@ def cluster_of(state: Path, head: str, others: Mapping[str, tuple[int, ...]]) ->
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("RAY_gcs_storage", "rocksdb")
         environment.setenv("RAY_gcs_storage_path", str(state))
+        environment.setenv("RAY_gcs_server_port_wait_time_s", "300")
+        environment.setenv("RAY_worker_niceness", "0")  # Ray's default is 15: they would starve
         environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
         nodes = Nodes(head)
         try:

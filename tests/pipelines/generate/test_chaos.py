@@ -145,7 +145,7 @@ def config_of(bucket: str, output: str) -> GenerateConfig:
 @pytest.fixture(scope="module")
 def pool(nodes: Nodes, bucket: str) -> Iterator[TargetPool]:
     """As a job has it."""
-    with jobs._pool(config_of(bucket, "")) as made, pytest.MonkeyPatch.context() as patch:
+    with jobs._pool(config_of(bucket, "out")) as made, pytest.MonkeyPatch.context() as patch:
         patch.setattr(jobs, "_pool", lambda config: nullcontext(made))
         yield made
 
