@@ -193,3 +193,12 @@ def test_rows_of_a_server_that_learns_are_texts(tmp_path, checkpoints):
     config = from_mapping(DrafterOptions, values)
     found = read_rows(files_of(config.data), config)
     assert found == [Text(tokens=(1, 2, 3, 4), num_prompt=2)]
+
+
+def test_rows_may_be_in_folders_of_a_folder(tmp_path):
+    for name in ("sampled", "greedy"):
+        (tmp_path / name).mkdir()
+        pq.write_table(pa.table({"tokens": [[1]]}), tmp_path / name / "part-0.parquet")
+    found = files_of(tmp_path)
+    assert [Path(file).parent.name for file in found] == ["greedy", "sampled"]
+    assert files_of(tmp_path / "greedy") == found[:1]
