@@ -1,0 +1,86 @@
+"""Trainings of every kind of drafter that are killed at any step, without Ray, as fast as can be.
+
+CHAOS=N: so many orders of kills. Those of whole runs are in
+tests/pipelines/distill/test_drafter_chaos.py.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from models.drafting.distil.texts import Text, write_texts
+from models.training.checkpoint import states
+from models.training.log import METRICS, read_lines
+from tests.models.drafting.distil import killed_training
+from tests.models.drafting.distil.killed_training import KINDS, STEPS
+from tests.models.drafting.heads.random_heads import write_target
+
+SEEDS = range(int(os.environ.get("CHAOS", "0")))
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory):
+    """A target and texts."""
+    root = tmp_path_factory.mktemp("given")
+    chance = np.random.default_rng(0)
+    texts = [
+        Text(tokens=tuple(chance.integers(1, 50, size).tolist()), num_prompt=4)
+        for size in chance.integers(8, 24, 15)
+    ]
+    write_texts(root / "texts.parquet", texts)
+    return [str(write_target(root / "target")), str(root / "texts.parquet")]
+
+
+def start(folder, given):
+    module = killed_training.__name__
+    return subprocess.Popen([sys.executable, "-m", module, str(folder), *given])
+
+
+def done(folder):
+    """Steps of all kinds together."""
+    return sum(len(read_lines(folder / kind / METRICS)) for kind in KINDS)
+
+
+def outcome(folder):
+    """Losses, and the files of the last state: weights, moments, average."""
+    return {
+        kind: (
+            [line["loss"] for line in read_lines(folder / kind / METRICS)],
+            {f.name: f.read_bytes() for f in states(folder / kind)[-1].glob("*.safetensors")},
+        )
+        for kind in KINDS
+    }
+
+
+@pytest.fixture(scope="module")
+def undisturbed(given, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert start(folder, given).wait() == 0
+    return outcome(folder)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_killed_once_in_each_kind(tmp_path, given, undisturbed, seed):
+    chance, kills = random.Random(seed), []
+    for number in range(len(KINDS)):
+        after = number * STEPS + chance.randrange(2, STEPS - 10)
+        process = start(tmp_path, given)
+        while done(tmp_path) <= after:
+            assert process.poll() is None, "it has ended before it was killed"
+            time.sleep(0.002)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        kills.append(done(tmp_path) - number * STEPS)
+    assert start(tmp_path, given).wait() == 0
+    print(f"seed {seed}: killed after steps {dict(zip(KINDS, kills, strict=True))}")
+    found = outcome(tmp_path)
+    for kind in KINDS:
+        assert len(found[kind][0]) == STEPS
+        assert found[kind] == undisturbed[kind], kind
