@@ -38,7 +38,7 @@ TITLES = {
 }
 ENCODER, NODE, HEAD = "encoder", "node", "head"
 FAULTS = (*TITLES, NODE, HEAD)
-SAMPLES, SHARDS = 8, 24  # a shard for each prompt
+SAMPLES, SHARDS = 24, 24  # a shard for each prompt
 LATER_S, SOON_S = 0.5, 0.1  # at most, after the shard that a fault waits for; after its process
 LOOK_S = 0.1
 SEEDS = range(int(os.environ.get("CHAOS", "0")))
