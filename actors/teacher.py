@@ -10,6 +10,7 @@ import torch
 
 from cluster import logs
 from cluster.checkpoints import present
+from models.drafting.distil.draft_vocabulary import DraftVocabulary
 from models.drafting.distil.exam import Played, Trial
 from models.drafting.distil.reading import Need, Reading, read
 from models.drafting.distil.teacher import load_teacher
@@ -46,9 +47,9 @@ class TeacherActor:
         """Its process."""
         return os.getpid()
 
-    def read(self, texts: Sequence[Text]) -> Reading:
-        """What a drafter learns from of these texts."""
-        return read(self._teacher, texts, self._need)
+    def read(self, texts: Sequence[Text], vocabulary: DraftVocabulary | None = None) -> Reading:
+        """What a drafter, of this vocabulary, learns from of these texts."""
+        return read(self._teacher, texts, self._need, vocabulary)
 
     def examine(self, trial: Trial, files: Mapping[str, bytes]) -> dict[int, Played]:
         """Runs in the real loop with the drafter in these files, by temperature."""

@@ -19,6 +19,7 @@ from actors.pool.placing import require_room
 from actors.pool.role import Role
 from actors.teacher import TeacherActor, TeacherConfig
 from cluster.placement import Demand, alive_nodes, selector
+from models.drafting.distil.draft_vocabulary import DraftVocabulary
 from models.drafting.distil.exam import Played, Trial
 from models.drafting.distil.reading import Reading
 from models.drafting.distil.texts import Text
@@ -34,9 +35,11 @@ class Teachers:
     def __init__(self, actors: Sequence[Any]) -> None:
         self._actors, self._turn = list(actors), 0
 
-    def read(self, texts: Sequence[Text]) -> Callable[[], Reading]:
+    def read(
+        self, texts: Sequence[Text], vocabulary: DraftVocabulary | None = None
+    ) -> Callable[[], Reading]:
         """Ask the next actor."""
-        asked = self._next().read.remote(list(texts))
+        asked = self._next().read.remote(list(texts), vocabulary)
         return lambda: _copied(ray.get(asked))
 
     def examine(self, trial: Trial, files: Mapping[str, bytes]) -> dict[int, Played]:

@@ -99,6 +99,7 @@ def build_drafter(
             worker=worker,
             width=config.width,
             guidance=lessons.guidance,
+            vocabulary=vocabulary_of(network),
         )
     return DrafterKind(
         network,

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from models.drafting.distil.draft_vocabulary import DraftVocabulary
 from models.drafting.distil.teacher import Teacher
 from models.drafting.distil.texts import Text, batch_of
 
@@ -34,29 +35,35 @@ class Need:
 class Reading:
     """Of a batch of texts: states [B, N, columns, C], and laws [M, V] or [0, 0].
 
-    The places of the laws are those of `TextBatch.before`.
+    The places of the laws are those of `TextBatch.before`; with a vocabulary, laws have its K + 1
+    columns.
     """
 
     states: Floats
     laws: Floats
 
 
-def need_of(kind: str, num_taps: int) -> Need:
-    """What a kind of drafter learns from.
+def need_of(kind: str, num_taps: int, *, some: bool = False) -> Need:
+    """What a kind of drafter learns from; `some`: it can draft some tokens only.
 
     A draft model reads no state, and heads the last one only, with whose output matrix, which they
-    have, the laws are computed in the training.
+    have, the laws are computed in the training. Heads of some tokens have some of its rows.
     """
     if kind == "model":
         return Need(columns=(), laws=True)
     if kind == "eagle":
         return Need(columns=tuple(range(num_taps)), laws=True)
-    return Need(columns=(num_taps,), laws=False)
+    return Need(columns=(num_taps,), laws=some)
 
 
-def read(teacher: Teacher, texts: Sequence[Text], need: Need) -> Reading:
+def read(
+    teacher: Teacher,
+    texts: Sequence[Text],
+    need: Need,
+    vocabulary: DraftVocabulary | None = None,
+) -> Reading:
     """Computed for these texts alone; nothing is kept."""
     batch = batch_of(texts, np.arange(len(texts)))
-    taught = teacher.teach(batch, np.full(len(texts), -1))
+    taught = teacher.teach(batch, np.full(len(texts), -1), vocabulary=vocabulary)
     laws = taught.laws if need.laws else torch.zeros(0, 0)
     return Reading(states=taught.states[:, :, list(need.columns)].numpy(), laws=laws.numpy())

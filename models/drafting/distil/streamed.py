@@ -21,7 +21,6 @@ from models.drafting.distil.reading import Need, Reading, need_of
 from models.drafting.distil.teacher import Taught
 from models.drafting.distil.texts import Text, TextBatch
 from models.drafting.heads.medusa_head import SHARED
-from models.errors import UnsupportedCheckpoint
 from models.training.ahead import Ahead, Window
 from models.training.kind import Samples
 from models.training.step import TrainingPlan
@@ -33,8 +32,13 @@ HEADS = {"medusa": SHARED, "hydra": OUTPUT}  # the target's output matrix in the
 class Readers(Protocol):
     """Processes that hold the target. Their answers are functions of the texts."""
 
-    def read(self, texts: Sequence[Text]) -> Callable[[], Reading]:
-        """Begin to read texts; what it returns waits for the answer."""
+    def read(
+        self, texts: Sequence[Text], vocabulary: DraftVocabulary | None = None
+    ) -> Callable[[], Reading]:
+        """Begin to read texts; what it returns waits for the answer.
+
+        `vocabulary`: the laws are over it; None: over all tokens.
+        """
 
     def examine(self, trial: Trial, files: Mapping[str, bytes]) -> dict[int, Played]:
         """Runs in the real loop with the drafter in these files, by temperature."""
@@ -77,15 +81,17 @@ class StreamedTeacher:
         window: int,
         guidance: float = 1.0,
         head: torch.Tensor | None = None,
+        vocabulary: DraftVocabulary | None = None,
     ) -> None:
         """Ask for at most `window` parts of batches ahead.
 
         `head` [V, C]: the target's output matrix, which the drafter has; for laws that are not
-        sent.
+        sent. `vocabulary`: of the laws that training takes in turn.
         """
         assert sizes.need.laws or head is not None, "laws are sent, or computed with the head"
         self.guidance = guidance
         self._readers, self._texts, self._sizes, self._head = readers, texts, sizes, head
+        self._vocabulary = vocabulary
         self._window = Window(ahead, self._ask, size=window)
 
     def teach(
@@ -96,9 +102,10 @@ class StreamedTeacher:
         vocabulary: DraftVocabulary | None = None,
     ) -> Taught:
         """The next answer of the window; texts out of turn, as for exams, are asked for now."""
-        assert vocabulary is None, "laws of some tokens are not streamed"
         if samples is None:
-            return self._taught(batch, self._readers.read(batch.texts)())
+            return self._taught(batch, self._readers.read(batch.texts, vocabulary)())
+        asked = self._vocabulary
+        assert (vocabulary is None) == (asked is None), "what was asked ahead has other columns"
         return self._taught(batch, self._window.take(samples))
 
     def examine(self, trial: Trial, drafter: Path) -> dict[int, Played]:
@@ -107,7 +114,8 @@ class StreamedTeacher:
         return self._readers.examine(trial, files)
 
     def _ask(self, samples: Samples) -> Callable[[], Reading]:
-        return self._readers.read([self._texts[number] for number in samples.records.tolist()])
+        texts = [self._texts[number] for number in samples.records.tolist()]
+        return self._readers.read(texts, self._vocabulary)
 
     def _taught(self, batch: TextBatch, reading: Reading) -> Taught:
         sizes = self._sizes
@@ -131,21 +139,16 @@ def streamed_teacher(
     worker: Worker,
     width: int,
     guidance: float,
+    vocabulary: DraftVocabulary | None,
 ) -> StreamedTeacher:
-    """The teacher of a worker's drafter of this kind; the last `kept` texts are for exams.
-
-    Raises:
-        UnsupportedCheckpoint: the drafter has a vocabulary of its own.
-    """
-    if getattr(network, "ids", None) is not None:
-        told = "a drafter that can draft every token: laws of some tokens are not streamed"
-        raise UnsupportedCheckpoint(f"states=stream needs {told}")
-    num_taps = len(taps_of(network))
-    head = network.tensor(HEADS[kind]) if isinstance(network, Named) and kind in HEADS else None
+    """The teacher of a worker's drafter of this kind; the last `kept` texts are for exams."""
+    num_taps, some = len(taps_of(network)), vocabulary is not None
+    has_head = isinstance(network, Named) and kind in HEADS and not some
+    head = network.tensor(HEADS[kind]) if has_head else None
     return StreamedTeacher(
         stream.readers,
         texts,
-        Sizes(num_taps=num_taps, width=width, need=need_of(kind, num_taps)),
+        Sizes(num_taps=num_taps, width=width, need=need_of(kind, num_taps, some=some)),
         Ahead(
             plan=stream.plan,
             until=stream.until,
@@ -157,6 +160,7 @@ def streamed_teacher(
         window=stream.window * stream.accumulate,
         guidance=guidance,
         head=head,
+        vocabulary=vocabulary,
     )
 
 

@@ -8,7 +8,12 @@ from actors.teacher import TeacherConfig
 from actors.teachers import store_room, teachers
 from cluster.placement import Demand, selector
 from cluster.roles import ROLES
-from models.drafting.distil.build import DraftLessons, network_of, target_config
+from models.drafting.distil.build import (
+    DraftLessons,
+    network_of,
+    target_config,
+    vocabulary_of,
+)
 from models.drafting.distil.kind import EXAM_BATCH
 from models.drafting.distil.reading import need_of
 from models.drafting.distil.streamed import Stream, taps_of
@@ -34,13 +39,18 @@ def streaming(
     sizes = target_config(target)
     network, _ = network_of(lessons, target, sizes)
     taps = taps_of(network)
-    need = need_of(lessons.kind, len(taps))
-    texts = max(-(-config.train_batch // config.workers), EXAM_BATCH)
-    step_bytes = need.num_bytes(
-        tokens=texts * config.text_length, width=sizes.width, vocab_size=sizes.vocab_size
-    )
+    some = vocabulary_of(network)
+    need = need_of(lessons.kind, len(taps), some=some is not None)
+    columns = sizes.vocab_size if some is None else len(some.ids) + 1
+
+    def num_bytes(texts: int, vocab_size: int) -> int:
+        tokens = texts * config.text_length
+        return need.num_bytes(tokens=tokens, width=sizes.width, vocab_size=vocab_size)
+
+    step_bytes = num_bytes(-(-config.train_batch // config.workers), columns)
+    exam_bytes = num_bytes(EXAM_BATCH, sizes.vocab_size)
     room = store_room()
-    window = fitting(config, step_bytes, room)
+    window = fitting(config, step_bytes, exam_bytes, room)
     tell(
         f"states     {window} steps ahead, at most {step_bytes / 2**20:.1f} MiB each for every "
         f"worker; {room / 2**20:.0f} MiB of the object store may be used"
@@ -68,18 +78,19 @@ def streaming(
         )
 
 
-def fitting(config: DrafterOptions, step_bytes: int, room: int) -> int:
+def fitting(config: DrafterOptions, step_bytes: int, exam_bytes: int, room: int) -> int:
     """The steps ahead of each worker: those asked for, or as many of WINDOW as `room` holds.
 
-    Besides them, one exam may be under way.
+    Besides them, a part of one exam may be under way.
 
     Raises:
         InvalidOption: they do not fit.
     """
-    most = (room // step_bytes - 1) // config.workers
+    most = (room - exam_bytes) // step_bytes // config.workers
     if most < 1:
+        needed = config.workers * step_bytes + exam_bytes
         told = (
-            f"{config.workers} workers need {(config.workers + 1) * step_bytes / 2**20:.0f} MiB in "
+            f"{config.workers} workers need {needed / 2**20:.0f} MiB in "
             f"the object store, {room / 2**20:.0f} MiB of it may be used: a smaller train_batch or "
             "length, or a larger object store (ray start --object-store-memory)"
         )

@@ -26,15 +26,15 @@ def config_of(**values):
     ],
 )
 def test_as_many_steps_as_fit(values, room, steps):
-    assert fitting(config_of(**values), 10 * MIB, room) == steps
+    assert fitting(config_of(**values), 10 * MIB, 10 * MIB, room) == steps
 
 
 def test_what_does_not_fit_is_refused():
     with pytest.raises(InvalidOption, match="window=4 is not accepted: at most 2, by the object"):
-        fitting(config_of(window=4), 10 * MIB, 30 * MIB)
+        fitting(config_of(window=4), 10 * MIB, 10 * MIB, 30 * MIB)
     told = "2 workers need 30 MiB in the object store, 29 MiB of it may be used: a smaller"
     with pytest.raises(InvalidOption, match=told):
-        fitting(config_of(workers=2), 10 * MIB, 29 * MIB)
+        fitting(config_of(workers=2), 10 * MIB, 10 * MIB, 29 * MIB)
 
 
 def test_a_window_goes_with_streaming():

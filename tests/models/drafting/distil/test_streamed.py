@@ -24,6 +24,7 @@ from models.training.worker import Worker
 from tests.models.drafting.heads.random_heads import write_target
 
 KINDS = ["model", "medusa", "hydra", "eagle"]
+SOME = 12  # tokens that can be drafted
 PLAN, PARTS, WINDOW = TrainingPlan(steps=6, batch=4, rate=1e-2, seed=1), 2, 3
 
 
@@ -51,18 +52,19 @@ class InProcess:
         target = Path(lessons.target)
         network, _ = network_of(lessons, target, target_config(target))
         self._teacher = load_teacher(target, taps_of(network), lessons.guidance)
-        self._need = need_of(lessons.kind, len(taps_of(network)))
+        some = lessons.draft_vocab is not None
+        self._need = need_of(lessons.kind, len(taps_of(network)), some=some)
         self.asked = self.open = self.most = 0
         self.nbytes = 0
 
-    def read(self, texts):
+    def read(self, texts, vocabulary=None):
         self.asked += 1
         self.open += 1
         self.most = max(self.most, self.open)
 
         def wait():
             self.open -= 1
-            reading = read(self._teacher, texts, self._need)
+            reading = read(self._teacher, texts, self._need, vocabulary)
             self.nbytes = max(self.nbytes, reading.states.nbytes + reading.laws.nbytes)
             return reading
 
@@ -76,10 +78,10 @@ class InProcess:
             return self._teacher.examine(trial, Path(made))
 
 
-def lessons_of(kind, target, file):
+def lessons_of(kind, target, file, **values):
     course = Course(depth=3, kept=4, exam_tokens=4, match_from=16)
     return DraftLessons(
-        kind=kind, target=str(target), files=(file,), course=course, length=24, seed=1
+        kind=kind, target=str(target), files=(file,), course=course, length=24, seed=1, **values
     )
 
 
@@ -92,10 +94,13 @@ def streamed(lessons, readers):
     return Stream(readers=readers, plan=PLAN, until=PLAN.steps, window=WINDOW, accumulate=PARTS)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_streamed_states_are_recomputed_ones_to_the_bit(monkeypatch, target, file, kind):
+@pytest.mark.parametrize(
+    ("kind", "some"),
+    [*((kind, None) for kind in KINDS), *((kind, SOME) for kind in KINDS if kind != "model")],
+)
+def test_streamed_states_are_recomputed_ones_to_the_bit(monkeypatch, target, file, kind, some):
     """Losses and weights; at most WINDOW steps are asked ahead; each part is asked once."""
-    lessons = lessons_of(kind, target, file)
+    lessons = lessons_of(kind, target, file, draft_vocab=some)
     plain = training(lessons)
     losses = [plain.step()["loss"] for _ in range(PLAN.steps)]
     readers = InProcess(lessons)
@@ -107,8 +112,9 @@ def test_streamed_states_are_recomputed_ones_to_the_bit(monkeypatch, target, fil
     assert (readers.asked, readers.open) == (PLAN.steps * PARTS, 0)
     assert readers.most == WINDOW * PARTS
     sizes = target_config(target)
-    room = need_of(kind, 3).num_bytes(
-        tokens=PLAN.batch // PARTS * 24, width=sizes.width, vocab_size=sizes.vocab_size
+    columns = sizes.vocab_size if some is None else SOME + 1
+    room = need_of(kind, 3, some=some is not None).num_bytes(
+        tokens=PLAN.batch // PARTS * 24, width=sizes.width, vocab_size=columns
     )
     assert readers.nbytes <= room
 
@@ -128,8 +134,9 @@ def test_a_resumed_one_asks_from_its_step_on(tmp_path, target, file):
     assert readers.asked == 2 * PARTS
 
 
-def test_exams_have_the_figures_of_a_target_that_is_here(target, file):
-    lessons = lessons_of("eagle", target, file)
+@pytest.mark.parametrize(("kind", "some"), [("eagle", None), ("medusa", SOME)])
+def test_exams_have_the_figures_of_a_target_that_is_here(target, file, kind, some):
+    lessons = lessons_of(kind, target, file, draft_vocab=some)
     plain, made = training(lessons), training(lessons, streamed(lessons, InProcess(lessons)))
     expected, found = plain.examine(), made.examine()
     names = ("agreement", "acceptance", "same_likeliest", "length_by_laws_t1")
