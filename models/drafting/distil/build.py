@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -50,8 +51,8 @@ class DraftLessons:
     `kind`: of TRAINABLE. `start`: the folder of a drafter to go on from; None: a new one. `files`:
     of texts, in order. `width`: of a new draft model or EAGLE-3 drafter, or of the embedding of new
     Hydra heads; None: from the target's. `draft_vocab`: how many tokens a new drafter can draft,
-    the most frequent ones of the texts; None: all. `guidance`: scale of the laws of an image target
-    to learn, 1: off. `about`: what the export says of itself.
+    the most frequent ones of the texts `first`, or of `files`; None: all. `guidance`: scale of the
+    laws of an image target to learn, 1: off. `about`: what the export says of itself.
     """
 
     kind: str
@@ -63,6 +64,7 @@ class DraftLessons:
     start: str | None = None
     width: int | None = None
     draft_vocab: int | None = None
+    first: tuple[str, ...] | None = None
     guidance: float = 1.0
     about: Mapping[str, object] = field(default_factory=dict)
 
@@ -77,14 +79,15 @@ def build_drafter(
     Raises:
         UnsupportedCheckpoint: target, start or records cannot be used.
     """
-    target = Path(lessons.target)
+    target, kept = Path(lessons.target), lessons.course.kept
     config = target_config(target)
-    texts = read_texts(lessons.files, length=lessons.length, num_ids=config.input_size)
-    if len(texts) <= lessons.course.kept:
-        told = f"{len(texts)} texts; {lessons.course.kept} are kept for exams, so more are needed"
+    reading = partial(read_texts, length=lessons.length, num_ids=config.input_size)
+    texts = reading(lessons.files)
+    if len(texts) <= kept:
+        told = f"{len(texts)} texts; {kept} are kept for exams, so more are needed"
         raise UnsupportedCheckpoint(told)
-    read = texts[: len(texts) - lessons.course.kept]
-    network, shape = network_of(lessons, target, config, read)
+    first = texts if lessons.first is None else reading(lessons.first)
+    network, shape = network_of(lessons, target, config, first[: len(first) - kept])
     about = {"kind": lessons.kind, **lessons.about}
     teacher: Teaches
     if stream is None:
@@ -95,7 +98,7 @@ def build_drafter(
             network,
             texts,
             kind=lessons.kind,
-            kept=lessons.course.kept,
+            kept=kept,
             worker=worker,
             width=config.width,
             guidance=lessons.guidance,

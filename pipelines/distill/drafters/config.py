@@ -201,8 +201,6 @@ class DrafterOptions(DistillConfig):
             ok = self.start is None and self.kind != "model"
             told = "unset: a draft model has the target's vocabulary, and a start has its own"
             require(ok, "draft_vocab", self.draft_vocab, told)
-            told = "unset with renew: the first texts decide which tokens these are"
-            require(self.renew is None, "draft_vocab", self.draft_vocab, told)
 
     @property
     def text_length(self) -> int:

@@ -128,6 +128,7 @@ class DrafterRun:
     ) -> Callable[[Worker], DrafterKind]:
         """The drafter, new or from its start."""
         lessons = self._lessons(tuple(data["files"]), kept=data["exam"])
+        lessons = replace(lessons, first=tuple(data.get("first", data["files"])))
         return partial(_build, lessons, stream=stream)
 
     @contextmanager

@@ -175,6 +175,7 @@ def renew(
         texts = [text for text in texts if text.tokens[: text.num_prompt] not in heads]
     write_texts(place / TRAINED, [*texts, *exam])
     told = {"texts": len(texts), "exam": len(exam), "rows": list(files), "seed": seed}
+    told["first"] = list(first["files"])  # which tokens a drafter can draft does not change
     trained = [str(place / TRAINED)]
     return {**made, **told, "files": trained, "digest": digest_of(trained)}
 

@@ -43,7 +43,6 @@ GIVEN = {"target": "t", "output": "o", "prompts": "p"}
         ({"width": 64, "start": "s"}, "a start has its own"),
         ({"draft_vocab": 1, "kind": "eagle"}, "draft_vocab=1 is not accepted: 2 or more"),
         ({"draft_vocab": 64}, "unset: a draft model has the target's vocabulary"),
-        ({"draft_vocab": 64, "kind": "eagle", "renew": 1}, "unset with renew"),
         ({"loss": "nll"}, "one of match, divergence"),
         ({"exam_prompts": 0}, "exam_prompts=0 is not accepted: 1 or more"),
         ({"rate": 2.0}, r"rate=2\.0 is not accepted"),

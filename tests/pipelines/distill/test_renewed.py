@@ -56,7 +56,9 @@ def test_new_texts_have_the_prompts_that_are_not_held_out(
     config = config_of(**given, renew=1, records=23)
     make_rows(config, tmp_path / "records")
     first = write_split(config, rows_of(config, tmp_path / "records"), tmp_path / "texts")
+    first["files"] = [str(tmp_path / "texts" / "texts.parquet")]
     told = renew(config, 2, tmp_path, first)
+    assert told["first"] == first["files"]
     assert renew(config, 2, tmp_path, first)["digest"] == told["digest"]
     assert (told["texts"], told["exam"]) == (first["texts"], 3)
     before, held = (written(tmp_path / "texts" / f"{n}.parquet") for n in ("texts", "held-out"))

@@ -1,6 +1,7 @@
 """Drafters of some tokens: which these are, laws over them, losses, figures, exports."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from safetensors.torch import load_file
 
 from models.drafting.distil.build import DraftLessons, build_drafter
 from models.drafting.distil.draft_vocabulary import DraftVocabulary, frequent_ids
-from models.drafting.distil.texts import Text
+from models.drafting.distil.kind import Course
+from models.drafting.distil.texts import Text, write_texts
 from models.drafting.heads.eagle_export import write_eagle
 from models.drafting.heads.eagle_layouts import read_eagle
 from models.drafting.heads.hydra_head import read_hydra
@@ -73,6 +75,20 @@ def test_losses_over_some_tokens_are_those_of_a_drafter_that_never_chooses_the_o
     assert gradient.isfinite().all()
     step = 1e-3 * gradient
     assert match_loss(some.of_all(log_p), logits - step).sum() < blend.sum()
+
+
+def test_the_first_texts_decide_which_tokens_can_be_drafted(tmp_path, target):
+    made = built("medusa", target, tmp_path / "a", **SOME)
+    texts = [Text(tokens=(1, 2, *range(30, 50)), num_prompt=2)] * 4
+    other = str(tmp_path / "other.parquet")
+    write_texts(Path(other), texts)
+    course = Course(depth=3, kept=2, exam_tokens=8)
+    told = {"kind": "medusa", "target": str(target), "course": course, "length": 64, "seed": 3}
+    new = build_drafter(DraftLessons(**told, files=(other,), **SOME), Worker())
+    assert not torch.equal(new.model.ids, made.model.ids)
+    first = (str(texts_file(tmp_path / "a")[0]),)
+    again = build_drafter(DraftLessons(**told, files=(other,), first=first, **SOME), Worker())
+    assert torch.equal(again.model.ids, made.model.ids)
 
 
 @pytest.mark.parametrize("kind", KINDS)
