@@ -143,8 +143,9 @@ def streamed_teacher(
 ) -> StreamedTeacher:
     """The teacher of a worker's drafter of this kind; the last `kept` texts are for exams."""
     num_taps, some = len(taps_of(network)), vocabulary is not None
-    has_head = isinstance(network, Named) and kind in HEADS and not some
-    head = network.tensor(HEADS[kind]) if has_head else None
+    head = None
+    if isinstance(network, Named) and kind in HEADS and not some:
+        head = network.tensor(HEADS[kind])
     return StreamedTeacher(
         stream.readers,
         texts,
