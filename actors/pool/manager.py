@@ -33,6 +33,7 @@ FORGOTTEN_S = 60.0  # after which nothing is kept for it any more
 BUSY_S = 0.02  # that commands wait at most while requests run but report nothing
 LOAD_S = 0.5  # that a target actor may take to tell its load
 IDLE_S = 1.0  # between two looks at the actors while nothing runs
+CLOSED_S = 0.1  # that an ingress waits for news at most after `close`: `left` is as old
 
 Told = TypeVar("Told")
 Said = TypeVar("Said")
@@ -40,13 +41,24 @@ Said = TypeVar("Said")
 
 @dataclass(slots=True)
 class Inbox:
-    """What an ingress has not taken yet, and the requests that it is waiting for."""
+    """What an ingress has not taken yet, and the requests that it is waiting for.
+
+    `unsent`: completions that the ingress has not sent in full, as it told last.
+    """
 
     updates: list[Update] = field(default_factory=list)
     results: list[Result] = field(default_factory=list)
     open: set[str] = field(default_factory=set)
     filled: asyncio.Event = field(default_factory=asyncio.Event)
     seen: float = field(default_factory=time.monotonic)
+    unsent: int = 0
+
+    @property
+    def left(self) -> int:
+        """Completions that have not been sent in full; none where the ingress is dead."""
+        if time.monotonic() - self.seen > LEASE_S:
+            return 0
+        return max(self.unsent, len(self.open) + len(self.results))
 
 
 class Manager:
@@ -168,11 +180,13 @@ class Manager:
     async def close(self) -> None:
         """Take no more requests; those that run or wait go on."""
         self._closed = True
+        for inbox in self._inboxes.values():
+            inbox.filled.set()
 
     async def left(self) -> int:
-        """Requests whose end no ingress has taken yet. Raises the pool's failure."""
+        """Completions that live ingresses have not sent in full. Raises the pool's failure."""
         self._check()
-        return len(self._owners) + sum(len(inbox.results) for inbox in self._inboxes.values())
+        return sum(inbox.left for inbox in self._inboxes.values())
 
     async def _of_pool(self, ask: Callable[[ServedPool], Told]) -> Told:
         """What a function of the pool returns, called on its thread."""
@@ -217,15 +231,22 @@ class Manager:
         if mine:
             self._commands.put(lambda pool: pool.cancel(mine))
 
-    async def take(self, ingress: str, timeout_s: float) -> News:
-        """What has come for an ingress; waits up to `timeout_s` (below LEASE_S) for the first."""
+    async def take(self, ingress: str, timeout_s: float, unsent: int = 0) -> News:
+        """What has come for an ingress; waits up to `timeout_s` (below LEASE_S) for the first.
+
+        `unsent`: completions of calls whose last byte the ingress has not sent.
+        """
         inbox = self._inbox(ingress)
+        inbox.unsent = unsent
+        if self._closed:
+            timeout_s = min(timeout_s, CLOSED_S)
         try:
             async with asyncio.timeout(timeout_s):
                 await inbox.filled.wait()
         except TimeoutError:
             pass
         inbox.seen = time.monotonic()
+        inbox.unsent = max(inbox.unsent, len(inbox.results))  # until the next call tells
         news = News(updates=tuple(inbox.updates), results=tuple(inbox.results))
         inbox.updates.clear()
         inbox.results.clear()

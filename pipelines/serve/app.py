@@ -43,7 +43,7 @@ from pipelines.serve.metrics import MEDIA as METRICS_MEDIA
 from pipelines.serve.metrics import exposition
 from pipelines.serve.playground import page
 from pipelines.serve.served import ImageModel, Models, TextModel, load_model
-from pipelines.serve.streams import Stream, continued
+from pipelines.serve.streams import Stream, continued, whole
 from pipelines.serve.words import Words
 
 Streamed = CompletionBody | ChatBody | ResponsesBody | MessagesBody
@@ -209,10 +209,9 @@ class Routes:
         seed = drawn_seed() if body.seed is None else body.seed
         headers = {SEED_HEADER: str(seed)}
         call = pictures.call(body, seed, request.is_disconnected, request.state.client)
-        if not body.stream:
-            async with call:
-                return JSONResponse(await pictures.whole(call, seed), headers=headers)
         await call.__aenter__()  # what it raises has a status of its own
+        if not body.stream:
+            return await whole(call, pictures.whole(call, seed), headers=headers)
         events = pictures.events(call, body.partial_images)
         return Stream(call, events, headers=headers | HEADERS)
 
@@ -263,10 +262,9 @@ class Routes:
     ) -> Response:
         headers = {SEED_HEADER: str(made.heading.seed), REQUEST_HEADER: made.heading.id}
         call = made.call(request.is_disconnected, request.state.client)
-        if not body.stream:
-            async with call:
-                return JSONResponse(await made.whole(call), headers=headers)
         await call.__aenter__()  # what it raises has a status of its own
+        if not body.stream:
+            return await whole(call, made.whole(call), headers=headers)
         return Stream(call, made.events(call, progress), headers=headers | HEADERS)
 
 

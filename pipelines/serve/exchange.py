@@ -78,7 +78,7 @@ class Exchange:
             self.background(self._poll())
 
     def detach(self, call: "Call") -> None:
-        """The call has ended."""
+        """The call has ended: all was sent, or nobody waits for it."""
         for request in call.requests:
             self._calls.pop(request.id, None)
 
@@ -91,7 +91,8 @@ class Exchange:
     async def _poll(self) -> None:
         while True:
             try:
-                news = await self.manager.take.remote(self.name, POLL_S)
+                take = self.manager.take
+                news = await take.remote(self.name, POLL_S, len(self._calls))
             except Exception as error:  # Ray's own, Ray Serve's, or the pool's failure
                 log.warning("the manager does not answer: %s", _reason(error))
                 self._lose(unavailable(_reason(error)))

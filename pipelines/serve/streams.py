@@ -1,10 +1,10 @@
-"""Streams as HTTP has them: what ends with them, and where one goes on."""
+"""Answers as HTTP has them: what ends with them, and where a stream goes on."""
 
-from collections.abc import AsyncIterator, Callable
-from typing import TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
 
 from fastapi import Request
-from fastapi.responses import StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from pipelines.serve.answers.events import MEDIA
@@ -36,6 +36,30 @@ class Stream(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             await self._call.__aexit__()
+
+
+class Whole(JSONResponse):
+    """An answer in one piece; the call ends when it has been sent."""
+
+    def __init__(self, call: Call, content: dict[str, Any], *, headers: dict[str, str]) -> None:
+        super().__init__(content, headers=headers)
+        self._call = call
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Called by the framework to send it."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._call.__aexit__()
+
+
+async def whole(call: Call, answer: Awaitable[dict[str, Any]], *, headers: dict[str, str]) -> Whole:
+    """The response with the answer of a call, which has begun. Raises what the answer raises."""
+    try:
+        return Whole(call, await answer, headers=headers)
+    except BaseException:
+        await call.__aexit__()
+        raise
 
 
 def continued(

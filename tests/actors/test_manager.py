@@ -139,3 +139,46 @@ def test_a_server_that_stopped_learning_keeps_nothing() -> None:
             await manager.change_drafter("lookup")
 
     asyncio.run(run())
+
+
+def test_a_completion_is_left_until_its_ingress_has_sent_it() -> None:
+    async def run() -> None:
+        manager = Manager(max_unfinished=10)
+        await manager.submit("a", REQUESTS[:2])
+        assert await manager.left() == 2
+        manager._deliver([], [result("r0"), result("r1")])
+        assert await manager.left() == 2
+        await manager.take("a", 0.01)
+        assert await manager.left() == 2  # it has the results, and says next what it has sent
+        await manager.take("a", 0.01, 1)
+        assert await manager.left() == 1
+        await manager.take("a", 0.01, 0)
+        assert await manager.left() == 0
+
+    asyncio.run(run())
+
+
+def test_nothing_is_left_for_a_dead_ingress() -> None:
+    async def run() -> None:
+        manager = Manager(max_unfinished=10)
+        await manager.submit("a", REQUESTS[:2])
+        manager._deliver([], [result("r0")])
+        assert await manager.left() == 2
+        manager._inboxes["a"].seen -= LEASE_S + 1
+        assert await manager.left() == 0
+        manager._expire()
+        assert await manager.left() == 0
+
+    asyncio.run(run())
+
+
+def test_a_closed_manager_does_not_let_ingresses_wait_long() -> None:
+    async def run() -> None:
+        manager = Manager(max_unfinished=10)
+        waiting = asyncio.create_task(manager.take("a", 60.0))
+        await asyncio.sleep(0)
+        await manager.close()
+        await asyncio.wait_for(waiting, 10)
+        await asyncio.wait_for(manager.take("a", 60.0), 10)
+
+    asyncio.run(run())
