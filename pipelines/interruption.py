@@ -12,6 +12,7 @@ import select
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -38,15 +39,22 @@ def interrupted_with(told: Callable[[], str]) -> Iterator[None]:
 
 @dataclass(slots=True)
 class Drain:
-    """Whether the command was asked to end by itself. No event: a handler must take no lock."""
+    """Whether the command was asked to end by itself. No event: a handler must take no lock.
 
+    `limit_s`: how long it may take to do so.
+    """
+
+    limit_s: float
     asked: bool = False
 
 
 @contextmanager
-def draining() -> Iterator[Drain]:
-    """Within, the first SIGTERM is noted, and nothing else; another signal ends the process."""
-    drain = Drain()
+def draining(limit_s: float) -> Iterator[Drain]:
+    """Within, the first SIGTERM is noted, and nothing else; another signal ends the process.
+
+    So does the watching thread `limit_s` seconds after the SIGTERM, whatever the main one does.
+    """
+    drain = Drain(limit_s)
     _drains.append(drain)
     try:
         yield drain
@@ -88,17 +96,27 @@ def _unraisable(raised: "sys.UnraisableHookArgs") -> None:
 
 def _watch(reader: int) -> None:
     """Runs in a thread of its own: the main one may be in the middle of a long pass."""
-    number = _signal(reader)
-    if number == signal.SIGTERM and _drains:
-        number = _signal(reader)
+    number, drains = _signal(reader), _drains[-1:]
+    assert number is not None, "it waited without a limit"
+    if number == signal.SIGTERM and drains:
+        another = _signal(reader, drains[0].limit_s)
+        if another is None:
+            _tell(number)
+            leave(128 + number)
+        number = another
     second, _, _ = select.select([reader], [], [], GRACE_S)
     if not second:
         _tell(number)
     leave(128 + number)
 
 
-def _signal(reader: int) -> int:
+def _signal(reader: int, within_s: float | None = None) -> int | None:
+    """The next of SIGNALS; None: none came within so many seconds."""
+    deadline = None if within_s is None else time.monotonic() + within_s
     while True:
+        left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+        if not select.select([reader], [], [], left_s)[0]:
+            return None
         number = os.read(reader, 1)[0]
         if number in SIGNALS:
             return number

@@ -58,6 +58,7 @@ example: for other machines, with an API key
 Ctrl-C stops the server at once, SIGTERM when the answers that it has begun
 are complete, within --drain-seconds. Fields of requests, and what is refused: docs/serve.md.
 """
+CLOSING_S = 10.0  # beyond --drain-seconds, after which SIGTERM ends the server whatever it does
 # What is printed once the server is ready, by the kind of its target.
 EXAMPLES = {
     "text": ("/v1/completions", {"prompt": "Once upon a time", "max_tokens": 32, "seed": 1}),
@@ -114,6 +115,12 @@ def _tell_learning(configs: Configs) -> None:
             print("      one with `store: false`, or a `cache_salt`, is not")
 
 
+def _cut(left: int | None) -> str:
+    if left is None:
+        return "a model does not answer: how many completions were cut is not known"
+    return f"{left} completions were cut"
+
+
 def run(options: argparse.Namespace) -> int:
     """Serve until a signal comes."""
     configs, began = configs_of(options), time.monotonic()
@@ -133,7 +140,7 @@ def run(options: argparse.Namespace) -> int:
         interrupted_with(lambda: "the server has stopped"),
         connected(configs[0].address, min_cpus=actors + 1),
         serving(*configs) as server,
-        draining() as stop,
+        draining(configs[0].drain_seconds + CLOSING_S) as stop,
     ):
         names = ", ".join(each.name for each in configs)
         print(f"serving {names} at {server.url} after {time.monotonic() - began:.0f} s")
@@ -146,5 +153,5 @@ def run(options: argparse.Namespace) -> int:
             print(f"      -d '{json.dumps(told)}'", flush=True)
         server.wait(stop)
         left = server.drain(configs[0].drain_seconds)
-        print(f"the server has stopped; {left} completions were cut", flush=True)
+        print(f"the server has stopped; {_cut(left)}", flush=True)
     return 0

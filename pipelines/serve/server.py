@@ -15,7 +15,7 @@ from typing import Any
 
 import ray
 from ray import serve
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.serve.config import HTTPOptions
 from ray.serve.schema import LoggingConfig
 
@@ -37,7 +37,7 @@ from pipelines.serve.access import ADMIN, PRIORITY, read_key_hashes, read_marked
 from pipelines.serve.check import check, max_steps
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.door import Door
-from pipelines.serve.drain import drain
+from pipelines.serve.drain import ANSWER_S, drain
 from pipelines.serve.facts import Facts
 from pipelines.serve.learning.beside import Lessons, lessons
 from pipelines.serve.learning.lesson import COURSE, Course
@@ -72,21 +72,30 @@ class Server:
             self.look()
             time.sleep(CHECK_S)
 
-    def drain(self, within_s: float) -> int:
-        """Refuse new requests, and wait for those that have begun; completions that are left.
+    def drain(self, within_s: float) -> int | None:
+        """Refuse new requests, and wait for those that have begun; what is learned from is kept.
 
-        Raises JobFailed if a pool has failed.
+        Returns the completions that are left; None: a manager does not answer. Raises JobFailed if
+        a pool has failed.
         """
         try:
-            return drain([model.manager for model in self.models], within_s)
+            left = drain([model.manager for model in self.models], within_s)
         except RayError as error:
             raise JobFailed(f"the server stopped: {_cause(error)}") from error
+        if self.lessons is not None and left is not None:
+            self.lessons.record(self.models[self.lessons.number].manager)
+        return left
 
     def look(self) -> None:
-        """Let the server learn. Raises JobFailed if a pool has failed."""
+        """Let the server learn. Raises JobFailed if a pool has failed.
+
+        A manager that does not answer soon is passed over: `wait` must see that it is to stop.
+        """
         for model in self.models:
             try:
-                ray.get(model.manager.describe.remote())
+                ray.get(model.manager.describe.remote(), timeout=ANSWER_S)
+            except GetTimeoutError:
+                return
             except RayError as error:
                 told = f"{model.facts.name}: {_cause(error)}"
                 raise JobFailed(f"the server stopped: {told}") from error

@@ -13,7 +13,7 @@ from pipelines.interruption import draining, obey_signals
 
 obey_signals()
 try:
-    with draining() as drain:
+    with draining(float(sys.argv[1])) as drain:
         print("ready", flush=True)
         while not drain.asked:
             time.sleep(0.01)
@@ -26,9 +26,11 @@ except KeyboardInterrupt:
 
 
 @pytest.fixture
-def program() -> Iterator["subprocess.Popen[bytes]"]:
+def program(request: pytest.FixtureRequest) -> Iterator["subprocess.Popen[bytes]"]:
+    """May drain for so many seconds as its parameter says."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-c", PROGRAM], **pipes) as made:
+    limit = str(getattr(request, "param", 600))
+    with subprocess.Popen([sys.executable, "-c", PROGRAM, limit], **pipes) as made:
         assert made.stdout is not None
         assert made.stdout.readline() == b"ready\n"
         yield made
@@ -54,3 +56,10 @@ def test_ctrl_c_ends_it_at_once(program: "subprocess.Popen[bytes]") -> None:
     program.send_signal(signal.SIGINT)
     assert program.wait(30) in (7, 130)
     assert program.stdout.read() == b""
+
+
+@pytest.mark.parametrize("program", [0.1], indirect=True)
+def test_one_that_hangs_is_ended_after_its_limit(program: "subprocess.Popen[bytes]") -> None:
+    program.send_signal(signal.SIGTERM)
+    assert program.wait(30) == 143
+    assert b"paceline: interrupted" in program.stderr.read()

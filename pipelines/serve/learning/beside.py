@@ -21,6 +21,8 @@ from pipelines.serve.learning.learner import Learner, Pupil
 from pipelines.serve.learning.lesson import Course
 from pipelines.serve.models import Configs
 
+RECORD_S = 20.0  # that a manager may take to hand over rows, or to show figures
+DRAFTER_S = 600.0  # that its actors may take to load a drafter
 DEPTH = 4  # of the chains that drafters are judged by, where the server chooses their length
 
 log = logging.getLogger(__name__)
@@ -34,25 +36,25 @@ class Managed:
 
     def take_rows(self) -> Sequence[Row]:
         """The answers since the last call."""
-        rows: Sequence[Row] = self._ask(self.manager.take_rows.remote)
+        rows: Sequence[Row] = self._ask(self.manager.take_rows.remote, within_s=RECORD_S)
         return rows
 
     def use_drafter(self, folder: str) -> None:
         """Draft with this one from now on."""
-        self._ask(self.manager.use_learned.remote, folder)
+        self._ask(self.manager.use_learned.remote, folder, within_s=DRAFTER_S)
 
     def show(self, learning: Learning) -> None:
         """As metrics."""
-        self._ask(self.manager.learned.remote, learning)
+        self._ask(self.manager.learned.remote, learning, within_s=RECORD_S)
 
     def stop(self) -> None:
         """Record nothing any more."""
-        self._ask(self.manager.stop_recording.remote)
+        self._ask(self.manager.stop_recording.remote, within_s=RECORD_S)
 
-    def _ask(self, method: Callable[..., Any], *arguments: Any) -> Any:
-        """What a call returns. Raises RuntimeError if it fails."""
+    def _ask(self, method: Callable[..., Any], *arguments: Any, within_s: float) -> Any:
+        """What a call returns. Raises RuntimeError if it fails or takes longer."""
         try:
-            return ray.get(method(*arguments))
+            return ray.get(method(*arguments), timeout=within_s)
         except (RayError, PacelineError) as error:
             cause = getattr(error, "cause", None) or error
             lines = str(cause).strip().splitlines() or [type(cause).__name__]
@@ -80,6 +82,15 @@ class Lessons:
             self.close()
             with suppress(RuntimeError):  # the server has failed, too
                 Managed(manager).stop()
+
+    def record(self, manager: Any) -> None:
+        """Take the last answers, without a round."""
+        if self.learner is None:
+            return
+        try:
+            self.learner.record(Managed(manager))
+        except (RuntimeError, OSError, PacelineError) as error:
+            log.warning("learning: the last rows were not taken: %s", error)
 
     def close(self) -> None:
         """End the training; nothing that was learned is lost."""

@@ -79,7 +79,7 @@ class Learner:
 
     def look(self, served: Served) -> None:
         """Take what was answered; begin a round, or end one that has come to a verdict."""
-        self.rows.add(served.take_rows())
+        self.record(served)
         if self.trainer is None:
             self._begin()
         else:
@@ -88,6 +88,10 @@ class Learner:
         if learning != self._shown:
             served.show(learning)
             self._shown = learning
+
+    def record(self, served: Served) -> None:
+        """Take what was answered."""
+        self.rows.add(served.take_rows())
 
     def close(self) -> None:
         """End the training, which the next server goes on with, and write all rows."""

@@ -5,17 +5,28 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import openai
 import pytest
+from ray.exceptions import GetTimeoutError
 
+from actors.pool.manager import Manager
 from models.errors import InvalidOption
 from models.loop.token_loop import TokenLoop
+from models.requests.request import Result
 from pipelines.serve import drain as draining
 from pipelines.serve.application import build
 from pipelines.serve.door import Door
 from pipelines.serve.drain import drain
+from pipelines.serve.learning.beside import Lessons
+from pipelines.serve.learning.learner import Learner, Pupil
+from pipelines.serve.learning.lesson import COURSE
+from pipelines.serve.learning.rows import newest_rows
+from pipelines.serve.learning.state import ROWS
+from pipelines.serve.server import Running, Server
+from tests.actors.conftest import make_requests
 from tests.pipelines.serve.conftest import demo_config
 from tests.pipelines.serve.local import Handle, LoopPool, facts_of, local_ingresses
 from tests.pipelines.serve.test_served import ask
@@ -24,7 +35,33 @@ from tests.pipelines.serve.test_served import ask
 @pytest.fixture
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls of a manager in this process return coroutines instead of references."""
-    monkeypatch.setattr(draining.ray, "get", lambda calls: [asyncio.run(call) for call in calls])
+
+    def get(calls: Any, timeout: float) -> Any:
+        if not isinstance(calls, list):
+            return asyncio.run(calls)
+        return [asyncio.run(call) for call in calls]
+
+    monkeypatch.setattr(draining.ray, "get", get)
+
+
+class Hanging:
+    """A manager's handle; its calls are never answered."""
+
+    def __getattr__(self, name: str) -> Any:
+        return self
+
+    def remote(self) -> None:
+        pass
+
+
+@pytest.fixture
+def hanging(monkeypatch: pytest.MonkeyPatch) -> Server:
+    def get(calls: Any, timeout: float | None = None) -> Any:
+        assert timeout is not None, "this would wait for ever"
+        raise GetTimeoutError
+
+    monkeypatch.setattr(draining.ray, "get", get)
+    return Server(url="", models=(Running(facts=cast(Any, None), manager=Hanging()),))
 
 
 @pytest.fixture
@@ -77,6 +114,27 @@ def test_streams_end_whole_and_new_requests_are_refused(
     for choice in (choice for piece in pieces for choice in piece.choices):
         texts[choice.index] += choice.text
     assert texts == expected
+
+
+def test_a_manager_that_hangs_does_not_keep_the_server(hanging: Server) -> None:
+    hanging.look()
+    assert hanging.drain(within_s=0) is None
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_the_last_answers_are_learned_from(tmp_path: Path) -> None:
+    manager = Manager(max_unfinished=1, records=True)
+    request = replace(make_requests(1)[0], record=True)
+    asyncio.run(manager.submit("a", [request]))
+    manager._deliver([], [Result(id="r0", tokens=(1,), finish_reason="length")])
+    asyncio.run(manager.take("a", 0.01))
+    asyncio.run(manager.take("a", 0.01, 0))
+    pupil = Pupil(target="/t", target_digest="T", drafter="/d", drafter_digest="D", depth=4)
+    lessons = Lessons(Learner(tmp_path, pupil, COURSE), 0)
+    models = (Running(facts=cast(Any, None), manager=Handle(manager)),)
+    assert Server(url="", models=models, lessons=lessons).drain(within_s=0) == 0
+    lessons.close()
+    assert [row.tokens for row in newest_rows(tmp_path / ROWS, 9)] == [(1,)]
 
 
 def test_ray_serve_drains_by_its_own_rules() -> None:
