@@ -43,7 +43,7 @@ from pipelines.serve.metrics import MEDIA as METRICS_MEDIA
 from pipelines.serve.metrics import exposition
 from pipelines.serve.playground import page
 from pipelines.serve.served import ImageModel, Models, TextModel, load_model
-from pipelines.serve.streams import Stream, continued, whole
+from pipelines.serve.streams import Stream, continued, limited, whole
 from pipelines.serve.words import Words
 
 Streamed = CompletionBody | ChatBody | ResponsesBody | MessagesBody
@@ -167,7 +167,7 @@ class Routes:
         """Answer a chat."""
         body, model = await self._text(request, ChatBody)
         body, last = continued(request, body, model.facts, parse_progress)
-        made = await chat(body, *_of(request, model))
+        made = await chat(limited(body, last), *_of(request, model))
         return await self._answer(request, body, made, made.progress(last))
 
     async def responses(self, request: Request) -> Response:
@@ -180,7 +180,8 @@ class Routes:
             return ResponseWriter(heading, body, chats, parts, place)
 
         with renamed(RESPONSES_RENAMED):
-            made = await chat(body.chat(), *_of(request, model), write)
+            made = await chat(limited(body.chat(), last), *_of(request, model), write)
+        made.check(last)
         return await self._answer(request, body, made)
 
     async def messages(self, request: Request) -> Response:
@@ -193,7 +194,7 @@ class Routes:
             return MessageWriter(heading, parts, place)
 
         with renamed(MESSAGES_RENAMED):
-            made = await chat(body.chat(), *_of(request, model), write)
+            made = await chat(limited(body.chat(), last), *_of(request, model), write)
         return await self._answer(request, body, made)
 
     async def count_tokens(self, request: Request) -> Response:

@@ -15,6 +15,7 @@ from pipelines.serve.answers.forms import AnswerForm, Chats, Completions, ToolCh
 from pipelines.serve.answers.free_chats import FreeChats
 from pipelines.serve.answers.heading import Heading, Writer
 from pipelines.serve.answers.parts import CallReader, FreeReader, Parts, TextReader
+from pipelines.serve.answers.place import Place
 from pipelines.serve.answers.progress import MOST_CHOICES, Progress, beginning
 from pipelines.serve.answers.timing import Timing
 from pipelines.serve.answers.trace import Trace
@@ -48,6 +49,7 @@ class Generation:
             prompt_tokens=plan.prompt_tokens,
             n=plan.n,
             has_prediction=bool(plan.requests[0].prediction),
+            limit=plan.limit,
         )
         self._writer = write(self.heading)
         self._choices = [AnswerChoice(index, plan.muted) for index in range(len(plan.requests))]
@@ -108,9 +110,20 @@ class Generation:
         if last is not None and last.count != count:
             told = f"Last-Event-ID is of {last.count} choices; this body has {count}"
             raise ApiError(told, param="Last-Event-ID", code="invalid_value")
+        self.check(last)
         if last is not None or not self._repeats or count > MOST_CHOICES:
             return last
-        return beginning(self.heading.fingerprint, self.heading.seed % 2**63, count)
+        heading = self.heading
+        return beginning(heading.fingerprint, heading.seed % 2**63, count, heading.limit)
+
+    def check(self, last: Progress | Place | None) -> None:
+        """Raise ApiError (400) if a stream goes on by a limit that was another one before.
+
+        Where a body names none, it depends on the server's context.
+        """
+        if last is not None and self.heading.limit is not None:
+            told = "Last-Event-ID has no limit of tokens, nor has the body: name the one that the"
+            raise ApiError(f"{told} stream began with", param="Last-Event-ID", code="invalid_value")
 
 
 def by_choice(items: Sequence[Item]) -> dict[int, list[Update | Result]]:

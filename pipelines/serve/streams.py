@@ -87,4 +87,20 @@ def continued(
     if body.seed is not None and body.seed % 2**63 != mark.seed:
         told = f"Last-Event-ID is of seed {mark.seed}; this body has {body.seed}"
         raise ApiError(told, param="Last-Event-ID", code="invalid_value")
-    return body.model_copy(update={"seed": mark.seed}), mark
+    if body.seed is None:  # one below 0 is another number in the id
+        body = body.model_copy(update={"seed": mark.seed})
+    return body, mark
+
+
+def limited(body: ChatBody, mark: Progress | Place | None) -> ChatBody:
+    """The body of a stream that goes on, with the limit that it began with, if it names none.
+
+    Raises ApiError (400): it names another one.
+    """
+    if mark is None or mark.limit is None:
+        return body
+    other = set(body.limits.values()) - {mark.limit}
+    if other:
+        told = f"Last-Event-ID is of an answer of up to {mark.limit} tokens; this body has"
+        raise ApiError(f"{told} {min(other)}", param="Last-Event-ID", code="invalid_value")
+    return body.model_copy(update={"max_completion_tokens": mark.limit})

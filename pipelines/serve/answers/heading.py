@@ -12,7 +12,10 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heading:
-    """`prompt_tokens`: each prompt counts once, however many choices it has."""
+    """`prompt_tokens`: each prompt counts once, however many choices it has.
+
+    `limit`: the tokens that the answer may have, where the body does not say.
+    """
 
     id: str
     created: int
@@ -22,6 +25,7 @@ class Heading:
     prompt_tokens: int
     n: int = 1  # choices of each prompt
     has_prediction: bool = False
+    limit: int | None = None
 
     @property
     def key(self) -> str:

@@ -11,9 +11,10 @@ from dataclasses import astuple, dataclass, replace
 
 from models.requests.request import TokenLogprob
 from pipelines.serve.answers.heading import Heading
+from pipelines.serve.answers.progress import with_limit
 from pipelines.serve.api_error import ApiError
 
-FORM = re.compile(r"(\w+)\.(\d{1,19})\.(\d{1,12})\.([0-9a-f]{32})((?:\.\d{1,9}){4})")
+FORM = re.compile(r"(\w+)\.(\d{1,19})(?:m(\d{1,9}))?\.(\d{1,12})\.([0-9a-f]{32})((?:\.\d{1,9}){4})")
 LONGEST = 200  # characters of an id
 KEPT = 22  # characters of the key in the ids of calls
 
@@ -33,7 +34,8 @@ class Told:
 class Place:
     """Of a stream of the answer with this `key`, which is a part of all ids in it.
 
-    `named`: whether its events have ids; only answers that can be made again have.
+    `named`: whether its events have ids; only answers that can be made again have. `limit`: as of
+    Progress.
     """
 
     def __init__(
@@ -45,8 +47,10 @@ class Place:
         key: str,
         told: Told | None = None,
         named: bool = True,
+        limit: int | None = None,
     ) -> None:
         self.fingerprint, self.seed, self._named = fingerprint, seed, named
+        self.limit = limit
         self._created, self._key = created, key
         self._told = told or Told()
         self._before = replace(self._told)  # at the beginning of this connection
@@ -62,7 +66,8 @@ class Place:
         """Of the last event."""
         if not self._named:
             return None
-        head = self.fingerprint, self.seed, self._created, self._key
+        seed = with_limit(self.seed, self.limit)
+        head = self.fingerprint, seed, self._created, self._key
         return ".".join(map(str, (*head, *astuple(self._told))))
 
     def heading(self, heading: Heading) -> Heading:
@@ -104,6 +109,7 @@ def first_place(heading: Heading, *, named: bool) -> Place:
         created=heading.created,
         key=heading.key,
         named=named,
+        limit=heading.limit,
     )
 
 
@@ -113,11 +119,12 @@ def parse_place(text: str) -> Place:
     if found is None:
         told = f"Last-Event-ID {text[:80]!r} is not an id of this route's events"
         raise ApiError(told, param="Last-Event-ID", code="invalid_value")
-    once, deltas, characters, logprobs = map(int, found[5].split(".")[1:])
+    once, deltas, characters, logprobs = map(int, found[6].split(".")[1:])
     return Place(
         fingerprint=found[1],
         seed=int(found[2]),
-        created=int(found[3]),
-        key=found[4],
+        created=int(found[4]),
+        key=found[5],
         told=Told(once, deltas, characters, logprobs),
+        limit=None if found[3] is None else int(found[3]),
     )

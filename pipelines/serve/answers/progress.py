@@ -14,7 +14,9 @@ from pipelines.serve.api_error import ApiError
 HEADER = "last-event-id"
 LONGEST = 2000  # characters of an id
 MOST_CHOICES = 64
-FORM = re.compile(rf"(\w+)\.(\d{{1,19}})((?:\.\d{{1,9}}-\d{{1,9}}e?){{1,{MOST_CHOICES}}})")
+FORM = re.compile(
+    rf"(\w+)\.(\d{{1,19}})(?:m(\d{{1,9}}))?((?:\.\d{{1,9}}-\d{{1,9}}e?){{1,{MOST_CHOICES}}})"
+)
 
 
 @dataclass(slots=True)
@@ -37,10 +39,16 @@ class Sent:
 
 
 class Progress:
-    """Of all choices of one stream, from a server with this fingerprint."""
+    """Of all choices of one stream, from a server with this fingerprint.
 
-    def __init__(self, fingerprint: str, seed: int, sent: Sequence[Sent]) -> None:
-        self.fingerprint, self.seed, self._sent = fingerprint, seed, list(sent)
+    `limit`: the tokens that the server gave an answer whose body names no limit.
+    """
+
+    def __init__(
+        self, fingerprint: str, seed: int, sent: Sequence[Sent], limit: int | None = None
+    ) -> None:
+        self.fingerprint, self.seed, self.limit = fingerprint, seed, limit
+        self._sent = list(sent)
         self._before = [replace(each) for each in sent]  # at the beginning of this connection
         self._seen = [Sent() for _ in sent]
 
@@ -81,12 +89,18 @@ class Progress:
     def note(self, delta: Delta) -> str:
         """A delta is sent; returns the id of its event."""
         self._sent[delta.index].add(delta)
-        return ".".join([self.fingerprint, str(self.seed), *(each.told() for each in self._sent)])
+        head = self.fingerprint, with_limit(self.seed, self.limit)
+        return ".".join([*head, *(each.told() for each in self._sent)])
 
 
-def beginning(fingerprint: str, seed: int, choices: int) -> Progress:
+def beginning(fingerprint: str, seed: int, choices: int, limit: int | None = None) -> Progress:
     """Of a new stream."""
-    return Progress(fingerprint, seed, [Sent() for _ in range(choices)])
+    return Progress(fingerprint, seed, [Sent() for _ in range(choices)], limit)
+
+
+def with_limit(seed: int, limit: int | None) -> str:
+    """`7m96`: seed 7, and 96 tokens at most; `7`: the limit is the body's."""
+    return str(seed) if limit is None else f"{seed}m{limit}"
 
 
 def parse_progress(text: str) -> Progress:
@@ -96,7 +110,8 @@ def parse_progress(text: str) -> Progress:
         told = f"Last-Event-ID {text[:80]!r} is not an id of this server's events"
         raise ApiError(told, param="Last-Event-ID", code="invalid_value")
     sent = []
-    for each in found[3].split(".")[1:]:
+    for each in found[4].split(".")[1:]:
         characters, entries = each.removesuffix("e").split("-")
         sent.append(Sent(int(characters), int(entries), each.endswith("e")))
-    return Progress(found[1], int(found[2]), sent)
+    limit = None if found[3] is None else int(found[3])
+    return Progress(found[1], int(found[2]), sent, limit)

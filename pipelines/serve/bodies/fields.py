@@ -217,6 +217,11 @@ class CompletionBody(Generation):
     echo: bool = False
     logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
 
+    @property
+    def limits(self) -> dict[str, int]:
+        """The fields that bound an answer's tokens, by name."""
+        return {"max_tokens": self.max_tokens}
+
 
 class ChatBody(Generation):
     """POST /v1/chat/completions. `max_tokens`: by default, what the context leaves."""
@@ -229,6 +234,12 @@ class ChatBody(Generation):
     parallel_tool_calls: bool = True
     logprobs: bool = False
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """The fields that bound an answer's tokens, by name; none: it may fill the context."""
+        given = {name: getattr(self, name) for name in ("max_completion_tokens", "max_tokens")}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 class ImageBody(Body):

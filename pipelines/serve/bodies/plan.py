@@ -37,11 +37,15 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planned:
-    """The requests of one body, choice by choice of each prompt in turn; `seed`: of the body."""
+    """The requests of one body, choice by choice of each prompt in turn; `seed`: of the body.
+
+    `limit`: the tokens that the context leaves a chat, where its body names no limit.
+    """
 
     seed: int
     requests: tuple[Request, ...]
     n: int = 1  # choices of each prompt
+    limit: int | None = None
     muted: bool = False  # no completions are wanted, only what is known of the prompts
 
     @property
@@ -97,7 +101,13 @@ def plan(
         for p, prompt in enumerate(prompts)
         for choice in range(body.n)
     )
-    return Planned(seed=seed, requests=requests, n=body.n, muted=echoes and body.max_tokens == 0)
+    return Planned(
+        seed=seed,
+        requests=requests,
+        n=body.n,
+        limit=None if body.limits else samplings[0].max_tokens,
+        muted=echoes and body.max_tokens == 0,
+    )
 
 
 def drawn_seed() -> int:
@@ -161,11 +171,7 @@ def _max_tokens(body: CompletionBody | ChatBody, room: int) -> tuple[str, int]:
     """The name and the value of the field that bounds the completion."""
     if isinstance(body, CompletionBody):
         return "max_tokens", max(body.max_tokens, int(body.echo))
-    given = {
-        name: value
-        for name in ("max_completion_tokens", "max_tokens")
-        if (value := getattr(body, name)) is not None
-    }
+    given = body.limits
     if len(set(given.values())) > 1:
         told = f"max_tokens={body.max_tokens} and max_completion_tokens differ; give one of them"
         raise ApiError(told, param="max_tokens", code="invalid_value")

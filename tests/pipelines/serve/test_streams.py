@@ -1,16 +1,27 @@
 """Answers as HTTP has them, without a server: when a call ends, and where a stream goes on."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from fastapi import Request
 
 from actors.pool.manager import Manager
+from models.engine_config import EngineConfig
 from models.requests.request import Result
+from pipelines.serve.answers.choice import Delta
+from pipelines.serve.answers.heading import Heading
+from pipelines.serve.answers.place import first_place, parse_place
+from pipelines.serve.answers.progress import parse_progress
+from pipelines.serve.api_error import ApiError
+from pipelines.serve.bodies.fields import ChatBody
+from pipelines.serve.bodies.plan import Bounds, plan
 from pipelines.serve.exchange import Exchange
-from pipelines.serve.streams import Stream, whole
+from pipelines.serve.generation import Generation
+from pipelines.serve.streams import Stream, continued, limited, whole
 from tests.actors.conftest import make_requests
-from tests.pipelines.serve.local import Handle
+from tests.pipelines.serve.local import Handle, facts_of
 
 
 async def stays() -> bool:
@@ -71,3 +82,76 @@ def test_the_call_ends_when_the_answer_fails() -> None:
             task.cancel()
 
     asyncio.run(run())
+
+
+def body(**fields: Any) -> ChatBody:
+    return ChatBody(messages=[{"role": "user", "content": "a"}], stream=True, **fields)
+
+
+HEADING = Heading(
+    id="chatcmpl-" + "0a" * 16, created=5, model="m", fingerprint="fp", seed=7, prompt_tokens=3
+)
+FACTS = facts_of(EngineConfig(target="demo"))
+PROMPT = range(10)
+
+
+def made(given: ChatBody, max_length: int) -> Generation:
+    """By a server whose model takes so many tokens."""
+    bounds = Bounds(max_length=max_length, vocabulary=50)
+    planned = plan(given, [PROMPT], bounds, name="chatcmpl-a")
+    write: Any = lambda heading: None  # noqa: E731
+    return Generation(Exchange(None, "a"), FACTS, planned, write)
+
+
+def tokens_of(generation: Generation) -> int:
+    return generation._plan.requests[0].sampling.max_tokens
+
+
+def test_a_stream_goes_on_with_the_limit_that_it_began_with() -> None:
+    began = made(body(seed=7), 100).progress(None)
+    assert began is not None
+    last = began.note(Delta(0, text="Hello"))
+    assert last == "fp.7m90.5-0"
+    for given in (body(seed=7), body(seed=7, max_tokens=90)):
+        mark = parse_progress(last)
+        rest = made(limited(given, mark), 200)
+        assert tokens_of(rest) == 90
+        progress = rest.progress(mark)
+        assert progress is not None
+        assert progress.note(Delta(0, text=" you")) == "fp.7m90.9-0"
+    with pytest.raises(ApiError, match="do not fit"):
+        made(limited(body(seed=7), parse_progress(last)), 50)
+    with pytest.raises(ApiError, match="of up to 90 tokens; this body has 8"):
+        limited(body(seed=7, max_tokens=8), parse_progress(last))
+
+
+def test_an_id_without_a_limit_needs_one_in_the_body() -> None:
+    mark = parse_progress("fp.7.5-0")
+    with pytest.raises(ApiError, match="name the one that the stream began with"):
+        made(limited(body(seed=7), mark), 100).progress(mark)
+    rest = made(limited(body(seed=7, max_tokens=8), mark), 100)
+    assert tokens_of(rest) == 8
+    assert rest.progress(mark) is mark
+
+
+def test_places_have_the_limit_too() -> None:
+    place = first_place(replace(HEADING, limit=90), named=True)
+    place.once()
+    assert str(place.id).startswith("fp.7m90.5.")
+    mark = parse_place(str(place.id))
+    assert (mark.id, mark.limit) == (place.id, 90)
+    assert parse_place(str(first_place(HEADING, named=True).id)).limit is None
+
+
+def test_the_seed_of_a_body_stays_as_it_was_sent() -> None:
+    """One below 0 has another number in the id; the rest says the body's, as the beginning did."""
+
+    def resumed(given: ChatBody) -> int | None:
+        last = f"fp.{-5 % 2**63}.1-0".encode()
+        request = Request({"type": "http", "headers": [(b"last-event-id", last)]})
+        return continued(request, given, FACTS, parse_progress)[0].seed
+
+    assert resumed(body(seed=-5)) == -5
+    assert resumed(body()) == -5 % 2**63
+    with pytest.raises(ApiError, match="this body has -6"):
+        resumed(body(seed=-6))
