@@ -191,9 +191,9 @@ class TokenLoop:
 
     @property
     def shares(self) -> bool:
-        """Whether what is in the cache of a prompt is not read again.
+        """Whether a prompt may begin with what the KV cache holds, and is read from there on.
 
-        It is where a drafter reads the target, or the target's cache cannot share.
+        False where a drafter reads the target's states, or the target's cache cannot share blocks.
         """
         return self._rows.shares
 

@@ -56,7 +56,8 @@ example: for other machines, with an API key
   paceline serve --target PATH --host 0.0.0.0 --api-key-file keys.txt
 
 Ctrl-C stops the server at once, SIGTERM when the answers that it has begun
-are complete, within --drain-seconds. Fields of requests, and what is refused: docs/serve.md.
+are complete, within --drain-seconds. Send it to this command alone, not to its
+process group. Fields of requests, and what is refused: docs/serve.md.
 """
 CLOSING_S = 10.0  # beyond --drain-seconds, after which SIGTERM ends the server whatever it does
 # What is printed once the server is ready, by the kind of its target.
