@@ -196,7 +196,10 @@ class Learning:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolState:
-    """A pool at one moment. `figures` are those of requests until they ended."""
+    """A pool at one moment. `figures` are those of requests until they ended.
+
+    `lack`: why no target will take requests soon; None: one does, or starts.
+    """
 
     figures: Figures
     target_actors: int  # that can be called
@@ -204,6 +207,7 @@ class PoolState:
     target_deaths: int = 0
     resumed: int = 0  # requests that continued on another actor
     replayed: int = 0  # tokens that they had streamed before
+    lack: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

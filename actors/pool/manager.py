@@ -77,6 +77,7 @@ class Manager:
         self._commands: queue.SimpleQueue[Callable[[ServedPool], None]] = queue.SimpleQueue()
         self._failure: Exception | None = None
         self._closed = False
+        self._lack: str | None = None
         self._description: dict[str, Any] | None = None
         self._tally = Tally()
         self._recorder = Recorder() if records else None
@@ -103,6 +104,11 @@ class Manager:
         if self._description is None:
             raise PoolFailed("the target is still loading")
         return self._description
+
+    async def ready(self) -> None:
+        """Raises what `submit` would."""
+        await self.describe()
+        self._check_target()
 
     async def measured(self) -> Measured:
         """All that is counted. Raises the pool's failure."""
@@ -207,9 +213,10 @@ class Manager:
     async def submit(self, ingress: str, requests: list[Request]) -> bool:
         """Queue all requests, or none; False if they are too many now.
 
-        Raises the pool's failure, or PoolFailed after `close`.
+        Raises the pool's failure, or PoolFailed after `close` and while no target starts soon.
         """
         self._check_open()
+        self._check_target()
         if len(self._owners) + len(requests) > self._max_unfinished:
             self._tally.rejected(requests)
             return False
@@ -268,6 +275,13 @@ class Manager:
         self._check()
         if self._closed:
             raise PoolFailed("the server stops, and takes no more requests")
+
+    def _check_target(self) -> None:
+        if self._lack is not None:
+            raise PoolFailed(self._lack)
+
+    def _note(self, lack: str | None) -> None:
+        self._lack = lack
 
     def _forget(self, ids: list[str]) -> None:
         for each in ids:
@@ -344,6 +358,7 @@ class Manager:
             if time.monotonic() - expired > IDLE_S:
                 expired = time.monotonic()
                 loop.call_soon_threadsafe(self._expire)
+                loop.call_soon_threadsafe(self._note, pool.state().lack)
 
     def _obey(self, pool: ServedPool) -> None:
         """Carry out what was asked; sleep for a while if there is nothing to do."""

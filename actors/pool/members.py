@@ -95,6 +95,11 @@ class Pool:
         """Those that answer."""
         return [m for m in self.ready if not m.stalled]
 
+    @property
+    def lack(self) -> str | None:
+        """Why none will be ready soon, where none is ready and that is known."""
+        return None if self.ready or self._placing is None else self._placing.lack
+
     def start(self, *, beside: Iterable[Demand] = ()) -> None:
         """Create the actors and wait until all are ready.
 

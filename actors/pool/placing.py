@@ -33,11 +33,15 @@ def require_room(demands: Iterable[Demand], *, patience_s: float) -> None:
 
 
 class Placing:
-    """Actors of one role that Ray has not placed on a node yet."""
+    """Actors of one role that Ray has not placed on a node yet.
+
+    `lack`: why none of them will start soon, once that is known.
+    """
 
     def __init__(self, role: Role, *, started: bool) -> None:
         """`started`: all had places before, so a node was lost that somebody may replace."""
         self._role, self._started = role, started
+        self.lack: str | None = None
         self._began = self._looked = self._told = time.monotonic()
 
     def check(self, waiting: int, wanted: int) -> None:
@@ -55,6 +59,9 @@ class Placing:
         hopeless = short is not None and not self._started and waited > role.place_s
         if hopeless and not is_autoscaling():
             raise PoolFailed(short)
+        self.lack = short
+        if short is None and waited >= TELL_EVERY_S:
+            self.lack = f"{role.demand(waiting)} found no place for {waited:.0f} s"
         if now - self._told < TELL_EVERY_S and waited < role.busy_s:
             return
         demand, free = role.demand(waiting), ray.available_resources()

@@ -203,6 +203,7 @@ class TargetPool:
             target_deaths=self._num_deaths,
             resumed=self._ledger.num_resumed,
             replayed=self._ledger.num_replayed,
+            lack=self._targets.lack,
         )
 
     def ask_loads(self) -> "list[ObjectRef[Any]]":

@@ -126,7 +126,7 @@ class Routes:
     async def ready(self) -> Response:
         """All models can take requests; 503 otherwise."""
         for model in self._models:
-            await model.exchange.ask(model.exchange.manager.describe.remote())
+            await model.exchange.ask(model.exchange.manager.ready.remote())
         return JSONResponse({"status": "ready"})
 
     async def playground(self, request: Request) -> Response:

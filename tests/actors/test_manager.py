@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 
 from actors.errors import PoolFailed
+from actors.messages import PoolState
 from actors.pool.manager import LEASE_S, Manager
 from models.errors import InvalidOption
+from models.loop.figures import Figures
 from models.requests.request import Result
 from models.requests.update import Update
 from tests.actors.conftest import make_requests
@@ -181,4 +183,51 @@ def test_a_closed_manager_does_not_let_ingresses_wait_long() -> None:
         await asyncio.wait_for(waiting, 10)
         await asyncio.wait_for(manager.take("a", 60.0), 10)
 
+    asyncio.run(run())
+
+
+def test_requests_are_turned_away_while_no_target_starts_soon() -> None:
+    async def run() -> None:
+        manager = Manager(max_unfinished=10)
+        manager._description = {"max_length": 8}
+        manager._note("no room for 1 target actor")
+        with pytest.raises(PoolFailed, match="no room for 1 target actor"):
+            await manager.submit("a", REQUESTS[:1])
+        with pytest.raises(PoolFailed, match="no room for 1 target actor"):
+            await manager.ready()
+        assert await manager.describe() == {"max_length": 8}  # it has not failed
+        manager._note(None)
+        await manager.ready()
+        assert await manager.submit("a", REQUESTS[:1])
+
+    asyncio.run(run())
+
+
+def test_the_manager_asks_its_pool_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actors.pool.manager.IDLE_S", 0.0)
+
+    class Lacking(Pool):
+        num_unfinished = 0
+
+        def take(self, timeout_s: float) -> list[Result]:
+            return []
+
+        def take_updates(self) -> list[Update]:
+            return []
+
+        def state(self) -> PoolState:
+            manager._commands.put(stop)
+            return PoolState(figures=Figures(), target_actors=0, draft_actors=0, lack="no room")
+
+    def stop(pool: object) -> None:
+        raise StopIteration
+
+    async def run() -> None:
+        with pytest.raises(StopIteration):
+            manager._serve(Lacking(), asyncio.get_running_loop())
+        await asyncio.sleep(0)
+        with pytest.raises(PoolFailed, match="no room"):
+            await manager.submit("a", REQUESTS[:1])
+
+    manager = Manager(max_unfinished=10)
     asyncio.run(run())

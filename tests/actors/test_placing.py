@@ -13,6 +13,7 @@ from actors.pool.members import Pool
 from actors.pool.pool import TargetPool
 from actors.pool.role import Role
 from cluster.placement import Node
+from models.engine_config import EngineConfig
 from models.errors import InvalidOption
 
 CPUS = 4  # of the tests' cluster
@@ -89,6 +90,29 @@ def test_a_lost_node_is_waited_for_longer_than_one_that_never_was(
     if started:
         assert caplog.text.count("to start since") == waits_s // 30 - 1
         assert "no room for 1 target actor with 1 CPU each" in caplog.text
+
+
+def test_a_pool_says_what_it_lacks(monkeypatch):
+    """Where nodes are missing at once; where others use them after half a minute."""
+    now, nodes = [0.0], [Node(name="head", has={"CPU": 0.0})]
+    monkeypatch.setattr(placing.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(placing, "alive_nodes", lambda: nodes)
+    monkeypatch.setattr(placing, "is_autoscaling", lambda: False)
+    monkeypatch.setattr(placing.ray, "available_resources", dict)
+    pool = idlers()
+    assert pool.lack is None
+    pool._placing = placing.Placing(pool.role, started=True)
+    now[0] = 2.0
+    pool._placing.check(1, 1)
+    assert "no room for 1 target actor" in str(pool.lack)
+    nodes[0] = Node(name="head", has={"CPU": 4.0})
+    now[0] = 4.0
+    pool._placing.check(1, 1)
+    assert pool.lack is None
+    now[0] = 40.0
+    pool._placing.check(1, 1)
+    assert pool.lack == "1 target actor with 1 CPU each found no place for 40 s"
+    assert TargetPool(EngineConfig(target="t"), pool).state().lack == pool.lack
 
 
 def test_a_part_of_several_gpus_is_refused():
