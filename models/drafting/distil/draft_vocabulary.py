@@ -17,7 +17,7 @@ from models.drafting.distil.texts import Text
 
 @dataclass(frozen=True, slots=True)
 class DraftVocabulary:
-    """`ids` [K]: the target's ids, ascending."""
+    """`ids` [K]: the target's ids, each once, in any order."""
 
     ids: torch.Tensor
 
@@ -37,10 +37,10 @@ class DraftVocabulary:
 
     def columns(self, tokens: torch.Tensor) -> torch.Tensor:
         """The column of each of the target's tokens, K for those that cannot be drafted."""
-        size = len(self.ids)
-        found = torch.searchsorted(self.ids, tokens)
-        there = self.ids[found.clamp(max=size - 1)] == tokens
-        return torch.where(there, found, size)
+        size, beyond = len(self.ids), int(self.ids.max()) + 1
+        table = torch.full((beyond + 1,), size)
+        table[self.ids] = torch.arange(size)
+        return table[tokens.clamp(max=beyond)]
 
 
 def frequent_ids(

@@ -54,10 +54,18 @@ def ids_of(offsets: torch.Tensor | None, vocab_size: int, folder: Path) -> torch
     if offsets is None:
         return None
     ids = offsets.long() + torch.arange(len(offsets))
-    if int(ids.min()) < 0 or int(ids.max()) >= vocab_size or len(ids.unique()) != len(ids):
+    if not are_distinct(ids, vocab_size):
         told = f"offsets to distinct ids of the target's vocabulary of {vocab_size}"
         raise UnsupportedCheckpoint(f"{folder}: {OFFSETS} does not hold {told}")
     return ids
+
+
+def are_distinct(ids: torch.Tensor, vocab_size: int) -> bool:
+    """Whether these are distinct ids [K] of the vocabulary, at least one, in any order."""
+    if ids.ndim != 1 or not len(ids):
+        return False
+    within = int(ids.min()) >= 0 and int(ids.max()) < vocab_size
+    return within and len(ids.unique()) == len(ids)
 
 
 def _target_tensor(target: Path, names: tuple[str, ...]) -> torch.Tensor:

@@ -14,7 +14,12 @@ import torch
 from safetensors.torch import save_file
 
 from models.drafting.folder_kind import refuse_pickles
-from models.drafting.heads.files import check_tensors, folder_tensors, target_head
+from models.drafting.heads.files import (
+    are_distinct,
+    check_tensors,
+    folder_tensors,
+    target_head,
+)
 from models.errors import UnsupportedCheckpoint
 from models.targets.decoder.config import Json, read_json
 
@@ -80,7 +85,8 @@ def read_medusa(folder: Path, target: Path) -> MedusaHead:
     refuse_pickles(folder)
     raw, about = read_json(folder / "config.json"), read_json(target / "config.json")
     tensors = {_name(name): tensor for name, tensor in folder_tensors(folder).items()}
-    ids = tensors.pop(TOKEN_MAP, None)
+    stored = tensors.pop(TOKEN_MAP, None)
+    ids = None if stored is None else stored.long()
     config = _config(raw, about, tensors, folder)
     for name in ("hidden_size", "vocab_size"):
         made_for = {"hidden_size": config.width, "vocab_size": config.vocab_size}[name]
@@ -89,11 +95,14 @@ def read_medusa(folder: Path, target: Path) -> MedusaHead:
                 f"drafter {str(folder)!r} is made for a target with {name}={made_for}; "
                 f"that of {str(target)!r} is {about[name]}"
             )
+    if ids is not None and not are_distinct(ids, config.vocab_size):
+        told = f"distinct ids of the target's vocabulary of {config.vocab_size}"
+        raise UnsupportedCheckpoint(f"{folder}: {TOKEN_MAP} does not hold {told}")
     if config.shared and SHARED not in tensors:
         head = target_head(target)
-        tensors[SHARED] = head if ids is None else head[ids.long()]
+        tensors[SHARED] = head if ids is None else head[ids]
     check_tensors(tensors, shapes(config, None if ids is None else len(ids)), (), folder)
-    return MedusaHead(config=config, tensors=tensors, ids=None if ids is None else ids.long())
+    return MedusaHead(config=config, tensors=tensors, ids=ids)
 
 
 def write_medusa(head: MedusaHead, folder: Path) -> None:

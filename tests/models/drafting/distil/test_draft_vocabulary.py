@@ -1,6 +1,7 @@
 """Drafters of some tokens: which these are, laws over them, losses, figures, exports."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,8 @@ from models.drafting.distil.kind import Course
 from models.drafting.distil.texts import Text, write_texts
 from models.drafting.heads.eagle_export import write_eagle
 from models.drafting.heads.eagle_layouts import read_eagle
-from models.drafting.heads.hydra_head import read_hydra
-from models.drafting.heads.medusa_head import read_medusa
+from models.drafting.heads.hydra_head import read_hydra, write_hydra
+from models.drafting.heads.medusa_head import read_medusa, write_medusa
 from models.errors import InvalidOption
 from models.metrics.agreement import agreement
 from models.training.kind import Samples
@@ -57,6 +58,11 @@ def test_columns_are_the_tokens_and_one_for_all_others():
     torch.testing.assert_close(laws[:, :3], log_p[:, [2, 3, 7]])
     torch.testing.assert_close(laws.exp().sum(-1), torch.ones(5))
     assert (some.padded(log_p[:, :3])[:, 3] == -torch.inf).all()
+
+
+def test_columns_do_not_depend_on_the_order_of_the_ids():
+    some = DraftVocabulary(torch.tensor([7, 2, 3]))
+    assert some.columns(torch.tensor([[2, 3, 7], [0, 9, 5]])).tolist() == [[1, 2, 0], [3, 3, 3]]
 
 
 def test_losses_over_some_tokens_are_those_of_a_drafter_that_never_chooses_the_others():
@@ -167,6 +173,37 @@ def test_a_start_keeps_its_tokens(tmp_path, target, kind):
     samples = Samples(numbers=np.arange(3), records=np.arange(3))
     losses = [each.losses(each.model, samples)["loss"].item() for each in (made, again)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+def shuffled(kind, folder, target, new):
+    """The same drafter with its tokens in another order."""
+    read = {"medusa": read_medusa, "hydra": read_hydra, "eagle": read_eagle}[kind]
+    head = read(folder, target)
+    order = torch.randperm(len(head.ids), generator=torch.Generator().manual_seed(4))
+    tensors = dict(head.tensors)
+    if "lm_head.weight" in tensors:
+        tensors["lm_head.weight"] = tensors["lm_head.weight"][order]
+    head = replace(head, ids=head.ids[order], tensors=tensors)
+    if kind == "eagle":
+        write_eagle(head, new, layout="speculators", target=target, draft_tokens=4)
+    else:
+        {"medusa": write_medusa, "hydra": write_hydra}[kind](head, new)
+    return str(new)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_figures_of_a_start_do_not_depend_on_the_order_of_its_tokens(tmp_path, target, kind):
+    made = built(kind, target, tmp_path, **SOME)
+    shaken(made)
+    made.export(made.model, tmp_path / "drafter")
+    start = shuffled(kind, tmp_path / "drafter", target, tmp_path / "shuffled")
+    again = built(kind, target, tmp_path, start=start)
+    assert not torch.equal(again.model.ids, made.model.ids)
+    numbers, told = np.arange(4), torch.tensor([0.0, 0.5, 1.0, 2.0])
+    expected, found = (each.lengths_at(each.model, numbers, told) for each in (made, again))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5, equal_nan=True)
+    expected, found = (each._chances(each.model, numbers) for each in (made, again))
+    assert found == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_drafter_of_the_targets_width_keeps_its_embedding_and_output_matrix(tmp_path, target):

@@ -103,6 +103,18 @@ def test_an_output_matrix_that_is_left_out_is_the_targets(tmp_path, target):
     assert torch.equal(read_medusa(tmp_path, target).tensors["lm_head.weight"], known[SOME])
 
 
+@pytest.mark.parametrize("wrong", [[-1, 5], [5, 50], [5, 5], []])
+def test_a_token_map_of_other_ids_is_refused(tmp_path, target, wrong):
+    write_medusa(medusa_head(ids=SOME), tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors["token_map"] = torch.tensor(wrong, dtype=torch.int64)
+    tensors["lm_heads.0.weight"] = tensors["lm_heads.0.weight"][: len(wrong)].clone()
+    save_file(tensors, tmp_path / "model.safetensors")
+    told = "token_map does not hold distinct ids of the target's vocabulary of 50"
+    with pytest.raises(UnsupportedCheckpoint, match=told):
+        read_medusa(tmp_path, target)
+
+
 def test_fewer_heads_than_there_are_can_be_told(tmp_path, target):
     write_medusa(medusa_head(shared=False), tmp_path)
     raw = json.loads((tmp_path / "config.json").read_text()) | {"num_heads": 2}
