@@ -38,8 +38,11 @@ def load_state(place: Path, training: TrainingStep, agreed: Mapping[str, Any]) -
     """
     told = read_told(place)
     if told["agreed"] != dict(agreed):
+        both = told["agreed"], agreed
         changed = [
-            k for k in {**told["agreed"], **agreed} if told["agreed"].get(k) != agreed.get(k)
+            name
+            for name in {**told["agreed"], **agreed}
+            if not all(name in each for each in both) or both[0][name] != both[1][name]
         ]
         raise UnsupportedCheckpoint(f"{place} is of another training: {', '.join(changed)} differ")
     weights, moments = read_tensors(place, "weights"), read_tensors(place, "moments")

@@ -59,7 +59,7 @@ class Run(Protocol):
 
     @property
     def digests(self) -> Mapping[str, str]:
-        """Of other content that decides the result, by option."""
+        """Of what else decides the result: content, by option, and methods, by name."""
 
     def estimate(self) -> Estimate:
         """What the run will take; measured in seconds."""

@@ -34,6 +34,7 @@ from models.training.losses import divergence, match_loss
 
 WORDS = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
 EXAM_BATCH = 8
+EXAM = "laws:v1"  # what SCORE means: scores of states compare with those of the same exam only
 
 
 class Shape(Protocol):

@@ -20,7 +20,7 @@ from models.drafting.distil.build import (
     vocabulary_of,
 )
 from models.drafting.distil.exam import Trial
-from models.drafting.distil.kind import Course, DrafterKind
+from models.drafting.distil.kind import EXAM, Course, DrafterKind
 from models.drafting.distil.streamed import Stream
 from models.drafting.distil.teacher import Teacher, load_teacher
 from models.drafting.distil.texts import Text, batch_of, read_texts
@@ -69,8 +69,8 @@ class DrafterRun:
 
     @property
     def digests(self) -> Mapping[str, str]:
-        """Of the start and the prompts."""
-        found = {}
+        """Of the start and the prompts, and which exam chooses the best state."""
+        found = {"exam": EXAM}
         if self.config.start is not None:
             found["start"] = checkpoint_digest(self.config.start, role="start")
         if self.config.prompts is not None:

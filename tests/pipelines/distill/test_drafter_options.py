@@ -21,8 +21,10 @@ from pipelines.distill.command import drafter_config
 from pipelines.distill.drafters.config import DrafterOptions
 from pipelines.distill.drafters.drafter import check
 from pipelines.distill.drafters.texts import read_rows, split
+from pipelines.distill.folder import RunFolder
 from pipelines.distill.records import files_of
-from pipelines.errors import InvalidInput
+from pipelines.distill.stages import _about
+from pipelines.errors import InvalidInput, OutputRefused
 from pipelines.options import from_mapping
 from pipelines.serve.learning.rows import RowStore
 from tests.models.drafting.heads.random_heads import write_target
@@ -92,6 +94,20 @@ def test_a_start_of_another_kind_is_refused_before_anything_runs(tmp_path, check
     with pytest.raises(UnsupportedCheckpoint, match="of kind 'eagle' is needed, it holds 'model'"):
         check(config)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_whose_exams_had_another_meaning_is_refused_at_once(tmp_path, checkpoints):
+    """Its best score would compete with those of this version."""
+    (tmp_path / "prompts.txt").write_text("a\nb\n")
+    given = {"target": checkpoints["target"], "prompts": str(tmp_path / "prompts.txt")}
+    run = check(from_mapping(DrafterOptions, {**given, "output": str(tmp_path / "run")}))
+    about = _about(run)
+    older = {name: value for name, value in about["decides"].items() if name != "exam"}
+    run.path.mkdir()
+    folder = RunFolder(run.path, tell=print)
+    folder.describe({**about, "decides": older})
+    with pytest.raises(OutputRefused, match="another run: exam was None, is 'laws:v1'"):
+        folder.describe(about)
 
 
 def texts_of(prompts, samples=2):

@@ -81,6 +81,16 @@ def test_a_resumed_training_is_the_undisturbed_one_to_the_bit(tmp_path, target, 
         assert torch.equal(a, b)
 
 
+def test_a_state_of_another_training_says_what_is_missing_on_either_side(
+    tmp_path, target, own_texts
+):
+    made = training("medusa", target, own_texts)
+    save_state(tmp_path, made, {"same": 1, "old": None, "changed": 2})
+    (place,) = states(tmp_path)
+    with pytest.raises(UnsupportedCheckpoint, match="another training: old, changed, new differ"):
+        load_state(place, made, {"same": 1, "changed": 3, "new": None})
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_workers_have_the_gradients_of_one(target, own_texts, kind):
     """Each adds the other's part."""
