@@ -5,7 +5,7 @@ actor that dies again, elsewhere if its node is lost, and repeats the calls that
 answered. An answer is a function of the texts, so a repeated one is the same.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,7 +18,7 @@ from actors.pool.members import reason_of
 from actors.pool.placing import require_room
 from actors.pool.role import Role
 from actors.teacher import TeacherActor, TeacherConfig
-from cluster.placement import Demand, alive_nodes, selector
+from cluster.placement import Demand, Node, alive_nodes, selector
 from models.drafting.distil.draft_vocabulary import DraftVocabulary
 from models.drafting.distil.exam import Played, Trial
 from models.drafting.distil.reading import Reading
@@ -82,9 +82,19 @@ def teachers(config: TeacherConfig, *, actors: int, beside: Demand) -> Iterator[
             ray.kill(handle)
 
 
-def store_room() -> int:
-    """Bytes of the smallest node's object store that answers on their way may take."""
-    return int(PART * min(node.has.get(STORE, 0.0) for node in alive_nodes()))
+def store_room() -> int | None:
+    """Bytes of a node's object store that answers on their way may take; see `room_on`."""
+    return room_on(alive_nodes(), [selector("target"), selector("trainer")])
+
+
+def room_on(nodes: Iterable[Node], labels: Sequence[Mapping[str, str]]) -> int | None:
+    """A part of the smallest object store of nodes that teachers or workers may use.
+
+    These have one of `labels`. None: there are none yet.
+    """
+    used = [node for node in nodes if any(own.items() <= node.labels.items() for own in labels)]
+    sizes = [node.has.get(STORE, 0.0) for node in used]
+    return int(PART * min(sizes)) if sizes else None
 
 
 def _copied(reading: Reading) -> Reading:
