@@ -25,10 +25,10 @@ class Need:
     columns: tuple[int, ...]
     laws: bool
 
-    def num_bytes(self, *, tokens: int, width: int, vocab_size: int) -> int:
-        """Of `tokens` tokens at most."""
-        each = len(self.columns) * width + (vocab_size if self.laws else 0)
-        return 4 * each * tokens
+    def num_bytes(self, *, tokens: int, written: int, width: int, vocab_size: int) -> int:
+        """Of texts of `tokens` tokens, of which the target wrote `written`."""
+        states = tokens * len(self.columns) * width
+        return 4 * (states + (written * vocab_size if self.laws else 0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

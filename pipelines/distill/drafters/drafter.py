@@ -32,10 +32,10 @@ from models.training.kind import LOSS, Samples
 from models.training.log import EXAMS, read_lines
 from models.training.worker import Worker
 from pipelines.checkpoints import with_local
-from pipelines.distill.drafters.config import RECOMPUTE, DrafterOptions
+from pipelines.distill.drafters.config import RECOMPUTE, STREAM, DrafterOptions
 from pipelines.distill.drafters.images import settled as settled_for_images
 from pipelines.distill.drafters.judge import MADE, START, Judgement, measure
-from pipelines.distill.drafters.stream import streaming
+from pipelines.distill.drafters.stream import require_store, streaming
 from pipelines.distill.drafters.texts import (
     HELD_OUT,
     TRAINED,
@@ -108,7 +108,13 @@ class DrafterRun:
         )
 
     def records(self) -> dict[str, Any]:
-        """The target's texts, to learn from and held out."""
+        """The target's texts, to learn from and held out.
+
+        Raises:
+            InvalidOption: the training could not hold what is streamed of them.
+        """
+        if self.config.states == STREAM:
+            require_store(self.config, self._lessons((), kept=0))
         folder = self.path / "records"
         made = make_rows(self.config, folder) if self.config.data is None else {}
         texts = self.path / "texts"

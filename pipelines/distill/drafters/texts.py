@@ -51,7 +51,7 @@ def make_rows(config: DrafterOptions, folder: Path) -> dict[str, Any]:
             output=str(folder),
             prompt_field=config.prompt_field,
             n=max(1, -(-config.records // max(count, 1))),
-            max_tokens=config.text_length // 2,
+            max_tokens=written_at_most(config.text_length),
             seed=config.seed,
             batch_size=config.batch_size,
             target_actors=config.target_actors,
@@ -63,6 +63,11 @@ def make_rows(config: DrafterOptions, folder: Path) -> dict[str, Any]:
     if summary.rows_failed == summary.rows:
         raise JobFailed(f"{folder}: all {summary.rows} prompts failed; their rows say why")
     return {"rows": summary.rows, "failed": summary.rows_failed, "seconds": summary.seconds}
+
+
+def written_at_most(length: int) -> int:
+    """The tokens that the target writes of a text of `length` tokens that completes a prompt."""
+    return length // 2
 
 
 def read_rows(files: Sequence[str], config: DrafterOptions) -> list[Text]:

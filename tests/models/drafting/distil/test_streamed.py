@@ -1,5 +1,4 @@
-"""States and laws that come import tempfile
-from elsewhere: the same training, asked for in turn, no target."""
+"""States and laws that come from elsewhere: the same training, asked in turn, without a target."""
 
 import tempfile
 from pathlib import Path
@@ -114,7 +113,10 @@ def test_streamed_states_are_recomputed_ones_to_the_bit(monkeypatch, target, fil
     sizes = target_config(target)
     columns = sizes.vocab_size if some is None else SOME + 1
     room = need_of(kind, 3, some=some is not None).num_bytes(
-        tokens=PLAN.batch // PARTS * 24, width=sizes.width, vocab_size=columns
+        tokens=PLAN.batch // PARTS * 24,
+        written=PLAN.batch // PARTS * 20,
+        width=sizes.width,
+        vocab_size=columns,
     )
     assert readers.nbytes <= room
 
