@@ -19,7 +19,11 @@ from cluster.roles import ROLES
 from models.training.log import METRICS, read_lines
 from pipelines.errors import JobFailed
 
-TIMEOUT_S = 300  # that a worker waits for another one
+# How long a worker waits for another one, which may be in an exam or wait for a teacher actor that
+# loads the target again: both may take hours with a large target. The limit is not what ends the
+# wait for a worker that died: that closes its connections, and Ray stops the others if its node is
+# lost.
+TIMEOUT_S = 24 * 3600
 MAX_FAILURES = 5  # of worker groups; each one continues from the newest state
 LOOK_S = 0.5
 

@@ -1,6 +1,7 @@
-"""A process that trains a drafter of each kind in turn, from its newest states on."""
+"""A process that trains drafters of several kinds in turn, from their newest states on."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,12 +14,12 @@ from models.training.state import load_state, save_state
 from models.training.step import TrainingPlan, TrainingStep
 from models.training.worker import Worker
 
-KINDS, STEPS, SAVE_EVERY = ("model", "medusa", "hydra", "eagle"), 40, 7
+KINDS, STEPS, SAVE_EVERY, EXAM_EVERY = ("model", "medusa", "hydra", "eagle"), 40, 7, 10
 
 
 def training(kind: str, target: str, file: str) -> TrainingStep:
     """A short training of a drafter."""
-    course = Course(depth=3, kept=2, match_from=60)
+    course = Course(depth=3, kept=2, exam_tokens=8, match_from=60)
     lessons = DraftLessons(
         kind=kind, target=target, files=(file,), course=course, length=24, seed=1
     )
@@ -26,20 +27,24 @@ def training(kind: str, target: str, file: str) -> TrainingStep:
     return TrainingStep(build_drafter(lessons, Worker()), plan)
 
 
-def run(folder: Path, target: str, file: str) -> None:
-    """Train every kind in a folder of its own."""
+def run(folder: Path, target: str, file: str, kinds: Sequence[str]) -> None:
+    """Train each of these kinds in a folder of its own."""
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
-    for kind in KINDS:
+    for kind in kinds:
         made = training(kind, target, file)
         if found := states(folder / kind):
             load_state(found[-1], made, {})
         with Log(folder / kind, done=made.done) as log:
+            if made.done == 0:
+                log.add_exam(0, made.examine())
             while made.done < STEPS:
                 log.add(made.step())
+                if made.done % EXAM_EVERY == 0:
+                    log.add_exam(made.done, made.examine())
                 if made.done % SAVE_EVERY == 0 or made.done == STEPS:
                     save_state(folder / kind, made, {})
 
 
 if __name__ == "__main__":
-    run(Path(sys.argv[1]), sys.argv[2], sys.argv[3])
+    run(Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4:])

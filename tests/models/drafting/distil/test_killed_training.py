@@ -1,7 +1,7 @@
 """Trainings of every kind of drafter that are killed at any step, without Ray, as fast as can be.
 
-CHAOS=N: so many orders of kills. Those of whole runs are in
-tests/pipelines/distill/test_drafter_chaos.py.
+CHAOS=N: so many orders of kills of all kinds; without it, one of one kind. Those of whole runs are
+in tests/pipelines/distill/test_drafter_chaos.py.
 """
 
 import os
@@ -16,12 +16,14 @@ import pytest
 
 from models.drafting.distil.texts import Text, write_texts
 from models.training.checkpoint import states
-from models.training.log import METRICS, read_lines
+from models.training.log import EXAMS, METRICS, read_lines
 from tests.models.drafting.distil import killed_training
-from tests.models.drafting.distil.killed_training import KINDS, STEPS
+from tests.models.drafting.distil.killed_training import EXAM_EVERY, KINDS, STEPS
 from tests.models.drafting.heads.random_heads import write_target
 
-SEEDS = range(int(os.environ.get("CHAOS", "0")))
+CHAOS = int(os.environ.get("CHAOS", "0"))
+SEEDS = range(max(1, CHAOS))
+TRAINED = KINDS if CHAOS else ("medusa",)
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
@@ -40,22 +42,23 @@ def given(tmp_path_factory):
 
 def start(folder, given):
     module = killed_training.__name__
-    return subprocess.Popen([sys.executable, "-m", module, str(folder), *given])
+    return subprocess.Popen([sys.executable, "-m", module, str(folder), *given, *TRAINED])
 
 
 def done(folder):
     """Steps of all kinds together."""
-    return sum(len(read_lines(folder / kind / METRICS)) for kind in KINDS)
+    return sum(len(read_lines(folder / kind / METRICS)) for kind in TRAINED)
 
 
 def outcome(folder):
-    """Losses, and the files of the last state: weights, moments, average."""
+    """Losses, exams, and the last state: weights, moments, average, the best one."""
     return {
         kind: (
             [line["loss"] for line in read_lines(folder / kind / METRICS)],
-            {f.name: f.read_bytes() for f in states(folder / kind)[-1].glob("*.safetensors")},
+            read_lines(folder / kind / EXAMS),
+            {f.name: f.read_bytes() for f in states(folder / kind)[-1].iterdir()},
         )
-        for kind in KINDS
+        for kind in TRAINED
     }
 
 
@@ -69,7 +72,7 @@ def undisturbed(given, tmp_path_factory):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_killed_once_in_each_kind(tmp_path, given, undisturbed, seed):
     chance, kills = random.Random(seed), []
-    for number in range(len(KINDS)):
+    for number in range(len(TRAINED)):
         after = number * STEPS + chance.randrange(2, STEPS - 10)
         process = start(tmp_path, given)
         while done(tmp_path) <= after:
@@ -79,8 +82,11 @@ def test_killed_once_in_each_kind(tmp_path, given, undisturbed, seed):
         assert process.wait() == -signal.SIGKILL
         kills.append(done(tmp_path) - number * STEPS)
     assert start(tmp_path, given).wait() == 0
-    print(f"seed {seed}: killed after steps {dict(zip(KINDS, kills, strict=True))}")
+    print(f"seed {seed}: killed after steps {dict(zip(TRAINED, kills, strict=True))}")
     found = outcome(tmp_path)
-    for kind in KINDS:
-        assert len(found[kind][0]) == STEPS
+    for kind in TRAINED:
+        losses, exams, state = found[kind]
+        assert len(losses) == STEPS
+        assert [exam["step"] for exam in exams] == [0, *range(EXAM_EVERY, STEPS + 1, EXAM_EVERY)]
+        assert "best.safetensors" in state
         assert found[kind] == undisturbed[kind], kind
