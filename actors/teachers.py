@@ -5,8 +5,11 @@ actor that dies again, elsewhere if its node is lost, and repeats the calls that
 answered. An answer is a function of the texts, so a repeated one is the same.
 """
 
+import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,10 +18,10 @@ from ray.exceptions import RayError
 
 from actors.errors import PoolFailed
 from actors.pool.members import reason_of
-from actors.pool.placing import require_room
+from actors.pool.placing import TELL_EVERY_S, require_room
 from actors.pool.role import Role
 from actors.teacher import TeacherActor, TeacherConfig
-from cluster.placement import Demand, Node, alive_nodes, selector
+from cluster.placement import Demand, Node, alive_nodes, amounts, selector
 from models.drafting.distil.draft_vocabulary import DraftVocabulary
 from models.drafting.distil.exam import Played, Trial
 from models.drafting.distil.reading import Reading
@@ -27,6 +30,7 @@ from models.drafting.distil.texts import Text
 RESTARTS = 20  # of an actor, before the training stops; the same command continues
 STORE = "object_store_memory"  # a resource of a node, in bytes
 PART = 0.3  # of a node's object store that answers on their way may take
+log = logging.getLogger(__name__)
 
 
 class Teachers:
@@ -63,7 +67,7 @@ def teachers(config: TeacherConfig, *, actors: int, beside: Demand) -> Iterator[
     `beside`: the training's workers, for which the cluster must have room, too.
 
     Raises:
-        PoolFailed: there is no room for them, or one cannot load the target.
+        PoolFailed: there is no room for them, one cannot load the target, or they take too long.
     """
     role = Role(name="teacher", labels=selector("target"), min_size=actors, max_size=actors)
     require_room([role.demand(actors), beside], patience_s=role.place_s)
@@ -73,13 +77,45 @@ def teachers(config: TeacherConfig, *, actors: int, beside: Demand) -> Iterator[
     try:
         found = Teachers(handles)
         try:
-            found.pids()
+            await_all(role, partial(_look, [handle.pid.remote() for handle in handles]), _free)
         except RayError as error:
             raise PoolFailed(f"a teacher actor cannot start: {reason_of(error)}") from error
         yield found
     finally:
         for handle in handles:
             ray.kill(handle)
+
+
+def await_all(role: Role, look: Callable[[float], int], free: Callable[[], str]) -> None:
+    """Wait until all actors have a place and have loaded; what is waited for is logged.
+
+    `look`: waits for them, so many seconds at most, and returns how many are not ready. `free`:
+    what others leave of the cluster.
+
+    Raises:
+        PoolFailed: they are not ready within the role's `busy_s` seconds.
+    """
+    began = time.monotonic()
+    while waiting := look(min(TELL_EVERY_S, role.busy_s)):
+        waited, demand = time.monotonic() - began, role.demand(waiting)
+        if waited >= role.busy_s:
+            raise PoolFailed(f"{demand} did not start within {waited:.0f} s; free now: {free()}")
+        log.warning("waiting for %s to start since %.0f s; free now: %s", demand, waited, free())
+
+
+def _look(asked: Sequence[Any], patience_s: float) -> int:
+    """How many calls are not answered within this time; raises what one of them raised."""
+    deadline, left = time.monotonic() + patience_s, list(asked)
+    while left:
+        done, left = ray.wait(left, timeout=max(0.0, deadline - time.monotonic()))
+        if not done:
+            break
+        ray.get(done)
+    return len(left)
+
+
+def _free() -> str:
+    return amounts({"CPU": ray.available_resources().get("CPU", 0.0)})
 
 
 def store_room() -> int | None:

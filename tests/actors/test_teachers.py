@@ -1,6 +1,12 @@
-"""Which nodes' object stores hold answers of teachers: without Ray."""
+"""Teachers without Ray: what is waited for is told, and which nodes' stores hold their answers."""
 
-from actors.teachers import room_on
+import logging
+
+import pytest
+
+from actors.errors import PoolFailed
+from actors.pool.role import Role
+from actors.teachers import await_all, room_on
 from cluster.placement import Node
 from cluster.roles import LABEL, selector
 
@@ -25,3 +31,26 @@ def test_the_smallest_store_of_nodes_that_teachers_or_workers_use() -> None:
 
 def test_it_is_unknown_while_there_is_no_such_node() -> None:
     assert room(node(GIB, "head")) is None
+
+
+def test_what_is_waited_for_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    looks, asked = [2, 1, 0], []
+
+    def look(patience_s: float) -> int:
+        asked.append(patience_s)
+        return looks[len(asked) - 1]
+
+    with caplog.at_level(logging.WARNING):
+        await_all(Role(name="teacher", num_cpus=2.0), look, lambda: "1 CPU")
+    told = "waiting for 2 teacher actors with 2 CPU each to start since 0 s; free now: 1 CPU"
+    assert [record.getMessage() for record in caplog.records] == [
+        told,
+        told.replace("2 teacher actors", "1 teacher actor"),
+    ]
+    assert asked == [30.0] * 3
+
+
+def test_teachers_that_never_start_are_not_waited_for_for_ever() -> None:
+    role = Role(name="teacher", busy_s=0.0)
+    with pytest.raises(PoolFailed, match="1 teacher actor with 1 CPU each did not start within"):
+        await_all(role, lambda patience_s: 1, lambda: "0 CPU")
