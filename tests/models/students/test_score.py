@@ -5,10 +5,15 @@ import pytest
 import torch
 
 from models.sampling.flow import FlowMap
+from models.students.config import StudentConfig
+from models.students.critic import Critic
 from models.students.methods import BY_SCORE
 from models.students.noised import mean_given, noised, score, velocity
+from models.students.pairs import Records
 from models.students.sample import image_noise, sample
-from tests.models.students.tables import CODES, EQUAL, PARITY, training_of
+from models.students.score_kind import ScoreKind
+from models.students.start import new_student
+from tests.models.students.tables import CODES, EQUAL, MADE_FOR, PARITY, training_of
 from tests.models.students.test_known_answers import share_right
 
 
@@ -135,3 +140,24 @@ def test_against_laws_of_single_places_half_is_wrong():
     for _ in range(25):
         training.step()
     assert share_right(tokens_of(training.average, EQUAL), EQUAL) == pytest.approx(0.5, abs=0.1)
+
+
+def test_an_exam_looks_at_patches_of_all_columns(monkeypatch):
+    """Images that differ from the records in the right half only, on a grid of 16 x 16."""
+    config = StudentConfig(
+        target=MADE_FOR, vocab_size=2, code_width=1, num_classes=1, grid_width=16, grid_height=16,
+        width=16, inner_width=32, num_layers=1, num_heads=2, method=BY_SCORE,
+    )  # fmt: skip
+    student = new_student(config, CODES, torch.full((1, 256, 2), 0.5))
+    tokens = torch.randint(2, (256, 256), generator=torch.Generator().manual_seed(0))
+    records = Records(
+        classes=torch.zeros(256, dtype=torch.int64), tokens=tokens, seeds=np.arange(256)
+    )
+    kind = ScoreKind(student, Critic(config, CODES), lambda *given: None, records, kept=256)
+    right = torch.arange(256) % 16 >= 8
+
+    def decide(classes, given, *rest):
+        return torch.where(right, 0, given)
+
+    monkeypatch.setattr(student, "decide", decide)
+    assert kind.exam(student)["distance"] > 0.1
