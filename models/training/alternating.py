@@ -1,7 +1,7 @@
 """A training of two networks in turns, each with moments of its own.
 
-In every step the second network takes `turns` steps, then the model takes one. Both have the same
-samples and the same rate.
+In every step the second network takes `turns` steps, then the model takes one, on the same samples.
+The second network's learning rate is AHEAD times the model's.
 """
 
 from collections.abc import Mapping
