@@ -11,11 +11,13 @@ import pyarrow.parquet as pq
 from cluster import storage
 from models.tokenizers.about import ImageTarget
 from pipelines.distill.drafters.config import DrafterOptions
+from pipelines.distill.folder import ABOUT
 from pipelines.distill.students.config import StudentOptions
 from pipelines.errors import InvalidInput, JobFailed
 from pipelines.generate.config import GenerateConfig
 from pipelines.generate.job import generate
 from pipelines.inputs.digest import digests
+from pipelines.output.manifest import FOLDER as MANIFEST
 
 SHARD_ROWS = 512
 LABEL = "label"
@@ -78,16 +80,24 @@ def records_job(
 
 
 def files_of(source: str | Path) -> tuple[str, ...]:
-    """The Parquet files of rows, in order; `source` is a file, a folder, or a folder of folders.
+    """The Parquet files of rows, in order.
+
+    `source` is a file, a folder of files, or a folder with output folders of `generate`.
 
     Raises:
-        InvalidInput: there are none.
+        InvalidInput: there are none, or `source` is the folder of a distillation.
     """
     path = Path(storage.normalize(str(source)))
     found = [path] if path.is_file() else sorted(path.glob("*.parquet"))
-    found = found or sorted(path.glob("*/*.parquet"))
+    if not found and (path / ABOUT).exists():
+        told = f"give {path / 'records'}, or other rows of generate"
+        raise InvalidInput(f"data={str(source)!r} is the folder of a distillation; {told}")
+    found = found or [
+        file for file in sorted(path.glob("*/*.parquet")) if (file.parent / MANIFEST).is_dir()
+    ]
     if not found:
-        raise InvalidInput(f"data={str(source)!r} holds no Parquet files; give rows of generate")
+        told = "give rows of generate, or a folder of its output folders"
+        raise InvalidInput(f"data={str(source)!r} holds no Parquet files of rows; {told}")
     return tuple(str(file) for file in found)
 
 

@@ -209,10 +209,33 @@ def test_rows_of_a_server_that_learns_are_texts(tmp_path, checkpoints):
     assert found == [Text(tokens=(1, 2, 3, 4), num_prompt=2)]
 
 
+def write_rows(folder):
+    folder.mkdir(exist_ok=True)
+    pq.write_table(pa.table({"tokens": [[1]]}), folder / "part-0.parquet")
+
+
 def test_rows_may_be_in_folders_of_a_folder(tmp_path):
     for name in ("sampled", "greedy"):
-        (tmp_path / name).mkdir()
-        pq.write_table(pa.table({"tokens": [[1]]}), tmp_path / name / "part-0.parquet")
+        (tmp_path / name / "_manifest").mkdir(parents=True)
+        write_rows(tmp_path / name)
+    write_rows(tmp_path / "other")  # not of generate
     found = files_of(tmp_path)
     assert [Path(file).parent.name for file in found] == ["greedy", "sampled"]
     assert files_of(tmp_path / "greedy") == found[:1]
+
+
+def test_the_folder_of_a_distillation_is_no_data(tmp_path):
+    """It holds the same texts twice: as rows, and as what was learned from."""
+    (tmp_path / "records" / "_manifest").mkdir(parents=True)
+    for name in ("records", "texts"):
+        write_rows(tmp_path / name)
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(InvalidInput, match=f"give {tmp_path}/records, or other rows"):
+        files_of(tmp_path)
+    assert len(files_of(tmp_path / "records")) == 1
+
+
+def test_folders_without_rows_of_generate_are_refused(tmp_path):
+    write_rows(tmp_path / "texts")
+    with pytest.raises(InvalidInput, match="holds no Parquet files of rows; give rows of generate"):
+        files_of(tmp_path)
