@@ -58,21 +58,33 @@ class RunFolder:
     ) -> None:
         """`mirror`: of a run on S3, to which each stage is copied before it is committed."""
         self.path, self._tell, self._mirror = path, tell, mirror
+        self._within = 0.0  # seconds of the stages that the present one has run
 
     def stage(self, name: str, work: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
-        """Do the work unless it is committed, commit it, and return what it reported."""
+        """Do the work unless it is committed, commit it, and return what it reported.
+
+        The work may run stages of its own; their seconds do not count as its own.
+        """
         entry = self._entry(name)
         if entry.exists():
             self._tell(f"{name}: done before")
         else:
             self._tell(f"{name} ...")
-            began = time.monotonic()
-            told = {"told": dict(work()), "seconds": time.monotonic() - began}
-            made = {**told, "folder": str(self.path)}
+            told, seconds = self._timed(work)
+            made = {"told": told, "seconds": seconds, "folder": str(self.path)}
             self._commit(entry, json.dumps(made, indent=1).encode() + b"\n")
         found: dict[str, Any] = json.loads(entry.read_text(encoding="utf-8"))
         reported: dict[str, Any] = _moved(found["told"], found.get("folder"), str(self.path))
         return reported
+
+    def _timed(self, work: Callable[[], Mapping[str, Any]]) -> tuple[dict[str, Any], float]:
+        """What the work reported, and its seconds without those of stages within it."""
+        before, self._within = self._within, 0.0
+        began = time.monotonic()
+        told = dict(work())
+        took = time.monotonic() - began
+        own, self._within = took - self._within, before + took
+        return told, own
 
     def _commit(self, entry: Path, data: bytes) -> None:
         """On S3 first, after all that it commits: another machine may go on with the run."""
@@ -82,7 +94,7 @@ class RunFolder:
         storage.create(str(entry), data)
 
     def seconds(self) -> dict[str, float]:
-        """How long each committed stage took, in order."""
+        """How long each committed stage took by itself, in order."""
         entries = [json.loads(p.read_text("utf-8")) | {"name": p.stem} for p in self._entries()]
         return {entry["name"]: entry["seconds"] for entry in entries}
 

@@ -1,5 +1,7 @@
 """A run's folder: stages are done once, another run and foreign files are refused."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from cluster import storage
@@ -112,3 +114,30 @@ def test_another_machine_goes_on_with_a_run_on_s3(tmp_path, s3_bucket, monkeypat
         assert list(folder.seconds()) == ["records"]
         folder.clear()
     assert not storage.list_files(output)
+
+
+def test_seconds_of_stages_within_another_count_once(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("pipelines.distill.folder.time", SimpleNamespace(monotonic=lambda: now[0]))
+    folder = RunFolder(tmp_path, tell=lambda text: None)
+
+    def takes(seconds):
+        now[0] += seconds
+        return {}
+
+    def train():
+        for number in (2, 3):
+            takes(10.0)
+            folder.stage(f"records-{number}", lambda: takes(4.0))
+        return takes(1.0)
+
+    folder.stage("records", lambda: takes(5.0))
+    folder.stage("train", train)
+    folder.stage("evaluate", lambda: takes(2.0))
+    assert folder.seconds() == {
+        "records": 5.0,
+        "records-2": 4.0,
+        "records-3": 4.0,
+        "train": 21.0,
+        "evaluate": 2.0,
+    }
