@@ -24,6 +24,7 @@ from pipelines.interruption import leave_if_interrupted, obey_signals
 
 HERE = Path(__file__).resolve().parent
 TARGET = HERE / "models" / "smollm2-135m-instruct"
+RECORDS = 1000
 GREEDY = 5  # a fifth of the questions is answered at temperature 0
 
 
@@ -98,12 +99,8 @@ def drafter_options(options: argparse.Namespace, answers: Path) -> DrafterOption
     )
 
 
-def write_prompts(file: Path, count: int = 600) -> Path:
-    """So many questions, in an order of chance that stays the same."""
-    return write_chats(file, shuffled(questions())[:count])
-
-
-def parse() -> argparse.Namespace:
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The options; --records is refused where --prompts gives the questions."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -114,12 +111,16 @@ def parse() -> argparse.Namespace:
     add("--kind", choices=("medusa", "hydra", "eagle"), default="eagle")
     add("--depth", type=int, default=1, help="tokens ahead that the training looks")
     add("--draft-vocab", type=int, default=8192, help="tokens that can be drafted")
-    add("--records", type=int, default=1000, help="questions to answer and to learn from")
+    add("--records", type=int, help=f"questions made here, at most (default: {RECORDS})")
     add("--max-tokens", type=int, default=192, help="of an answer")
     add("--train-steps", type=int, default=1000)
     add("--exam-every", type=int, default=250)
     add("--threads", type=int)
-    return parser.parse_args()
+    given = parser.parse_args(arguments)
+    if given.prompts is not None and given.records is not None:
+        parser.error("--records: all rows of --prompts are answered; give one of the two")
+    given.records = RECORDS if given.records is None else given.records
+    return given
 
 
 if __name__ == "__main__":

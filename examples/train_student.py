@@ -29,7 +29,7 @@ from models.students.critic import critic_of
 from models.students.generator import Generator
 from models.students.kind import StudentKind
 from models.students.losses import pictures_of
-from models.students.methods import FLOW_MAP, METHODS, TWO_HEAD
+from models.students.methods import BY_SCORE, FLOW_MAP, METHODS, TWO_HEAD
 from models.students.pairs import Records, make_pairs
 from models.students.prior import token_shares
 from models.students.score_kind import ScoreKind
@@ -45,6 +45,7 @@ from pipelines.generate.fingerprint import checkpoint_digest
 HERE = Path(__file__).parent / "models"
 FIRST_SEED = 1_000_000  # of the records
 KEPT = 256  # records of the exams, at most a tenth of all
+DRAWS = 2
 
 
 def make_records(target: str, sizes: RasterConfig | NextScaleConfig, count: int) -> Records:
@@ -138,7 +139,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--output", type=Path, help="default: TARGET-student, or TARGET-METHOD")
     add("--method", choices=METHODS, default=FLOW_MAP)
     add("--records", type=int, default=4000)
-    add("--draws", type=int, default=2, help="times that noise is drawn for each record")
+    add("--draws", type=int, help=f"times that noise is drawn for each record (default: {DRAWS})")
     add("--steps", type=int, default=500)
     add("--batch", type=int, default=64)
     add("--rate", type=float, default=1.5e-3, help="peak learning rate of AdamW")
@@ -146,6 +147,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     given = parser.parse_args(arguments)
     kind = "student" if given.method == FLOW_MAP else given.method
     given.output = given.output or Path(f"{given.target}-{kind}")
+    if given.method == BY_SCORE and given.draws is not None:
+        parser.error(f"--draws: none with --method {BY_SCORE}, which draws noise in every step")
+    if given.draws is None:
+        given.draws = 0 if given.method == BY_SCORE else DRAWS
     return given
 
 

@@ -2,6 +2,9 @@
 
 import json
 
+import pytest
+
+from examples import distill_real_model
 from examples.chat_questions import (
     FORMS,
     OTHER_FORMS,
@@ -9,8 +12,9 @@ from examples.chat_questions import (
     TOPICS,
     held_out,
     questions,
+    shuffled,
+    write_chats,
 )
-from examples.distill_real_model import write_prompts
 from examples.library_prompts import LONGEST, prompts_of
 
 SOURCE = '''\
@@ -36,6 +40,10 @@ def test_prompts_end_after_the_docstring():
     assert found == ['    def read(self, size):\n        """Read some bytes."""\n']
 
 
+def write_prompts(file, count=600):
+    return write_chats(file, shuffled(questions())[:count])
+
+
 def test_questions_are_chats_and_differ(tmp_path):
     rows = write_prompts(tmp_path / "new" / "questions.jsonl").read_text().splitlines()
     chats = [json.loads(row)["messages"] for row in rows]
@@ -52,3 +60,12 @@ def test_held_out_questions_are_none_of_those_to_learn_from():
     assert not set(TOPICS) & set(OTHER_TOPICS)
     assert not set(FORMS) & set(OTHER_FORMS)
     assert len(learned) > 4000
+
+
+def test_given_prompts_are_all_answered(capsys):
+    assert distill_real_model.parse([]).records == 1000
+    assert distill_real_model.parse(["--records", "9"]).records == 9
+    assert distill_real_model.parse(["--prompts", "p"]).prompts == "p"
+    with pytest.raises(SystemExit):
+        distill_real_model.parse(["--prompts", "p", "--records", "9"])
+    assert "all rows of --prompts are answered" in capsys.readouterr().err

@@ -51,6 +51,15 @@ def test_a_student_stands_beside_its_target_unless_told_otherwise() -> None:
     assert str(demo.parse(["--output", "out/s"]).output) == "out/s"
 
 
+def test_draws_are_of_methods_that_learn_from_pairs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert demo.parse([]).draws == 2
+    assert demo.parse(["--draws", "3"]).draws == 3
+    assert demo.parse(["--method", "score"]).draws == 0
+    with pytest.raises(SystemExit):
+        demo.parse(["--method", "score", "--draws", "3"])
+    assert "--draws: none with --method score" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["digits-raster", "digits-scale"])
 def test_the_shipped_students_are_of_the_shipped_targets(name: str) -> None:
     student = load_student(demo.HERE / f"{name}-student")
