@@ -60,9 +60,14 @@ class Follower:
         self._thread.join()
 
     def whole(self, body: Body) -> Any:
-        """What a stream says in all."""
+        """What a stream says in all; None if this client was stopped before it could go on.
+
+        Raises ValueError for a request that is refused.
+        """
         heard, heard_at = Heard(), time.monotonic()
         while not heard.ended:
+            if self._stopped.is_set():
+                return None
             try:
                 for line in self._lines(body, heard.last):
                     heard.add(line)
@@ -82,6 +87,8 @@ class Follower:
             for name, body in self._bodies.items():
                 try:
                     found = self.whole(body)
+                    if found is None:
+                        return
                     if found != self._expected[name]:
                         self.wrong.append(f"{name}: {found} is not {self._expected[name]}")
                 except Exception as error:
@@ -95,6 +102,18 @@ class Follower:
             line.request("POST", "/v1/completions", json.dumps(body | {"stream": True}), headers)
             answer = line.getresponse()
             if answer.status != 200:
-                raise http.client.HTTPException(answer.status, answer.read())
+                raise refusal(answer)
             for each in answer:
                 yield each.decode().rstrip("\n")
+
+
+def refusal(answer: http.client.HTTPResponse) -> Exception:
+    """ValueError where the server refuses the request, another for what may pass.
+
+    Ray Serve's proxy answers 404, in plain text, until it knows where the server is.
+    """
+    told = f"{answer.status}: {answer.read().decode()}"
+    is_json = answer.headers.get_content_type() == "application/json"
+    if 400 <= answer.status < 500 and (answer.status != 404 or is_json):
+        return ValueError(told)
+    return http.client.HTTPException(told)
