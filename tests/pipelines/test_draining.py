@@ -31,10 +31,12 @@ def program(request: pytest.FixtureRequest) -> Iterator["subprocess.Popen[bytes]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     limit = str(getattr(request, "param", 600))
     with subprocess.Popen([sys.executable, "-c", PROGRAM, limit], **pipes) as made:
-        assert made.stdout is not None
-        assert made.stdout.readline() == b"ready\n"
-        yield made
-        made.kill()
+        try:
+            assert made.stdout is not None
+            assert made.stdout.readline() == b"ready\n"
+            yield made
+        finally:
+            made.kill()
 
 
 def test_the_first_sigterm_lets_it_come_to_its_end(program: "subprocess.Popen[bytes]") -> None:

@@ -54,6 +54,7 @@ def await_shards(job: "subprocess.Popen[str]", output: Path, count: int) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # more than the waits within: for three nodes, and for the job
 @pytest.mark.parametrize("seed", range(int(os.environ.get("CHAOS", "1"))))
 def test_rows_survive_a_lost_node_and_a_lost_head_process(seed, nodes, tmp_path):
     """CHAOS=N: so many orders and moments of the faults."""
