@@ -8,6 +8,7 @@ import random
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -50,6 +51,16 @@ FORMS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }
 Event = tuple[str, Any]  # an id, empty if there is none, and what it says
+LAST_CHUNK = b"\r\n0\r\n\r\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """What came of one connection: the stream's text, and whether it was cut before its end."""
+
+    num_bytes: int  # head and framing of chunks included
+    text: bytes
+    is_cut: bool
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +90,8 @@ def connected(url: str, form: str, seed: int, last: str | None) -> socket.socket
     return made
 
 
-def received(url: str, form: str, seed: int, last: str | None, most: int | None) -> bytes:
-    """The stream's bytes, cut after `most`."""
+def received(url: str, form: str, seed: int, last: str | None, most: int | None) -> Received:
+    """A stream that is cut after `most` bytes, head and framing included."""
     got = b""
     with connected(url, form, seed, last) as made:
         while most is None or len(got) < most:
@@ -90,7 +101,7 @@ def received(url: str, form: str, seed: int, last: str | None, most: int | None)
             got += more
     head, text = parted(got)
     assert most is not None or head.split()[1] == b"200", got[:500]
-    return text
+    return Received(num_bytes=len(got), text=text, is_cut=not got.endswith(LAST_CHUNK))
 
 
 def parted(got: bytes) -> tuple[bytes, bytes]:
@@ -148,7 +159,7 @@ def _add_delta(whole: list[Any], said: Any) -> None:
 
 
 def cut_and_continued(
-    urls: list[str], whole: dict[tuple[str, int], bytes], number: int
+    urls: list[str], whole: dict[tuple[str, int], Received], number: int
 ) -> tuple[int, list[Event]]:
     """An answer in pieces, each from another ingress than the one before; cuts, and all events."""
     chance = random.Random(number)
@@ -157,12 +168,13 @@ def cut_and_continued(
     last, cuts = None, 0
     while True:
         url = urls[(number + cuts) % len(urls)]
-        is_cut = cuts == 0 or chance.random() < 0.3
-        most = chance.randrange(len(whole[form, seed]) + 200) if is_cut else None
-        more = events(received(url, form, seed, last, most))
+        is_short = cuts == 0 or chance.random() < 0.3
+        most = chance.randrange(whole[form, seed].num_bytes) if is_short else None
+        part = received(url, form, seed, last, most)
+        more = events(part.text)
         found += more
         last = next((each for each, _ in reversed(more) if each), last)
-        if not is_cut:
+        if not part.is_cut:
             return cuts, found
         cuts += 1
         if last is None:
@@ -172,7 +184,8 @@ def cut_and_continued(
 def test_what_is_cut_anywhere_goes_on_anywhere(urls: list[str]) -> None:
     asks = [(form, seed) for form in FORMS for seed in (1, 2)]
     whole = {ask: received(urls[0], *ask, None, None) for ask in asks[: sized(14, len(asks))]}
-    expected = {ask: told(events(raw)) for ask, raw in whole.items()}
+    assert not any(each.is_cut for each in whole.values())
+    expected = {ask: told(events(each.text)) for ask, each in whole.items()}
     assert all(each for each in expected.values())
     done = 0
     with ThreadPoolExecutor(THREADS) as pool:
@@ -183,5 +196,5 @@ def test_what_is_cut_anywhere_goes_on_anywhere(urls: list[str]) -> None:
             ask = random.Random(number).choice(list(whole))
             assert told(found) == expected[ask], (number, ask)
             done += cuts
-    assert done >= CUTS
+    assert done >= CUTS / 2  # some end before: how many tokens an event has differs
     print(f"{done} cuts of {CUTS} streams, each continued at the other ingress")
