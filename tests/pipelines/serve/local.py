@@ -171,7 +171,7 @@ def local_ingresses(
     door: Door, models: list[tuple[Any, Facts]], *, count: int = 1
 ) -> Iterator[Local]:
     """The same with several ingresses, as Ray Serve's replicas are."""
-    managers = [LocalManager(max_unfinished=QUEUED) for _ in models]
+    managers = [LocalManager(max_unfinished=facts.max_unfinished) for _, facts in models]
     handles = [(Handle(m), facts) for m, (_, facts) in zip(managers, models, strict=True)]
     apps = [build_app(door, handles) for _ in range(count)]
     options: dict[str, Any] = {"port": 0, "log_level": "error", "lifespan": "off", "ws": "none"}

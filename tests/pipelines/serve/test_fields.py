@@ -25,6 +25,7 @@ from tests.pipelines.serve.local import local_server
 from tests.pipelines.serve.sizes import sized
 
 ROUNDS, MOST = sized(8, 220), sized(4, 32)  # bodies at once, up to MOST, in each round
+CHOICES = 3  # of a body, at most
 PREDICTED = "Once upon a time"
 DRAFTERS: dict[str, dict[str, Any]] = {
     "none": {},
@@ -51,7 +52,8 @@ def urls(
             drafter = options.pop("drafter", name)
             config = demo_config(served_target, folders.get(drafter, drafter))
             config = replace(config, max_length=256, batch_size=8, **options)
-            found[name] = stack.enter_context(local_server(config))
+            server = local_server(config, max_unfinished=MOST * CHOICES)
+            found[name] = stack.enter_context(server)
         yield found
 
 
@@ -75,7 +77,7 @@ FIELDS = st.tuples(
     some("stop", st.lists(st.text("abceqz .", min_size=1, max_size=3), max_size=4)),
     some("stop_token_ids", st.lists(st.integers(0, 255), max_size=3)),
     some("min_tokens", st.integers(0, 8)),
-    some("n", st.integers(1, 3)),
+    some("n", st.integers(1, CHOICES)),
     some("seed", st.integers(-(2**63), 2**63 - 1)),
     some("cache_salt", st.sampled_from(["", "mine"])),
     some("priority", st.integers(-3, 3)),
