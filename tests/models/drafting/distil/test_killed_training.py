@@ -13,6 +13,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
 from models.drafting.distil.texts import Text, write_texts
 from models.training.checkpoint import states
@@ -65,7 +66,10 @@ def outcome(folder):
 @pytest.fixture(scope="module")
 def undisturbed(given, tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
-    assert start(folder, given).wait() == 0
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    killed_training.run(folder, *given, TRAINED)
+    torch.set_num_threads(before[0])
+    torch.use_deterministic_algorithms(before[1])
     return outcome(folder)
 
 
