@@ -29,7 +29,7 @@ from tests.pipelines.generate.inprocess import outcome
 
 __all__ = ["labels", "raster"]  # fixtures
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
-STEPS, DRIVER_DIES, WORKER_DIES = 80, 15, 50
+STEPS, DRIVER_DIES, WORKER_DIES = 120, 30, 70
 
 
 def test_from_a_target_to_images_of_a_student(
