@@ -12,7 +12,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
@@ -20,6 +19,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from actors.errors import PoolFailed
 from actors.messages import Learning, Measured, News, Row
+from actors.pool.inbox import LEASE_S, Inbox
 from actors.pool.recorder import Recorder
 from actors.pool.served import ServedPool
 from actors.tally import Tally
@@ -28,8 +28,7 @@ from models.errors import InvalidOption, PacelineError
 from models.requests.request import Request, Result
 from models.requests.update import Update
 
-LEASE_S = 10.0  # without a call of `take`, after which an ingress counts as dead
-FORGOTTEN_S = 60.0  # after which nothing is kept for it any more
+FORGOTTEN_S = 60.0  # without a call of `take`, after which nothing is kept for an ingress
 BUSY_S = 0.02  # that commands wait at most while requests run but report nothing
 LOAD_S = 0.5  # that a target actor may take to tell its load
 IDLE_S = 1.0  # between two looks at the actors while nothing runs
@@ -37,28 +36,6 @@ CLOSED_S = 0.1  # that an ingress waits for news at most after `close`: `left` i
 
 Told = TypeVar("Told")
 Said = TypeVar("Said")
-
-
-@dataclass(slots=True)
-class Inbox:
-    """What an ingress has not taken yet, and the requests that it is waiting for.
-
-    `unsent`: completions that the ingress has not sent in full, as it told last.
-    """
-
-    updates: list[Update] = field(default_factory=list)
-    results: list[Result] = field(default_factory=list)
-    open: set[str] = field(default_factory=set)
-    filled: asyncio.Event = field(default_factory=asyncio.Event)
-    seen: float = field(default_factory=time.monotonic)
-    unsent: int = 0
-
-    @property
-    def left(self) -> int:
-        """Completions that have not been sent in full; none where the ingress is dead."""
-        if time.monotonic() - self.seen > LEASE_S:
-            return 0
-        return max(self.unsent, len(self.open) + len(self.results))
 
 
 class Manager:

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from models.training.kind import Samples
-from models.training.order import records_of, sample_numbers, share
-from models.training.step import TrainingPlan
+from models.training.step import TrainingPlan, parts_of, samples_of
 
 Answer = TypeVar("Answer")
 
@@ -28,12 +27,8 @@ class Ahead:
 
     def parts(self, step: int) -> list[Samples]:
         """Those of one step, as `TrainingStep` takes them."""
-        numbers = sample_numbers(step, self.plan.batch)
-        records = records_of(numbers, num_records=self.num_records, seed=self.plan.seed)
-        whole = Samples(numbers=numbers, records=records)
-        mine = whole[share(self.plan.batch, self.rank, self.world)]
-        count = len(mine.numbers)
-        return [mine[share(count, part, self.accumulate)] for part in range(self.accumulate)]
+        whole = samples_of(self.plan, step, self.num_records)
+        return parts_of(whole, self.rank, self.world, self.accumulate)
 
     def following(self, samples: Samples) -> Iterator[Samples]:
         """The parts from this one on."""

@@ -6,7 +6,7 @@ The second network's learning rate is AHEAD times the model's.
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 import torch
 from torch import nn
@@ -70,12 +70,11 @@ def step_of(
     engine: EngineMaker | None = None,
 ) -> TrainingStep:
     """The training of a kind, with or without a second network."""
-    if not has_second(kind):
-        return TrainingStep(kind, plan, worker, engine)
-    two: AlternatingKind = kind  # type: ignore[assignment]
-    return AlternatingStep(two, plan, worker, engine)
+    if has_second(kind):
+        return AlternatingStep(kind, plan, worker, engine)
+    return TrainingStep(kind, plan, worker, engine)
 
 
-def has_second(kind: Kind) -> bool:
-    """Whether a kind is an `AlternatingKind`."""
+def has_second(kind: Kind) -> TypeGuard[AlternatingKind]:
+    """Whether a kind has a second network."""
     return hasattr(kind, "second_losses")

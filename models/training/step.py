@@ -90,13 +90,11 @@ class TrainingStep:
 
     def gradients_of(self, engine: Engine, losses: Losses) -> dict[str, float]:
         """The same of one of the networks and its losses, on the step's samples."""
-        samples = self._samples()
+        samples = samples_of(self.plan, self.done, self.kind.num_records)
         whole = self.kind.weight(samples)
-        mine = samples[share(self.plan.batch, self._worker.rank, self._worker.world)]
         engine.model.train()
         sums: dict[str, torch.Tensor] = {}
-        for part in range(engine.accumulate):
-            some = mine[share(len(mine.numbers), part, engine.accumulate)]
+        for some in parts_of(samples, self._worker.rank, self._worker.world, engine.accumulate):
             found = losses(engine.model, some)
             engine.backward(found[LOSS] / whole)
             for name, value in found.items():
@@ -121,18 +119,26 @@ class TrainingStep:
             put(model, self.best.weights)
         return model
 
-    def _samples(self) -> Samples:
-        """Those of all workers in this step."""
-        numbers = sample_numbers(self.done, self.plan.batch)
-        records = records_of(numbers, num_records=self.kind.num_records, seed=self.plan.seed)
-        return Samples(numbers=numbers, records=records)
-
     @torch.no_grad()
     def _follow(self) -> None:
         """Move the average towards the weights."""
         keep, now = average_weight(self.done), self.engine.weights()
         for name, average in self.average.named_parameters():
             average.lerp_(now[name], 1 - keep)
+
+
+def samples_of(plan: TrainingPlan, step: int, num_records: int) -> Samples:
+    """Those of all workers in a step."""
+    numbers = sample_numbers(step, plan.batch)
+    records = records_of(numbers, num_records=num_records, seed=plan.seed)
+    return Samples(numbers=numbers, records=records)
+
+
+def parts_of(samples: Samples, rank: int, world: int, accumulate: int) -> list[Samples]:
+    """What worker `rank` of `world` takes of a step's samples, in `accumulate` parts."""
+    mine = samples[share(len(samples.numbers), rank, world)]
+    count = len(mine.numbers)
+    return [mine[share(count, part, accumulate)] for part in range(accumulate)]
 
 
 def put(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from actors.errors import PoolFailed
 from actors.messages import PoolState
-from actors.pool.manager import LEASE_S, Manager
+from actors.pool.inbox import LEASE_S
+from actors.pool.manager import Manager
 from models.errors import InvalidOption
 from models.loop.figures import Figures
 from models.requests.request import Result

@@ -9,17 +9,17 @@ import torch
 from torch import nn
 
 from models.drafting.distil.draft_vocabulary import DraftVocabulary, frequent_ids
-from models.drafting.distil.eagle_network import EagleNetwork
-from models.drafting.distil.eagle_start import continue_eagle, new_eagle
-from models.drafting.distil.hydra_network import HydraNetwork, new_hydra
 from models.drafting.distil.kind import Course, DrafterKind, Shape
-from models.drafting.distil.medusa_network import MedusaNetwork, continue_medusa, new_medusa
-from models.drafting.distil.small_image_model import (
+from models.drafting.distil.networks.eagle import EagleNetwork
+from models.drafting.distil.networks.eagle_start import continue_eagle, new_eagle
+from models.drafting.distil.networks.hydra import HydraNetwork, new_hydra
+from models.drafting.distil.networks.medusa import MedusaNetwork, continue_medusa, new_medusa
+from models.drafting.distil.networks.small_image_model import (
     SmallImageModel,
     continue_image_model,
     new_image_model,
 )
-from models.drafting.distil.small_model import SmallModel, continue_model, new_model
+from models.drafting.distil.networks.small_model import SmallModel, continue_model, new_model
 from models.drafting.distil.streamed import Stream, streamed_teacher, taps_of
 from models.drafting.distil.teacher import Teaches, load_teacher
 from models.drafting.distil.texts import Text, read_texts

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from models.batch import Ints
 from models.drafting.distil.draft_vocabulary import DraftVocabulary
 from models.drafting.distil.exam import Played, Trial
-from models.drafting.distil.hydra_network import OUTPUT
-from models.drafting.distil.named import Named
+from models.drafting.distil.networks.hydra import OUTPUT
+from models.drafting.distil.networks.named import Named
 from models.drafting.distil.reading import Need, Reading, need_of
 from models.drafting.distil.teacher import Taught
 from models.drafting.distil.texts import Text, TextBatch

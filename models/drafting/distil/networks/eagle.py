@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch.nn import functional as F
 
-from models.drafting.distil.named import Named
+from models.drafting.distil.networks.named import Named
 from models.drafting.heads.eagle_head import (
     EMBEDDING,
     FUSE,

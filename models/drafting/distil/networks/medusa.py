@@ -7,7 +7,7 @@ that can be drafted.
 import torch
 from torch.nn import functional as F
 
-from models.drafting.distil.named import Named, rows_of
+from models.drafting.distil.networks.named import Named, rows_of
 from models.drafting.heads.medusa_head import SHARED, MedusaConfig, MedusaHead, block, shapes
 
 

@@ -7,7 +7,7 @@ E width of the embedding, V vocabulary, K tokens that can be drafted.
 import torch
 from torch.nn import functional as F
 
-from models.drafting.distil.named import Named, rows_of
+from models.drafting.distil.networks.named import Named, rows_of
 from models.drafting.heads.hydra_head import EMBEDDING, HydraConfig, HydraHead, mix, shapes
 
 OUTPUT = "output.weight"

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from models.drafting.distil.eagle_network import EagleNetwork
-from models.drafting.distil.named import rows_of
+from models.drafting.distil.networks.eagle import EagleNetwork
+from models.drafting.distil.networks.named import rows_of
 from models.drafting.heads.eagle_head import (
     EMBEDDING,
     FUSE,
@@ -49,7 +49,7 @@ def new_eagle(
         layer=layer_of(target, width),
         draft_vocab_size=target.vocab_size if ids is None else len(ids),
         target_width=target.width,
-        taps=taps_of(target.num_layers),
+        taps=default_taps(target.num_layers),
         norm_taps=True,
     )
     tensors = {}
@@ -111,7 +111,7 @@ def layer_of(target: DecoderConfig, width: int) -> DecoderConfig:
     )
 
 
-def taps_of(num_layers: int) -> tuple[int, ...]:
+def default_taps(num_layers: int) -> tuple[int, ...]:
     """Three layers: as servers read by default where there are enough, else spread out."""
     if num_layers >= 8:
         return 2, num_layers // 2, num_layers - 3
