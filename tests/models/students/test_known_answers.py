@@ -28,9 +28,9 @@ def test_independent_sampling_gets_half_wrong(case, noise):
 
 @pytest.mark.parametrize(
     ("case", "sizes", "least"),
-    [
-        (EQUAL, {"steps": 300}, 0.99),
-        (PARITY, {"steps": 400, "width": 64, "count": 4000, "rate": 5e-3}, 0.98),
+    [  # Of parity's noise, 1 to 2 % lies so near to a jump that a small network errs there.
+        (EQUAL, {"steps": 300}, (0.99, 0.99)),
+        (PARITY, {"steps": 600, "width": 64, "count": 4000, "rate": 2e-3}, (0.97, 0.99)),
     ],
     ids=["equal", "parity"],
 )
@@ -40,8 +40,8 @@ def test_a_student_is_right_in_one_pass(case, sizes, least, noise):
         training.step()
     student = training.average.eval()
     tokens = sample(student, FlowMap(CODES), classes, noise[case[1]], steps=1)
-    assert share_right(tokens, case) >= least
+    assert share_right(tokens, case) >= least[0]
     counts = torch.bincount(tokens[:, 0], minlength=2).double() / len(tokens)
     assert counts.tolist() == pytest.approx([0.5, 0.5], abs=0.05)  # no collapse on one of them
     again = sample(student, FlowMap(CODES), classes, noise[case[1]], steps=2)
-    assert share_right(again, case) >= least
+    assert share_right(again, case) >= least[1]
