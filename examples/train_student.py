@@ -28,6 +28,7 @@ from models.students.config import MadeFor
 from models.students.critic import critic_of
 from models.students.generator import Generator
 from models.students.kind import StudentKind
+from models.students.layers import with_layers
 from models.students.losses import pictures_of
 from models.students.methods import BY_SCORE, FLOW_MAP, METHODS, TWO_HEAD
 from models.students.pairs import Records, make_pairs
@@ -72,7 +73,9 @@ def repeated(records: Records, draws: int, kept: int) -> Records:
     return Records(classes=records.classes[rows], tokens=records.tokens[rows], seeds=seeds)
 
 
-def lessons(target: str, method: str, count: int, draws: int) -> StudentKind | ScoreKind:
+def lessons(
+    target: str, method: str, count: int, draws: int, layers: int | None
+) -> StudentKind | ScoreKind:
     """A student before its first step, and all that it learns from."""
     teacher = load_teacher(target)
     sizes = teacher.config
@@ -86,7 +89,8 @@ def lessons(target: str, method: str, count: int, draws: int) -> StudentKind | S
     kept = min(KEPT, count // 10)
     teach = partial(laws, teacher)
     made_for = MadeFor(path=Path(target).name, digest=checkpoint_digest(target))
-    student = student_of(teacher, config_of(teacher, made_for, method=method), prior)
+    start = with_layers(teacher, layers)
+    student = student_of(start, config_of(start, made_for, method=method), prior)
     if isinstance(student, Generator):
         return ScoreKind(student, critic_of(teacher, student.config), teach, records, kept=kept)
     with tqdm(total=draws * (count - kept) + kept, desc="noise", unit="image") as bar:
@@ -103,7 +107,8 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     plan = TrainingPlan(steps=given.steps, batch=given.batch, rate=given.rate)
-    training = step_of(lessons(given.target, given.method, given.records, given.draws), plan)
+    sizes = (given.records, given.draws, given.layers)
+    training = step_of(lessons(given.target, given.method, *sizes), plan)
     told: dict[str, Any] = vars(given) | {
         "target": Path(given.target).name,
         "output": given.output.name,
@@ -138,6 +143,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--target", default=str(HERE / "digits-raster"))
     add("--output", type=Path, help="default: TARGET-student, or TARGET-METHOD")
     add("--method", choices=METHODS, default=FLOW_MAP)
+    add("--layers", type=int, help="of the target's, spread evenly (default: all)")
     add("--records", type=int, default=4000)
     add("--draws", type=int, help=f"times that noise is drawn for each record (default: {DRAWS})")
     add("--steps", type=int, default=500)

@@ -7,6 +7,8 @@ and with the teacher's weights it starts as the teacher.
 Letters: B images, n tokens of an image, V vocabulary, C width of a code, D width.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
@@ -17,9 +19,9 @@ from models.training.raster import RasterModel
 
 
 def critic_of(teacher: Teacher, config: StudentConfig) -> "Critic":
-    """A critic that says what the teacher, of a raster target, does."""
+    """A critic that says what the teacher, of a raster target, does, with all of its layers."""
     assert isinstance(teacher, RasterModel)
-    made = Critic(config, teacher.codebook)
+    made = Critic(replace(config, num_layers=teacher.config.num_layers), teacher.codebook)
     made.raster.load_state_dict(teacher.state_dict())
     return made
 

@@ -17,6 +17,7 @@ from models.students.checkpoint import save_student
 from models.students.config import MadeFor
 from models.students.critic import critic_of
 from models.students.generator import Generator
+from models.students.layers import with_layers
 from models.students.losses import Given, Pictures, loss_of_heads, loss_of_laws, pictures_of
 from models.students.methods import TWO_HEAD
 from models.students.network import Student
@@ -50,6 +51,7 @@ class StudentLessons:
     guidance: float
     method: str
     seed: int
+    layers: int | None = None  # that the student keeps of the target's; None: all
 
 
 def build_student(lessons: StudentLessons, worker: Worker) -> "StudentKind | ScoreKind":
@@ -61,8 +63,9 @@ def build_student(lessons: StudentLessons, worker: Worker) -> "StudentKind | Sco
     prior = token_shares(records.classes, records.tokens, **sizes)
     teach = partial(laws, teacher, guidance=lessons.guidance)
     torch.manual_seed(lessons.seed)
-    said = config_of(teacher, lessons.made_for, lessons.guidance, lessons.method)
-    student = student_of(teacher, said, prior)
+    start = with_layers(teacher, lessons.layers)
+    said = config_of(start, lessons.made_for, lessons.guidance, lessons.method)
+    student = student_of(start, said, prior)
     kept = min(EXAM_RECORDS, len(records) // EXAM_SHARE)
     tokenizer = Path(lessons.target) / TOKENIZER_FOLDER
     if isinstance(student, Generator):

@@ -16,6 +16,7 @@ from models.students.config import MadeFor
 from models.students.critic import critic_of
 from models.students.generator import Generator
 from models.students.kind import StudentKind
+from models.students.layers import with_layers
 from models.students.pairs import Records, make_pairs
 from models.students.prior import token_shares
 from models.students.score_kind import ScoreKind
@@ -74,7 +75,8 @@ def estimate(config: StudentOptions, made_for: MadeFor, guidance: float) -> Esti
     began = time.perf_counter()
     pairs = make_pairs(records, teach, chart, prior)
     pairing = (time.perf_counter() - began) / IMAGES
-    student = student_of(teacher, config_of(teacher, made_for, guidance, config.method), prior)
+    start = with_layers(teacher, config.layers)
+    student = student_of(start, config_of(start, made_for, guidance, config.method), prior)
     plan, networks = TrainingPlan(steps=4, batch=IMAGES), list[nn.Module]([student])
     if isinstance(student, Generator):
         critic = critic_of(teacher, student.config)

@@ -23,6 +23,13 @@ class StudentOptions(DistillConfig):
         choices=METHODS,
         group=MAIN,
     )
+    layers: int | None = option(
+        "number of the target's layers that the student keeps, spread evenly; fewer make a pass "
+        "faster and the images less like the target's; default: all",
+        default=None,
+        decides=True,
+        group=MAIN,
+    )
     steps: int | str = option(
         "numbers of passes per image to evaluate the student with, such as 1,2",
         default="1,2",
@@ -59,6 +66,8 @@ class StudentOptions(DistillConfig):
     def __post_init__(self) -> None:
         DistillConfig.__post_init__(self)
         require(self.label_field != "", "label_field", self.label_field, "a text, not empty")
+        fits = self.layers is None or self.layers >= 1
+        require(fits, "layers", self.layers, "1 or more, at most the target's")
         require(self.eval_rows >= 20, "eval_rows", self.eval_rows, "20 or more")
         _ = self.passes
 

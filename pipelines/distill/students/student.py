@@ -93,6 +93,7 @@ class StudentRun:
             guidance=self.guidance,
             method=self.config.method,
             seed=self.config.seed,
+            layers=self.config.layers,
         )
         return partial(_build, lessons)
 
@@ -169,7 +170,11 @@ def check(config: StudentOptions) -> StudentRun:
     if config.method == BY_SCORE:
         told = f"none with --method {BY_SCORE}: its two networks are whole on every worker"
         require(config.deepspeed is None, "deepspeed", config.deepspeed, told)
-    student = config_of(load_teacher(folder), made_for, method=config.method)
+    teacher = load_teacher(folder)
+    deep = teacher.config.num_layers
+    told = f"at most {deep}, the target's"
+    require(config.layers is None or config.layers <= deep, "layers", config.layers, told)
+    student = config_of(teacher, made_for, method=config.method)
     most = 1 + len(student.bounds)
     if config.passes[-1] > most:
         told = "the tokens of an image" if about.in_order else "the maps of an image"

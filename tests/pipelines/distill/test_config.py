@@ -24,6 +24,7 @@ def test_numbers_of_passes(steps, passes):
         ({"steps": "1,x"}, "steps='1,x' is not accepted: positive numbers with commas"),
         ({"steps": 0}, "steps=0 is not accepted"),
         ({"method": "three-head"}, "one of flow-map, two-head, score"),
+        ({"layers": 0}, "layers=0 is not accepted: 1 or more, at most the target's"),
         ({"records": 0}, "records=0 is not accepted: 1 or more"),
         ({"eval_rows": 5}, "eval_rows=5 is not accepted: 20 or more"),
         ({"workers": 100}, r"workers=100 is not accepted: at most train_batch \(64\)"),
