@@ -76,7 +76,7 @@ demo: $(INSTALLED) ## complete a few prompts three ways, and compare
 demo-images: $(INSTALLED) ## decode the same images each way, and compare
 	$(BIN)/python -m examples.demo_images
 
-demo-distill: $(INSTALLED) ## train a student of the digits model, compare it, write a report
+demo-distill: $(INSTALLED) ## train a student of the digits model and a draft model of the text model, with reports
 	$(BIN)/python -m examples.demo_distill
 
 demo-serve: $(INSTALLED) ## serve the demo model, ask it with curl and with OpenAI's client, stop it

@@ -18,13 +18,19 @@ LONGEST = 240  # characters of a prompt
 
 def main() -> None:
     options = parse()
+    written = write_prompts(options.output, options.count, seed=options.seed)
+    print(f"{written} prompts: {options.output}")
+
+
+def write_prompts(path: Path, count: int, *, seed: int = 0) -> int:
+    """Write `count` prompts as JSON Lines, or all if there are fewer; returns how many."""
     prompts = sorted(set(library_prompts()))
-    random.Random(options.seed).shuffle(prompts)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    with options.output.open("w", encoding="utf-8") as file:
-        for prompt in prompts[: options.count]:
+    random.Random(seed).shuffle(prompts)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as file:
+        for prompt in prompts[:count]:
             file.write(json.dumps({"prompt": prompt}) + "\n")
-    print(f"{min(options.count, len(prompts))} prompts: {options.output}")
+    return min(count, len(prompts))
 
 
 def library_prompts() -> Iterator[str]:
