@@ -41,7 +41,8 @@ class FlowMap:
 
     It computes in float64, with the compiled kernels where available: then a row has the same bits
     in every batch and on every x86 CPU with AVX2. torch solves rows in blocks of one size, which
-    depends on V only. So a row does not depend on the others there, too.
+    depends on V only. So a row does not depend on the others there, too. Laws of any device are
+    solved on the CPU; the result is on their device.
     """
 
     def __init__(self, codes: torch.Tensor, *, steps: int = STEPS) -> None:
@@ -63,7 +64,7 @@ class FlowMap:
         Raises:
             ValueError: a shape does not fit the codes, or a row has no probability above 0.
         """
-        return self.of_logits(probs.double().log(), noise)
+        return self.of_logits(probs.cpu().double().log(), noise).to(probs.device)
 
     def of_logits(self, logits: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """The same of logarithms of probabilities [R, V], up to a constant of each row.
@@ -74,7 +75,7 @@ class FlowMap:
         if noise.shape != (len(logs), self.width):
             wanted = (len(logs), self.width)
             raise ValueError(f"noise has shape {tuple(noise.shape)}, not {wanted}")
-        return self._solve(logs, noise, self._times, tokens=True)
+        return self._solve(logs, noise, self._times, tokens=True).to(logits.device)
 
     def noise_of(
         self, probs: torch.Tensor, tokens: torch.Tensor, start: torch.Tensor
@@ -94,11 +95,12 @@ class FlowMap:
         Raises:
             ValueError: as for a call, or a token has probability 0.
         """
+        device, probs, tokens = probs.device, probs.cpu(), tokens.cpu()
         logs = self._checked(probs.double().log())
         if not bool((probs.gather(1, tokens[:, None]) > 0).all()):
             raise ValueError("a token has probability 0: no noise leads to it")
-        x = (1 - LAST) * self.codes[tokens] + LAST * start.double()
-        return self._solve(logs, x, self._times[::-1])
+        x = (1 - LAST) * self.codes[tokens] + LAST * start.cpu().double()
+        return self._solve(logs, x, self._times[::-1]).to(device)
 
     def _checked(self, logs: torch.Tensor) -> torch.Tensor:
         """[R, V] float64."""
@@ -200,7 +202,7 @@ def flow_map(target: "Target") -> "NoiseMap":
 
     def choose(values: torch.Tensor, seeds: Ints, positions: Ints) -> Ints:
         noise = _noise_of_rows(seeds, positions, chart.width)
-        tokens: Ints = chart.of_logits(values, noise).numpy()
+        tokens: Ints = chart.of_logits(values, noise).cpu().numpy()
         return tokens
 
     return choose

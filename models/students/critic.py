@@ -47,7 +47,7 @@ class Critic(nn.Module):
             [B, n, V] float32 logits.
         """
         trunk, last = self.raster.model, tokens.shape[1] - 1
-        known = (torch.arange(last) < starts[:, None])[..., None]
+        known = (torch.arange(last, device=tokens.device) < starts[:, None])[..., None]
         told = torch.where(known, self.kind.weight[DATA], self.kind.weight[NOISE])
         read = trunk.input_proj(trunk.codebook[tokens[:, :last]]) + told
         first = trunk.class_embed(classes).unsqueeze(1)

@@ -84,4 +84,5 @@ class Generator(nn.Module):
     ) -> torch.Tensor:
         """[B, n] the known tokens [B, n], and the codes nearest to the vectors [B, n, C]."""
         found = nearest(vectors.detach().flatten(0, 1), self.codebook).view_as(tokens)
-        return tokens.where(torch.arange(tokens.shape[1]) < starts[:, None], found)
+        places = torch.arange(tokens.shape[1], device=tokens.device)
+        return tokens.where(places < starts[:, None], found)

@@ -56,7 +56,7 @@ class StudentLessons:
 
 def build_student(lessons: StudentLessons, worker: Worker) -> "StudentKind | ScoreKind":
     """Everything before the first step: teacher, records, noise for them, student."""
-    teacher = load_teacher(lessons.target)
+    teacher = load_teacher(lessons.target, worker.device)
     config = teacher.config
     records = read_records(lessons.files, config, label_field=lessons.label_field)
     sizes = {"num_classes": config.num_classes, "vocab_size": config.vocab_size}
@@ -65,11 +65,11 @@ def build_student(lessons: StudentLessons, worker: Worker) -> "StudentKind | Sco
     torch.manual_seed(lessons.seed)
     start = with_layers(teacher, lessons.layers)
     said = config_of(start, lessons.made_for, lessons.guidance, lessons.method)
-    student = student_of(start, said, prior)
+    student = student_of(start, said, prior).to(worker.device)
     kept = min(EXAM_RECORDS, len(records) // EXAM_SHARE)
     tokenizer = Path(lessons.target) / TOKENIZER_FOLDER
     if isinstance(student, Generator):
-        critic = critic_of(teacher, student.config)
+        critic = critic_of(teacher, student.config).to(worker.device)
         return ScoreKind(
             student, critic, teach, records, seed=lessons.seed, kept=kept, tokenizer=tokenizer
         )
@@ -77,6 +77,7 @@ def build_student(lessons: StudentLessons, worker: Worker) -> "StudentKind | Sco
     pairs = make_pairs(records, teach, chart, prior, rank=worker.rank, world=worker.world)
     for part in pairs.parts():
         worker.add(part)
+    by_heads = lessons.method == TWO_HEAD
     return StudentKind(
         student,
         teach,
@@ -84,7 +85,7 @@ def build_student(lessons: StudentLessons, worker: Worker) -> "StudentKind | Sco
         seed=lessons.seed,
         kept=kept,
         tokenizer=tokenizer,
-        pictures=pictures_of(lessons.target) if lessons.method == TWO_HEAD else None,
+        pictures=pictures_of(lessons.target, worker.device) if by_heads else None,
     )
 
 
@@ -145,6 +146,10 @@ class StudentKind:
         save_student(model, folder, tokenizer=self._tokenizer)
 
     @property
+    def _device(self) -> torch.device:
+        return self.model.prior.device
+
+    @property
     def _length(self) -> int:
         return self._pairs.records.tokens.shape[1]
 
@@ -156,9 +161,9 @@ class StudentKind:
             noise=pairs.noise[chosen],
             guesses=pairs.guesses[chosen],
             starts=starts,
-        )
+        ).to(self._device)
         if isinstance(self.model, TwoHeadStudent):
             return loss_of_heads(model, given, self.model.codebook, self._pictures)
         kept = pairs.logits
-        teacher = self._laws(given.classes, given.tokens) if kept is None else kept[chosen]
-        return loss_of_laws(model, given, teacher)
+        found = self._laws(given.classes, given.tokens) if kept is None else kept[chosen]
+        return loss_of_laws(model, given, found.to(self._device))

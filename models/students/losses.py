@@ -4,7 +4,7 @@ Letters: B samples, n tokens of an image, V vocabulary, C width of a code.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from models.tokenizers.load import load_tokenizer
 from models.tokenizers.tokenizer import places
 from models.training.losses import divergence
+from models.training.worker import CPU
 
 # vectors [B, n, C] and the codes [B, n, C] that they should be -> [B] a distance of their pictures
 Pictures = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -32,7 +33,12 @@ class Given:
     @property
     def unknown(self) -> torch.Tensor:
         """[B, n] the places to decide."""
-        return torch.arange(self.tokens.shape[1]) >= self.starts[:, None]
+        places = torch.arange(self.tokens.shape[1], device=self.tokens.device)
+        return places >= self.starts[:, None]
+
+    def to(self, device: torch.device) -> "Given":
+        """The same on a device."""
+        return Given(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
 
 def loss_of_laws(student: nn.Module, given: Given, teacher: torch.Tensor) -> torch.Tensor:
@@ -68,12 +74,12 @@ def loss_of_heads(
     return total
 
 
-def pictures_of(target: str | Path) -> Pictures:
+def pictures_of(target: str | Path, device: torch.device = CPU) -> Pictures:
     """Huber's distance of pixels, and the squared distance of the target's tokenizer's features.
 
     The features take the place of the published loss's network, which is trained on photographs.
     """
-    tokenizer = load_tokenizer(target).eval().requires_grad_(False)
+    tokenizer = load_tokenizer(target).eval().requires_grad_(False).to(device)
 
     def distance(vectors: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
         found, wanted = (tokenizer.pixels(places(values)) for values in (vectors, codes))

@@ -42,6 +42,7 @@ class Records:
 class Pairs:
     """Records with their noise [N, n, C] float32 and the first guesses [N, n] that it leads to.
 
+    In the CPU's memory, as the records are.
     `logits`: the teacher's [N, n, V] float32, or None where they take too much memory.
     """
 
@@ -87,7 +88,7 @@ def make_pairs(
     for first in range(rank * size, count, world * size):
         some = slice(first, first + size)
         classes, tokens = records.classes[some], records.tokens[some]
-        logits = laws(classes, tokens)
+        logits = laws(classes, tokens).cpu()
         if kept is not None:
             kept[some] = logits
         noise[some] = noise_of(logits, tokens, records.seeds[some], chart)

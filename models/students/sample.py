@@ -50,8 +50,12 @@ def image_noise(seeds: Sequence[int] | Ints, num_tokens: int, width: int) -> tor
 def first_guesses(
     chart: FlowMap, prior: torch.Tensor, classes: torch.Tensor, noise: torch.Tensor
 ) -> torch.Tensor:
-    """[B, n] tokens drawn from the prior [K, n, V] by the noise [B, n, C], each by itself."""
-    return tokens_of(chart, prior[classes % len(prior)].log(), noise)
+    """[B, n] tokens drawn from the prior [K, n, V] by the noise [B, n, C], each by itself.
+
+    Logarithms are the CPU's, so that guesses are the same with students on any device.
+    """
+    laws = prior[(classes % len(prior)).to(prior.device)].cpu()
+    return tokens_of(chart, laws.log(), noise).to(classes.device)
 
 
 @torch.inference_mode()

@@ -63,7 +63,8 @@ class ScaleStudent(nn.Module):
         `starts` and `until` are first places of maps, or L. [B, L or until, V] float32 logits;
         those of a place depend on the inputs of earlier maps.
         """
-        known = torch.arange(tokens.shape[1]) < starts[:, None]  # [B, L]
+        places = torch.arange(tokens.shape[1], device=tokens.device)
+        known = places < starts[:, None]  # [B, L]
         tokenizer = self._tokenizer[0]
         read = tokenizer.inputs_of(self.codebook[tokens.where(known, guesses)])  # [B, L, C]
         unknown = tokenizer.inputs_of(noise.masked_fill(known[..., None], 0.0))

@@ -59,7 +59,8 @@ class Made:
     @property
     def unknown(self) -> torch.Tensor:
         """[B, n] the places that the student decided."""
-        return torch.arange(self.tokens.shape[1]) >= self.starts[:, None]
+        places = torch.arange(self.tokens.shape[1], device=self.tokens.device)
+        return places >= self.starts[:, None]
 
     @property
     def seen(self) -> torch.Tensor:
@@ -139,8 +140,8 @@ class ScoreKind:
             self._drawn(model, kept[first : first + EXAM_BATCH])
             for first in range(0, len(kept), EXAM_BATCH)
         ]
-        shown = self._points(self._records.tokens[torch.from_numpy(kept)])
-        some = _some(len(shown))
+        shown = self._points(self._given(kept)[1])
+        some = _some(len(shown)).to(shown.device)
         found = energy_distance(torch.cat(points)[some], shown[some])
         return {"distance": found, SCORE: -found}
 
@@ -151,14 +152,14 @@ class ScoreKind:
 
     def _made(self, model: nn.Module, samples: Samples, turn: int) -> Made:
         """Images for one turn; all noise depends on the numbers of samples, turn and seed."""
-        chosen = torch.from_numpy(samples.records)
-        classes, tokens = self._records.classes[chosen], self._records.tokens[chosen]
-        starts = starts_of(samples.numbers, self._seed, self.model.config.bounds)
-        owners = np.full(len(chosen), self._seed)
+        classes, tokens = self._given(samples.records)
+        device = tokens.device
+        starts = starts_of(samples.numbers, self._seed, self.model.config.bounds).to(device)
+        owners = np.full(len(classes), self._seed)
         keys = row_keys(owners, samples.numbers, Purpose.TRAINING, 1 + turn)
         images = (keys >> np.uint64(1)).astype(np.int64)  # seeds of the images
         length, width = tokens.shape[1], self._chart.width
-        noise = image_noise(images, length, width)
+        noise = image_noise(images, length, width).to(device)
         guesses = first_guesses(self._chart, self.model.prior, classes, noise)
         vectors = model(classes, tokens, noise, guesses, starts)
         shape = (DRAWS, *tokens.shape)
@@ -169,24 +170,30 @@ class ScoreKind:
             np.repeat(np.arange(DRAWS), len(images) * length),
         )
         chance = torch.from_numpy(uniform(keys)).float().view(*shape, 1)
+        times = EARLIEST + (1 - EARLIEST) * chance
         return Made(
             classes=classes,
             tokens=self.model.rounded(vectors, tokens, starts),
             starts=starts,
             vectors=vectors,
-            noise=normals(keys, width).float().view(*shape, width),
-            times=EARLIEST + (1 - EARLIEST) * chance,
+            noise=normals(keys, width).float().view(*shape, width).to(device),
+            times=times.to(device),
         )
 
     def _drawn(self, model: nn.Module, records: Ints) -> torch.Tensor:
         """Images of the records' classes, from the records' seeds, as points."""
         assert isinstance(model, Generator)
-        chosen = torch.from_numpy(records)
-        classes, given = self._records.classes[chosen], self._records.tokens[chosen]
+        classes, given = self._given(records)
         noise = image_noise(self._records.seeds[records], given.shape[1], self._chart.width)
+        noise = noise.to(given.device)
         guesses = first_guesses(self._chart, model.prior, classes, noise)
         tokens = model.decide(classes, given, noise, guesses, torch.zeros_like(classes))
         return self._points(tokens)
+
+    def _given(self, records: Ints) -> tuple[torch.Tensor, torch.Tensor]:
+        """Classes [B] and tokens [B, n] of records, on the student's device."""
+        device, chosen = self.model.prior.device, torch.from_numpy(records)
+        return self._records.classes[chosen].to(device), self._records.tokens[chosen].to(device)
 
     def _points(self, tokens: torch.Tensor) -> torch.Tensor:
         """[., F] patches of 2 x 2 codes of all images; of images of one row, the whole row."""

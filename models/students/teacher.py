@@ -15,6 +15,7 @@ from models.targets.next_scale.model import NextScaleConfig, NextScaleModel
 from models.tokenizers.load import load_tokenizer
 from models.tokenizers.scales import ScaleTokenizer
 from models.training.raster import RasterConfig, RasterModel
+from models.training.worker import CPU
 
 OF_FIELDS = {
     "vocab_size": "vocab_size",
@@ -48,24 +49,24 @@ class ScaleTeacher:
 Teacher = RasterModel | ScaleTeacher
 
 
-def load_teacher(folder: str | Path) -> Teacher:
-    """A target in float32, without gradients and dropout.
+def load_teacher(folder: str | Path, device: torch.device = CPU) -> Teacher:
+    """A target in float32, without gradients and dropout, on a device.
 
     Raises:
         UnsupportedCheckpoint: it is another kind of target, or a variant that students have not.
     """
     path = Path(folder)
     if read_json(path / CONFIG).get("model_type") == NEXT_SCALE:
-        return _scale_teacher(path)
+        return _scale_teacher(path, device)
     model = RasterModel(_config(read_json(path / CONFIG), path), torch.zeros(0))
     tensors = {name: tensor.float() for name, tensor in read_tensors(path / TENSORS).items()}
     model.model.codebook = tensors.get("model.codebook", model.model.codebook)
     check_shapes(tensors, model, str(path))
     model.load_state_dict(tensors)
-    return model.eval().requires_grad_(False)
+    return model.eval().requires_grad_(False).to(device)
 
 
-def _scale_teacher(path: Path) -> ScaleTeacher:
+def _scale_teacher(path: Path, device: torch.device) -> ScaleTeacher:
     config, tokenizer = read_config(path, NextScaleConfig), load_tokenizer(path)
     if not isinstance(tokenizer, ScaleTokenizer):
         raise UnsupportedCheckpoint(f"{path}: its tokenizer is not one of scales")
@@ -73,7 +74,7 @@ def _scale_teacher(path: Path) -> ScaleTeacher:
     tensors = {name: tensor.float() for name, tensor in read_tensors(path / TENSORS).items()}
     check_shapes(tensors, model, str(path))
     model.load_state_dict(tensors)
-    return ScaleTeacher(model.eval().requires_grad_(False), tokenizer)
+    return ScaleTeacher(model.eval().requires_grad_(False).to(device), tokenizer.to(device))
 
 
 def laws(
@@ -82,11 +83,13 @@ def laws(
     """The teacher's logits at every place of whole images.
 
     Args:
-        classes: [B] int64. tokens: [B, n] int64.
+        classes: [B] int64. tokens: [B, n] int64. On any device.
         guidance: scale of classifier-free guidance; 1: off.
     Returns:
-        [B, n, V] float32.
+        [B, n, V] float32, on the teacher's device.
     """
+    device = teacher.codebook.device
+    classes, tokens = classes.to(device), tokens.to(device)
     with torch.no_grad():
         read = tokens if isinstance(teacher, ScaleTeacher) else tokens[:, :-1]
         logits: torch.Tensor = teacher(classes, read)

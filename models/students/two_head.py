@@ -65,7 +65,8 @@ class TwoHeadStudent(nn.Module):
             up to place i.
         """
         trunk = self.raster.model
-        known = (torch.arange(tokens.shape[1]) < starts[:, None])[..., None]  # [B, n, 1]
+        places = torch.arange(tokens.shape[1], device=tokens.device)
+        known = (places < starts[:, None])[..., None]  # [B, n, 1]
         read = trunk.input_proj(torch.where(known, trunk.codebook[tokens], noise))
         read = read + torch.where(known, self.kind.weight[DATA], self.kind.weight[NOISE])
         told = trunk.class_embed(classes)[:, None]  # [B, 1, D]
@@ -84,7 +85,7 @@ class TwoHeadStudent(nn.Module):
     ) -> torch.Tensor:
         """[B, n] tokens: the known ones, and what the heads say."""
         logits, vectors = self(classes, tokens, noise, starts)
-        places = torch.arange(tokens.shape[1])
+        places = torch.arange(tokens.shape[1], device=tokens.device)
         near = nearest(vectors.flatten(0, 1), self.codebook).view_as(tokens)
         found = torch.where(places < self.split, logits.argmax(-1), near)
         return tokens.where(places < starts[:, None], found)

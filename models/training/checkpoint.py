@@ -28,7 +28,7 @@ def write_state(folder: Path, step: int, told: Mapping[str, Any], files: Files) 
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     for name, tensors in files.items():
-        ready = {key: tensor.detach().contiguous() for key, tensor in tensors.items()}
+        ready = {key: tensor.detach().contiguous().cpu() for key, tensor in tensors.items()}
         save_file(ready, new / f"{name}.safetensors")
     text = json.dumps({"step": step, **told}, indent=1) + "\n"
     (new / STATE).write_text(text, encoding="utf-8")

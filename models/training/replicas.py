@@ -39,7 +39,9 @@ def resume(
         for name, weight in model.named_parameters():
             weight.copy_(weights[name])
             if f"{name}/{MOMENTS[0]}" in moments:
-                found = {key: moments[f"{name}/{key}"].clone() for key in MOMENTS}
+                found = {
+                    key: moments[f"{name}/{key}"].to(weight.device, copy=True) for key in MOMENTS
+                }
                 optimiser.state[weight] = {"step": torch.tensor(float(step)), **found}
 
 

@@ -31,7 +31,7 @@ class TrainingPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Best:
-    """The best state by exam: its averaged weights."""
+    """The best state by exam: its averaged weights, in the CPU's memory."""
 
     step: int
     score: float
@@ -108,7 +108,10 @@ class TrainingStep:
         """The figures of the averaged weights, which become the best if their score is higher."""
         figures = dict(self.kind.exam(self.average))
         if figures and (self.best is None or figures[SCORE] > self.best.score):
-            weights = {name: w.clone() for name, w in self.average.named_parameters()}
+            weights = {
+                name: weight.to("cpu", copy=True)
+                for name, weight in self.average.named_parameters()
+            }
             self.best = Best(step=self.done, score=figures[SCORE], weights=weights)
         return figures
 
@@ -124,7 +127,7 @@ class TrainingStep:
         """Move the average towards the weights."""
         keep, now = average_weight(self.done), self.engine.weights()
         for name, average in self.average.named_parameters():
-            average.lerp_(now[name], 1 - keep)
+            average.lerp_(now[name].to(average.device), 1 - keep)
 
 
 def samples_of(plan: TrainingPlan, step: int, num_records: int) -> Samples:

@@ -8,6 +8,7 @@ import torch
 
 from models.compute.x86 import kernels
 from models.sampling.noise import NoiseStore
+from tests.models.accelerator import accelerator
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -43,3 +44,12 @@ def arithmetic_of_module(request: pytest.FixtureRequest) -> Iterator[None]:
 def little_noise_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     """For thousands of requests of a few tokens: drawing far ahead would take half of the time."""
     monkeypatch.setattr(NoiseStore, "NUMBERS", 32)
+
+
+@pytest.fixture
+def accel() -> Iterator[torch.device]:
+    """Another device, with deterministic algorithms alone, as in a training process."""
+    with accelerator() as device:
+        torch.use_deterministic_algorithms(True)
+        yield device
+        torch.use_deterministic_algorithms(False)
