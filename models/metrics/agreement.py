@@ -4,6 +4,9 @@ Letters: V vocabulary, K depths of a chain, `...` any number of positions.
 """
 
 import torch
+from torch.nn import functional as F
+
+BLOCK = 256  # numbers that one matrix product sums
 
 
 def agreement_at(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
@@ -25,8 +28,8 @@ def agreement_at(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
     ratio = (log_p - log_q).detach().masked_fill(log_p == -torch.inf, -torch.inf)
     order = ratio.argsort(dim=-1, descending=True)
     p, q = log_p.exp().gather(-1, order), log_q.exp().gather(-1, order)
-    before = p.cumsum(-1)  # of p, where p / q is at least this token's
-    behind = (q.flip(-1).cumsum(-1).flip(-1) - q).clamp(min=0)  # of q, where it is less
+    before = running_sums(p)  # of p, where p / q is at least this token's
+    behind = (running_sums(q.flip(-1)).flip(-1) - q).clamp(min=0)  # of q, where it is less
     tiny = torch.finfo(p.dtype).tiny
     chance = (q / (before * q + behind * p).clamp(min=tiny)).clamp(max=1)
     return torch.zeros_like(chance).scatter(-1, order, chance)
@@ -79,3 +82,21 @@ def accepted_length(chances: torch.Tensor) -> torch.Tensor:
             estimate; means over positions, multiplied, do not.
     """
     return 1 + chances.cumprod(-1).sum(-1)
+
+
+def running_sums(x: torch.Tensor) -> torch.Tensor:
+    """[..., V] the sum of each number and those before it, always in the same order.
+
+    torch's own, on the CPU. CUDA has none whose order is fixed: there, sums within blocks, and those
+    of the blocks before, are products with triangles of ones.
+    """
+    if x.is_cpu:
+        return x.cumsum(-1)
+    size = x.shape[-1]
+    if size <= BLOCK:
+        return x @ torch.ones(size, size, dtype=x.dtype, device=x.device).triu()
+    blocks = F.pad(x, (0, -size % BLOCK)).unflatten(-1, (-1, BLOCK))
+    within = running_sums(blocks)
+    whole = within[..., -1]
+    sums = within + (running_sums(whole) - whole)[..., None]
+    return sums.flatten(-2)[..., :size]

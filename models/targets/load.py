@@ -19,11 +19,11 @@ def load_target(
     path: str | Path,
     *,
     dtype: torch.dtype,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     arithmetic: str = STEADY,
     rows: int = 1,
 ) -> Target:
-    """The model of the checkpoint at `path`, on `device` ("auto", "cpu" or "cuda").
+    """The model of the checkpoint at `path`, on `device` (torch's, or "auto", "cpu" or "cuda").
 
     `arithmetic`: "steady" uses the compiled kernels where available (see `Target.steady`); "fast"
     uses what is fastest on this device for passes over `rows` tokens.
@@ -44,8 +44,10 @@ def load_target(
     return load_adapted(folder, raw, generation, dtype=dtype, device=where)
 
 
-def pick_device(device: str) -> torch.device:
+def pick_device(device: str | torch.device) -> torch.device:
     """The torch device that "auto", "cpu" or "cuda" means on this machine."""
+    if isinstance(device, torch.device):
+        return device
     if device not in ("auto", "cpu", "cuda"):
         raise InvalidOption("device", device, "auto, cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
@@ -53,3 +55,8 @@ def pick_device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(device)
+
+
+def device_beside(target: Target | None, device: str) -> torch.device:
+    """Where a drafter is: with the target, or on `device` where the target is elsewhere."""
+    return pick_device(device) if target is None else target.device

@@ -14,7 +14,6 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import (
     _DummyBackendModule,
     _DummyPrivateUse1Hook,
@@ -128,6 +127,21 @@ def _as(tensor: torch.Tensor, kind: int) -> torch.Tensor:
     return torch._neg_view(made) if tensor.is_neg() else made
 
 
+def _mapped(function: Any, value: Any) -> Any:
+    """A value, or each of a list."""
+    if isinstance(value, list | tuple):
+        return type(value)(_mapped(function, item) for item in value)
+    return function(value)
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _tensors(item)
+
+
 def _lent(value: Any) -> Any:
     if _is_here(value):
         return _as(value, CPU)
@@ -142,7 +156,7 @@ def _kept(value: Any) -> Any:
 
 def _on_cpu(op: Any, *args: Any, **kwargs: Any) -> Any:
     """Any operation on tensors of this device."""
-    _refuse(op, [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)])
+    _refuse(op, list(_tensors([args, list(kwargs.values())])))
     # An empty output gets its size from the operation, which cannot resize memory that is lent.
     outputs = {a.name: kwargs[a.name] for a in op._schema.arguments if a.is_out}
     fresh = {
@@ -150,8 +164,8 @@ def _on_cpu(op: Any, *args: Any, **kwargs: Any) -> Any:
         for name, tensor in outputs.items()
         if _is_here(tensor) and not tensor.numel()
     }
-    lent = tree_map(_lent, args), tree_map(_lent, kwargs) | fresh
-    found = op(*_numbers(op._schema, lent[0]), **lent[1])
+    own = {name: _mapped(_lent, value) for name, value in kwargs.items()} | fresh
+    found = op(*_numbers(op._schema, [_mapped(_lent, value) for value in args]), **own)
     for name, tensor in fresh.items():
         outputs[name].data = _as(tensor, HERE)
     return _returned(op._schema, args, kwargs, found)
@@ -177,16 +191,20 @@ def _returned(schema: Any, args: Any, kwargs: Any, found: Any) -> Any:
         if argument.alias_info is not None and argument.alias_info.is_write
         for name in argument.alias_info.before_set
     }
-    if len(schema.returns) != 1:
+    # A view is an inference tensor if what it is a view of is one.
+    views = any(told.alias_info is not None for told in schema.returns) and not written
+    mode = args[0].is_inference() if views else torch.is_inference_mode_enabled()
+    with torch.inference_mode(mode):
+        if len(schema.returns) == 1:
+            return _one(schema.returns[0], found, written)
         values = zip(schema.returns, found or (), strict=True)
         return tuple(_one(told, value, written) for told, value in values) or None
-    return _one(schema.returns[0], found, written)
 
 
 def _one(told: Any, value: Any, written: dict[str, torch.Tensor]) -> Any:
     if told.alias_info is not None and told.alias_info.is_write:
         return written[next(iter(told.alias_info.before_set))]
-    return tree_map(_kept, value)
+    return _mapped(_kept, value)
 
 
 def _refuse(op: Any, tensors: list[torch.Tensor]) -> None:

@@ -88,10 +88,11 @@ def build_drafter(
         raise UnsupportedCheckpoint(told)
     first = texts if lessons.first is None else reading(lessons.first)
     network, shape = network_of(lessons, target, config, first[: len(first) - kept])
+    network.to(worker.device)
     about = {"kind": lessons.kind, **lessons.about}
     teacher: Teaches
     if stream is None:
-        teacher = load_teacher(target, taps_of(network), lessons.guidance)
+        teacher = load_teacher(target, taps_of(network), lessons.guidance, worker.device)
     else:
         teacher = streamed_teacher(
             stream,
@@ -113,6 +114,7 @@ def build_drafter(
         target=target,
         vocabulary=vocabulary_of(network),
         about=about,
+        device=worker.device,
     )
 
 

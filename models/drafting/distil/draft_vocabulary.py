@@ -17,7 +17,7 @@ from models.drafting.distil.texts import Text
 
 @dataclass(frozen=True, slots=True)
 class DraftVocabulary:
-    """`ids` [K]: the target's ids, each once, in any order."""
+    """`ids` [K]: the target's ids, each once, in any order; laws may be on any device."""
 
     ids: torch.Tensor
 
@@ -29,7 +29,7 @@ class DraftVocabulary:
 
     def of_all(self, log_p: torch.Tensor) -> torch.Tensor:
         """[..., K + 1] from log-probabilities [..., V]."""
-        return self.laws(log_p[..., self.ids])
+        return self.laws(log_p[..., self.ids.to(log_p.device)])
 
     def padded(self, log_q: torch.Tensor) -> torch.Tensor:
         """[..., K + 1] from a drafter's log-probabilities [..., K]: it never chooses the others."""
@@ -40,7 +40,11 @@ class DraftVocabulary:
         size, beyond = len(self.ids), int(self.ids.max()) + 1
         table = torch.full((beyond + 1,), size)
         table[self.ids] = torch.arange(size)
-        return table[tokens.clamp(max=beyond)]
+        return table.to(tokens.device)[tokens.clamp(max=beyond)]
+
+    def tokens(self, columns: torch.Tensor) -> torch.Tensor:
+        """The target's token of each column [...]."""
+        return self.ids.to(columns.device)[columns]
 
 
 def frequent_ids(

@@ -31,7 +31,7 @@ class Judged:
         p, q, _ = self._whole(offset, level)
         if self.vocabulary is None:
             return p, q, same_likeliest(p, q)
-        same = self.vocabulary.ids[q.argmax(-1)] == p.argmax(-1)
+        same = self.vocabulary.tokens(q.argmax(-1)) == p.argmax(-1)
         return self.vocabulary.of_all(p), self.vocabulary.padded(q), same
 
     def accepted(

@@ -31,6 +31,7 @@ from models.drafting.sharpness import FIELD
 from models.metrics.agreement import accepted_length
 from models.training.kind import LOSS, Samples
 from models.training.losses import divergence, match_loss
+from models.training.worker import CPU
 
 WORDS = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
 EXAM_BATCH = 8
@@ -76,11 +77,13 @@ class DrafterKind:
         target: Path,
         vocabulary: DraftVocabulary | None = None,
         about: Mapping[str, object] | None = None,
+        device: torch.device = CPU,
     ) -> None:
         """`vocabulary`: what the model can draft; None: everything.
 
-        `about`: what the export says of itself, besides the depth.
+        `about`: what the export says of itself, besides the depth. `device`: of model and teacher.
         """
+        self._device = device
         self._vocabulary = vocabulary
         self.model, self.num_records = model, len(texts) - course.kept
         self._shape, self._teacher, self._texts, self._course = shape, teacher, texts, course
@@ -97,10 +100,10 @@ class DrafterKind:
 
     def losses(self, model: nn.Module, samples: Samples) -> dict[str, torch.Tensor]:
         """The weighted sum over texts, depths and places of the loss in force."""
-        batch = batch_of(self._texts, samples.records)
-        late = torch.from_numpy(samples.numbers >= self._course.match_from)  # [B]
+        batch = batch_of(self._texts, samples.records, self._device)
+        late = torch.from_numpy(samples.numbers >= self._course.match_from).to(self._device)  # [B]
         laws, states, rows = self._taught(batch, samples.records, samples, self._vocabulary)
-        total = torch.zeros(())
+        total = torch.zeros((), device=self._device)
         found: list[torch.Tensor] = model(batch.tokens, states)
         for (offset, weight), logits in zip(self._depths(len(found)), found, strict=True):
             there = batch.written[:, offset:]  # [B, N - offset]
@@ -136,9 +139,10 @@ class DrafterKind:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """[B, N, K] the chances by the laws on these texts, and [B, N] the lengths."""
         nameless = np.full(len(texts), -1)  # so that nothing of them is kept
-        judged = self._judged_in(model, batch_of(texts, np.arange(len(texts))), nameless)
-        told = torch.full((len(texts),), temperature)
-        return self._by_depth(judged, told), self._lengths(judged, told)
+        batch = batch_of(texts, np.arange(len(texts)), self._device)
+        judged = self._judged_in(model, batch, nameless)
+        told = torch.full((len(texts),), temperature, device=self._device)
+        return self._by_depth(judged, told).cpu(), self._lengths(judged, told).cpu()
 
     def trial(self) -> Trial:
         """The exam in the real loop."""
@@ -166,7 +170,7 @@ class DrafterKind:
         kept = np.arange(self.num_records, len(self._texts))
         judged = self._judged(model, kept[:EXAM_BATCH])
         laws = [judged.at(self._shape.first + k, k)[:2] for k in range(len(judged.found))]
-        return [best_sharpness(p, q, generator) for p, q in laws if len(p)]
+        return [best_sharpness(p.cpu(), q.cpu(), generator) for p, q in laws if len(p)]
 
     def _write(self, model: nn.Module, folder: Path, fitted: Mapping[str, object]) -> None:
         shutil.rmtree(folder, ignore_errors=True)
@@ -200,8 +204,8 @@ class DrafterKind:
         The law of a token is at the index before it. See `Taught`.
         """
         taught = self._teacher.teach(batch, records, samples, vocabulary)
-        rows = torch.full(batch.written.shape, -1)
-        rows[batch.before] = torch.arange(len(taught.laws))
+        rows = torch.full(batch.written.shape, -1, device=self._device)
+        rows[batch.before] = torch.arange(len(taught.laws), device=self._device)
         return taught.laws, taught.states, rows
 
     @torch.no_grad()
@@ -223,7 +227,7 @@ class DrafterKind:
         for begin in range(0, len(kept), EXAM_BATCH):
             judged = self._judged(model, kept[begin : begin + EXAM_BATCH])
             p, q, same = judged.at(self._shape.first, 0)
-            totals += sums(p, q, same)
+            totals += sums(p, q, same).cpu()
             count += len(p)
             own = self._lengths(judged)
             lengths.append(own[~own.isnan()])
@@ -233,7 +237,7 @@ class DrafterKind:
         return figures | ({"length_by_laws_t1": float(by_laws.mean())} if len(by_laws) else {})
 
     def _judged(self, model: nn.Module, numbers: Ints) -> Judged:
-        return self._judged_in(model, batch_of(self._texts, numbers), numbers)
+        return self._judged_in(model, batch_of(self._texts, numbers, self._device), numbers)
 
     def _judged_in(self, model: nn.Module, batch: TextBatch, numbers: Ints) -> Judged:
         laws, states, rows = self._taught(batch, numbers)
@@ -243,8 +247,8 @@ class DrafterKind:
     def _lengths(self, judged: Judged, temperatures: torch.Tensor | None = None) -> torch.Tensor:
         """See `lengths_at`."""
         depth, first, written = self._course.depth, self._shape.first, judged.batch.written
-        out = torch.full(written.shape, torch.nan)
-        told = torch.ones(len(written)) if temperatures is None else temperatures
+        out = torch.full(written.shape, torch.nan, device=self._device)
+        told = torch.ones_like(out[:, 0]) if temperatures is None else temperatures
         starts = written.shape[1] - depth + 1
         if starts <= first:
             return out
@@ -262,11 +266,11 @@ class DrafterKind:
         """
         depth, first, written = self._course.depth, self._shape.first, judged.batch.written
         chain = len(judged.found) > 1  # heads have a law for each depth
-        out = torch.zeros(*written.shape, depth)
+        out = torch.zeros(*written.shape, depth, device=self._device)
         for k in range(depth):
             offset = first + k if chain else first
             there, accepted = judged.accepted(offset, k if chain else 0, temperatures)
-            each = torch.zeros(written.shape)
+            each = torch.zeros(written.shape, device=self._device)
             each[:, offset:][there] = accepted
             out[:, : written.shape[1] - k, k] = each[:, k:]
         return out

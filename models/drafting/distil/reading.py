@@ -65,5 +65,6 @@ def read(
     """Computed for these texts alone; nothing is kept."""
     batch = batch_of(texts, np.arange(len(texts)))
     taught = teacher.teach(batch, np.full(len(texts), -1), vocabulary=vocabulary)
-    laws = taught.laws if need.laws else torch.zeros(0, 0)
-    return Reading(states=taught.states[:, :, list(need.columns)].numpy(), laws=laws.numpy())
+    laws = taught.laws.cpu() if need.laws else torch.zeros(0, 0)
+    states = taught.states[:, :, list(need.columns)].cpu()
+    return Reading(states=states.numpy(), laws=laws.numpy())

@@ -119,11 +119,13 @@ class StreamedTeacher:
 
     def _taught(self, batch: TextBatch, reading: Reading) -> Taught:
         sizes = self._sizes
-        states = torch.zeros(*batch.tokens.shape, sizes.num_taps + 1, sizes.width)
+        device, shape = batch.tokens.device, (*batch.tokens.shape, sizes.num_taps + 1, sizes.width)
+        states = torch.zeros(shape, device=device)
         if sizes.need.columns:
-            states[:, :, list(sizes.need.columns)] = torch.from_numpy(reading.states)
+            told = torch.from_numpy(reading.states).to(device)
+            states[:, :, list(sizes.need.columns)] = told
         if sizes.need.laws:
-            return Taught(states=states, laws=torch.from_numpy(reading.laws))
+            return Taught(states=states, laws=torch.from_numpy(reading.laws).to(device))
         assert self._head is not None
         last = states[:, :, -1][batch.before]
         return Taught(states=states, laws=F.linear(last, self._head).log_softmax(-1))

@@ -21,6 +21,7 @@ from models.readout import Readout
 from models.targets.load import load_target
 from models.targets.target import Target
 from models.training.kind import Samples
+from models.training.worker import CPU
 
 KEPT_BYTES = 2 * 2**30  # of states that are kept in memory
 
@@ -60,7 +61,10 @@ class Teaches(Protocol):
 
 
 class Teacher:
-    """A target and its output matrix `head` [V, C]."""
+    """A target and its output matrix `head` [V, C].
+
+    What it teaches is on the target's device; the states that are kept are in the CPU's memory.
+    """
 
     def __init__(
         self,
@@ -74,7 +78,8 @@ class Teacher:
         `guidance`: scale of classifier-free guidance (models/targets/guided.py); 1: off. Logits are
         linear in the last states, so these are combined as the logits are.
         """
-        self.target, self.head, self.taps = target, head.float(), taps
+        self.target, self.taps = target, taps
+        self.head = head.float().to(target.device)
         self.guidance = guidance
         self._readout = Readout(layers=(*taps, -1))
         self._kept: dict[int, torch.Tensor] = {}
@@ -94,7 +99,7 @@ class Teacher:
         if vocabulary is None:
             return Taught(states=states, laws=self.laws(last))
         sums = self._log_sums(batch, records, states)[batch.before][:, None]
-        known = F.linear(last, self.head[vocabulary.ids]) - sums
+        known = F.linear(last, self.head[vocabulary.ids.to(self.head.device)]) - sums
         return Taught(states=states, laws=vocabulary.laws(known))
 
     def examine(self, trial: Trial, drafter: Path) -> dict[int, Played]:
@@ -162,11 +167,16 @@ class Teacher:
         return out
 
 
-def load_teacher(folder: Path, taps: tuple[int, ...] = (), guidance: float = 1.0) -> Teacher:
-    """The teacher of a checkpoint, with guidance of this scale.
+def load_teacher(
+    folder: Path,
+    taps: tuple[int, ...] = (),
+    guidance: float = 1.0,
+    device: str | torch.device = CPU,
+) -> Teacher:
+    """The teacher of a checkpoint, with guidance of this scale, on a device.
 
     Raises:
         UnsupportedCheckpoint: it cannot be loaded, or has no output matrix by Llama's name.
     """
-    target = load_target(folder, dtype=torch.float32, device="cpu")
+    target = load_target(folder, dtype=torch.float32, device=device)
     return Teacher(target, target_head(folder), taps, guidance)

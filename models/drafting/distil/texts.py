@@ -13,6 +13,7 @@ import torch
 
 from models.batch import Ints
 from models.errors import UnsupportedCheckpoint
+from models.training.worker import CPU
 
 PROMPT, TOKENS = "prompt_ids", "tokens"
 SCHEMA = pa.schema([(PROMPT, pa.list_(pa.int32())), (TOKENS, pa.list_(pa.int32()))])
@@ -79,8 +80,8 @@ def read_texts(files: Sequence[str], *, length: int, num_ids: int) -> list[Text]
     return found
 
 
-def batch_of(texts: Sequence[Text], some: Ints) -> TextBatch:
-    """The texts with these numbers."""
+def batch_of(texts: Sequence[Text], some: Ints, device: torch.device = CPU) -> TextBatch:
+    """The texts with these numbers, on a device."""
     chosen = tuple(texts[number] for number in some.tolist())
     longest = max(len(text.tokens) for text in chosen)
     tokens = torch.zeros(len(chosen), longest, dtype=torch.int64)
@@ -88,4 +89,4 @@ def batch_of(texts: Sequence[Text], some: Ints) -> TextBatch:
     for row, text in enumerate(chosen):
         tokens[row, : len(text.tokens)] = torch.tensor(text.tokens)
         written[row, text.num_prompt : len(text.tokens)] = True
-    return TextBatch(texts=chosen, tokens=tokens, written=written)
+    return TextBatch(texts=chosen, tokens=tokens.to(device), written=written.to(device))

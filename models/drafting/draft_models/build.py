@@ -15,7 +15,7 @@ from models.memory.budget import budget_bytes, pool_entries
 from models.targets.decoder.config import read_json
 from models.targets.guided import guide
 from models.targets.image_tokens import same_images
-from models.targets.load import DTYPES, load_target
+from models.targets.load import DTYPES, device_beside, load_target
 from models.targets.target import Target
 from models.targets.vocabulary import same_size, same_vocabulary
 
@@ -37,7 +37,8 @@ def build(
         UnsupportedCheckpoint: the draft model cannot be loaded, or does not fit the target.
         InvalidOption: it has no null class, which the guidance needs.
     """
-    model = load_target(config.drafter, dtype=DTYPES[config.dtype], device=config.device)
+    where = device_beside(target, config.device)
+    model = load_target(config.drafter, dtype=DTYPES[config.dtype], device=where)
     if not model.schedule.in_order:
         raise UnsupportedCheckpoint(
             f"draft {config.drafter!r} decides its tokens in groups; it cannot guess the next one"

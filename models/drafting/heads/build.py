@@ -13,7 +13,7 @@ from models.drafting.heads.medusa_model import MedusaModel
 from models.drafting.sharpness import read_sharpness
 from models.engine_config import EngineConfig
 from models.memory.budget import budget_bytes, pool_entries
-from models.targets.load import DTYPES, pick_device
+from models.targets.load import DTYPES, device_beside
 from models.targets.target import Target
 from models.targets.vocabulary import same_size
 
@@ -35,7 +35,8 @@ def build_eagle(
     head = read_eagle(Path(config.drafter), Path(config.target))
     if target is not None:
         same_size(config.target, target.vocab_size, config.drafter, head.config.layer.vocab_size)
-    model = EagleModel(head, dtype=DTYPES[config.dtype], device=pick_device(config.device))
+    where = device_beside(target, config.device)
+    model = EagleModel(head, dtype=DTYPES[config.dtype], device=where)
     capacity = (max_length or head.config.layer.context_length) + scratch
     if budget is None:
         budget = budget_bytes(config.memory, model.device.type)
@@ -59,7 +60,8 @@ def build_medusa(config: EngineConfig, target: Target | None, **options: object)
     head = read_medusa(Path(config.drafter), Path(config.target))
     if target is not None:
         same_size(config.target, target.vocab_size, config.drafter, head.config.vocab_size)
-    model = MedusaModel(head, dtype=DTYPES[config.dtype], device=pick_device(config.device))
+    where = device_beside(target, config.device)
+    model = MedusaModel(head, dtype=DTYPES[config.dtype], device=where)
     return HeadsDrafter(model, name=config.drafter, sharpness=read_sharpness(Path(config.drafter)))
 
 
@@ -70,5 +72,6 @@ def build_hydra(config: EngineConfig, target: Target | None, **options: object) 
         UnsupportedCheckpoint: they cannot be loaded, or do not fit the target.
     """
     head = read_hydra(Path(config.drafter), Path(config.target))
-    model = HydraModel(head, dtype=DTYPES[config.dtype], device=pick_device(config.device))
+    where = device_beside(target, config.device)
+    model = HydraModel(head, dtype=DTYPES[config.dtype], device=where)
     return HeadsDrafter(model, name=config.drafter, sharpness=read_sharpness(Path(config.drafter)))

@@ -92,7 +92,7 @@ class EagleNetwork(Named):
         x = normed if self.config.norm_before_residual else hidden
         read = torch.cat([self._norm(embedded, LAYER + "input_layernorm.weight"), normed], dim=-1)
         q, k, v = (self._heads(read, f"self_attn.{name}_proj") for name in "qkv")
-        places = torch.arange(inputs.shape[1]) + step
+        places = torch.arange(inputs.shape[1], device=inputs.device) + step
         group = self.config.layer.num_heads // self.config.layer.num_kv_heads
         k, v = (y.repeat_interleave(group, dim=1) for y in (self._turn(k, places), v))
         entries.append((k, v))
@@ -115,7 +115,7 @@ class EagleNetwork(Named):
 
     def _turn(self, x: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
         """Rotate x [B, H, M, d] by positions [M]: halves, as in Hugging Face's Llama."""
-        angles = places[:, None] * self._turns  # [M, d / 2]
+        angles = places[:, None] * self._turns.to(places.device)  # [M, d / 2]
         cos, sin = angles.cos(), angles.sin()
         first, second = x.chunk(2, dim=-1)
         return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
@@ -130,7 +130,7 @@ def _attend(q: torch.Tensor, entries: list[tuple[torch.Tensor, torch.Tensor]]) -
     """[B, M, H d]: over step 0 up to the own index, and over the own index of later steps."""
     (first_k, first_v), later = entries[0], entries[1:]
     count, scale = q.shape[2], q.shape[3] ** -0.5
-    hidden = torch.ones(count, count, dtype=torch.bool).triu(1)
+    hidden = torch.ones(count, count, dtype=torch.bool, device=q.device).triu(1)
     scores = [(q @ first_k.transpose(2, 3) * scale).masked_fill(hidden, -torch.inf)]
     scores += [(q * k).sum(-1, keepdim=True) * scale for k, _ in later]
     shares = torch.cat(scores, dim=-1).softmax(-1)

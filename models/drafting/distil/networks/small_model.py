@@ -40,7 +40,7 @@ class SmallModel(nn.Module):
         from transformers.utils import logging
 
         logging.disable_progress_bar()
-        copy.deepcopy(self.inner).to(dtype).save_pretrained(folder)
+        copy.deepcopy(self.inner).to("cpu", dtype).save_pretrained(folder)
         for file in folder.glob("*.safetensors"):
             file.chmod(0o644)  # transformers lets only the owner read it
 

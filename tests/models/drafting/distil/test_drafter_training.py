@@ -54,12 +54,12 @@ def own_texts(target, tmp_path_factory):
     return str(file)
 
 
-def build(kind, target, file, worker=None, **values):
+def build(kind, target, file, worker=None, stream=None, **values):
     course = Course(depth=3, kept=4, exam_tokens=8, match_from=values.pop("match_from", 10**9))
     lessons = DraftLessons(
         kind=kind, target=str(target), files=(file,), course=course, length=24, seed=1
     )
-    return build_drafter(replace(lessons, **values), worker or Worker())
+    return build_drafter(replace(lessons, **values), worker or Worker(), stream)
 
 
 def training(kind, target, file, steps=8, rate=1e-2, match_from=16, **values):

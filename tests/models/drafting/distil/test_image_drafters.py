@@ -45,7 +45,7 @@ def images(target, tmp_path_factory):
     return str(file)
 
 
-def training(target, file, **values):
+def training(target, file, worker=None, **values):
     lessons = DraftLessons(
         kind="model",
         target=target,
@@ -56,7 +56,7 @@ def training(target, file, **values):
         guidance=GUIDANCE,
         about={"guidance": GUIDANCE},
     )
-    made = build_drafter(replace(lessons, **values), Worker())
+    made = build_drafter(replace(lessons, **values), worker or Worker())
     return TrainingStep(made, TrainingPlan(steps=8, batch=4, rate=1e-2, seed=1))
 
 
