@@ -15,6 +15,8 @@ from models.drafting.distil.exam import Played, Trial
 from models.drafting.distil.reading import Need, Reading, read
 from models.drafting.distil.teacher import load_teacher
 from models.drafting.distil.texts import Text
+from models.targets.load import pick_device
+from models.training.determinism import be_deterministic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +24,7 @@ class TeacherConfig:
     """The target, the layers that are read besides the last, and what is sent of them.
 
     `guidance`: scale of the laws of an image target, 1: off. `threads`: as many as the training's,
-    for the same bits.
+    for the same bits. `device`: "cpu" or "cuda". `num_gpus`: that each actor reserves.
     """
 
     target: str
@@ -30,6 +32,8 @@ class TeacherConfig:
     need: Need
     guidance: float
     threads: int
+    device: str = "cpu"
+    num_gpus: float = 0.0
 
 
 class TeacherActor:
@@ -39,9 +43,10 @@ class TeacherActor:
         """Load the target. Raises what loading raises."""
         logs.set_up("teacher")
         torch.set_num_threads(config.threads)
-        torch.use_deterministic_algorithms(True)
+        device = pick_device(config.device)
+        be_deterministic(device)
         self._target, self._need = present(config.target), config.need
-        self._teacher = load_teacher(Path(self._target), config.taps, config.guidance)
+        self._teacher = load_teacher(Path(self._target), config.taps, config.guidance, device)
 
     def pid(self) -> int:
         """Its process."""

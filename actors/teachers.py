@@ -69,7 +69,13 @@ def teachers(config: TeacherConfig, *, actors: int, beside: Demand) -> Iterator[
     Raises:
         PoolFailed: there is no room for them, one cannot load the target, or they take too long.
     """
-    role = Role(name="teacher", labels=selector("target"), min_size=actors, max_size=actors)
+    role = Role(
+        name="teacher",
+        num_gpus=config.num_gpus,
+        labels=selector("target"),
+        min_size=actors,
+        max_size=actors,
+    )
     require_room([role.demand(actors), beside], patience_s=role.place_s)
     options = role.options() | {"max_restarts": RESTARTS, "max_task_retries": -1}
     made: Any = ray.remote(TeacherActor).options(**options)

@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import ray.train
+import ray.train.torch
 import torch
 from torch import distributed, nn
 
 from cluster import logs
+from models.targets.load import pick_device
 from models.training.alternating import step_of
 from models.training.checkpoint import states
+from models.training.determinism import be_deterministic
 from models.training.engine import Engine
 from models.training.kind import LOSS, Kind
 from models.training.log import Log
@@ -39,8 +42,9 @@ class Training:
     """A training: from records to a model.
 
     `folder`: for states, figures and the model. `build`: makes what is trained on a worker; Ray
-    sends it there. `agreed`: what a state must agree on to be continued. `deepspeed`: its
-    configuration, checked. `until`: steps after which to stop with a state; None: all.
+    sends it there. `agreed`: what a state must agree on to be continued. `device`: "cpu", or
+    "cuda", the GPU of each worker. `deepspeed`: its configuration, checked. `until`: steps after
+    which to stop with a state; None: all.
     """
 
     folder: str
@@ -50,6 +54,7 @@ class Training:
     exam_every: int
     threads: int
     agreed: Mapping[str, Any]
+    device: str = "cpu"
     deepspeed: Mapping[str, Any] | None = None
     until: int | None = None
 
@@ -66,22 +71,31 @@ def train_worker(settings: dict[str, Training]) -> None:
     code would only come again, so it is written to a file and the worker ends.
     """
     training, context = settings["training"], ray.train.get_context()
-    worker = Worker(
-        rank=context.get_world_rank(), world=context.get_world_size(), add=_add_over_workers
-    )
-    logs.set_up(f"trainer-{worker.rank}")
-    failure = Path(training.folder) / f"{FAILURE}-{worker.rank}.txt"
+    rank, world = context.get_world_rank(), context.get_world_size()
+    logs.set_up(f"trainer-{rank}")
+    failure = Path(training.folder) / f"{FAILURE}-{rank}.txt"
     failure.unlink(missing_ok=True)
     try:
-        _train(training, worker)
+        device = _device(training.device)
+        _train(training, Worker(rank=rank, world=world, device=device, add=_add_over_workers))
     except Exception:
         logger.exception("the training stops")
         failure.write_text(traceback.format_exc(), encoding="utf-8")
 
 
+def _device(name: str) -> torch.device:
+    """The CPU, or the GPU that Ray gave to this worker.
+
+    Raises:
+        InvalidOption: torch sees no GPU here.
+    """
+    found = pick_device(name)
+    return ray.train.torch.get_device() if found.type == "cuda" else found
+
+
 def _train(training: Training, worker: Worker) -> None:
     torch.set_num_threads(training.threads)
-    torch.use_deterministic_algorithms(True)
+    be_deterministic(worker.device)
     kind, spread = training.build(worker), partial(_spread, training, worker)
     made = step_of(kind, training.plan, worker, spread)
     folder = Path(training.folder)

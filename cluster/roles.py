@@ -36,7 +36,7 @@ class RoleNodes:
 
 ROLES: Mapping[str, RoleNodes] = {
     "target": RoleNodes(group="target", num_cpus=1.0, accelerated=True),
-    "trainer": RoleNodes(group="target", num_cpus=1.0),
+    "trainer": RoleNodes(group="target", num_cpus=1.0, accelerated=True),
     "draft": RoleNodes(group="draft", num_cpus=1.0, accelerated=True),
     "tokenizer": RoleNodes(group="data"),
     "data": RoleNodes(group="data"),

@@ -87,8 +87,8 @@ def accepted_length(chances: torch.Tensor) -> torch.Tensor:
 def running_sums(x: torch.Tensor) -> torch.Tensor:
     """[..., V] the sum of each number and those before it, always in the same order.
 
-    torch's own, on the CPU. CUDA has none whose order is fixed: there, sums within blocks, and those
-    of the blocks before, are products with triangles of ones.
+    torch's own on the CPU. CUDA has none whose order is fixed: there, sums within blocks and those
+    of the blocks before are products with triangles of ones.
     """
     if x.is_cpu:
         return x.cumsum(-1)

@@ -23,6 +23,7 @@ from models.students.start import AnyStudent, new_student
 from models.tokenizers import TOKENIZER_FOLDER
 from models.tokenizers.load import load_tokenizer
 from models.tokenizers.scales import ScaleTokenizer
+from models.training.worker import CPU
 
 CODEBOOK = "raster.model.codebook"  # the tensor's name
 
@@ -48,8 +49,8 @@ def save_student(
         shutil.copytree(tokenizer, folder / TOKENIZER_FOLDER, dirs_exist_ok=True)
 
 
-def load_student(folder: str | Path) -> AnyStudent:
-    """The student in a folder, in float32, without gradients.
+def load_student(folder: str | Path, device: torch.device = CPU) -> AnyStudent:
+    """The student in a folder, in float32, without gradients, on a device.
 
     Raises:
         UnsupportedCheckpoint: the folder holds no student, or a tensor is missing or of another
@@ -61,22 +62,22 @@ def load_student(folder: str | Path) -> AnyStudent:
         raise UnsupportedCheckpoint(f"{path} holds no student: {told}")
     tensors = read_tensors(path / TENSORS)
     prior = torch.zeros_like(tensors.get("prior", torch.zeros(0)))
-    student = _unread(path, prior)
+    student = _unread(path, prior, device)
     check_shapes(tensors, student, str(path))
     config = student.config
     if prior.shape[1:] != (config.num_tokens, config.vocab_size):
         told = f"({config.num_classes}, {config.num_tokens}, {config.vocab_size})"
         raise UnsupportedCheckpoint(f"{path}: prior is {tuple(prior.shape)}, not {told}")
     student.load_state_dict(tensors)
-    return student.eval().requires_grad_(False)
+    return student.eval().requires_grad_(False).to(device)
 
 
-def _unread(path: Path, prior: torch.Tensor) -> AnyStudent:
-    """The student before its tensors are read."""
+def _unread(path: Path, prior: torch.Tensor, device: torch.device) -> AnyStudent:
+    """The student before its tensors are read; what is not its own is on the device already."""
     if model_type(path) == SCALE_MODEL_TYPE:
         tokenizer = load_tokenizer(path)
         if not isinstance(tokenizer, ScaleTokenizer):
             raise UnsupportedCheckpoint(f"{path}: its tokenizer is not one of scales")
-        return ScaleStudent(read_config(path, ScaleStudentConfig), tokenizer, prior)
+        return ScaleStudent(read_config(path, ScaleStudentConfig), tokenizer.to(device), prior)
     config = read_config(path, StudentConfig)
     return new_student(config, torch.zeros(config.vocab_size, config.code_width), prior)

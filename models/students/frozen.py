@@ -14,8 +14,6 @@ from models.students.network import DATA, NOISE, Student
 from models.targets.decoder.decoder import Decoder
 from models.targets.decoder.weights import assemble
 
-CPU = torch.device("cpu")
-
 
 class FrozenStudent:
     """A student's passes, without gradients; a call is `Student.forward`. Not thread-safe."""
@@ -25,8 +23,9 @@ class FrozenStudent:
         self.config, self.prior, self.codebook = student.config, student.prior, student.codebook
         config, state = student.raster.config.decoder(), student.raster.state_dict()
         state["model.codebook"] = student.codebook
-        weights = assemble(config, lambda name: state[name], dtype=torch.float32, device=CPU)
-        self._decoder = Decoder(config, weights, dtype=torch.float32, device=CPU)
+        dtype, device = torch.float32, student.codebook.device
+        weights = assemble(config, lambda name: state[name], dtype=dtype, device=device)
+        self._decoder = Decoder(config, weights, dtype=dtype, device=device)
         kinds, noise = student.kind.weight.detach(), student.noise_proj
         self._noise = make_linear(noise.weight.detach(), noise.bias.detach(), Scratch())
         self._data, self._unknown = kinds[DATA], kinds[NOISE]  # [D]
@@ -45,7 +44,8 @@ class FrozenStudent:
     ) -> torch.Tensor:
         """See `Student.forward`: [B, until, V] float32 logits."""
         rows, count = len(classes), tokens.shape[1] if until is None else until
-        known = torch.arange(count - 1) < starts[:, None]  # [B, n - 1]
+        places = torch.arange(count - 1, device=tokens.device)
+        known = places < starts[:, None]  # [B, n - 1]
         ids = tokens[:, : count - 1].where(known, guesses[:, : count - 1])
         told = self._noise(noise[:, : count - 1].flatten(0, 1)).view(rows, count - 1, -1)
         more = torch.where(known[..., None], self._data, told + self._unknown)

@@ -4,6 +4,7 @@ The only file that imports deepspeed. Tensors go in and out whole, so a state th
 can be continued with another one, with another number of workers, or without DeepSpeed.
 """
 
+import os
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -30,15 +31,18 @@ class Zero:
             batch: samples of a step, of all `world` workers together; every worker takes as many
                 in each part.
         """
+        if next(model.parameters()).device.type == "cpu" and torch.cuda.is_available():
+            os.environ["DS_ACCELERATOR"] = "cpu"  # else it would move the model to the GPU
         import deepspeed
 
         # DeepSpeed calls collectives by names that torch deprecated.
         warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
-        if not torch.cuda.is_available():
+        on_cpu = next(model.parameters()).device.type == "cpu"
+        if on_cpu:
             # DeepSpeed would compile an all-reduce for CPUs, which takes a minute and replaces
             # gloo's; it looks here for what can be compiled.
             setattr(deepspeed.ops, "__compatible_ops__", {})  # noqa: B010
-        defaults = {} if torch.cuda.is_available() else ON_CPU
+        defaults = ON_CPU if on_cpu else {}
         self.accumulate = int(told.get("gradient_accumulation_steps", 1))
         self._world, self._stage = world, int(told["zero_optimization"]["stage"])
         self._half = bool(told.get("bf16", {}).get("enabled", False))
@@ -81,7 +85,9 @@ class Zero:
             return {name: parameter.detach() for name, parameter in self._parameters.items()}
         from deepspeed.utils import safe_get_full_fp32_param as whole
 
-        return {name: _on_cpu(whole(parameter)) for name, parameter in self._parameters.items()}
+        return {
+            name: whole(parameter).detach().float() for name, parameter in self._parameters.items()
+        }
 
     def moments(self) -> dict[str, torch.Tensor]:
         """AdamW's moments, whole."""
@@ -100,9 +106,10 @@ class Zero:
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
 
         for name, parameter in self._parameters.items():
-            safe_set_full_fp32_param(parameter, weights[name])
+            safe_set_full_fp32_param(parameter, weights[name].to(parameter.device))
             for key in MOMENTS:
-                safe_set_full_optimizer_state(parameter, moments[f"{name}/{key}"], key)
+                moment = moments[f"{name}/{key}"].to(parameter.device)
+                safe_set_full_optimizer_state(parameter, moment, key)
             with self._gathered([parameter]), torch.no_grad():
                 parameter.copy_(weights[name])  # the working weights, which the rest left alone
         self._count(step)

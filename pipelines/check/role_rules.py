@@ -17,6 +17,9 @@ from pipelines.check.clusters import JOBS, Group, groups
 from pipelines.check.manifest import Manifest, Path, mapping, mappings
 from pipelines.check.problem import Problem
 from pipelines.check.quantity import quantity
+from pipelines.distill.places import CPU, CUDA, TARGET, TRAINER
+from pipelines.distill.places import demands as training_demands
+from pipelines.engine_options import AUTO
 from pipelines.serve.models import serve_configs
 
 GPU = "nvidia.com/gpu"
@@ -227,9 +230,13 @@ def _room(manifest: Manifest, at: Path, command: str, *configs: Any) -> Iterator
     ):
         told = "device: cuda is needed: no GPU is there before the target asks for one"
         yield Problem(manifest=manifest, path=at, told=told, needle=f"paceline {command}")
-    short = shortage(_demands(configs, have), have)
-    if short is not None:
-        yield Problem(manifest=manifest, path=at, told=short, needle="--target-actors")
+    for demands, needle in (
+        (_demands(configs, have), "--target-actors"),
+        *((_training(each, have), "--workers") for each in configs if command == "distill"),
+    ):
+        short = shortage(demands, have)
+        if short is not None:
+            yield Problem(manifest=manifest, path=at, told=short, needle=needle)
 
 
 def _waits_for_gpus(manifest: Manifest) -> bool:
@@ -240,6 +247,15 @@ def _waits_for_gpus(manifest: Manifest) -> bool:
         and quantity(_limits(group).get(GPU, 0)) > 0
         for group in groups(manifest)
     )
+
+
+def _training(config: Any, have: list[Node]) -> list[Demand]:
+    """The processes of a distillation while it trains."""
+    labels = {role: {LABEL: ROLES[role].group} for role in (TRAINER, TARGET)}
+    found = [node for node in have if labels[TRAINER].items() <= node.labels.items()]
+    gpus = sum(node.has.get("GPU", 0.0) for node in found)
+    device = config.device if config.device != AUTO else CUDA if gpus else CPU
+    return training_demands(config, device=device, gpus=gpus, labels=labels)
 
 
 def _num_drafts(config: Any) -> int:
@@ -254,7 +270,8 @@ def _demands(configs: Sequence[Any], have: list[Node]) -> list[Demand]:
         for role, count in (("target", config.target_actors), ("draft", _num_drafts(config))):
             labels = {LABEL: ROLES[role].group}
             gpus = any(n.has.get("GPU") for n in have if labels.items() <= n.labels.items())
-            gpus = gpus and getattr(config, "device", "auto") != "cpu"
+            device = getattr(config, "device", "auto")
+            gpus = device == "cuda" or (gpus and device != "cpu")
             cpus = float(getattr(config, "threads", None) or ROLES[role].num_cpus)
             each = {"CPU": cpus} | ({"GPU": 1.0} if gpus else {})
             if role == "target":  # with all its ranks, on one node

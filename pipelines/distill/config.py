@@ -56,6 +56,13 @@ class DistillConfig:
         group=TRAINING,
     )
 
+    device: str = option(
+        "device to train on, and to run the target and the evaluation on; cuda: a GPU for each "
+        "training process; auto: GPUs if the cluster has some",
+        default=engine_options.AUTO,
+        choices=(engine_options.AUTO, "cpu", "cuda"),
+        group=HARDWARE,
+    )
     deepspeed: str | None = option(
         "DeepSpeed configuration: ZeRO stage, bf16, gradient accumulation; default: every worker "
         "holds all weights",
@@ -90,6 +97,11 @@ class DistillConfig:
         require(0 < self.rate <= 1, "rate", self.rate, "above 0, at most 1")
         told = f"at most train_batch ({self.train_batch})"
         require(self.workers <= self.train_batch, "workers", self.workers, told)
+
+    @property
+    def num_teachers(self) -> int:
+        """Actors with the target that work while the training does."""
+        return 0
 
     @property
     def num_processes(self) -> int:

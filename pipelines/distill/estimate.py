@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from cluster.checkpoints import present
 from models.sampling.flow import FlowMap
 from models.students.config import MadeFor
 from models.students.critic import critic_of
@@ -22,6 +23,7 @@ from models.students.prior import token_shares
 from models.students.score_kind import ScoreKind
 from models.students.start import config_of, student_of
 from models.students.teacher import laws, load_teacher
+from models.targets.load import pick_device
 from models.training.alternating import step_of
 from models.training.step import TrainingPlan
 from pipelines.distill.students.config import StudentOptions
@@ -60,7 +62,8 @@ class Estimate:
 
 def estimate(config: StudentOptions, made_for: MadeFor, guidance: float) -> Estimate:
     """Measure a step on IMAGES random images; takes seconds."""
-    teacher = load_teacher(config.target)
+    device = pick_device(config.device)
+    teacher = load_teacher(present(config.target), device)
     sizes = teacher.config
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(sizes.vocab_size, (IMAGES, sizes.num_tokens), generator=generator)
@@ -71,15 +74,16 @@ def estimate(config: StudentOptions, made_for: MadeFor, guidance: float) -> Esti
     )
     chart = FlowMap(teacher.codebook)
     teach = partial(laws, teacher, guidance=guidance)
-    passing = _seconds(lambda: teach(classes, tokens)) / IMAGES
+    passing = _seconds(lambda: teach(classes, tokens).cpu()) / IMAGES
     began = time.perf_counter()
     pairs = make_pairs(records, teach, chart, prior)
     pairing = (time.perf_counter() - began) / IMAGES
     start = with_layers(teacher, config.layers)
     student = student_of(start, config_of(start, made_for, guidance, config.method), prior)
+    student.to(device)
     plan, networks = TrainingPlan(steps=4, batch=IMAGES), list[nn.Module]([student])
     if isinstance(student, Generator):
-        critic = critic_of(teacher, student.config)
+        critic = critic_of(teacher, student.config).to(device)
         step = step_of(ScoreKind(student, critic, teach, records), plan)
         networks.append(critic)
     else:

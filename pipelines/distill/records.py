@@ -74,6 +74,7 @@ def records_job(
         target_actors=config.target_actors,
         guidance=config.guidance,
         shard_rows=SHARD_ROWS,
+        device=config.device,
         address=config.address,
         progress=config.progress,
     )

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +25,7 @@ from pipelines.distill.deepspeed_file import read_deepspeed
 from pipelines.distill.estimate import Estimate
 from pipelines.distill.findings import Findings
 from pipelines.distill.folder import REPORT, RunFolder, mirror_of
+from pipelines.distill.places import beside_training, settled
 from pipelines.distill.records import digest_of, files_of
 from pipelines.distill.report.report import write_report
 from pipelines.distill.train import train
@@ -85,6 +87,9 @@ class Run(Protocol):
     def evaluate(self, trained: Path, tell: Callable[[str], None]) -> Findings:
         """Measure the trained model; writes FIGURES in the run's folder."""
 
+    def on(self, device: str) -> "Run":
+        """The same on "cpu" or "cuda"."""
+
 
 def run_stages(run: Run, *, tell: Callable[[str], None] = print) -> Path:
     """Do what is not done yet; returns the export's folder.
@@ -105,8 +110,6 @@ def run_stages(run: Run, *, tell: Callable[[str], None] = print) -> Path:
         if not config.resume:
             folder.clear()
         folder.describe(_about(run))
-        if not folder.is_done("train"):
-            _tell_estimate(run, tell)
         trained = run.path / "train" / TRAINED
         with (
             connected(config.address, min_cpus=config.num_processes + 2),
@@ -114,9 +117,13 @@ def run_stages(run: Run, *, tell: Callable[[str], None] = print) -> Path:
         ):
             if mirror is not None:
                 _refuse_nodes(config, len(alive_nodes()))
+            if not all(map(folder.is_done, ("records", "train", "evaluate"))):
+                run = run.on(settled(config))
+            if not folder.is_done("train"):
+                _tell_estimate(run, tell)
             data = folder.stage("records", run.records)
             folder.stage("train", lambda: _train(run, folder, data, tell))
-            found = folder.stage("evaluate", lambda: run.evaluate(trained, tell).as_dict())
+            found = folder.stage("evaluate", partial(_evaluate, run, trained, tell))
         folder.stage("export", lambda: _export(run, trained))
         findings = Findings.from_dict(found)
         folder.stage(
@@ -148,7 +155,7 @@ def _about(run: Run) -> dict[str, Any]:
 
 
 def _tell_estimate(run: Run, tell: Callable[[str], None]) -> None:
-    expected = run.estimate()
+    expected = beside_training(run.config, run.estimate)
     for line in expected.lines():
         tell(line)
     expected.refuse_without_room(run.path)
@@ -184,6 +191,7 @@ def _train_until(
                 exam_every=config.exam_every,
                 threads=threads_of(config),
                 agreed=_about(run)["decides"] | {"records": digest},
+                device=config.device,
                 deepspeed=deepspeed_of(config),
                 until=end,
             ),
@@ -208,6 +216,19 @@ def deepspeed_of(config: DistillConfig) -> dict[str, Any] | None:
     if config.deepspeed is None:
         return None
     return read_deepspeed(config.deepspeed, batch=config.train_batch, workers=config.workers)
+
+
+def _evaluate(run: Run, trained: Path, tell: Callable[[str], None]) -> Mapping[str, Any]:
+    found, lines = beside_training(run.config, partial(_evaluated, run, trained))
+    for line in lines:
+        tell(line)
+    return found.as_dict()
+
+
+def _evaluated(run: Run, trained: Path) -> tuple[Findings, list[str]]:
+    """With what it tells, which may be on another node."""
+    lines: list[str] = []
+    return run.evaluate(trained, lines.append), lines
 
 
 def _export(run: Run, trained: Path) -> dict[str, Any]:

@@ -24,6 +24,8 @@ from pipelines.errors import JobFailed
 # wait for a worker that died: that closes its connections, and Ray stops the others if its node is
 # lost.
 TIMEOUT_S = 24 * 3600
+# On GPUs, gradients are summed by NCCL; figures and the noise of records are in the CPU's memory.
+BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
 MAX_FAILURES = 5  # of worker groups; each one continues from the newest state
 LOOK_S = 0.5
 
@@ -41,16 +43,11 @@ def train(training: Training, *, workers: int, progress: bool) -> Mapping[str, A
         file.unlink()
     folder.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    scaling: Any = ScalingConfig  # the type stubs are those of Ray Train's first version
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={"training": training},
-        scaling_config=scaling(
-            num_workers=workers,
-            resources_per_worker={"CPU": ROLES["trainer"].num_cpus},
-            label_selector=selector("trainer") or None,
-        ),
-        torch_config=TorchConfig(backend="gloo", timeout_s=TIMEOUT_S),
+        scaling_config=scaling(training.device, workers=workers, labels=selector("trainer")),
+        torch_config=TorchConfig(backend=BACKENDS[training.device], timeout_s=TIMEOUT_S),
         run_config=RunConfig(
             name="train",
             storage_path=str(notes),
@@ -70,6 +67,19 @@ def train(training: Training, *, workers: int, progress: bool) -> Mapping[str, A
         raise JobFailed(f"the training stopped: {reason}. {file} has the details")
     last = read_lines(folder / METRICS)[-1]
     return {"steps": last["step"], "loss": last["loss"], "seconds": time.monotonic() - began}
+
+
+def scaling(device: str, *, workers: int, labels: Mapping[str, str]) -> ScalingConfig:
+    """What Ray Train reserves: on GPUs a whole one for each worker."""
+    config: Any = ScalingConfig  # the type stubs are those of Ray Train's first version
+    gpus = {"GPU": 1} if device == "cuda" else {}
+    made: ScalingConfig = config(
+        num_workers=workers,
+        use_gpu=device == "cuda",
+        resources_per_worker={"CPU": ROLES["trainer"].num_cpus, **gpus},
+        label_selector=dict(labels) or None,
+    )
+    return made
 
 
 @contextmanager

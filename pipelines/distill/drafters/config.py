@@ -213,11 +213,14 @@ class DrafterOptions(DistillConfig):
         return EXAM_TOKENS if self.exam_tokens is None else self.exam_tokens
 
     @property
+    def num_teachers(self) -> int:
+        """Actors with the target that work while the training does."""
+        return self.target_actors if self.states == STREAM else 0
+
+    @property
     def num_processes(self) -> int:
         """That work at once: of the stage that has the most."""
-        if self.states == STREAM:
-            return self.workers + self.target_actors
-        return max(self.workers, self.target_actors)
+        return max(self.workers + self.num_teachers, self.target_actors)
 
     def renewed_at(self, num_records: int) -> tuple[int, ...]:
         """The steps from which on records are new; `num_records`: to learn from, at first."""

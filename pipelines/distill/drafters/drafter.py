@@ -21,16 +21,17 @@ from models.drafting.distil.build import (
 )
 from models.drafting.distil.exam import Trial
 from models.drafting.distil.kind import EXAM, Course, DrafterKind
-from models.drafting.distil.streamed import Stream
+from models.drafting.distil.streamed import Stream, taps_of
 from models.drafting.distil.teacher import Teacher, load_teacher
 from models.drafting.distil.texts import Text, batch_of, read_texts
 from models.drafting.draft_models.build import LEARNED
 from models.errors import InvalidOption
 from models.requests.request import require
+from models.targets.load import pick_device
 from models.tokenizers.about import image_target
 from models.training.kind import LOSS, Samples
 from models.training.log import EXAMS, read_lines
-from models.training.worker import Worker
+from models.training.worker import CPU, Worker
 from pipelines.checkpoints import with_local
 from pipelines.distill.drafters.config import RECOMPUTE, STREAM, DrafterOptions
 from pipelines.distill.drafters.images import settled as settled_for_images
@@ -67,6 +68,10 @@ class DrafterRun:
     path: Path
     digest: str
 
+    def on(self, device: str) -> "DrafterRun":
+        """The same on "cpu" or "cuda"."""
+        return replace(self, config=replace(self.config, device=device))
+
     @property
     def digests(self) -> Mapping[str, str]:
         """Of the start and the prompts, and which exam chooses the best state."""
@@ -81,13 +86,16 @@ class DrafterRun:
         """Measured on a few random texts."""
         config = self.config
         length = min(config.text_length, 512)
-        kind, teacher = _probe(self._lessons((), kept=0), length)
+        lessons = _here(self._lessons((), kept=0))
+        kind, teacher = _probe(lessons, length, pick_device(config.device))
         began = time.perf_counter()
         teacher.states(batch_of(kind.texts, np.arange(4)), np.arange(4))
         reading = (time.perf_counter() - began) / 4
         samples = Samples(numbers=np.arange(4), records=np.arange(4))
         began = time.perf_counter()
-        kind.made.losses(kind.made.model, samples)[LOSS].backward()
+        loss = kind.made.losses(kind.made.model, samples)[LOSS]
+        loss.backward()
+        float(loss.detach())  # a GPU has worked
         stepping = (time.perf_counter() - began) / 4
         generations = 1 + len(config.renewed_at(config.records))
         texts = 0 if config.data else generations * config.records
@@ -183,14 +191,15 @@ class DrafterRun:
 
     def evaluate(self, trained: Path, tell: Callable[[str], None]) -> Findings:
         """The real loop on held-out prompts, beside plain decoding and other drafters."""
-        config, target = self.config, load_teacher(Path(self.config.target)).target
+        config, folder = self.config, present(self.config.target)
+        target = load_teacher(Path(folder), device=config.device).target
         held = read_texts(
             [str(self.path / "texts" / HELD_OUT)],
             length=config.text_length,
             num_ids=target.input_size,
         )
         trial = Trial(
-            target=config.target,
+            target=folder,
             texts=held,
             depth=config.depth,
             max_tokens=config.exam_length,
@@ -200,7 +209,7 @@ class DrafterRun:
         )
         drafters = {name: located_drafter(name) for name in config.beside}
         if config.start is not None:
-            drafters[START] = config.start
+            drafters[START] = present(config.start)
         drafters[MADE] = str(trained)
         found = Judgement(
             lines=measure(trial, drafters, target),
@@ -217,12 +226,15 @@ class _Probe:
     texts: list[Text]
 
 
-def _probe(lessons: DraftLessons, length: int) -> tuple[_Probe, Teacher]:
+def _probe(
+    lessons: DraftLessons, length: int, device: torch.device = CPU
+) -> tuple[_Probe, Teacher]:
     """A training on random texts of this length."""
     target = Path(lessons.target)
     config = target_config(target)
     network, shape = network_of(lessons, target, config)
-    teacher = load_teacher(target, tuple(network.taps), lessons.guidance)  # type: ignore[arg-type]
+    network.to(device)
+    teacher = load_teacher(target, taps_of(network), lessons.guidance, device)
     generator = torch.Generator().manual_seed(0)
     rows = torch.randint(config.vocab_size, (4, length), generator=generator)
     if config.grid is not None:
@@ -231,15 +243,21 @@ def _probe(lessons: DraftLessons, length: int) -> tuple[_Probe, Teacher]:
     texts = [Text(tokens=tuple(row), num_prompt=prompt) for row in rows.tolist()]
     some = vocabulary_of(network)
     course = lessons.course
-    made = DrafterKind(network, shape, teacher, texts, course, target=target, vocabulary=some)
+    made = DrafterKind(
+        network, shape, teacher, texts, course, target=target, vocabulary=some, device=device
+    )
     return _Probe(made, texts), teacher
 
 
 def _build(lessons: DraftLessons, worker: Worker, *, stream: Stream | None) -> DrafterKind:
-    """On a worker, whose node may not have fetched the checkpoints yet."""
+    """On a worker."""
+    return build_drafter(_here(lessons), worker, stream)
+
+
+def _here(lessons: DraftLessons) -> DraftLessons:
+    """On a node that may not have fetched the checkpoints yet."""
     start = None if lessons.start is None else present(lessons.start)
-    lessons = replace(lessons, target=present(lessons.target), start=start)
-    return build_drafter(lessons, worker, stream)
+    return replace(lessons, target=present(lessons.target), start=start)
 
 
 def distill(config: DrafterOptions, *, tell: Callable[[str], None] = print) -> Path:

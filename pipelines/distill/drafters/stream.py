@@ -9,8 +9,7 @@ from torch import nn
 
 from actors.teacher import TeacherConfig
 from actors.teachers import store_room, teachers
-from cluster.placement import Demand, selector
-from cluster.roles import ROLES
+from cluster.placement import selector
 from models.drafting.distil.build import (
     DraftLessons,
     network_of,
@@ -25,6 +24,7 @@ from models.targets.decoder.config import DecoderConfig
 from pipelines.distill.deepspeed_file import PARTS
 from pipelines.distill.drafters.config import DrafterOptions
 from pipelines.distill.drafters.texts import written_at_most
+from pipelines.distill.places import TRAINER, teacher_gpus, training
 from pipelines.distill.stages import deepspeed_of, plan_of, threads_of
 
 WINDOW = 4  # steps, where they fit
@@ -47,13 +47,10 @@ def streaming(
         need=_need(lessons, network),
         guidance=lessons.guidance,
         threads=threads_of(config),
+        device=config.device,
+        num_gpus=teacher_gpus(config, device=config.device),
     )
-    workers = Demand(
-        name="trainer",
-        count=config.workers,
-        each={"CPU": ROLES["trainer"].num_cpus},
-        labels=selector("trainer"),
-    )
+    workers = training(config, device=config.device, labels=selector(TRAINER))
     loads = loads_of(config, lessons, network, sizes)
     with teachers(told, actors=config.target_actors, beside=workers) as readers:
         room = store_room()

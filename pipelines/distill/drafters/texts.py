@@ -56,6 +56,7 @@ def make_rows(config: DrafterOptions, folder: Path) -> dict[str, Any]:
             batch_size=config.batch_size,
             target_actors=config.target_actors,
             shard_rows=SHARD_ROWS,
+            device=config.device,
             address=config.address,
             progress=config.progress,
         )

@@ -14,6 +14,7 @@ from models.sampling.flow import FlowMap
 from models.students.checkpoint import load_student
 from models.students.sample import first_guesses, image_noise, sample
 from models.students.start import Sampled, frozen
+from models.training.worker import CPU
 from pipelines.generate.writer import parquet_bytes
 from pipelines.inputs.seeds import row_seed
 
@@ -42,14 +43,20 @@ def name_of(passes: int) -> str:
 
 
 def write_samples(
-    folder: Path, student_folder: Path, passes: Sequence[int], *, rows: int, seed: int
+    folder: Path,
+    student_folder: Path,
+    passes: Sequence[int],
+    *,
+    rows: int,
+    seed: int,
+    device: torch.device = CPU,
 ) -> dict[str, Any]:
     """`rows` images with classes in turn for each way, the same noise for all; {way: folder}."""
-    student = frozen(load_student(student_folder))
+    student = frozen(load_student(student_folder, device))
     codec, config = ImageTokenizerActor(str(student_folder)), student.config
-    classes = torch.arange(rows) % config.num_classes
+    classes = (torch.arange(rows) % config.num_classes).to(device)
     seeds = np.array([row_seed(seed, str(row), 0) for row in range(rows)])
-    noise = image_noise(seeds, config.num_tokens, config.code_width)
+    noise = image_noise(seeds, config.num_tokens, config.code_width).to(device)
     out = {}
     for name, way in ways_of(student, passes).items():
         parts = [way(*some) for some in zip(classes.split(BATCH), noise.split(BATCH), strict=True)]

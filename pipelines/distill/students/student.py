@@ -15,6 +15,7 @@ from models.students.kind import StudentLessons, build_student
 from models.students.methods import BY_SCORE
 from models.students.start import config_of
 from models.students.teacher import load_teacher
+from models.targets.load import pick_device
 from models.tokenizers.about import ImageTarget, image_target
 from models.training.kind import Kind
 from models.training.log import METRICS
@@ -45,6 +46,10 @@ class StudentRun:
     made_for: MadeFor
     most: int  # passes of the target for an image, which are the most of a student, too
     path: Path
+
+    def on(self, device: str) -> "StudentRun":
+        """The same on "cpu" or "cuda"."""
+        return replace(self, config=replace(self.config, device=device))
 
     @property
     def guidance(self) -> float:
@@ -114,22 +119,26 @@ class StudentRun:
 
     def evaluate(self, trained: Path, tell: Callable[[str], None]) -> Findings:
         """Images of each way of sampling beside the target's."""
-        config, path = self.config, self.path
+        config, path, target = self.config, self.path, present(self.config.target)
         made = write_samples(
             path / "samples",
             trained,
             config.passes,
+            device=pick_device(config.device),
             rows=config.eval_rows,
             seed=(config.seed + HELD_OUT_SEED + 1) % 2**63,
         )
         folders = {name: path / place for name, place in made.items()}
         passes = {TEACHER: self.most, INDEPENDENT: 0}
-        times = times_of(trained, config.target, self.guidance, config.passes, BATCHES)
+        times = times_of(
+            trained, target, self.guidance, config.passes, BATCHES, device=config.device
+        )
         found = judge(
             folders,
             path / "held-out",
-            target=config.target,
+            target=target,
             guidance=self.guidance,
+            device=config.device,
             classifier=config.classifier,
             output=path / EVALUATION,
             ms_per_image=times,

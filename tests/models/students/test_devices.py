@@ -10,9 +10,13 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from models.sampling.flow import FlowMap
+from models.students.checkpoint import load_student
 from models.students.config import MadeFor
 from models.students.kind import StudentLessons, build_student
 from models.students.methods import BY_SCORE, FLOW_MAP, TWO_HEAD
+from models.students.sample import image_noise, sample
+from models.students.start import frozen
 from models.targets.next_scale.model import NextScaleConfig, NextScaleModel
 from models.tokenizers import TOKENIZER_FOLDER
 from models.training.alternating import step_of
@@ -95,6 +99,14 @@ def figures_on(device, folder, method, place):
     return found, second
 
 
+def sampled(folder, device):
+    """The tokens of a few images, in two passes."""
+    student = frozen(load_student(folder, device))
+    config, classes = student.config, (torch.arange(4) % CLASSES).to(device)
+    noise = image_noise(np.arange(4), config.num_tokens, config.code_width).to(device)
+    return sample(student, FlowMap(student.codebook), classes, noise, steps=2)
+
+
 @sdpa_kernel(SDPBackend.MATH)  # the only one that the other device has
 @pytest.mark.parametrize(("kind", "method"), CASES)
 def test_figures_are_those_of_the_cpu(tmp_path, targets, kind, method, accel):
@@ -106,3 +118,5 @@ def test_figures_are_those_of_the_cpu(tmp_path, targets, kind, method, accel):
     networks += [training.kind.second] if method == BY_SCORE else []
     tensors = [tensor for network in networks for tensor in network.state_dict().values()]
     assert {tensor.device for tensor in [*tensors, *training.engine.moments().values()]} == {accel}
+    folder = tmp_path / "cpu" / "student"
+    assert torch.equal(sampled(folder, accel).cpu(), sampled(folder, CPU))

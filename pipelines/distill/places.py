@@ -1,0 +1,102 @@
+"""Where a distillation trains: on the CPU, or on GPUs of the cluster, one for each process.
+
+Also where its target is meanwhile, with `--states stream`, and what is run beside the training.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import ray
+from ray.exceptions import RayTaskError
+
+from actors.pool.placing import require_room
+from actors.pool.role import Role
+from cluster.placement import Demand, alive_nodes, gpu_share, selector
+from cluster.roles import ROLES
+from pipelines.distill.config import DistillConfig
+from pipelines.engine_options import AUTO
+
+CPU, CUDA = "cpu", "cuda"
+TRAINER, TARGET = "trainer", "target"  # roles
+T = TypeVar("T")
+
+
+def settled(config: DistillConfig) -> str:
+    """The device that the option means on the connected cluster, which has room for the processes.
+
+    Raises:
+        PoolFailed: the nodes cannot hold them, even with nothing else on them.
+    """
+    labels = {role: selector(role) for role in (TRAINER, TARGET)}
+    gpus = _gpus(labels[TRAINER])
+    device = config.device
+    if device == AUTO:
+        device = CUDA if gpus else CPU
+    patience = Role(name=TRAINER).place_s
+    require_room(demands(config, device=device, gpus=gpus, labels=labels), patience_s=patience)
+    return device
+
+
+def demands(
+    config: DistillConfig, *, device: str, gpus: float, labels: Mapping[str, Mapping[str, str]]
+) -> list[Demand]:
+    """The processes that work while the training does.
+
+    Args:
+        device: "cpu" or "cuda". gpus: of the cluster. labels: of the nodes of the roles TRAINER and
+            TARGET.
+    """
+    found = [training(config, device=device, labels=labels[TRAINER])]
+    if config.num_teachers:
+        share = teacher_gpus(config, device=device, gpus=gpus)
+        each = {"CPU": ROLES[TARGET].num_cpus} | ({"GPU": share} if share else {})
+        found.append(
+            Demand(name="teacher", count=config.num_teachers, each=each, labels=labels[TARGET])
+        )
+    return found
+
+
+def training(config: DistillConfig, *, device: str, labels: Mapping[str, str]) -> Demand:
+    """The training processes: NCCL wants a whole GPU for each."""
+    each = {"CPU": ROLES[TRAINER].num_cpus} | ({"GPU": 1.0} if device == CUDA else {})
+    return Demand(name=TRAINER, count=config.workers, each=each, labels=labels)
+
+
+def teacher_gpus(config: DistillConfig, *, device: str, gpus: float | None = None) -> float:
+    """What each teacher actor gets of the GPUs that the training leaves; `gpus`: of the cluster."""
+    if device == CPU:
+        return 0.0
+    gpus = _gpus(selector(TARGET)) if gpus is None else gpus
+    return gpu_share(actors=config.num_teachers, gpus=max(1.0, gpus - config.workers))
+
+
+def beside_training(config: DistillConfig, work: Callable[[], T]) -> T:
+    """Do it on the training's device: here, or in a task that has a GPU."""
+    if config.device == CPU:
+        return work()
+    task: Any = ray.remote(_done).options(
+        num_cpus=ROLES[TRAINER].num_cpus,
+        num_gpus=1,
+        max_retries=0,
+        label_selector=selector(TRAINER) or None,
+    )
+    try:
+        made: T = ray.get(task.remote(work, config.threads))
+    except RayTaskError as error:
+        if isinstance(error.cause, Exception):
+            raise error.cause from error
+        raise
+    return made
+
+
+def _done(work: Callable[[], T], threads: int | None) -> T:
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return work()
+
+
+def _gpus(labels: Mapping[str, str]) -> float:
+    """Of the nodes with these labels."""
+    return sum(n.has.get("GPU", 0.0) for n in alive_nodes() if labels.items() <= n.labels.items())
