@@ -40,7 +40,7 @@ def check(tmp_path, make, device):
     wanted, _ = figures(lambda: make(CPU), tmp_path / "cpu")
     found, training = figures(lambda: make(device), tmp_path / "accel")
     for own, other in zip(found, wanted, strict=True):
-        assert own == pytest.approx(other, rel=1e-5, abs=1e-6)
+        assert own == pytest.approx(other, rel=1e-6, abs=1e-6)
     networks = [training.kind.model, training.average]
     tensors = [weight for network in networks for weight in network.parameters()]
     assert {tensor.device for tensor in [*tensors, *training.engine.moments().values()]} == {device}
