@@ -83,7 +83,8 @@ def teachers(config: TeacherConfig, *, actors: int, beside: Demand) -> Iterator[
     try:
         found = Teachers(handles)
         try:
-            await_all(role, partial(_look, [handle.pid.remote() for handle in handles]), _free)
+            look = partial(_look, [handle.pid.remote() for handle in handles])
+            await_all(role, look, partial(_free, role))
         except RayError as error:
             raise PoolFailed(f"a teacher actor cannot start: {reason_of(error)}") from error
         yield found
@@ -120,8 +121,9 @@ def _look(asked: Sequence[Any], patience_s: float) -> int:
     return len(left)
 
 
-def _free() -> str:
-    return amounts({"CPU": ray.available_resources().get("CPU", 0.0)})
+def _free(role: Role) -> str:
+    free = ray.available_resources()
+    return amounts({name: free.get(name, 0.0) for name in role.each})
 
 
 def store_room() -> int | None:

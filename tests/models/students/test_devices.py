@@ -14,12 +14,14 @@ from models.sampling.flow import FlowMap
 from models.students.checkpoint import load_student
 from models.students.config import MadeFor
 from models.students.kind import StudentLessons, build_student
+from models.students.losses import Given
 from models.students.methods import BY_SCORE, FLOW_MAP, TWO_HEAD
 from models.students.sample import image_noise, sample
 from models.students.start import frozen
 from models.targets.next_scale.model import NextScaleConfig, NextScaleModel
 from models.tokenizers import TOKENIZER_FOLDER
 from models.training.alternating import step_of
+from models.training.determinism import be_deterministic
 from models.training.raster import RasterConfig, RasterModel
 from models.training.state import load_state, save_state
 from models.training.step import TrainingPlan
@@ -120,3 +122,23 @@ def test_figures_are_those_of_the_cpu(tmp_path, targets, kind, method, accel):
     assert {tensor.device for tensor in [*tensors, *training.engine.moments().values()]} == {accel}
     folder = tmp_path / "cpu" / "student"
     assert torch.equal(sampled(folder, accel).cpu(), sampled(folder, CPU))
+
+
+def test_a_batch_that_is_left_on_the_cpu_is_noticed(targets, accel, monkeypatch):
+    training = training_on(accel, targets["raster"], FLOW_MAP)
+    monkeypatch.setattr(Given, "to", lambda self, device: self)
+    with pytest.raises(RuntimeError, match="Expected all tensors to be on the same device"):
+        training.step()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU is here")
+@pytest.mark.parametrize(("kind", "method"), CASES)
+def test_two_trainings_on_a_gpu_have_the_same_figures(tmp_path, targets, kind, method):
+    gpu = torch.device("cuda")
+    be_deterministic(gpu)
+    one, other = (figures_on(gpu, targets[kind], method, tmp_path / name)[0] for name in "ab")
+    torch.use_deterministic_algorithms(False)
+    assert one == other
+    assert one[1]["loss"] == pytest.approx(
+        training_on(CPU, targets[kind], method).step()["loss"], rel=1e-3
+    )
