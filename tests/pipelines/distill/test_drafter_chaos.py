@@ -4,13 +4,11 @@ CHAOS=N: so many moments for each kind, and each victim in turn; half a minute e
 the cluster of the tests, which outlives them.
 """
 
-import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +16,16 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import ray
 
 from models.drafting.distil.texts import PROMPT, TOKENS
-from models.training.log import EXAMS, METRICS, read_lines
+from models.training.log import METRICS, read_lines
 from tests.pipelines.distill.killed import kill_one
+from tests.pipelines.distill.whole_runs import outcome, start
 
 KINDS = ("model", "medusa", "hydra", "eagle")
 VICTIMS = {"driver": "", "worker": "RayTrainWorker", "teacher": "ray::TeacherActor"}
 STEPS = 150
-SIZES = {
-    "train-steps": STEPS,
-    "train-batch": 8,
-    "save-every": 20,
-    "exam-every": 50,
-    "exam-prompts": 3,
-    "exam-tokens": 8,
-    "length": 48,
-    "depth": 3,
-    "rate": 1e-3,
-    "threads": 1,
-}
+OFTEN = {"train-steps": STEPS, "save-every": 20, "exam-every": 50}
 SEEDS = range(int(os.environ.get("CHAOS", "0")))
 pytestmark = [
     pytest.mark.ray,
@@ -59,66 +46,46 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(file)
 
 
-def distill(
-    kind: str, target: str, rows: str, output: Path, states: str
-) -> "subprocess.Popen[bytes]":
-    flags = [str(word) for name, value in SIZES.items() for word in (f"--{name}", value)]
-    words = ["distill", "drafter", "--kind", kind, "--target", target, "--data", rows, *flags]
-    words += ["--states", states, "--output", str(output), "--no-progress"]
-    words += ["--address", ray.get_runtime_context().gcs_address]
-    command = [sys.executable, "-m", "pipelines.cli", *words]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL)
-
-
-def outcome(run: Path) -> dict[str, Any]:
-    """Losses and exams of all steps, the drafter's weights."""
-    weights = {file.name: file.read_bytes() for file in (run / "export").glob("*.safetensors")}
-    assert weights
-    return {
-        "losses": [(line["step"], line["loss"]) for line in read_lines(run / "train" / METRICS)],
-        "exams": (run / "train" / EXAMS).read_bytes(),
-        "weights": weights,
-        "about": json.loads((run / "export" / "drafter.json").read_text()),
-    }
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=KINDS)
 def undisturbed(
-    checkpoints: dict[str, str], rows: str, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, dict[str, Any]]:
-    """What a run of each kind comes to that nobody kills and that holds its target."""
-    found = {}
-    for kind in KINDS if SEEDS else ():
-        run = tmp_path_factory.mktemp("undisturbed") / kind
-        assert distill(kind, checkpoints["target"], rows, run, "recompute").wait(timeout=300) == 0
-        found[kind] = outcome(run)
-    return found
+    request: pytest.FixtureRequest,
+    checkpoints: dict[str, str],
+    rows: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[str, dict[str, Any]]:
+    """A kind, and what a run of it comes to that nobody kills and that holds its target."""
+    kind, run = request.param, tmp_path_factory.mktemp("undisturbed") / request.param
+    options = {"kind": kind, "data": rows, **OFTEN}
+    assert start(checkpoints["target"], run, options).wait(timeout=300) == 0
+    return kind, outcome(run)
 
 
-@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_killed_and_resumed(
-    kind: str,
     seed: int,
     checkpoints: dict[str, str],
     rows: str,
-    undisturbed: dict[str, dict[str, Any]],
+    undisturbed: tuple[str, dict[str, Any]],
     tmp_path: Path,
 ) -> None:
+    kind, expected = undisturbed
     chance = random.Random(f"{kind} {seed}")
     victim = list(VICTIMS)[(seed + KINDS.index(kind)) % len(VICTIMS)]
     states = "stream" if victim == "teacher" else chance.choice(["stream", "recompute"])
     after, run = chance.randrange(STEPS - 20), tmp_path / "run"
-    process = distill(kind, checkpoints["target"], rows, run, states)
+    begin = partial(
+        start, checkpoints["target"], run, {"kind": kind, "data": rows, "states": states, **OFTEN}
+    )
+    process = begin()
     while len(read_lines(run / "train" / METRICS)) <= after:
         assert process.poll() is None, "it has ended before anything was killed"
         time.sleep(0.01)
     if victim == "driver":
         process.kill()
         assert process.wait() == -signal.SIGKILL
-        process = distill(kind, checkpoints["target"], rows, run, states)
+        process = begin()
     else:
         assert kill_one(psutil.Process(), VICTIMS[victim]) is not None
     assert process.wait(timeout=300) == 0
     print(f"{kind}, seed {seed}: {victim} killed after step {after}, states {states}")
-    assert outcome(run) == undisturbed[kind]
+    assert outcome(run) == expected

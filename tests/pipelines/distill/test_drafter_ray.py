@@ -4,16 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 
 from models.drafting.folder_kind import EAGLE, folder_kind
-from models.training.log import EXAMS, METRICS, read_lines
-from models.training.step import TrainingStep
-from models.training.worker import Worker
-from pipelines.cli import main, parse
-from pipelines.distill.command import drafter_config
-from pipelines.distill.drafters.drafter import check
-from pipelines.distill.stages import plan_of
+from models.training.log import EXAMS, read_lines
+from pipelines.cli import main
+from tests.pipelines.distill.recomputed import assert_recomputed
 from tests.pipelines.generate.inprocess import outcome
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -63,21 +58,3 @@ def test_from_prompts_to_completions_with_the_drafter(
     for plain, drafted in zip(rows["plain"], rows["drafted"], strict=True):
         assert plain["tokens"] == drafted["tokens"]
         assert drafted["exactness"].startswith("identical")
-
-
-def assert_recomputed(out: Path, command: list[str]) -> None:
-    """Losses and exams are those of a training in this process that holds the target."""
-    run = check(drafter_config(parse(command)))
-    data = json.loads((out / "_stages" / "records.json").read_text())["told"]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    plain = TrainingStep(run.build(data)(Worker()), plan_of(run.config))
-    exams = [{"step": 0, **plain.examine()}]
-    losses = []
-    while plain.done < plain.plan.steps:
-        losses.append(plain.step()["loss"])
-        if plain.done % 2 == 0:
-            exams.append({"step": plain.done, **plain.examine()})
-    torch.set_num_threads(threads)
-    assert [line["loss"] for line in read_lines(out / "train" / METRICS)] == losses
-    assert read_lines(out / "train" / EXAMS) == exams
