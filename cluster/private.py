@@ -45,6 +45,8 @@ def init(**options: Any) -> None:
     thread that started them ends.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # No process of Ray Train that watches whether nodes will be taken away: here is but this one.
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     share_cores()
     with _private_node():
         ray.init(

@@ -1,5 +1,6 @@
 """Training on Ray Train: starts the workers and shows how far they are."""
 
+import os
 import shutil
 import threading
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchConfig
 from ray.train.v2.api.exceptions import TrainingFailedError
 from tqdm import tqdm
 
@@ -17,6 +18,7 @@ from actors.trainer import FAILURE, Training, train_worker
 from cluster.placement import selector
 from cluster.roles import ROLES
 from models.training.log import METRICS, read_lines
+from pipelines.distill.ray_trainer import Trainer
 from pipelines.errors import JobFailed
 
 # How long a worker waits for another one, which may be in an exam or wait for a teacher actor that
@@ -28,6 +30,7 @@ TIMEOUT_S = 24 * 3600
 BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
 MAX_FAILURES = 5  # of worker groups; each one continues from the newest state
 LOOK_S = 0.5
+CONTROLLER_LOOK = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"  # 2 s by default: ends are seen late
 
 
 def train(training: Training, *, workers: int, progress: bool) -> Mapping[str, Any]:
@@ -43,7 +46,8 @@ def train(training: Training, *, workers: int, progress: bool) -> Mapping[str, A
         file.unlink()
     folder.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    trainer = TorchTrainer(
+    os.environ.setdefault(CONTROLLER_LOOK, str(LOOK_S))
+    trainer = Trainer(
         train_worker,
         train_loop_config={"training": training},
         scaling_config=scaling(training.device, workers=workers, labels=selector("trainer")),

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
+import ray
 
 from models.training.log import METRICS, read_lines
 
@@ -16,13 +17,14 @@ from models.training.log import METRICS, read_lines
 def run_until_killed(words: Sequence[str], run: Path, *, after: int) -> list[int]:
     """Start the command, SIGKILL its first record actor, then itself after `after` steps.
 
-    Returns the record actors that were killed, one.
+    It joins this process's cluster. Returns the record actors that were killed, one.
     """
     killed: list[int] = []
-    program = [sys.executable, "-m", "pipelines.cli", *words]
+    address = ray.get_runtime_context().gcs_address
+    program = [sys.executable, "-m", "pipelines.cli", *words, "--address", address]
     process = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None and not killed:
-        _kill(process.pid, "ray::TargetActor", killed)
+        _kill("ray::TargetActor", killed)
         time.sleep(0.02)
     while process.poll() is None:
         if len(read_lines(run / "train" / METRICS)) >= after:
@@ -36,11 +38,11 @@ def kill_a_worker(run: Path, killed: list[int], *, after: int) -> None:
     """SIGKILL the training worker of this process's cluster after `after` steps."""
     while len(read_lines(run / "train" / METRICS)) < after:
         time.sleep(0.05)
-    _kill(os.getpid(), "RayTrainWorker", killed)
+    _kill("RayTrainWorker", killed)
 
 
-def _kill(driver: int, wanted: str, killed: list[int]) -> None:
-    found = kill_one(psutil.Process(driver), wanted)
+def _kill(wanted: str, killed: list[int]) -> None:
+    found = kill_one(psutil.Process(), wanted)
     killed += [] if found is None else [found]
 
 

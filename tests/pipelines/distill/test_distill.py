@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from actors.student import StudentActor
 from models.engine import build_loop
 from models.engine_config import EngineConfig
 from models.requests.request import Request, Sampling
@@ -22,10 +23,13 @@ from pipelines.distill.command import student_config
 from pipelines.distill.records import files_of, records_job
 from pipelines.distill.stages import plan_of
 from pipelines.distill.students.student import HELD_OUT_SEED, StudentRun, check
+from pipelines.generate.config import GenerateConfig
+from pipelines.generate.prepare import prepare
+from pipelines.generate.student import with_target
+from pipelines.options import from_mapping
 from tests.pipelines.distill.killed import kill_a_worker, run_until_killed
 from tests.pipelines.distill.pickles import pickles_in
 from tests.pipelines.generate.image_jobs import NUM_TOKENS, labels, raster, run_images
-from tests.pipelines.generate.inprocess import outcome
 
 __all__ = ["labels", "raster"]  # fixtures
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -56,7 +60,8 @@ def test_from_a_target_to_images_of_a_student(
     assert set(found["values"]) == {"teacher", "independent", "1 step", "2 steps"}
     assert found["passes"] == {"teacher": 16, "independent": 0, "1 step": 1, "2 steps": 2}
     about = json.loads((out / "run.json").read_text())
-    target = load_student(out / "export").config.target
+    student = load_student(out / "export").config
+    target = student.target
     assert about["decides"]["target"] == target.digest
     assert target.path == raster
     page = (out / "report.html").read_text()
@@ -75,10 +80,11 @@ def test_from_a_target_to_images_of_a_student(
     assert main([*command, "--records", "61"]) == 2
     assert "holds another run: records was 60, is 61" in capsys.readouterr().err
 
-    rows = str(tmp_path / "rows")
-    use = ["generate", "--student", str(out / "export"), "--input", labels, "--output", rows]
-    assert main([*use, "--steps", "2", "--prompt-field", "label", "--no-progress"]) == 0
-    assert {row["exactness"] for row in outcome(rows)} == {"approximate"}
+    job = {"student": str(out / "export"), "input": labels, "output": str(tmp_path / "rows")}
+    prepare(from_mapping(GenerateConfig, with_target({**job, "prompt_field": "label", "steps": 2})))
+    actor = StudentActor(str(out / "export"), steps=2, threads=1)
+    (image,) = actor.run([Request(id="0", prompt=(student.vocab_size,))])[1]
+    assert (len(image.tokens), image.exactness) == (NUM_TOKENS, "approximate")
 
 
 def assert_undisturbed(out: Path, command: list[str], target: str) -> None:
