@@ -102,13 +102,19 @@ class Judgement:
         passes = "One pass makes" if count == 1 else f"{count} passes make"
         kept = self.beyond.get(way, ())
         told = f"beyond the floor: {', '.join(kept)}" if kept else "no figure is beyond its floor"
-        closed = self.closed.get(way)
-        gap = "" if closed is None else f"closes {closed:.0%} of the fd-clf gap; "
         speed = f"{before / taken:.1f} times the target's speed"
         return (
             f"{passes} an image in {taken:.3g} ms instead of {before:.3g} ms at batch {batch}, "
-            f"{speed}; {gap}{told}."
+            f"{speed}; {self._gap(way)}{told}."
         )
+
+    def _gap(self, way: str) -> str:
+        closed = self.closed.get(way)
+        if closed is None:
+            return ""
+        if closed < 0:
+            return "its fd-clf is worse than that of independent tokens; "
+        return f"closes {closed:.0%} of the fd-clf gap between independent tokens and the target; "
 
     def _bars(self, batch: str) -> Bars:
         lengths = {way: times[batch] for way, times in self.ms_per_image.items()}

@@ -113,18 +113,30 @@ def test_a_run_that_does_not_fit_the_disk_is_refused(
         expected.refuse_without_room(tmp_path / "run")
 
 
-def test_the_table_says_how_much_of_the_gap_is_closed() -> None:
-    values = {"teacher": 1.0, "independent": 9.0, "1 step": 3.0}
-    found = Judgement(
+def judgement(fd_clf: float) -> Judgement:
+    """Of a student with this figure; independent tokens have 9, the target 1."""
+    values = {"teacher": 1.0, "independent": 9.0, "1 step": fd_clf}
+    return Judgement(
         values={way: {"fd-clf": value} for way, value in values.items()},
         beyond={"1 step": ["fd-clf"]},
         ms_per_image={way: {"1": 2.0} for way in values},
         passes={"teacher": 16, "independent": 0, "1 step": 1},
     )
+
+
+def test_the_table_says_how_much_of_the_gap_is_closed() -> None:
+    found = judgement(3.0)
     assert found.closed == {"1 step": 0.75}
     assert "| 1 step      |      1 |" in found.lines()[0]
     assert "3.0000*" in found.lines()[0]
     assert found.lines()[-1].endswith("1 step 75%")
+    (sentence,) = found.findings().headline
+    assert "closes 75% of the fd-clf gap between independent tokens and the target;" in sentence
+
+
+def test_the_page_says_that_a_student_closes_no_gap() -> None:
+    (sentence,) = judgement(11.0).findings().headline
+    assert "its fd-clf is worse than that of independent tokens;" in sentence
 
 
 def test_a_next_scale_target_goes_the_same_way(tmp_path: Path) -> None:
