@@ -8,8 +8,12 @@ import pytest
 from models.drafting.folder_kind import EAGLE, folder_kind
 from models.training.log import EXAMS, read_lines
 from pipelines.cli import main
+from pipelines.generate.config import GenerateConfig
+from pipelines.modality.choose import modality_of
+from pipelines.options import from_mapping
 from tests.pipelines.distill.recomputed import assert_recomputed
-from tests.pipelines.generate.inprocess import outcome
+from tests.pipelines.generate.image_jobs import LoopPool
+from tests.pipelines.generate.inprocess import outcome, run_job
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -49,12 +53,19 @@ def test_from_prompts_to_completions_with_the_drafter(
     assert main(command) == 0
     assert capsys.readouterr().out.count("done before") == 5
 
-    rows = {}
-    for name, drafter in (("plain", "none"), ("drafted", str(out / "export"))):
-        words = ["generate", "--target", target, "--input", prompts, "--drafter", drafter]
-        words += ["--output", str(tmp_path / name), "--max-tokens", "12", "--no-progress"]
-        assert main(words) == 0
-        rows[name] = outcome(str(tmp_path / name))
-    for plain, drafted in zip(rows["plain"], rows["drafted"], strict=True):
-        assert plain["tokens"] == drafted["tokens"]
+    drafter, rows = str(out / "export"), str(tmp_path / "rows")
+    words = ["generate", "--target", target, "--input", prompts, "--drafter", drafter]
+    words += ["--output", rows, "--max-tokens", "12", "--threads", "1", "--no-progress"]
+    assert main(words) == 0
+    plain = plain_job(target, prompts, tmp_path / "plain")
+    for expected, drafted in zip(outcome(plain), outcome(rows), strict=True):
+        assert drafted["tokens"] == expected["tokens"]
         assert drafted["exactness"].startswith("identical")
+
+
+def plain_job(target: str, prompts: str, output: Path) -> str:
+    """Completions without a drafter, by this process."""
+    given = {"target": target, "input": prompts, "output": str(output), "drafter": "none"}
+    config = from_mapping(GenerateConfig, {**given, "max_tokens": 12, "threads": 1})
+    run_job(config, pool=LoopPool(config), codec=modality_of(config).codec())
+    return config.output

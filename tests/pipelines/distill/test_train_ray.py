@@ -28,7 +28,7 @@ pytestmark = [
     pytest.mark.timeout(600),
     pytest.mark.usefixtures("ray_cluster"),
 ]
-STEPS = 50
+STEPS = 20
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +62,8 @@ def training_in(
         folder=str(folder),
         build=partial(build_student, lessons),
         plan=TrainingPlan(steps=STEPS, batch=8, rate=1e-3, seed=3),
-        save_every=20,
-        exam_every=40,
+        save_every=10,
+        exam_every=20,
         threads=1,
         agreed={"records": "e"},
         deepspeed=deepspeed,
