@@ -20,7 +20,7 @@ import pytest
 from models.drafting.distil.texts import PROMPT, TOKENS
 from models.training.log import METRICS, read_lines
 from tests.pipelines.distill.killed import kill_one
-from tests.pipelines.distill.whole_runs import outcome, start
+from tests.pipelines.distill.whole_runs import assert_nothing_is_held, outcome, start
 
 KINDS = ("model", "medusa", "hydra", "eagle")
 VICTIMS = {"driver": "", "worker": "RayTrainWorker", "teacher": "ray::TeacherActor"}
@@ -89,3 +89,4 @@ def test_killed_and_resumed(
     assert process.wait(timeout=300) == 0
     print(f"{kind}, seed {seed}: {victim} killed after step {after}, states {states}")
     assert outcome(run) == expected
+    assert_nothing_is_held()

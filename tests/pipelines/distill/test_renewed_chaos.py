@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from models.training.log import METRICS, read_lines
-from tests.pipelines.distill.whole_runs import outcome, start
+from tests.pipelines.distill.whole_runs import assert_nothing_is_held, outcome, start
 from tests.pipelines.generate.inprocess import write_prompts
 
 OPTIONS = {"kind": "eagle", "train-steps": 16, "save-every": 6, "exam-every": 8}
@@ -71,3 +71,4 @@ def test_killed_while_new_texts_are_made(
     found = outcome(run)
     assert "renewed/2/texts.parquet" in found["texts"]
     assert found == undisturbed
+    assert_nothing_is_held()

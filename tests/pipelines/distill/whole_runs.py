@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,3 +44,11 @@ def outcome(run: Path) -> dict[str, Any]:
         "about": json.loads((run / "export" / "drafter.json").read_text()),
         "texts": {str(file.relative_to(run)): file.read_bytes() for file in texts},
     }
+
+
+def assert_nothing_is_held(*, patience_s: float = 30.0) -> None:
+    """Killed processes have given back their places in the cluster."""
+    deadline = time.monotonic() + patience_s
+    while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
+        assert time.monotonic() < deadline, ray.available_resources()
+        time.sleep(0.1)
