@@ -37,13 +37,18 @@ class Picture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
-    """`headline`: the sentences that a person reads first. `words`: what names of figures mean."""
+    """What the page shows.
+
+    `headline`: the sentences that a person reads first. `words`: what names of figures mean.
+    `curves`: exam figures that share a chart, by its title; without any, each figure has its own.
+    """
 
     headline: Sequence[str]
     tables: Sequence[Table] = ()
     bars: Sequence[Bars] = ()
     pictures: Sequence[Picture] = ()
     words: Mapping[str, str] | None = None
+    curves: Mapping[str, Sequence[str]] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON holds it."""
@@ -58,4 +63,5 @@ class Findings:
             bars=[Bars(**each) for each in told["bars"]],
             pictures=[Picture(**each) for each in told["pictures"]],
             words=told["words"],
+            curves=told.get("curves"),  # not in runs of before
         )

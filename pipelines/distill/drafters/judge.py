@@ -41,6 +41,19 @@ WORDS = {
     AGREES: "1: the loop's rounds are those foreseen, within the error of sampling; 0: drafting "
     "differs from training, and the state counts with the loop's length",
 }
+CURVES = {
+    "the first drafted token": ("agreement", "acceptance", "same_likeliest"),
+    "tokens per round at temperature 0": (
+        "length_by_laws_t0",
+        "accepted_length_t0",
+        "foreseen_length_t0",
+    ),
+    "tokens per round at temperature 1": (
+        "length_by_laws_t1",
+        "accepted_length_t1",
+        "foreseen_length_t1",
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +146,7 @@ class Judgement:
             tables=[self.loop_table(), self.exam_table()],
             bars=[self._bars(temperature) for temperature in TEMPERATURES],
             words=WORDS,
+            curves=CURVES,
         )
 
     def _headline(self, made: Line) -> str:

@@ -26,14 +26,14 @@ def line_chart(
         return ""
     across = _Axis([p[0] for p in points], LEFT, WIDTH - RIGHT, log=False)
     up = _Axis([p[1] for p in points], HEIGHT - BOTTOM, TOP, log=log)
-    parts = [*_grid(across, up), *_labels(x, y)]
+    parts = [*_grid(across, up), *_labels(x, y), _names(list(series))]
     if marked is not None:
         at = across.place(marked)
         parts.append(f'<path class="marked" d="M{at:.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
-    for number, (name, line) in enumerate(series.items()):
-        parts += _line(number, name, [(across.place(a), up.place(b)) for a, b in line])
+    for number, line in enumerate(series.values()):
+        parts.append(_line(number, [(across.place(a), up.place(b)) for a, b in line]))
     body = "".join(parts)
-    told = escape(f"{y} by {x}")
+    told = escape(f"{y or ', '.join(series)} by {x}")
     return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{told}">{body}</svg>'
 
 
@@ -80,8 +80,16 @@ def _labels(x: str, y: str) -> list[str]:
     ]
 
 
-def _line(number: int, name: str, points: Points) -> list[str]:
+def _names(names: Sequence[str]) -> str:
+    """In the colours of their lines, above the chart."""
+    told = [
+        f'<tspan class="line{number}" dx="8">{escape(name)}</tspan>'
+        for number, name in enumerate(names)
+        if name
+    ]
+    return f'<text x="{WIDTH - RIGHT}" y="{TOP - 4}" class="end">{"".join(told)}</text>'
+
+
+def _line(number: int, points: Points) -> str:
     path = "L".join(f"{a:.1f} {b:.1f}" for a, b in points)
-    key = f'<text x="{WIDTH - RIGHT}" y="{TOP + 12 + 15 * number}" class="end line{number}">'
-    drawn = [f'<path class="line line{number}" d="M{path}"/>']
-    return [*drawn, f"{key}{escape(name)}</text>"] if name else drawn
+    return f'<path class="line line{number}" d="M{path}"/>'

@@ -28,7 +28,7 @@ def write_report(
         *(page.paragraph(sentence, "headline") for sentence in findings.headline),
         *_found(run, findings),
         page.heading("Training"),
-        page.side_by_side(_curves(run / "train")),
+        page.side_by_side(_curves(run / "train", findings.curves or {})),
         *_chosen(run / "train"),
         page.heading("Run"),
         page.facts({f"{name} took": f"{taken:.0f} s" for name, taken in seconds.items()}),
@@ -55,7 +55,7 @@ def _found(run: Path, findings: Findings) -> list[str]:
     return out
 
 
-def _curves(train: Path) -> list[str]:
+def _curves(train: Path, shared: Mapping[str, Sequence[str]]) -> list[str]:
     steps, exams = read_lines(train / METRICS), read_lines(train / EXAMS)
     losses = [(line["step"], line["loss"]) for line in steps]
     best = _best(exams)
@@ -67,19 +67,30 @@ def _curves(train: Path) -> list[str]:
     ]
     if exams:
         marked = None if best is None else best["step"]
-        names = [name for name in exams[0] if name not in ("step", SCORE)]
-        for name in names:
-            line = {"": [(exam["step"], exam[name]) for exam in exams]}
-            told = f"Exam on held-out records: {name}. The dashed line is the exported state."
-            out.append(page.figure(line_chart(line, x="step", y=name, marked=marked), told))
+        for title, names in (shared or _each(exams[0])).items():
+            lines = {
+                name: [(exam["step"], exam[name]) for exam in exams if name in exam]
+                for name in names
+                if any(name in exam for exam in exams)
+            }
+            told = f"Exams on held-out records: {title}."
+            out.append(page.figure(line_chart(lines, x="step", y="", marked=marked), told))
     return out
+
+
+def _each(exam: Mapping[str, float]) -> dict[str, list[str]]:
+    """A chart for each figure."""
+    return {name: [name] for name in exam if name not in ("step", SCORE)}
 
 
 def _chosen(train: Path) -> list[str]:
     best = _best(read_lines(train / EXAMS))
     if best is None:
         return []
-    told = f"The state after {best['step']:.0f} steps had the best exam and was exported."
+    told = (
+        f"The state after {best['step']:.0f} steps had the best exam and was exported; in the "
+        "charts of exams, a dashed line marks it."
+    )
     return [page.paragraph(told)]
 
 

@@ -54,7 +54,20 @@ def test_the_page_stands_alone_and_shows_what_was_found(run):
     assert "1 &lt;step&gt;" in page
     assert "after 700 steps had the best exam" in page
     assert page.count("<svg") == 2
+    assert "held-out records: divergence." in page
     assert len(page) < 60_000  # a thousand steps are drawn as a few hundred points
+
+
+def test_figures_of_an_exam_may_share_a_chart(run):
+    findings = Findings(headline=[], curves={"both": ["divergence", "score"]})
+    findings = Findings.from_dict(json.loads(json.dumps(findings.as_dict())))
+    write_report(run, "x", findings, {})
+    page = (run / "report.html").read_text()
+    assert page.count("<svg") == 2
+    assert "held-out records: both." in page
+    for number, name in enumerate(("divergence", "score")):
+        assert f'<tspan class="line{number}" dx="8">{name}</tspan>' in page
+        assert f'<path class="line line{number}"' in page
 
 
 def test_a_chart_places_points_between_its_axes():
