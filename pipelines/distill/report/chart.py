@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
-WIDTH, HEIGHT = 520, 240
-LEFT, RIGHT, TOP, BOTTOM = 56, 12, 14, 34
+WIDTH, HEIGHT = 520, 246
+LEFT, RIGHT, TOP, BOTTOM = 56, 12, 20, 34
 TICKS = 4
 Points = Sequence[tuple[float, float]]
 
@@ -76,18 +76,18 @@ def _labels(x: str, y: str) -> list[str]:
     middle = (LEFT + WIDTH - RIGHT) / 2
     return [
         f'<text x="{middle:.0f}" y="{HEIGHT - 3}" class="mid">{escape(x)}</text>',
-        f'<text x="{LEFT}" y="{TOP - 4}">{escape(y)}</text>',
+        f'<text x="{LEFT}" y="{TOP - 8}">{escape(y)}</text>',
     ]
 
 
 def _names(names: Sequence[str]) -> str:
     """In the colours of their lines, above the chart."""
     told = [
-        f'<tspan class="line{number}" dx="8">{escape(name)}</tspan>'
+        f'<tspan class="line{number}" dx="{8 if number else 0}">{escape(name)}</tspan>'
         for number, name in enumerate(names)
         if name
     ]
-    return f'<text x="{WIDTH - RIGHT}" y="{TOP - 4}" class="end">{"".join(told)}</text>'
+    return f'<text x="{WIDTH - RIGHT}" y="{TOP - 8}" class="end">{"".join(told)}</text>'
 
 
 def _line(number: int, points: Points) -> str:
