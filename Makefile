@@ -56,6 +56,7 @@ chaos: $(INSTALLED) ## tests of faults with 200 random orders and moments of eac
 		tests/pipelines/generate/test_s3_outages.py \
 		tests/pipelines/distill/test_distill_s3.py \
 		tests/pipelines/distill/test_drafter_chaos.py \
+		tests/pipelines/distill/test_renewed_chaos.py \
 		tests/models/drafting/distil/test_killed_training.py
 
 soak: $(INSTALLED) ## serve clients of all kinds for ten minutes while processes die behind them, and more
