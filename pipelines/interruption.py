@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from cluster.processes import leave, leaving, mark_descendants
 
 GRACE_S = 2.0
+LOOK_S = 0.05
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 _told: list[Callable[[], str]] = [lambda: "interrupted"]
@@ -46,6 +47,12 @@ class Drain:
 
     limit_s: float
     asked: bool = False
+
+    def wait(self, timeout_s: float) -> None:
+        """Until it is asked, or for so long."""
+        deadline = time.monotonic() + timeout_s
+        while not self.asked and time.monotonic() < deadline:
+            time.sleep(LOOK_S)
 
 
 @contextmanager

@@ -2,12 +2,13 @@
 
 An actor with an event loop; the pool, which is not thread-safe, runs on a thread of its own. Each
 ingress has an inbox that it empties by a long poll (`take`), so that a step costs one message for
-each ingress, however many requests it serves. An ingress that stops polling has died: its requests
-are cancelled.
+each ingress, however many requests it serves. The requests of an ingress that has died are
+cancelled: Ray tells that its process has ended, or it has stopped polling.
 """
 
 import asyncio
 import contextlib
+import logging
 import queue
 import threading
 import time
@@ -34,6 +35,7 @@ LOAD_S = 0.5  # that a target actor may take to tell its load
 IDLE_S = 1.0  # between two looks at the actors while nothing runs
 CLOSED_S = 0.1  # that an ingress waits for news at most after `close`: `left` is as old
 
+log = logging.getLogger(__name__)
 Told = TypeVar("Told")
 Said = TypeVar("Said")
 
@@ -187,6 +189,10 @@ class Manager:
 
     # --- for ingresses ------------------------------------------------------------------------
 
+    async def meet(self, ingress: str, actor: Any) -> None:
+        """The actor that an ingress runs in: when that dies, its requests are cancelled."""
+        self._inbox(ingress).actor = actor
+
     async def submit(self, ingress: str, requests: list[Request]) -> bool:
         """Queue all requests, or none; False if they are too many now.
 
@@ -285,16 +291,19 @@ class Manager:
                 inbox.filled.set()
 
     def _expire(self) -> None:
-        """Cancel the requests of silent ingresses; one that asks again is told."""
+        """Cancel the requests of dead and silent ingresses; one that asks again is told."""
         for name, inbox in list(self._inboxes.items()):
-            silent_s = time.monotonic() - inbox.seen
-            if silent_s > LEASE_S and inbox.open:
-                self._give_up(list(inbox.open))
-            if silent_s > FORGOTTEN_S:
+            silent_s, is_dead = time.monotonic() - inbox.seen, inbox.is_dead()
+            if is_dead:
+                self._give_up(list(inbox.open), "the ingress's process died")
+            elif silent_s > LEASE_S and inbox.open:
+                told = f"the ingress asked for nothing for {LEASE_S:.0f} s"
+                self._give_up(list(inbox.open), told)
+            if is_dead or silent_s > FORGOTTEN_S:
                 del self._inboxes[name]
 
-    def _give_up(self, ids: list[str]) -> None:
-        told = f"the ingress asked for nothing for {LEASE_S:.0f} s"
+    def _give_up(self, ids: list[str], told: str) -> None:
+        log.warning("%d requests are cancelled: %s", len(ids), told)
         self._deliver([], [_failed(each, told) for each in ids])
         self._commands.put(lambda pool: pool.cancel(ids))
 

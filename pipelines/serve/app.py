@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Sequence, Set
 from typing import Any, TypeVar
 
+import ray
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from ray import serve
@@ -72,17 +73,18 @@ class Ingress:
     def __serve_build_asgi_app__(self) -> FastAPI:  # the name that Ray Serve looks for
         """Called by Ray Serve once the replica runs."""
         logs.set_up("ingress")
-        return build_app(self._door, self._models)
+        return build_app(self._door, self._models, ray.get_runtime_context().current_actor)
 
 
-def build_app(door: Door, models: Sequence[tuple[Any, Facts]]) -> FastAPI:
-    """The routes; `models`: each with the handle of its manager.
+def build_app(door: Door, models: Sequence[tuple[Any, Facts]], actor: Any = None) -> FastAPI:
+    """The routes; `models`: each with the handle of its manager. `actor`: in which they are served.
 
     Not to be confused: /health says that this process answers, /readyz that the models do.
     """
     app = FastAPI(title="Paceline", docs_url=None, redoc_url=None, openapi_url=None)
     name, clients = f"ingress-{uuid.uuid4().hex}", Clients(door.limits)
-    loaded = [load_model(Exchange(manager, name, clients), facts) for manager, facts in models]
+    exchanges = [Exchange(manager, name, clients, actor) for manager, _ in models]
+    loaded = [load_model(each, facts) for each, (_, facts) in zip(exchanges, models, strict=True)]
     routes = Routes(door, Models(loaded))
     for path in ("/health", "/healthz"):
         app.add_api_route(path, routes.health, methods=["GET"])

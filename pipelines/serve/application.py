@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import ray
 from fastapi import FastAPI
 from ray import serve
 
@@ -62,7 +63,8 @@ class Endpoint:
         """Called by Ray Serve once the replica runs."""
         facts = map(facts_of, self._configs)
         models = list(zip(self._owners, facts, strict=True))
-        return build_app(door_of(self._configs[0]), models)
+        here = ray.get_runtime_context().current_actor
+        return build_app(door_of(self._configs[0]), models, here)
 
 
 def build(args: Mapping[str, Any]) -> Any:
@@ -92,7 +94,8 @@ def build(args: Mapping[str, Any]) -> Any:
         owner.options(name=f"owner-{number}", **options).bind(configs, number)
         for number in range(len(configs))
     ]
-    return ingress.options(name="ingress", **options).bind(configs, *pools)
+    replicas = given[0].ingresses
+    return ingress.options(name="ingress", num_replicas=replicas, **options).bind(configs, *pools)
 
 
 def serve_config(*configs: ServeConfig) -> dict[str, Any]:

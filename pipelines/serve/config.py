@@ -24,6 +24,7 @@ OF_SERVER = (
     "max_seconds",
     "max_body_bytes",
     "drain_seconds",
+    "ingresses",
     "address",
 )
 # What a student does without.
@@ -116,6 +117,11 @@ class ServeConfig:
         default=20.0,
         group=HTTP,
     )
+    ingresses: int = option(
+        "number of processes that answer HTTP: if one dies, the others go on at once",
+        default=1,
+        group=HTTP,
+    )
     draft_tokens: int | str = engine_options.draft_tokens()
     draft_width: int | str = engine_options.draft_width()
     verify: str = engine_options.verify()
@@ -140,6 +146,10 @@ class ServeConfig:
         require(self.max_body_bytes >= 1, "max_body_bytes", self.max_body_bytes, "1 or more")
         for name in ("max_queued", "max_per_key", "max_seconds", "drain_seconds"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        require(1 <= self.ingresses <= 64, "ingresses", self.ingresses, "1 to 64")
+        told = "0 with more than one of --ingresses, which do not count for each other"
+        ok = self.ingresses == 1 or self.max_per_key == 0
+        require(ok, "max_per_key", self.max_per_key, told)
         ok = self.drafter != NONE or self.draft_actors == 0
         require(ok, "draft_actors", self.draft_actors, "0 with drafter='none'")
         require(0 < self.port < 2**16, "port", self.port, "1 to 65535")

@@ -31,10 +31,15 @@ class ClientLeft(Exception):
 
 
 class Exchange:
-    """`name`: of this ingress; no other has it. `clients`: what each one has of it."""
+    """`name`: of this ingress; no other has it. `clients`: what each one has of it.
 
-    def __init__(self, manager: Any, name: str, clients: Clients | None = None) -> None:
-        self.manager, self.name = manager, name
+    `actor`: that this ingress runs in, if it is one.
+    """
+
+    def __init__(
+        self, manager: Any, name: str, clients: Clients | None = None, actor: Any = None
+    ) -> None:
+        self.manager, self.name, self._actor = manager, name, actor
         self.clients = clients or Clients()
         self._calls: dict[str, tuple[Call, int]] = {}  # by request
         self._tasks: set[asyncio.Future[Any]] = set()
@@ -89,13 +94,18 @@ class Exchange:
         task.add_done_callback(self._tasks.discard)
 
     async def _poll(self) -> None:
+        is_known = self._actor is None
         while True:
             try:
+                if not is_known:
+                    await self.manager.meet.remote(self.name, self._actor)
+                    is_known = True
                 take = self.manager.take
                 news = await take.remote(self.name, POLL_S, len(self._calls))
             except Exception as error:  # Ray's own, Ray Serve's, or the pool's failure
                 log.warning("the manager does not answer: %s", _reason(error))
                 self._lose(unavailable(_reason(error)))
+                is_known = self._actor is None  # it may be another manager that answers next
                 await asyncio.sleep(RETRY_S)
                 continue
             for item in (*news.updates, *news.results):

@@ -70,7 +70,7 @@ class Server:
         """Until it is asked to stop. Raises JobFailed if a pool fails before."""
         while not stop.asked:
             self.look()
-            time.sleep(CHECK_S)
+            stop.wait(CHECK_S)
 
     def drain(self, within_s: float) -> int | None:
         """Refuse new requests, and wait for those that have begun; what is learned from is kept.
@@ -131,7 +131,7 @@ def _serving(configs: Configs) -> Iterator[Server]:
             for config, manager in zip(configs, managers, strict=True)
         )
         _start_serve(configs[0])
-        _deploy(door, models)
+        _deploy(door, models, configs[0].ingresses)
         for model, answer in zip(models, loading, strict=True):
             _wait_for(model.facts.name, answer)
         host = configs[0].host
@@ -280,12 +280,13 @@ def _start_serve(config: ServeConfig) -> None:
         serve.start(http_options=http, logging_config=quiet)
 
 
-def _deploy(door: Door, models: Sequence[Running]) -> None:
+def _deploy(door: Door, models: Sequence[Running], ingresses: int) -> None:
     from pipelines.serve.app import Ingress
 
     deployment_class: Any = serve.deployment(Ingress)
     deployment = deployment_class.options(
         name="ingress",
+        num_replicas=ingresses,
         max_ongoing_requests=ONGOING,
         ray_actor_options=_placed(),
         logging_config=LoggingConfig(log_level=logging.WARNING, enable_access_log=False),

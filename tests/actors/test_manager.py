@@ -5,6 +5,7 @@ import queue
 from dataclasses import replace
 
 import pytest
+from ray.exceptions import ActorDiedError, ActorUnavailableError
 
 from actors.errors import PoolFailed
 from actors.messages import PoolState
@@ -105,6 +106,48 @@ def test_a_silent_ingress_s_requests_are_cancelled_and_it_is_told() -> None:
         (told,) = (await manager.take("a", 1.0)).results
         assert (told.finish_reason, told.retryable) == ("error", True)
         assert not (await manager.take("b", 0.01)).results
+
+    asyncio.run(run())
+
+
+class Ingress:
+    """The handle of an actor whose ping ends so; None: it does not answer."""
+
+    def __init__(self, end: Exception | bool | None) -> None:
+        self.__ray_ready__ = self
+        self._end = end
+
+    async def remote(self) -> bool:
+        if self._end is None:
+            await asyncio.Event().wait()
+        if isinstance(self._end, Exception):
+            raise self._end
+        return True
+
+
+LATE = ActorUnavailableError("late", None)
+
+
+@pytest.mark.parametrize(
+    ("end", "is_dead"),
+    [
+        (ActorDiedError(), True),
+        (LATE, False),
+        (True, False),
+        (None, False),
+    ],
+)
+def test_the_requests_of_an_ingress_end_when_ray_says_that_it_died(end, is_dead) -> None:
+    async def run() -> None:
+        manager = Manager(max_unfinished=10)
+        await manager.submit("a", REQUESTS[:2])
+        await manager.submit("b", REQUESTS[2:3])
+        await manager.meet("a", Ingress(end))
+        for _ in range(3):
+            manager._expire()
+            await asyncio.sleep(0.01)
+        assert sorted(obeyed(manager).cancelled) == (["r0", "r1"] if is_dead else [])
+        assert await manager.left() == (1 if is_dead else 3)
 
     asyncio.run(run())
 
