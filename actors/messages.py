@@ -160,9 +160,11 @@ class DraftTeam:
 class News:
     """What the requests of one ingress have gained since its last call.
 
-    All updates of a request come before or together with its result.
+    All updates of a request come before or together with its result. `manager`: who tells; one that
+    took the place of another knows nothing of the requests that the other one had.
     """
 
+    manager: str = ""
     updates: tuple[Update, ...] = ()
     results: tuple[Result, ...] = ()
 

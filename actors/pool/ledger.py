@@ -20,10 +20,11 @@ from itertools import count
 
 from actors.messages import Ended, Streamed, Submission
 from actors.pool.death import Death, Evidence
+from actors.pool.so_far import SoFar
 from actors.pool.suspects import Suspects
 from actors.pool.warmth import Warmth, beginnings, choose
 from models.errors import InvalidRequest
-from models.requests.request import Request, Result, TokenLogprob
+from models.requests.request import Request, Result
 from models.requests.spans import Spans
 from models.requests.update import Update
 
@@ -44,21 +45,11 @@ class Entry:
     alone: int = 0  # failures of actors that it had to itself, as a suspect
     spans: Spans | None = field(init=False)  # if the request asks for a trace
     placed: float = 0.0  # when it came to its actor
-    tokens: dict[int, int] = field(init=False)  # that it began with or streamed, by position
-    logprobs: dict[int, TokenLogprob] = field(init=False)
+    so_far: SoFar = field(init=False)
 
     def __post_init__(self) -> None:
-        request, self.arrival = self.request, self.ticket
-        self.spans = Spans("pool") if request.trace else None
-        places = request.generated_positions or range(len(request.generated))
-        self.tokens = dict(zip(places, request.generated, strict=False))
-        self.logprobs = dict(zip(places, request.generated_logprobs, strict=False))
-
-    def note(self, update: Update) -> None:
-        """The request has streamed these tokens."""
-        self.tokens.update(zip(update.positions, update.tokens, strict=True))
-        if update.logprobs is not None:
-            self.logprobs.update(zip(update.positions, update.logprobs, strict=True))
+        self.arrival, self.so_far = self.ticket, SoFar(self.request)
+        self.spans = Spans("pool") if self.request.trace else None
 
     def leave(self, how: str) -> None:
         """It is on its actor no more; `how` that ended."""
@@ -71,18 +62,6 @@ class Entry:
         if self.spans is None:
             return result
         return replace(result, spans=(*self.spans.found, *result.spans))
-
-    def rest(self) -> Request:
-        """What is left to run: the request continues after the tokens that have streamed."""
-        places = sorted(self.tokens)
-        if len(places) <= len(self.request.generated):
-            return self.request
-        return replace(
-            self.request,
-            generated=tuple(self.tokens[place] for place in places),
-            generated_logprobs=tuple(self.logprobs[place] for place in sorted(self.logprobs)),
-            generated_positions=() if places[-1] == len(places) - 1 else tuple(places),
-        )
 
 
 class Ledger:
@@ -219,7 +198,7 @@ class Ledger:
         """An actor's updates; before the results that came with them."""
         for each in streamed:
             if each.ticket in self._on.get(actor, ()):
-                self._entries[each.ticket].note(each.update)
+                self._entries[each.ticket].so_far.note(each.update)
                 self._updates.append(each.update)
 
     def settle(self, actor: str, ended: Iterable[Ended]) -> list[Result]:
@@ -300,7 +279,7 @@ class Ledger:
             entry.spans.proceed()
             entry.placed = time.perf_counter()
         self._on.setdefault(actor, {})[ticket] = None
-        rest = entry.rest()
+        rest = entry.so_far.rest()
         replayed = len(rest.generated) - len(entry.request.generated)
         self.num_resumed += replayed > 0
         self.num_replayed += replayed

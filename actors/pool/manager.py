@@ -12,6 +12,7 @@ import logging
 import queue
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
@@ -43,12 +44,22 @@ Said = TypeVar("Said")
 class Manager:
     """Owns a pool of targets or students. Request ids must differ between ingresses, too."""
 
-    def __init__(self, *, max_unfinished: int, model: str = "", records: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        max_unfinished: int,
+        model: str = "",
+        fingerprint: str = "",
+        records: bool = False,
+    ) -> None:
         """`max_unfinished`: requests that may run or wait; more are turned away.
 
-        `model`: its name, for logs. `records`: keep answers for a trainer, which alone changes the
-        drafter then.
+        `model`: its name, for logs. `fingerprint`: what decides the answers to its requests;
+        those for another one are refused. `records`: keep answers for a trainer, which alone
+        changes the drafter then.
         """
+        self._id = uuid.uuid4().hex
+        self._fingerprint = fingerprint
         logs.set_up(f"manager of {model}")
         self._max_unfinished = max_unfinished
         self._inboxes: dict[str, Inbox] = {}
@@ -193,23 +204,30 @@ class Manager:
         """The actor that an ingress runs in: when that dies, its requests are cancelled."""
         self._inbox(ingress).actor = actor
 
-    async def submit(self, ingress: str, requests: list[Request]) -> bool:
-        """Queue all requests, or none; False if they are too many now.
+    async def submit(
+        self, ingress: str, requests: list[Request], fingerprint: str = ""
+    ) -> str | None:
+        """Queue all requests, or none: which manager has them; None if they are too many now.
 
-        Raises the pool's failure, or PoolFailed after `close` and while no target starts soon.
+        Raises the pool's failure, or PoolFailed after `close`, while no target starts soon, and if
+        the answers would not be those of the server with this fingerprint.
         """
         self._check_open()
         self._check_target()
+        if fingerprint and self._fingerprint and fingerprint != self._fingerprint:
+            told = f"the server changes from {fingerprint} to {self._fingerprint}"
+            raise PoolFailed(f"{told}: its answers are other ones")
+        requests = [each for each in requests if each.id not in self._owners]
         if len(self._owners) + len(requests) > self._max_unfinished:
             self._tally.rejected(requests)
-            return False
+            return None
         self._tally.began(requests)
         if self._recorder is not None:
             self._recorder.began(requests)
         self._inbox(ingress).open.update(request.id for request in requests)
         self._owners.update((request.id, ingress) for request in requests)
         self._commands.put(lambda pool: pool.submit(requests))
-        return True
+        return self._id
 
     async def cancel(self, ingress: str, ids: list[str]) -> None:
         """Drop requests of this ingress; those that have ended are passed over."""
@@ -237,7 +255,8 @@ class Manager:
             pass
         inbox.seen = time.monotonic()
         inbox.unsent = max(inbox.unsent, len(inbox.results))  # until the next call tells
-        news = News(updates=tuple(inbox.updates), results=tuple(inbox.results))
+        updates, results = tuple(inbox.updates), tuple(inbox.results)
+        news = News(manager=self._id, updates=updates, results=results)
         inbox.updates.clear()
         inbox.results.clear()
         inbox.filled.clear()

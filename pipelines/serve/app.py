@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Awaitable, Callable, Sequence, Set
+from functools import partial
 from typing import Any, TypeVar
 
 import ray
@@ -73,18 +74,28 @@ class Ingress:
     def __serve_build_asgi_app__(self) -> FastAPI:  # the name that Ray Serve looks for
         """Called by Ray Serve once the replica runs."""
         logs.set_up("ingress")
-        return build_app(self._door, self._models, ray.get_runtime_context().current_actor)
+        here = ray.get_runtime_context().current_actor
+        return build_app(self._door, self._models, actor=here)
 
 
-def build_app(door: Door, models: Sequence[tuple[Any, Facts]], actor: Any = None) -> FastAPI:
-    """The routes; `models`: each with the handle of its manager. `actor`: in which they are served.
+def build_app(
+    door: Door,
+    models: Sequence[tuple[Any, Facts]],
+    *,
+    actor: Any = None,
+    patience_s: float = 0.0,
+) -> FastAPI:
+    """The routes; `models`: each with the handle of its manager.
+
+    `actor`: in which they are served. `patience_s`: how long requests wait for a manager that is
+    replaced, see Exchange.
 
     Not to be confused: /health says that this process answers, /readyz that the models do.
     """
     app = FastAPI(title="Paceline", docs_url=None, redoc_url=None, openapi_url=None)
     name, clients = f"ingress-{uuid.uuid4().hex}", Clients(door.limits)
-    exchanges = [Exchange(manager, name, clients, actor) for manager, _ in models]
-    loaded = [load_model(each, facts) for each, (_, facts) in zip(exchanges, models, strict=True)]
+    way = partial(Exchange, name=name, clients=clients, actor=actor, patience_s=patience_s)
+    loaded = [load_model(way(m, fingerprint=facts.fingerprint), facts) for m, facts in models]
     routes = Routes(door, Models(loaded))
     for path in ("/health", "/healthz"):
         app.add_api_route(path, routes.health, methods=["GET"])

@@ -5,6 +5,7 @@ Serve a configuration instead, and Ray Serve starts, watches and replaces what i
 deployment for each model, which owns its pool, and one for the ingress.
 """
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -33,6 +34,8 @@ from pipelines.serve.server import (
 
 IMPORT_PATH = "pipelines.serve.application:build"
 CLUSTER = "auto"  # the cluster that Ray Serve runs on
+OWNER_S = 300.0  # that requests wait for an owner that is replaced: its pool has to load
+LOOK_S = 0.5  # between two looks whether a replica that is stopped has ended its requests
 
 
 class Owner(Manager):
@@ -44,7 +47,8 @@ class Owner(Manager):
         """Of the model with this number."""
         here = with_local(configs[number])
         configs = (*configs[:number], here, *configs[number + 1 :])
-        super().__init__(max_unfinished=most_unfinished(here))
+        fingerprint = (await asyncio.to_thread(facts_of, here)).fingerprint
+        super().__init__(max_unfinished=most_unfinished(here), fingerprint=fingerprint)
         await self.start(start_of(configs, number))
 
     async def check_health(self) -> None:
@@ -64,15 +68,19 @@ class Endpoint:
         facts = map(facts_of, self._configs)
         models = list(zip(self._owners, facts, strict=True))
         here = ray.get_runtime_context().current_actor
-        return build_app(door_of(self._configs[0]), models, here)
+        door = door_of(self._configs[0])
+        return build_app(door, models, actor=here, patience_s=OWNER_S)
 
 
 def build(args: Mapping[str, Any]) -> Any:
     """The application; `args` are options of `paceline serve`, by their names in YAML.
 
-    Raises InvalidOption for an option that does not exist or is out of range, for `learn` and
-    `drain_seconds`, and without keys where `host` is not given: Ray Serve does not tell on which
-    addresses it listens.
+    Where Ray Serve replaces what runs, because other options were deployed, an ingress ends its
+    streams within `drain_seconds`, beside its successor. There is one owner of a pool at a time:
+    ingresses wait for the next one, and hand it the rest of each request.
+
+    Raises InvalidOption for an option that does not exist or is out of range, for `learn`, and
+    without keys where `host` is not given: Ray Serve does not tell on which addresses it listens.
     """
     given = serve_configs(args)
     _refuse_unhonoured(given)
@@ -83,6 +91,7 @@ def build(args: Mapping[str, Any]) -> Any:
     configs = sharing(configs, cores=None)
     options = {
         "max_ongoing_requests": ONGOING,
+        "graceful_shutdown_wait_loop_s": LOOK_S,
         "ray_actor_options": {
             "num_cpus": ROLES["serve"].num_cpus,
             "label_selector": selector("serve") or None,
@@ -94,14 +103,18 @@ def build(args: Mapping[str, Any]) -> Any:
         owner.options(name=f"owner-{number}", **options).bind(configs, number)
         for number in range(len(configs))
     ]
-    replicas = given[0].ingresses
-    return ingress.options(name="ingress", num_replicas=replicas, **options).bind(configs, *pools)
+    options |= {
+        "num_replicas": given[0].ingresses,
+        "max_surge_percent": 100,  # else the only one would stop before its successor starts
+        "graceful_shutdown_timeout_s": given[0].drain_seconds,
+    }
+    return ingress.options(name="ingress", **options).bind(configs, *pools)
 
 
 def serve_config(*configs: ServeConfig) -> dict[str, Any]:
     """The configuration of Ray Serve that starts this server: a RayService's serveConfigV2.
 
-    Raises InvalidOption for a server that learns, or has its own time to drain.
+    Raises InvalidOption for a server that learns.
     """
     _refuse_unhonoured(configs)
     first = configs[0]
@@ -119,10 +132,6 @@ def serve_config(*configs: ServeConfig) -> dict[str, Any]:
 
 def _refuse_unhonoured(configs: Configs) -> None:
     for config in configs:
-        default = ServeConfig.__dataclass_fields__["drain_seconds"].default
-        if config.drain_seconds != default:
-            told = f"{default}: Ray Serve stops what it has started by its own rules"
-            raise InvalidOption("drain_seconds", config.drain_seconds, told)
         if config.learn is not None:
             told = "none: a server that Ray Serve starts has no process that trains; see /drafter"
             raise InvalidOption("learn", config.learn, told)

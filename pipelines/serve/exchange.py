@@ -1,15 +1,18 @@
 """An ingress's side of the manager: requests out, and what comes back sorted by call.
 
-One long poll brings the news of all requests of this ingress.
+One long poll brings the news of all requests of this ingress. Where another manager takes the place
+of one that ended, it is given the rest of each request: with one seed there is one answer.
 """
 
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+from actors.pool.so_far import SoFar
 from models.errors import InvalidOption, UnsupportedCheckpoint
 from models.requests.request import Request, Result
 from models.requests.update import Update
@@ -33,13 +36,23 @@ class ClientLeft(Exception):
 class Exchange:
     """`name`: of this ingress; no other has it. `clients`: what each one has of it.
 
-    `actor`: that this ingress runs in, if it is one.
+    `actor`: that this ingress runs in, if it is one. `fingerprint`: of the answers that clients
+    expect. `patience_s`: how long requests wait for a manager that is replaced; 0: no one does.
     """
 
     def __init__(
-        self, manager: Any, name: str, clients: Clients | None = None, actor: Any = None
+        self,
+        manager: Any,
+        name: str,
+        clients: Clients | None = None,
+        *,
+        actor: Any = None,
+        fingerprint: str = "",
+        patience_s: float = 0.0,
     ) -> None:
         self.manager, self.name, self._actor = manager, name, actor
+        self.fingerprint, self._patience_s = fingerprint, patience_s
+        self._managers: list[str] = []  # in the order in which they answered; the last one is there
         self.clients = clients or Clients()
         self._calls: dict[str, tuple[Call, int]] = {}  # by request
         self._tasks: set[asyncio.Future[Any]] = set()
@@ -93,25 +106,38 @@ class Exchange:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def is_past(self, manager: str) -> bool:
+        """Whether another manager has taken the place of this one."""
+        return manager in self._managers[:-1]
+
     async def _poll(self) -> None:
-        is_known = self._actor is None
+        heard = time.monotonic()
         while True:
             try:
-                if not is_known:
-                    await self.manager.meet.remote(self.name, self._actor)
-                    is_known = True
-                take = self.manager.take
-                news = await take.remote(self.name, POLL_S, len(self._calls))
+                async with asyncio.timeout(POLL_S + self._patience_s if self._patience_s else None):
+                    take = self.manager.take
+                    news = await take.remote(self.name, POLL_S, len(self._calls))
+                    if news.manager not in self._managers:
+                        await self._meet(news.manager)
             except Exception as error:  # Ray's own, Ray Serve's, or the pool's failure
                 log.warning("the manager does not answer: %s", _reason(error))
-                self._lose(unavailable(_reason(error)))
-                is_known = self._actor is None  # it may be another manager that answers next
+                if time.monotonic() - heard >= self._patience_s:
+                    self._lose(unavailable(_reason(error)))
                 await asyncio.sleep(RETRY_S)
                 continue
+            heard = time.monotonic()
             for item in (*news.updates, *news.results):
                 call, index = self._calls.get(item.id, (None, 0))
                 if call is not None:
                     call.put((index, item))
+
+    async def _meet(self, manager: str) -> None:
+        """One that has not answered before: it has to know of this ingress, and what it wants."""
+        if self._actor is not None:
+            await self.manager.meet.remote(self.name, self._actor)
+        self._managers.append(manager)
+        for call in {call for call, _ in self._calls.values()}:
+            call.repeat()
 
     def _lose(self, error: ApiError) -> None:
         for call in {call for call, _ in self._calls.values()}:
@@ -129,6 +155,9 @@ class Call:
         self, exchange: Exchange, requests: Sequence[Request], gone: Gone, client: str
     ) -> None:
         self.requests, self._client = tuple(requests), client
+        self._so_far = {request.id: SoFar(request) for request in requests}  # those that run
+        self._manager: str | None = None  # that has them
+        self._submitted: asyncio.Future[Any] | None = None
         self._exchange, self._gone = exchange, gone
         self._queue: asyncio.Queue[Item | ApiError | None] = asyncio.Queue()
         self._open = len(self.requests)
@@ -138,6 +167,12 @@ class Call:
 
     def put(self, item: Item | ApiError | None) -> None:
         """None: the client has gone."""
+        if isinstance(item, tuple):
+            _, news = item
+            if isinstance(news, Result):
+                self._so_far.pop(news.id, None)
+            elif news.id in self._so_far:
+                self._so_far[news.id].note(news)
         self._queue.put_nowait(item)
 
     async def __aenter__(self) -> Self:
@@ -146,15 +181,12 @@ class Call:
         exchange.clients.hold(self._client, len(self.requests))
         self._holds = len(self.requests)
         exchange.attach(self)
-        submit = exchange.manager.submit.remote(exchange.name, list(self.requests))
-        submitted = asyncio.ensure_future(exchange.ask(submit))
         try:
-            if not await asyncio.shield(submitted):
-                raise overloaded()
+            await self._submit()
         except BaseException:
             exchange.detach(self)
             self._let_go()
-            exchange.background(self._cancel(submitted))
+            exchange.background(self._cancel())
             raise
         seconds = exchange.clients.limits.seconds
         if seconds:
@@ -193,6 +225,28 @@ class Call:
                 raise ClientLeft
             yield [self._checked(item) for item in items]
 
+    def repeat(self) -> None:
+        """Hand what is left to run to the manager that is there now, if it does not have it."""
+        if self._open and self._manager is not None and self._exchange.is_past(self._manager):
+            self._manager = None
+            self._exchange.background(self._again())
+
+    async def _again(self) -> None:
+        try:
+            await self._submit()
+        except ApiError as error:
+            self.put(error)
+
+    async def _submit(self) -> None:
+        """Raises ApiError: the queue is full, or nothing can run."""
+        exchange, rest = self._exchange, [each.rest() for each in self._so_far.values()]
+        submit = exchange.manager.submit.remote(exchange.name, rest, exchange.fingerprint)
+        self._submitted = asyncio.ensure_future(exchange.ask(submit))
+        self._manager = await asyncio.shield(self._submitted)
+        if self._manager is None:
+            raise overloaded()
+        self.repeat()
+
     def _checked(self, item: Item | ApiError | None) -> Item:
         if isinstance(item, ApiError):
             raise item
@@ -213,10 +267,10 @@ class Call:
             self._open = 0
             self._exchange.background(self._cancel())
 
-    async def _cancel(self, after: "asyncio.Future[Any] | None" = None) -> None:
-        if after is not None:  # else the requests could reach the manager after they are cancelled
+    async def _cancel(self) -> None:
+        if self._submitted is not None:  # else the requests could come after they are cancelled
             with contextlib.suppress(ApiError):
-                await after
+                await asyncio.shield(self._submitted)
         ids = [request.id for request in self.requests]
         with contextlib.suppress(Exception):  # a manager that is gone runs nothing
             await self._exchange.manager.cancel.remote(self._exchange.name, ids)

@@ -13,11 +13,9 @@ import pytest
 from ray.exceptions import GetTimeoutError
 
 from actors.pool.manager import Manager
-from models.errors import InvalidOption
 from models.loop.token_loop import TokenLoop
 from models.requests.request import Result
 from pipelines.serve import drain as draining
-from pipelines.serve.application import build
 from pipelines.serve.door import Door
 from pipelines.serve.drain import drain
 from pipelines.serve.learning.beside import Lessons
@@ -135,8 +133,3 @@ def test_the_last_answers_are_learned_from(tmp_path: Path) -> None:
     assert Server(url="", models=models, lessons=lessons).drain(within_s=0) == 0
     lessons.close()
     assert [row.tokens for row in newest_rows(tmp_path / ROWS, 9)] == [(1,)]
-
-
-def test_ray_serve_drains_by_its_own_rules() -> None:
-    with pytest.raises(InvalidOption, match="drain_seconds"):
-        build({"target": "examples/models/text-target", "host": "::1", "drain_seconds": 3.0})

@@ -1,0 +1,141 @@
+"""Another manager takes the place of one that ended: it is given the rest of what runs."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from actors.pool.manager import Manager
+from models.requests.request import Result
+from models.requests.update import Update
+from pipelines.serve import exchange as exchanging
+from pipelines.serve.api_error import ApiError
+from pipelines.serve.exchange import Call, Exchange
+from tests.actors.conftest import make_requests
+from tests.actors.test_manager import Pool, obeyed
+from tests.pipelines.serve.local import Handle
+from tests.pipelines.serve.test_streams import stays
+
+PATIENCE_S = 60.0
+REQUESTS = [replace(each, stream=True) for each in make_requests(2)]
+
+
+class Gone:
+    """A manager whose process has ended."""
+
+    def __getattr__(self, name: str) -> Any:
+        async def fail(*arguments: Any) -> None:
+            raise ConnectionError("it died")
+
+        return fail
+
+
+def update(position: int) -> Update:
+    at = range(position, position + 1)
+    return Update(id="r0", positions=at, tokens=(7 + position,), sources=("target",), text="a")
+
+
+def told(items: list[Any]) -> list[str]:
+    return [item.id for _, item in items]
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not true():
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exchanges ask often."""
+    monkeypatch.setattr(exchanging, "POLL_S", 0.02)
+    monkeypatch.setattr(exchanging, "RETRY_S", 0.02)
+
+
+def run(test: Callable[[Handle, Exchange, Call], Awaitable[None]], patience_s: float) -> None:
+    """A test of a call that has begun, and of which r1 has ended."""
+
+    async def whole() -> None:
+        first = Manager(max_unfinished=4, fingerprint="fp")
+        handle = Handle(first)
+        exchange = Exchange(handle, "a", fingerprint="fp", patience_s=patience_s)
+        async with exchange.call(REQUESTS, stays) as call:
+            end = Result(id="r1", tokens=(1,), finish_reason="length")
+            first._deliver([update(0), update(1)], [end])
+            assert told(await anext(call.news())) == ["r0", "r0", "r1"]
+            await test(handle, exchange, call)
+        for task in exchange._tasks:
+            task.cancel()
+
+    asyncio.run(whole())
+
+
+def next_manager(fingerprint: str = "fp") -> Manager:
+    return Manager(max_unfinished=4, fingerprint=fingerprint)
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_it_goes_on_with_what_is_left(dies: bool) -> None:
+    async def test(handle: Handle, exchange: Exchange, call: Call) -> None:
+        if dies:
+            handle._manager = Gone()
+            await asyncio.sleep(0.1)
+        handle._manager = second = next_manager()
+        await until(lambda: "r0" in second._owners)
+        given: list[Any] = []
+
+        class Noting(Pool):
+            def submit(self, requests: Any) -> None:
+                given.extend(requests)
+
+        while not second._commands.empty():
+            second._commands.get_nowait()(Noting())
+        assert [(each.id, each.generated) for each in given] == [("r0", (7, 8))]
+        second._deliver([update(2)], [Result(id="r0", tokens=(7, 8, 9), finish_reason="length")])
+        found = [item async for items in call.news() for item in items]
+        assert told(found) == ["r0", "r0"]
+        assert not second._owners
+
+    run(test, PATIENCE_S)
+
+
+def test_one_that_knows_a_request_runs_it_once() -> None:
+    async def test(handle: Handle, exchange: Exchange, call: Call) -> None:
+        manager = handle._manager
+        assert await manager.submit("a", REQUESTS[:1], "fp")
+        assert obeyed(manager).submitted == ["r0", "r1"]
+
+    run(test, PATIENCE_S)
+
+
+def test_a_server_with_other_answers_does_not_go_on() -> None:
+    async def test(handle: Handle, exchange: Exchange, call: Call) -> None:
+        handle._manager = next_manager("other")
+        with pytest.raises(ApiError, match="changes from fp to other"):
+            await anext(call.news())
+
+    run(test, PATIENCE_S)
+
+
+def test_nobody_waits_for_one_that_is_not_replaced() -> None:
+    async def test(handle: Handle, exchange: Exchange, call: Call) -> None:
+        handle._manager = Gone()
+        with pytest.raises(ApiError, match="it died"):
+            await anext(call.news())
+
+    run(test, 0.0)
+
+
+def test_what_was_cancelled_is_not_handed_on() -> None:
+    async def test(handle: Handle, exchange: Exchange, call: Call) -> None:
+        handle._manager = second = next_manager()
+        await until(lambda: "r0" in second._owners)
+        await call.__aexit__()
+        await until(lambda: not second._owners)
+        handle._manager = third = next_manager()
+        await until(lambda: exchange._managers[-1] == third._id)
+        assert not third._owners
+
+    run(test, PATIENCE_S)

@@ -1,0 +1,88 @@
+"""Other options are deployed while streams are open: none is cut, and none differs."""
+
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.pipelines.serve.following import Body, Follower
+from tests.ports import free_port
+
+TEXT: Body = {"prompt": "def read_lines(path):\n", "max_tokens": 500, "ignore_eos": True}
+BODIES: dict[str, Body] = {
+    "sampled": TEXT | {"seed": 1, "n": 2, "logprobs": 1},
+    "greedy": TEXT | {"temperature": 0, "frequency_penalty": 0.6},
+    "words": TEXT
+    | {
+        "seed": 2,
+        "ignore_eos": False,
+        "structured_outputs": {"regex": "([a-z]{9} ){150}"},
+    },
+}
+COMPLETIONS = sum(body.get("n", 1) for body in BODIES.values())
+DRAIN_S = 120.0
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+
+
+@pytest.fixture
+def args(ray_cluster: None) -> Iterator[dict[str, Any]]:
+    """Options of a server that Ray Serve has started."""
+    from ray import serve
+
+    given = {
+        "target": "examples/models/text-target",
+        "drafter": "lookup",
+        "host": "127.0.0.1",
+        "port": free_port(),
+        "device": "cpu",
+        "threads": 1,
+        "drain_seconds": DRAIN_S,
+    }
+    serve.start(http_options={"host": given["host"], "port": given["port"]})
+    deploy(given)
+    yield given
+    serve.shutdown()
+
+
+def deploy(args: dict[str, Any]) -> None:
+    """As Ray Serve does with a configuration; returns when what is new runs."""
+    from ray import serve
+
+    from pipelines.serve.application import build
+
+    serve.run(build(args), name="paceline", route_prefix="/")
+
+
+def completed(port: int) -> float:
+    """Completions that the present owner of the pool has counted."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+        families = text_string_to_metric_families(answer.read().decode())
+    samples = [each for family in families for each in family.samples]
+    return sum(s.value for s in samples if s.name == "paceline_request_success_total")
+
+
+def test_a_rolling_update_cuts_no_stream(args: dict[str, Any]) -> None:
+    port = args["port"]
+    client = Follower(port, BODIES, {})
+    expected = {name: client.whole(body) for name, body in BODIES.items()}
+    clients = {name: Follower(port, {}, {}) for name in BODIES}
+    with ThreadPoolExecutor(len(BODIES)) as threads:
+        streams = {name: threads.submit(clients[name].whole, BODIES[name]) for name in BODIES}
+        while not all(each.events for each in clients.values()):
+            time.sleep(0.01)
+        began = time.monotonic()
+        deploy(args | {"max_queued": 5})
+        took = time.monotonic() - began
+        found = {name: each.result() for name, each in streams.items()}
+    pause = max(each.slowest_s for each in clients.values())
+    sys.stdout.write(f"\nthe update took {took:.1f} s, the longest pause {pause:.1f} s\n")
+    assert found == expected
+    assert [each.cuts for each in clients.values()] == [0] * len(clients)
+    assert completed(port) == COMPLETIONS, "they had ended before the update"
+    assert client.whole(BODIES["greedy"]) == expected["greedy"]
