@@ -232,6 +232,15 @@ def memory_mib(pids: Mapping[str, int]) -> dict[str, float]:
     return dict(_resident(pids))
 
 
+def descriptors(pids: Mapping[str, int]) -> dict[tuple[str, int], int]:
+    """Open files of processes that are there, by name and id."""
+    found = {}
+    for name, pid in pids.items():
+        with suppress(OSError):
+            found[name, pid] = sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+    return found
+
+
 def server_pids() -> dict[str, int]:
     """The server's own processes on this machine: ingress, manager, and those of Ray Serve."""
     found: dict[str, int] = {}

@@ -2,6 +2,10 @@
 
 import base64
 import json
+import os
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import openai
@@ -10,7 +14,10 @@ import pytest
 
 from pipelines.serve.config import ServeConfig
 from tests.pipelines.generate.image_jobs import save_raster
+from tests.pipelines.serve.test_soak import Watch
 from tests.ports import free_port
+
+CLIENTS, KILLS = 8, 10
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
@@ -54,3 +61,45 @@ def test_the_seed_of_a_row_gives_its_image(ray_cluster, tmp_path) -> None:
             client.images.generate(prompt="3", size="256x256")
         with pytest.raises(openai.NotFoundError):
             client.completions.create(model="raster", prompt="3")
+
+
+def streamed(client: openai.OpenAI, seed: int, begun: threading.Event) -> str:
+    """The image at the end; `begun`: when something has come."""
+    asked: Any = {"prompt": "3", "partial_images": 3, "extra_body": {"seed": seed}}
+    events = []
+    for event in client.images.generate(stream=True, **asked):
+        begun.set()
+        events.append(event)
+    return str(events[-1].b64_json)
+
+
+def test_streamed_images_go_on_when_their_target_dies(ray_cluster) -> None:
+    from pipelines.serve.server import serving
+
+    config = ServeConfig(
+        target="examples/models/digits-raster",
+        target_actors=2,
+        port=free_port(),
+        device="cpu",
+        threads=1,
+    )
+    with (
+        serving(config) as server,
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client,
+        ThreadPoolExecutor(CLIENTS) as threads,
+    ):
+        watch = Watch(server)
+        expected = [
+            client.images.generate(prompt="3", extra_body={"seed": seed}).data[0].b64_json
+            for seed in range(CLIENTS)
+        ]
+        for _ in range(KILLS):
+            begun = threading.Event()
+            streams = [threads.submit(streamed, client, seed, begun) for seed in range(CLIENTS)]
+            begun.wait()
+            os.kill(next(iter(watch.processes().values())), signal.SIGKILL)
+            assert [each.result() for each in streams] == expected
+            if watch.metrics()["resumed_requests_total"]:
+                break
+        else:
+            pytest.fail("all had ended before the kills")

@@ -89,6 +89,30 @@ def test_an_error_is_told_and_a_stop_stops(browser: Any, demo_url: str) -> None:
     page.close()
 
 
+@browsing
+def test_a_stream_survives_a_reload(browser: Any, demo_url: str) -> None:
+    page = opened(browser, demo_url)
+    page.get_by_label("Prompt").fill("Tell me of Bergen.")
+    page.locator("#tokens").fill("300")
+    page.locator("#seed").fill("7")
+    page.locator("#compare").uncheck()
+    page.get_by_text("Run", exact=True).click()
+    page.get_by_text("Done.").wait_for()
+    whole = page.locator(".text").inner_text()
+    page.get_by_text("Run", exact=True).click()
+    page.locator(".text span").first.wait_for()
+    page.reload()
+    page.get_by_text("Done.").wait_for()
+    assert page.locator(".text").inner_text() == whole
+    assert page.get_by_label("Prompt").input_value() == "Tell me of Bergen."
+    page.reload()  # nothing runs now
+    page.get_by_text("tokens of context").wait_for()
+    assert page.locator("#seed").input_value() == "7"
+    assert page.locator(".text").count() == 0
+    assert page.faults == []
+    page.close()
+
+
 def test_the_page_may_run_its_own_script_alone(demo_url: str) -> None:
     with urllib.request.urlopen(demo_url) as answer:
         policy, text = answer.headers["content-security-policy"], answer.read().decode()

@@ -16,7 +16,14 @@ import ray
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipelines.serve.config import ServeConfig
-from tests.pipelines.serve.soaking import LONG, Clients, Faults, memory_mib, server_pids
+from tests.pipelines.serve.soaking import (
+    LONG,
+    Clients,
+    Faults,
+    descriptors,
+    memory_mib,
+    server_pids,
+)
 from tests.ports import free_port
 
 SECONDS = float(os.environ.get("SOAK", "0"))
@@ -109,12 +116,15 @@ def disturb(clients: Clients, faults: Faults, watch: Watch, memory: list[Any]) -
 def test_every_answer_is_the_undisturbed_one(soaked: Any) -> None:
     watch, faults, memory = Watch(soaked), Faults(lambda: watch.processes()), []
     expected = Clients(soaked.url).undisturbed()
-    before = watch.idle()
+    before, files = watch.idle(), descriptors(server_pids())
     clients = Clients(soaked.url, expected)
     clients.run(CLIENTS, lambda: disturb(clients, faults, watch, memory))
     after = watch.idle()
+    later = descriptors(server_pids())
+    more = {name: later[name] - files[name] for name in files.keys() & later.keys()}
     counted = {name: after[name] - before[name] for name in after}
     show(clients, faults, counted, memory)
+    sys.stdout.write(f"\nfile descriptors: {files}, more at the end: {more}\n")
     told = clients.tallies
     assert told.wrong == []
     assert after["kv_cache_usage_perc"] == 0
