@@ -43,6 +43,7 @@ class RemoteDrafter:
     """Implements models.drafting.drafter.Drafter over lines to draft actors."""
 
     bytes_per_entry = 0
+    whole = True  # of the target's states, in a message for each round
 
     def __init__(self, team: DraftTeam, *, client: str) -> None:
         self.name, self.max_width = team.name, team.max_width

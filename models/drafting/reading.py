@@ -30,12 +30,19 @@ class Reading:
 
 
 class ReadingDrafter(Drafter, Protocol):
-    """A drafter whose `wants` is not None."""
+    """A drafter whose `wants` is not None.
+
+    `whole`: it must read every position of a request, so that no prompt may begin with what is in
+    the target's cache already; false: it drafts as well without the first ones.
+    """
+
+    whole: bool
 
     def read(self, readings: Several[Reading]) -> None:
         """Committed positions, of prompts as well as of generated tokens.
 
-        Each position of a request comes once and in order, before the next `propose`; that of its
+        Each position of a request comes once and in order, but for the first ones unless `whole`,
+        before the next `propose`; that of its
         last token never does, because the target does not read it. Positions of drafts that were
         rejected do not come. The positions of a round come before its `observe`.
         """

@@ -21,7 +21,7 @@ class Readings:
     """The positions of each request that the drafter has read; each is handed over once."""
 
     def __init__(self, drafter: ReadingDrafter, wants: Readout) -> None:
-        self._drafter, self._wants = drafter, wants
+        self._drafter, self._wants, self.whole = drafter, wants, drafter.whole
         self._known: dict[str, int] = {}
 
     def asking(self, batch: Batch) -> Batch:
@@ -64,6 +64,7 @@ class Readings:
     ) -> list[Reading]:
         """One reading of the packed `nodes` from position `begin` on; none if all were read."""
         known = self._known.get(sequence.id, 0)
+        known = known if self.whole else max(known, begin)
         assert begin <= known, f"positions {known} to {begin - 1} were never scored"
         nodes, first = nodes[known - begin :], max(begin, known)
         if not len(nodes):
@@ -84,6 +85,11 @@ class Readings:
 def _rows(values: torch.Tensor, nodes: Ints) -> torch.Tensor:
     """A copy of some rows, which does not keep the whole pass in memory."""
     return values[torch.from_numpy(nodes).to(values.device)]
+
+
+def may_share(readings: Readings | None) -> bool:
+    """Whether prompts may begin with what the target's cache holds, and is not scored again."""
+    return readings is None or not readings.whole
 
 
 def readings_for(drafter: Drafter | None, target: Target) -> Readings | None:

@@ -32,7 +32,7 @@ from models.loop.pace import Pace
 from models.loop.packing import Piece, draft_batch, prompt_batch
 from models.loop.processors import Processors
 from models.loop.prompt_logprobs import asked_nodes, note_prompts
-from models.loop.readings import readings_for
+from models.loop.readings import may_share, readings_for
 from models.loop.stopwatch import Stopwatch
 from models.loop.tracing import (
     PREFILL,
@@ -100,12 +100,12 @@ class TokenLoop:
         self.max_length, self._decode, self._pace = max_length, decode, Pace(prefill_chunk)
         assert entries is None or entries >= max_length + scratch, (entries, max_length, scratch)
         self._cache = target.new_cache(rows, max_length + scratch, entries)
-        self._readings = readings_for(drafter, target)  # it reads every position of a request
+        self._readings = readings_for(drafter, target)
         self._rows = Rows(
             self._cache,
             scratch=scratch,
             whole=not target.schedule.in_order,
-            share=self._readings is None,
+            share=may_share(self._readings),
         )
         self._groups = None if target.schedule.in_order else cast(GroupTarget, target)
         if self._groups is not None:
@@ -171,7 +171,7 @@ class TokenLoop:
         generated stays. Raises InvalidOption if it does not fit the target.
         """
         readings = readings_for(drafter, self.target)
-        for sequence in self._rows.restart(share=readings is None):
+        for sequence in self._rows.restart(share=may_share(readings)):
             self._give_way(sequence)
         self.drafter, self.sizing, self._readings = drafter, sizing, readings
         self._turns = Turns(drafter)
@@ -193,7 +193,8 @@ class TokenLoop:
     def shares(self) -> bool:
         """Whether a prompt may begin with what the KV cache holds, and is read from there on.
 
-        False where a drafter reads the target's states, or the target's cache cannot share blocks.
+        False where a drafter must read all of the target's states, or the target's cache cannot
+        share blocks.
         """
         return self._rows.shares
 

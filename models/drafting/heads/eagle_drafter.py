@@ -44,6 +44,7 @@ class EagleDrafter:
     """An EAGLE-3 drafter with its cache; a `ReadingDrafter`."""
 
     max_width = MAX_WIDTH
+    whole = True  # its cache has an entry for each position
     remote = False
     transfer_s = 0.0
 

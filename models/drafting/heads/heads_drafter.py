@@ -61,6 +61,7 @@ class HeadsDrafter:
     transfer_s = 0.0
     bytes_per_entry = 0
     wants = Readout(layers=(-1,))
+    whole = False  # the last state suffices
 
     def __init__(
         self, model: HeadsModel, *, name: str = "heads", sharpness: Sharpness = PLAIN

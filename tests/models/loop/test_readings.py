@@ -31,6 +31,8 @@ WANTS = Readout(layers=(2, 3, -1), top_k=4)
 class Reader:
     """Any drafter, with a record of what the target told: states, tokens and log-probabilities."""
 
+    whole = True
+
     def __init__(self, inner, wants=WANTS):
         self._inner, self.wants = inner, wants
         self.states, self.top = {}, {}

@@ -17,7 +17,7 @@ from tests.pipelines.test_interruption import Command
 from tests.ports import free_port
 
 DRAIN_S = 60
-TEXT: Body = {"prompt": "def read_lines(path):\n", "max_tokens": 500, "ignore_eos": True}
+TEXT: Body = {"prompt": "def read_lines(path):\n", "max_tokens": 300, "ignore_eos": True}
 BODIES: dict[str, Body] = {
     "sampled": TEXT | {"seed": 1, "n": 2},
     "greedy": TEXT | {"temperature": 0, "frequency_penalty": 0.6},

@@ -11,9 +11,10 @@ from models.drafting.heads.medusa_head import write_medusa
 from models.engine import build_loop
 from models.engine_config import EngineConfig
 from models.errors import InvalidOption, UnsupportedCheckpoint
+from models.memory.blocks import BLOCK
 from models.requests.request import Request, Sampling
 from tests.models.drafting.heads.random_heads import eagle_head, medusa_head, write_target
-from tests.models.looping import SAMPLINGS
+from tests.models.looping import SAMPLINGS, run_alone
 
 SOME = list(range(2, 50, 3))
 KINDS = {"speculators": EagleDrafter, "sglang": EagleDrafter, "medusa": HeadsDrafter}
@@ -89,6 +90,28 @@ def test_the_sampled_rules_take_their_chains(folders, plain, kind, rule):
     for request in requests():
         if request.sampling.temperature == 0 and not request.sampling.has_penalties:
             assert found[request.id] == plain[request.id]
+
+
+@pytest.mark.parametrize("kind", ["none", *KINDS])
+def test_heads_cost_no_hits_in_the_cache(folders, kind):
+    """They draft from the last state; EAGLE-3 drafters must read every prompt."""
+    config = EngineConfig(
+        target=str(folders / "target"),
+        drafter="none" if kind == "none" else str(folders / f"{kind}-whole"),
+        max_length=100,
+        memory="64MiB",
+    )
+    begun, sampling = tuple(range(3, 48)) * 2, Sampling(max_tokens=8)
+    loop = build_loop(config)
+    for number in range(4):
+        prompt = (*begun[: BLOCK + 9 * (number > 0)], number)
+        asked = Request(id=str(number), prompt=prompt, sampling=sampling, seed=number)
+        (cold,) = run_alone([replace(asked, cache_salt=b"x")], target=loop.target, max_length=100)
+        (warm,) = loop.run([asked])
+        assert warm.tokens == cold.tokens
+    figures = loop.figures()
+    assert figures.prefix_hit_tokens == (0 if KINDS.get(kind) is EagleDrafter else 3 * BLOCK)
+    assert kind == "none" or figures.drafted > 0
 
 
 @pytest.mark.parametrize("kind", KINDS)
