@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+from actors.messages import News
 from actors.pool.so_far import SoFar
 from models.errors import InvalidOption, UnsupportedCheckpoint
 from models.requests.request import Request, Result
@@ -111,25 +112,39 @@ class Exchange:
         return manager in self._managers[:-1]
 
     async def _poll(self) -> None:
+        failure: ApiError | None = None  # that requests have not been told
         heard = time.monotonic()
         while True:
             try:
-                async with asyncio.timeout(POLL_S + self._patience_s if self._patience_s else None):
-                    take = self.manager.take
-                    news = await take.remote(self.name, POLL_S, len(self._calls))
-                    if news.manager not in self._managers:
-                        await self._meet(news.manager)
+                news = await self._take()
+                if failure is not None and news.manager in self._managers:
+                    self._lose(failure)  # it lives: what it told meanwhile is lost
+                failure = None
+                self._sort(news)
+                if news.manager not in self._managers:
+                    await self._meet(news.manager)
             except Exception as error:  # Ray's own, Ray Serve's, or the pool's failure
+                failure = unavailable(_reason(error))
                 log.warning("the manager does not answer: %s", _reason(error))
                 if time.monotonic() - heard >= self._patience_s:
-                    self._lose(unavailable(_reason(error)))
+                    self._lose(failure)
+                    failure = None
                 await asyncio.sleep(RETRY_S)
                 continue
             heard = time.monotonic()
-            for item in (*news.updates, *news.results):
-                call, index = self._calls.get(item.id, (None, 0))
-                if call is not None:
-                    call.put((index, item))
+
+    def _sort(self, news: News) -> None:
+        items: list[Update | Result] = [*news.updates, *news.results]
+        for item in items:
+            if item.id in self._calls:
+                call, index = self._calls[item.id]
+                call.put((index, item))
+
+    async def _take(self) -> News:
+        """Raises TimeoutError where it is longer away than a manager that is replaced."""
+        async with asyncio.timeout(POLL_S + self._patience_s if self._patience_s else None):
+            news: News = await self.manager.take.remote(self.name, POLL_S, len(self._calls))
+            return news
 
     async def _meet(self, manager: str) -> None:
         """One that has not answered before: it has to know of this ingress, and what it wants."""

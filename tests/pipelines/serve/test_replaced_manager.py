@@ -128,6 +128,19 @@ def test_nobody_waits_for_one_that_is_not_replaced() -> None:
     run(test, 0.0)
 
 
+def test_what_one_that_lives_has_told_in_vain_ends_requests() -> None:
+    """A message was lost, and with it tokens: a stream must not go on without them."""
+
+    async def test(handle: Handle, exchange: Exchange, call: Call) -> None:
+        same, handle._manager = handle._manager, Gone()
+        await asyncio.sleep(0.1)
+        handle._manager = same
+        with pytest.raises(ApiError, match="it died"):
+            await anext(call.news())
+
+    run(test, PATIENCE_S)
+
+
 def test_what_was_cancelled_is_not_handed_on() -> None:
     async def test(handle: Handle, exchange: Exchange, call: Call) -> None:
         handle._manager = second = next_manager()
