@@ -58,10 +58,10 @@ def status(url: str, body: Body | None = None) -> tuple[int, str | None]:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_open_streams_end_and_new_requests_are_refused(command: Command, port: int) -> None:
-    url, client = f"http://127.0.0.1:{port}", Follower(port, BODIES, {})
-    expected = {name: client.whole(body) for name, body in BODIES.items()}
+    url, client = f"http://127.0.0.1:{port}", Follower(port, {}, {})
     clients = {name: Follower(port, {}, {}) for name in BODIES}
     with ThreadPoolExecutor(len(BODIES)) as threads:
+        expected = dict(zip(BODIES, threads.map(client.whole, BODIES.values()), strict=True))
         streams = {name: threads.submit(clients[name].whole, BODIES[name]) for name in BODIES}
         while not all(each.events for each in clients.values()):
             time.sleep(0.01)
