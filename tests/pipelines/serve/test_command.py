@@ -58,6 +58,7 @@ def ready(url: str) -> bool:
         (["--target", TARGET, "--drafter", "lokup"], "did you mean 'lookup'"),
         (["--target", TARGET, "--max-length", "5000"], "context of 1024"),
         (["--target", TARGET, "--memory", "lots"], "memory='lots'"),
+        (["--target", TARGET, "--ingresses", "2", "--max-per-key", "3"], "max_per_key=3"),
     ],
 )
 def test_what_cannot_be_served_is_refused_at_once(options, told, capsys) -> None:

@@ -3,6 +3,7 @@
 KILLS=N kills N of them (default: one), or more until a stream was cut.
 """
 
+import http.client
 import os
 import re
 import signal
@@ -85,7 +86,7 @@ class Leaver(Follower):
         self.lines = 0
 
     def listen(self) -> None:
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, http.client.HTTPException):
             for _ in self._lines(LONG, ""):
                 self.lines += 1
 
