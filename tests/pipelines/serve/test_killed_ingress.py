@@ -60,19 +60,19 @@ def port_of(server: Any) -> int:
     return int(server.url.rpartition(":")[2])
 
 
-def ingresses() -> list[psutil.Process]:
+def processes(title: re.Pattern[str]) -> list[psutil.Process]:
     """Of this session's cluster, in the order of their ids."""
     found = []
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
-            if INGRESS.match(" ".join(process.cmdline())):
+            if title.match(" ".join(process.cmdline())):
                 found.append(process)
     return sorted(found, key=lambda each: each.pid)
 
 
 def await_ingresses() -> list[psutil.Process]:
     deadline = time.monotonic() + WITHIN_S
-    while len(found := ingresses()) < INGRESSES:
+    while len(found := processes(INGRESS)) < INGRESSES:
         assert time.monotonic() < deadline
         time.sleep(0.1)
     return found

@@ -1,9 +1,15 @@
-"""Other options are deployed while streams are open: none is cut, and none differs."""
+"""Other options are deployed while streams are open: none is cut, and none differs.
 
+KILLS=1 also kills the owner of the pool.
+"""
+
+import os
+import re
+import signal
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,6 +17,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.pipelines.serve.following import Body, Follower
+from tests.pipelines.serve.test_killed_ingress import processes
 from tests.ports import free_port
 
 TEXT: Body = {"prompt": "def read_lines(path):\n", "max_tokens": 400, "ignore_eos": True}
@@ -26,6 +33,7 @@ BODIES: dict[str, Body] = {
 }
 COMPLETIONS = sum(body.get("n", 1) for body in BODIES.values())
 DRAIN_S = 120.0
+OWNER = re.compile(r"ray::ServeReplica:paceline:owner-0")
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
@@ -67,8 +75,8 @@ def completed(port: int) -> float:
     return sum(s.value for s in samples if s.name == "paceline_request_success_total")
 
 
-def test_a_rolling_update_cuts_no_stream(args: dict[str, Any]) -> None:
-    port = args["port"]
+def undisturbed_through(port: int, disturb: Callable[[], None]) -> None:
+    """Streams of all kinds are whole, and the same, whatever `disturb` does while they are open."""
     client = Follower(port, {}, {})
     clients = {name: Follower(port, {}, {}) for name in BODIES}
     with ThreadPoolExecutor(len(BODIES)) as threads:
@@ -76,12 +84,23 @@ def test_a_rolling_update_cuts_no_stream(args: dict[str, Any]) -> None:
         streams = {name: threads.submit(clients[name].whole, BODIES[name]) for name in BODIES}
         while not all(each.events for each in clients.values()):
             time.sleep(0.01)
-        began = time.monotonic()
-        deploy(args | {"max_queued": 5})
-        took = time.monotonic() - began
+        disturb()
         found = {name: each.result() for name, each in streams.items()}
     pause = max(each.slowest_s for each in clients.values())
-    sys.stdout.write(f"\nthe update took {took:.1f} s, the longest pause {pause:.1f} s\n")
+    sys.stdout.write(f"\nthe longest pause was {pause:.1f} s\n")
     assert found == expected
     assert [each.cuts for each in clients.values()] == [0] * len(clients)
-    assert completed(port) == COMPLETIONS, "they had ended before the update"
+    assert completed(port) == COMPLETIONS, "they had ended before the next owner came"
+
+
+def test_a_rolling_update_cuts_no_stream(args: dict[str, Any]) -> None:
+    undisturbed_through(args["port"], lambda: deploy(args | {"max_queued": 5}))
+
+
+@pytest.mark.skipif(not os.environ.get("KILLS"), reason="KILLS=1: half a minute more")
+def test_streams_go_on_when_the_owner_of_the_pool_dies(args: dict[str, Any]) -> None:
+    def kill() -> None:
+        (owner,) = processes(OWNER)
+        owner.send_signal(signal.SIGKILL)
+
+    undisturbed_through(args["port"], kill)
