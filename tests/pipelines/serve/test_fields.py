@@ -24,7 +24,7 @@ from tests.pipelines.serve.conftest import demo_config
 from tests.pipelines.serve.local import local_server
 from tests.pipelines.serve.sizes import sized
 
-ROUNDS, MOST = sized(8, 220), sized(4, 32)  # bodies at once, up to MOST, in each round
+ROUNDS, MOST = sized(8, 500), sized(4, 32)  # bodies at once, up to MOST, in each round
 CHOICES = 3  # of a body, at most
 PREDICTED = "Once upon a time"
 DRAFTERS: dict[str, dict[str, Any]] = {
