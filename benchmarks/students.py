@@ -124,6 +124,7 @@ def compared(options: argparse.Namespace, students: Mapping[str, str], folder: P
         Path(reference),
         target=target,
         guidance=1.0,
+        device="cpu",
         classifier=options.classifier,
         output=folder / "evaluation",
         ms_per_image=times,
