@@ -26,7 +26,8 @@ from benchmarks.serving import DRAFT, LEAST, PROMPTS, Measured, Server, ask_all,
 from pipelines.serve.learning.lesson import COURSE
 from pipelines.serve.learning.trainer import MODULE
 
-TURNS, START_S = 5, 120.0
+TURNS, START_S = 5, 300.0
+LOADED_S = 6.0  # on a core, after which a training has loaded its models: it trains
 WITHOUT, IDLE, TRAINING = "without --learn", "--learn, no training", "--learn, training"
 
 
@@ -103,10 +104,13 @@ def trained(server: Server, process: "subprocess.Popen[bytes]") -> psutil.Proces
     """The training's process, suspended when it has loaded; asks as much as starts a round."""
     rows = [json.loads(line)["prompt"] for line in PROMPTS.read_text().splitlines()]
     deadline = time.monotonic() + START_S
+    number = 0
     while (found := trainer_of(process)) is None:
         assert time.monotonic() < deadline, "no training has started"
-        ask(server, [rows[i % len(rows)] for i in range(COURSE.every // 4)])
-    while cpu_s(found) < 8.0:  # imports and models: not what a round consists of
+        some = range(number, number + COURSE.every // 8)
+        ask(server, [f"# {each}\n{rows[each % len(rows)]}" for each in some])  # held out by hash
+        number += len(some)
+    while cpu_s(found) < LOADED_S:
         time.sleep(0.2)
     found.suspend()
     return found
