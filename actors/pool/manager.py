@@ -313,9 +313,9 @@ class Manager:
         """Cancel the requests of dead and silent ingresses; one that asks again is told."""
         for name, inbox in list(self._inboxes.items()):
             silent_s, is_dead = time.monotonic() - inbox.seen, inbox.is_dead()
-            if is_dead:
+            if inbox.open and is_dead:
                 self._give_up(list(inbox.open), "the ingress's process died")
-            elif silent_s > LEASE_S and inbox.open:
+            elif inbox.open and silent_s > LEASE_S:
                 told = f"the ingress asked for nothing for {LEASE_S:.0f} s"
                 self._give_up(list(inbox.open), told)
             if is_dead or silent_s > FORGOTTEN_S:
