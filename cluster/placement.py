@@ -7,11 +7,12 @@ two thirds of a GPU each do not fit on two GPUs, though the sums are equal.
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import permutations
 from typing import Any
 
 import ray
+from ray._private.state import available_resources_per_node
 
 from cluster import roles
 
@@ -39,11 +40,12 @@ class Demand:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """A node, its resources, used or not, and its labels."""
+    """A node, its resources, used or not, and its labels. `id`: Ray's own, in hexadecimal."""
 
     name: str
     has: Mapping[str, float]
     labels: Mapping[str, str] = field(default_factory=dict)
+    id: str = ""
 
 
 def gpus_each(*, actors: int, device: str, whole: bool = False) -> float:
@@ -76,9 +78,20 @@ def alive_nodes() -> list[Node]:
     """The nodes of the cluster that this process is connected to."""
     alive = [node for node in ray.nodes() if node["Alive"]]
     return [
-        Node(name=n["NodeManagerAddress"], has=n["Resources"], labels=n.get("Labels") or {})
+        Node(
+            name=n["NodeManagerAddress"],
+            has=n["Resources"],
+            labels=n.get("Labels") or {},
+            id=n["NodeID"],
+        )
         for n in alive
     ]
+
+
+def free_nodes() -> list[Node]:
+    """The same, with the resources that nobody uses, as the cluster's server knew a moment ago."""
+    free = available_resources_per_node()
+    return [replace(node, has=free.get(node.id, {})) for node in alive_nodes()]
 
 
 def selector(role: str) -> dict[str, str]:
@@ -149,7 +162,9 @@ class _Free:
 
     def __init__(self, node: Node) -> None:
         self.left, self.labels = dict(node.has), node.labels
-        self.gpus = [1.0] * math.floor(self.left.pop("GPU", 0.0))
+        gpus = self.left.pop("GPU", 0.0)
+        part = gpus - math.floor(gpus)  # of a GPU that others use, where these are free resources
+        self.gpus = [1.0] * math.floor(gpus) + ([part] if part > SMALLEST / 2 else [])
 
     def take(self, demand: Demand) -> bool:
         """Reserve an actor's resources if they are there."""

@@ -22,6 +22,7 @@ from actors.errors import PoolFailed, RankLost
 from actors.pool.death import Death, Evidence
 from actors.pool.placing import Placing, require_room
 from actors.pool.role import Role
+from actors.pool.unplaced import Unplaced, Waiting
 from cluster.placement import Demand
 from cluster.ranks import placed_in, release, reserve
 from models.errors import PacelineError
@@ -84,6 +85,7 @@ class Pool:
         self._started = False
         self._stopped = False
         self._placing: Placing | None = None
+        self._unplaced = Unplaced(role)
 
     @property
     def ready(self) -> list[Member]:
@@ -146,6 +148,8 @@ class Pool:
                 changes.dead[member.name] = death
             elif member.ready and not was_ready:
                 changes.ready.append(member)
+        for name in self._unplaced.forgotten(self._waiting()):
+            self.retire(self.members[name])
         self._restore()
         self._watch_places()
         return changes
@@ -259,9 +263,14 @@ class Pool:
         now = time.monotonic()
         self.members[name] = Member(name, handle, placed, started, now, arguments, group=group)
 
+    def _waiting(self) -> dict[str, Waiting]:
+        """Those whose process has not been seen."""
+        unseen = [member for member in self.members.values() if member.placed is not None]
+        return {m.name: Waiting(m.handle, m.asked, m.group) for m in unseen}
+
     def _watch_places(self) -> None:
         """Where nothing goes on because actors wait for a place: not silently, nor for ever."""
-        waiting = [member for member in self.members.values() if member.placed is not None]
+        waiting = self._waiting()
         if not waiting or (self._started and (self.ready or not self.role.required)):
             self._placing = None
             return

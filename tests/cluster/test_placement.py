@@ -31,6 +31,8 @@ def drafts(count: int, **each: float) -> Demand:
         ([targets(1, CPU=1, GPU=1), drafts(1, CPU=8)], [node(CPU=8, GPU=1), node("b", CPU=8)]),
         ([drafts(1, CPU=8), targets(1, CPU=1, GPU=1)], [node(CPU=8, GPU=1), node("b", CPU=8)]),
         ([targets(2, GPU=0.5), drafts(1, GPU=1)], [node(GPU=2)]),
+        ([targets(1, GPU=0.5)], [node(GPU=0.5)]),
+        ([targets(1, GPU=0.5), drafts(1, GPU=1)], [node(GPU=1.5)]),
         ([targets(1)], [node()]),
     ],
 )
