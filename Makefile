@@ -54,6 +54,7 @@ chaos: $(INSTALLED) ## tests of faults with 200 random orders and moments of eac
 		tests/pipelines/generate/test_killed_roles.py \
 		tests/pipelines/generate/test_s3_faults.py \
 		tests/pipelines/generate/test_s3_outages.py \
+		tests/pipelines/generate/test_two_hosts.py \
 		tests/pipelines/distill/test_distill_s3.py \
 		tests/pipelines/distill/test_drafter_chaos.py \
 		tests/pipelines/distill/test_renewed_chaos.py \
