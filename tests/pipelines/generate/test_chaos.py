@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
+from actors.pool import unplaced
 from actors.pool.pool import TargetPool
 from cluster import storage
 from cluster.connect import connected
@@ -41,6 +42,7 @@ FAULTS = (*TITLES, NODE, HEAD)
 SAMPLES, SHARDS = 24, 24  # a shard for each prompt
 LATER_S, SOON_S = 0.5, 0.1  # at most, after the shard that a fault waits for; after its process
 LOOK_S = 0.1
+IMPATIENCE_S = 5.0  # after which lost places are looked for: soon enough for jobs of half a minute
 SEEDS = range(int(os.environ.get("CHAOS", "0")))
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -145,7 +147,9 @@ def config_of(bucket: str, output: str) -> GenerateConfig:
 @pytest.fixture(scope="module")
 def pool(nodes: Nodes, bucket: str) -> Iterator[TargetPool]:
     """As a job has it."""
-    with jobs._pool(config_of(bucket, "out")) as made, pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, jobs._pool(config_of(bucket, "out")) as made:
+        patch.setattr(unplaced, "PATIENCE_S", IMPATIENCE_S)
+        patch.setattr(unplaced, "LOOK_EVERY_S", 1.0)
         patch.setattr(jobs, "_pool", lambda config: nullcontext(made))
         yield made
 
