@@ -142,10 +142,16 @@ def set_up(process: str) -> None:
     _install(Sender(name) if name else logging.StreamHandler(), process)
 
 
+def _is_told(record: logging.LogRecord) -> bool:
+    """Our own lines, and warnings of others: Ray Train lowers the level of its workers' root."""
+    return record.levelno >= logging.WARNING or record.name.partition(".")[0] in PACKAGES
+
+
 def _install(handler: logging.Handler, process: str) -> None:
     level, form = _asked(LEVEL, LEVELS, "warning"), _asked(FORMAT, FORMATS, TEXT)
     handler.setFormatter(JsonLines(process) if form == JSON else Lines(process))
     handler.name = NAME
+    handler.addFilter(_is_told)
     root = logging.getLogger()
     for old in [each for each in root.handlers if each.name == NAME]:
         root.removeHandler(old)

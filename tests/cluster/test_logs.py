@@ -115,3 +115,17 @@ def test_lines_that_nobody_takes_go_to_standard_error():
         [sys.executable, "-c", WORKER], check=True, env=environment, capture_output=True, text=True
     )
     assert done.stderr.strip().endswith("info    target-0: ready (request=r)")
+
+
+@pytest.mark.parametrize(
+    ("name", "level", "told"),
+    [
+        ("actors.trainer", logging.INFO, True),
+        ("/site-packages/ray/train/context.py", logging.INFO, False),  # Ray's name of a logger
+        ("/site-packages/ray/train/context.py", logging.WARNING, True),
+    ],
+)
+def test_progress_of_other_packages_is_not_told(name: str, level: int, told: bool):
+    handler = logging.StreamHandler()
+    logs._install(handler, "trainer-0")
+    assert bool(handler.filter(logging.makeLogRecord({"name": name, "levelno": level}))) is told
