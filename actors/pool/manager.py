@@ -205,9 +205,11 @@ class Manager:
         self._inbox(ingress).actor = actor
 
     async def submit(
-        self, ingress: str, requests: list[Request], fingerprint: str = ""
+        self, ingress: str, requests: list[Request], fingerprint: str = "", again: bool = False
     ) -> str | None:
         """Queue all requests, or none: which manager has them; None if they are too many now.
+
+        `again`: another manager has had them, and an answer may have begun: they are not too many.
 
         Raises the pool's failure, or PoolFailed after `close`, while no target starts soon, and if
         the answers would not be those of the server with this fingerprint.
@@ -218,7 +220,7 @@ class Manager:
             told = f"the server changes from {fingerprint} to {self._fingerprint}"
             raise PoolFailed(f"{told}: its answers are other ones")
         requests = [each for each in requests if each.id not in self._owners]
-        if len(self._owners) + len(requests) > self._max_unfinished:
+        if not again and len(self._owners) + len(requests) > self._max_unfinished:
             self._tally.rejected(requests)
             return None
         self._tally.began(requests)

@@ -1,7 +1,8 @@
 """An ingress's side of the manager: requests out, and what comes back sorted by call.
 
 One long poll brings the news of all requests of this ingress. Where another manager takes the place
-of one that ended, it is given the rest of each request: with one seed there is one answer.
+of one that ended, it is given the rest of each request: with one seed there is one answer. While
+both are there, only the newer one is listened to.
 """
 
 import asyncio
@@ -24,6 +25,7 @@ from pipelines.serve.limits import Clients
 POLL_S = 1.0
 RETRY_S = 1.0
 WATCH_S = 0.1  # between two looks whether the client is still there
+MOST_MANAGERS = 4  # that a request is handed to, one after the other: it may be what ends them
 
 log = logging.getLogger(__name__)
 Item = tuple[int, Update | Result]
@@ -72,9 +74,12 @@ class Exchange:
         return Call(self, requests, gone, client)
 
     async def ask(self, answer: "Awaitable[Any]") -> Any:
-        """What a call of the manager returns. Raises ApiError (503) if it cannot."""
+        """What a call of the manager returns. Raises ApiError (503) if it cannot in time."""
         try:
-            return await answer
+            async with asyncio.timeout(self._patience_s or None):
+                return await answer
+        except TimeoutError as error:
+            raise unavailable(f"nothing answers for {self._patience_s:g} s") from error
         except Exception as error:  # Ray's own, or the pool's failure
             raise unavailable(_reason(error)) from error
 
@@ -112,33 +117,43 @@ class Exchange:
         return manager in self._managers[:-1]
 
     async def _poll(self) -> None:
-        failure: ApiError | None = None  # that requests have not been told
+        failure: ApiError | None = None  # that `unheard` have not been told
+        unheard: set[Call] = set()  # those that ran when a message may have been lost
         heard = time.monotonic()
         while True:
             try:
                 news = await self._take()
+                if self.is_past(news.manager):
+                    continue  # it still runs what another one has been given
                 if failure is not None and news.manager in self._managers:
-                    self._lose(failure)  # it lives: what it told meanwhile is lost
+                    _lose(unheard, failure)  # it lives: what it told meanwhile is lost
                 failure = None
+                unheard.clear()
                 self._sort(news)
                 if news.manager not in self._managers:
                     await self._meet(news.manager)
             except Exception as error:  # Ray's own, Ray Serve's, or the pool's failure
                 failure = unavailable(_reason(error))
+                unheard |= self._running()
                 log.warning("the manager does not answer: %s", _reason(error))
                 if time.monotonic() - heard >= self._patience_s:
-                    self._lose(failure)
+                    _lose(unheard, failure)
                     failure = None
+                    unheard.clear()
                 await asyncio.sleep(RETRY_S)
                 continue
             heard = time.monotonic()
+
+    def _running(self) -> "set[Call]":
+        return {call for call, _ in self._calls.values()}
 
     def _sort(self, news: News) -> None:
         items: list[Update | Result] = [*news.updates, *news.results]
         for item in items:
             if item.id in self._calls:
                 call, index = self._calls[item.id]
-                call.put((index, item))
+                if call.expects(item.id, news.manager):
+                    call.put((index, item))
 
     async def _take(self) -> News:
         """Raises TimeoutError where it is longer away than a manager that is replaced."""
@@ -151,12 +166,8 @@ class Exchange:
         if self._actor is not None:
             await self.manager.meet.remote(self.name, self._actor)
         self._managers.append(manager)
-        for call in {call for call, _ in self._calls.values()}:
-            call.repeat()
-
-    def _lose(self, error: ApiError) -> None:
-        for call in {call for call, _ in self._calls.values()}:
-            call.put(error)
+        for call in self._running():
+            call.hand_to(manager)
 
 
 class Call:
@@ -172,6 +183,7 @@ class Call:
         self.requests, self._client = tuple(requests), client
         self._so_far = {request.id: SoFar(request) for request in requests}  # those that run
         self._manager: str | None = None  # that has them
+        self._handed = 0  # to managers, so far
         self._submitted: asyncio.Future[Any] | None = None
         self._exchange, self._gone = exchange, gone
         self._queue: asyncio.Queue[Item | ApiError | None] = asyncio.Queue()
@@ -190,23 +202,30 @@ class Call:
                 self._so_far[news.id].note(news)
         self._queue.put_nowait(item)
 
+    def expects(self, request_id: str, manager: str) -> bool:
+        """Whether this manager has the request, and its result has not come."""
+        return request_id in self._so_far and self._manager in (None, manager)
+
     async def __aenter__(self) -> Self:
         """Raises ApiError: the queue is full, the client has its share, or nothing can run."""
-        exchange = self._exchange
+        exchange, loop = self._exchange, asyncio.get_running_loop()
         exchange.clients.hold(self._client, len(self.requests))
         self._holds = len(self.requests)
         exchange.attach(self)
+        seconds = exchange.clients.limits.seconds
+        deadline = loop.time() + seconds if seconds else None
         try:
-            await self._submit()
-        except BaseException:
+            async with asyncio.timeout_at(deadline):
+                await self._submit()
+        except BaseException as error:
             exchange.detach(self)
             self._let_go()
             exchange.background(self._cancel())
+            if isinstance(error, TimeoutError):
+                raise too_late(seconds) from error
             raise
-        seconds = exchange.clients.limits.seconds
-        if seconds:
-            loop = asyncio.get_running_loop()
-            self._deadline = loop.call_later(seconds, self.put, too_late(seconds))
+        if deadline is not None:
+            self._deadline = loop.call_at(deadline, self.put, too_late(seconds))
         self._watching = asyncio.ensure_future(self._watch())
         return self
 
@@ -240,27 +259,45 @@ class Call:
                 raise ClientLeft
             yield [self._checked(item) for item in items]
 
-    def repeat(self) -> None:
-        """Hand what is left to run to the manager that is there now, if it does not have it."""
-        if self._open and self._manager is not None and self._exchange.is_past(self._manager):
-            self._manager = None
-            self._exchange.background(self._again())
+    @property
+    def runs(self) -> bool:
+        """Whether results are still to come, and somebody waits for them."""
+        return bool(self._open and self._so_far)
+
+    def hand_to(self, manager: str) -> None:
+        """Give what is left to run to the manager that is there now, unless it has it."""
+        if self.runs and self._manager not in (None, manager):
+            self._hand_on()
+
+    def _hand_on(self) -> None:
+        self._manager = None
+        self._exchange.background(self._again())
 
     async def _again(self) -> None:
+        if not self.runs:
+            return
         try:
             await self._submit()
         except ApiError as error:
-            self.put(error)
+            if self.runs:
+                self.put(error)
 
     async def _submit(self) -> None:
         """Raises ApiError: the queue is full, or nothing can run."""
         exchange, rest = self._exchange, [each.rest() for each in self._so_far.values()]
-        submit = exchange.manager.submit.remote(exchange.name, rest, exchange.fingerprint)
+        if self._handed == MOST_MANAGERS:
+            raise unavailable(f"{MOST_MANAGERS} owners of its targets ended while this request ran")
+        again, self._handed = self._handed > 0, self._handed + 1
+        submit = exchange.manager.submit.remote(exchange.name, rest, exchange.fingerprint, again)
         self._submitted = asyncio.ensure_future(exchange.ask(submit))
         self._manager = await asyncio.shield(self._submitted)
         if self._manager is None:
             raise overloaded()
-        self.repeat()
+        if self.runs and exchange.is_past(self._manager):
+            self._handed -= 1  # one that is leaving took it
+            await asyncio.sleep(RETRY_S)
+            if self.runs:
+                self._hand_on()
 
     def _checked(self, item: Item | ApiError | None) -> Item:
         if isinstance(item, ApiError):
@@ -289,6 +326,12 @@ class Call:
         ids = [request.id for request in self.requests]
         with contextlib.suppress(Exception):  # a manager that is gone runs nothing
             await self._exchange.manager.cancel.remote(self._exchange.name, ids)
+
+
+def _lose(calls: "set[Call]", error: ApiError) -> None:
+    for call in calls:
+        if call.runs:
+            call.put(error)
 
 
 def _reason(error: BaseException) -> str:

@@ -1,5 +1,6 @@
 """An actor that Ray does not place though it could is asked for anew; no other one is."""
 
+import re
 import subprocess
 import sys
 import threading
@@ -125,7 +126,7 @@ def test_room_that_a_dead_server_gave_away_is_taken_back(tmp_path: Path) -> None
     program = [sys.executable, "-m", "tests.actors.leftovers", str(tmp_path / "gcs")]
     done = subprocess.run(program, capture_output=True, text=True, timeout=200)
     assert done.stdout.splitlines()[-1] == "target-0 is ready", done.stderr
-    assert "ended 1 idle processes: target actors wait for room" in done.stderr
+    assert re.search("ended [12] idle processes: target actors wait for room", done.stderr)
 
 
 def test_nothing_is_done_while_the_server_does_not_answer(

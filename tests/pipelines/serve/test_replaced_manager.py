@@ -152,3 +152,99 @@ def test_what_was_cancelled_is_not_handed_on() -> None:
         assert not third._owners
 
     run(test, PATIENCE_S)
+
+
+def ended() -> Result:
+    return Result(id="r0", tokens=(7, 8, 9), finish_reason="length")
+
+
+def test_one_that_is_still_there_is_not_listened_to() -> None:
+    """Ray Serve starts the next one first where a node drains: both answer in turn."""
+
+    async def test(handle: Handle, exchange: Exchange, call: Call) -> None:
+        first, handle._manager = handle._manager, next_manager()
+        second = handle._manager
+        await until(lambda: "r0" in second._owners)
+        handle._manager = first
+        first._deliver([update(2)], [ended()])
+        await until(lambda: not first._inboxes["a"].results)
+        assert call._queue.empty()
+        handle._manager = second
+        second._deliver([update(2)], [ended()])
+        found = [item async for items in call.news() for item in items]
+        assert told(found) == ["r0", "r0"]
+
+    run(test, PATIENCE_S)
+
+
+def test_what_is_handed_on_has_a_place_in_a_full_queue() -> None:
+    async def test(handle: Handle, exchange: Exchange, call: Call) -> None:
+        second = Manager(max_unfinished=1, fingerprint="fp")
+        await second.submit("b", [replace(REQUESTS[0], id="new")], "fp")
+        handle._manager = second
+        await until(lambda: "r0" in second._owners)
+        assert await second.submit("b", [replace(REQUESTS[0], id="newer")], "fp") is None
+
+    run(test, PATIENCE_S)
+
+
+def test_one_that_died_before_it_told_anything_is_replaced_too() -> None:
+    async def test(handle: Handle, exchange: Exchange, call: Call) -> None:
+        call._manager = "one that answered no poll"
+        await until(lambda: call._manager == handle._manager._id)
+
+    async def whole() -> None:
+        handle = Handle(next_manager())
+        exchange = Exchange(handle, "a", fingerprint="fp", patience_s=PATIENCE_S)
+        async with exchange.call(REQUESTS, stays) as call:
+            assert not exchange._managers
+            await test(handle, exchange, call)
+        for task in exchange._tasks:
+            task.cancel()
+
+    asyncio.run(whole())
+
+
+def test_an_answer_that_is_complete_is_not_handed_on() -> None:
+    """The client has not read it yet, and the next one would refuse."""
+
+    async def test(handle: Handle, exchange: Exchange, call: Call) -> None:
+        handle._manager._deliver([update(2)], [ended()])
+        await until(lambda: not call._so_far)
+        handle._manager = other = next_manager("other")
+        await until(lambda: exchange._managers[-1] == other._id)
+        found = [item async for items in call.news() for item in items]
+        assert told(found) == ["r0", "r0"]
+
+    run(test, PATIENCE_S)
+
+
+def test_a_request_that_all_owners_die_of_ends() -> None:
+    async def test(handle: Handle, exchange: Exchange, call: Call) -> None:
+        for _ in range(exchanging.MOST_MANAGERS - 1):
+            handle._manager = made = next_manager()
+            await until(lambda made=made: call._manager == made._id)
+        handle._manager = next_manager()
+        with pytest.raises(ApiError, match="4 owners of its targets ended while this request ran"):
+            await anext(call.news())
+
+    run(test, PATIENCE_S)
+
+
+def test_nobody_waits_for_ever_for_an_owner() -> None:
+    async def whole() -> None:
+        class Silent:
+            def __getattr__(self, name: str) -> Any:
+                async def hang(*arguments: Any) -> None:
+                    await asyncio.sleep(3600)
+
+                return hang
+
+        exchange = Exchange(Handle(Silent()), "a", fingerprint="fp", patience_s=0.1)
+        with pytest.raises(ApiError, match=r"nothing answers for 0\.1 s"):
+            async with exchange.call(REQUESTS, stays):
+                pass
+        for task in exchange._tasks:
+            task.cancel()
+
+    asyncio.run(whole())
