@@ -68,7 +68,8 @@ def train_worker(settings: dict[str, Training]) -> None:
     """The function of each worker; `settings` holds the training by this name.
 
     Ray starts all workers again if one raises an error, as if its process had died. An error of our
-    code would only come again, so it is written to a file and the worker ends.
+    code would only come again, so it is written to a file and the worker ends. Several workers
+    would wait for it, so there it is raised, too.
     """
     training, context = settings["training"], ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
@@ -81,6 +82,8 @@ def train_worker(settings: dict[str, Training]) -> None:
     except Exception:
         logger.exception("the training stops")
         failure.write_text(traceback.format_exc(), encoding="utf-8")
+        if world > 1:
+            raise
 
 
 def _device(name: str) -> torch.device:

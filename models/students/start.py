@@ -48,7 +48,7 @@ def new_student(
 def student_of(teacher: Teacher, config: AnyConfig, prior: torch.Tensor) -> AnyStudent:
     """A student with the teacher's weights.
 
-    By `flow-map`, it is the teacher where all tokens are known. By `score`, it samples all places
+    By `flow-map`, it is this teacher where all tokens are known. By `score`, it samples all places
     independently from the prior.
     """
     if isinstance(teacher, ScaleTeacher):

@@ -37,13 +37,9 @@ def load_state(place: Path, training: TrainingStep, agreed: Mapping[str, Any]) -
         UnsupportedCheckpoint: it belongs to another training.
     """
     told = read_told(place)
-    if told["agreed"] != dict(agreed):
-        both = told["agreed"], agreed
-        changed = [
-            name
-            for name in {**told["agreed"], **agreed}
-            if not all(name in each for each in both) or both[0][name] != both[1][name]
-        ]
+    theirs = told["agreed"]  # options that came later are None where they are not in it
+    changed = [name for name in {**theirs, **agreed} if theirs.get(name) != agreed.get(name)]
+    if changed:
         raise UnsupportedCheckpoint(f"{place} is of another training: {', '.join(changed)} differ")
     weights, moments = read_tensors(place, "weights"), read_tensors(place, "moments")
     training.engine.load(weights, moments, told["step"])

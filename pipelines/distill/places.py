@@ -3,18 +3,23 @@
 Also where its target is meanwhile, with `--states stream`, and what is run beside the training.
 """
 
+import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from actors.pool.placing import require_room
 from actors.pool.role import Role
+from cluster.errors import ClusterError
 from cluster.placement import Demand, alive_nodes, gpu_share, selector
 from cluster.roles import ROLES
+from models.errors import PacelineError
 from pipelines.distill.config import DistillConfig
 from pipelines.engine_options import AUTO
+from pipelines.errors import JobFailed
 
 CPU, CUDA = "cpu", "cuda"
 TRAINER, TARGET = "trainer", "target"  # roles
@@ -71,29 +76,37 @@ def teacher_gpus(config: DistillConfig, *, device: str, gpus: float | None = Non
 
 
 def beside_training(config: DistillConfig, work: Callable[[], T]) -> T:
-    """Do it on the training's device: here, or in a task that has a GPU."""
+    """Do it on the training's device: here, or in a task that has a GPU.
+
+    Raises:
+        PacelineError: of the work, or JobFailed: its process ended, or could not do it.
+    """
     if config.device == CPU:
         return work()
-    task: Any = ray.remote(_done).options(
-        num_cpus=ROLES[TRAINER].num_cpus,
-        num_gpus=1,
-        max_retries=0,
-        label_selector=selector(TRAINER) or None,
-    )
+    # One call for each process: its end gives back the GPU's memory.
+    task: Any = ray.remote(
+        num_cpus=ROLES[TRAINER].num_cpus, num_gpus=1, max_calls=1, max_retries=0
+    )(_done)
+    task = task.options(label_selector=selector(TRAINER) or None)
     try:
-        made: T = ray.get(task.remote(work, config.threads))
-    except RayTaskError as error:
-        if isinstance(error.cause, Exception):
-            raise error.cause from error
-        raise
+        made: T = ray.get(task.remote(work, config.threads, str(Path.cwd())))
+    except RayError as error:
+        cause = error.cause if isinstance(error, RayTaskError) else error
+        if isinstance(cause, PacelineError | ClusterError):
+            raise cause from error
+        reason = str(cause).strip().splitlines()[:1] or [type(cause).__name__]
+        told = f"no result from the GPU: {reason[0]}. The same command continues"
+        raise JobFailed(told) from error
     return made
 
 
-def _done(work: Callable[[], T], threads: int | None) -> T:
+def _done(work: Callable[[], T], threads: int | None, folder: str) -> T:
+    """In a process of its own, with relative paths as in the driver's where the folder is there."""
     import torch
 
-    if threads is not None:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(threads or os.cpu_count() or 1)
+    if Path(folder).is_dir():
+        os.chdir(folder)
     return work()
 
 

@@ -107,9 +107,8 @@ def run_stages(run: Run, *, tell: Callable[[str], None] = print) -> Path:
         if mirror is not None:
             mirror.pull()
         folder = RunFolder(run.path, tell=tell, mirror=mirror)
-        if not config.resume:
-            folder.clear()
-        folder.describe(_about(run))
+        if config.resume:
+            folder.describe(_about(run))
         trained = run.path / "train" / TRAINED
         with (
             connected(config.address, min_cpus=config.num_processes + 2),
@@ -117,6 +116,10 @@ def run_stages(run: Run, *, tell: Callable[[str], None] = print) -> Path:
         ):
             if mirror is not None:
                 _refuse_nodes(config, len(alive_nodes()))
+            if not config.resume:
+                settled(config)  # what has no room deletes nothing
+                folder.clear()
+                folder.describe(_about(run))
             if not all(map(folder.is_done, ("records", "train", "evaluate"))):
                 run = run.on(settled(config))
             if not folder.is_done("train"):

@@ -62,13 +62,12 @@ def train(training: Training, *, workers: int, progress: bool) -> Mapping[str, A
         with _shown(folder / METRICS, training.plan.steps, shown=progress):
             trainer.fit()
     except TrainingFailedError as error:
+        _refuse_errors(folder)
         reason = str(error).strip().splitlines()[-1]
         raise JobFailed(f"the training stopped: {reason}. The same command continues") from error
     finally:
         shutil.rmtree(notes, ignore_errors=True)
-    for file in sorted(folder.glob(f"{FAILURE}-*")):
-        reason = file.read_text(encoding="utf-8").strip().splitlines()[-1]
-        raise JobFailed(f"the training stopped: {reason}. {file} has the details")
+    _refuse_errors(folder)
     last = read_lines(folder / METRICS)[-1]
     return {"steps": last["step"], "loss": last["loss"], "seconds": time.monotonic() - began}
 
@@ -84,6 +83,13 @@ def scaling(device: str, *, workers: int, labels: Mapping[str, str]) -> ScalingC
         label_selector=dict(labels) or None,
     )
     return made
+
+
+def _refuse_errors(folder: Path) -> None:
+    """Raise JobFailed if a worker has written what went wrong; the first one examines and saves."""
+    for file in sorted(folder.glob(f"{FAILURE}-*")):
+        reason = file.read_text(encoding="utf-8").strip().splitlines()[-1]
+        raise JobFailed(f"the training stopped: {reason}. {file} has the details")
 
 
 @contextmanager

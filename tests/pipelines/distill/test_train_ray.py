@@ -1,5 +1,6 @@
 """Training on Ray Train: a second worker and DeepSpeed change no figure; errors end it."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from models.students.methods import FLOW_MAP
 from models.training.log import read_lines
 from models.training.step import TrainingPlan, TrainingStep
 from models.training.worker import Worker
+from pipelines.distill import train as training_on_ray
 from pipelines.distill.train import train
 from pipelines.errors import JobFailed
 from tests.pipelines.generate.image_jobs import NUM_CLASSES, NUM_TOKENS, raster
@@ -97,3 +99,20 @@ def test_an_error_of_the_training_ends_it_at_once(
     training = training_in(tmp_path, raster, str(tmp_path / "none.parquet"))
     with pytest.raises(JobFailed, match=r"the training stopped: .*none\.parquet"):
         train(training, workers=1, progress=False)
+
+
+def fails_at_first(worker: Worker) -> Any:
+    """The first worker has an error; the other one waits for it."""
+    if worker.rank == 0:
+        raise ValueError("the first worker cannot")
+    worker.add(torch.zeros(1))
+    raise AssertionError("the other worker's sum came to its end")
+
+
+def test_workers_that_wait_for_one_with_an_error_end_too(
+    raster: str, records: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_on_ray, "MAX_FAILURES", 0)
+    training = replace(training_in(tmp_path, raster, records), build=fails_at_first)
+    with pytest.raises(JobFailed, match="stopped: ValueError: the first worker cannot"):
+        train(training, workers=2, progress=False)
