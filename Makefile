@@ -88,7 +88,7 @@ demo-models: $(INSTALLED) ## train the models in examples/models anew (2.5 hours
 	$(BIN)/python examples/train_demo_models.py
 	$(BIN)/python examples/train_digits.py
 	$(BIN)/python -m examples.train_student
-	$(BIN)/python -m examples.train_student --target examples/models/digits-scale --layers 6 --records 4000 --steps 800
+	$(BIN)/python -m examples.train_student --target examples/models/digits-scale --records 6000 --steps 1200
 
 real-model: $(INSTALLED) ## fetch SmolLM2-135M-Instruct into examples/models (93 MB; 270 MB on disk)
 	$(BIN)/python examples/real_model.py
