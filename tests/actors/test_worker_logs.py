@@ -81,7 +81,8 @@ def test_a_worker_tells_why_the_training_stops(lines: Lines, tmp_path: Path) -> 
         threads=1,
         agreed={},
     )
-    train_worker({"training": training})
+    with pytest.raises(ValueError, match="no lessons for 1"):  # others would wait for it
+        train_worker({"training": training})
     (told,) = lines(1)
     assert (told["process"], told["level"]) == ("trainer-1", "error")
     assert "ValueError: no lessons for 1" in told["exception"]

@@ -85,10 +85,10 @@ def test_a_state_of_another_training_says_what_is_missing_on_either_side(
     tmp_path, target, own_texts
 ):
     made = training("medusa", target, own_texts)
-    save_state(tmp_path, made, {"same": 1, "old": None, "changed": 2})
+    save_state(tmp_path, made, {"same": 1, "old": 3, "changed": 2})
     (place,) = states(tmp_path)
     with pytest.raises(UnsupportedCheckpoint, match="another training: old, changed, new differ"):
-        load_state(place, made, {"same": 1, "changed": 3, "new": None})
+        load_state(place, made, {"same": 1, "changed": 3, "new": 4, "came later": None})
 
 
 @pytest.mark.parametrize("kind", KINDS)
