@@ -41,8 +41,8 @@ class ReadingDrafter(Drafter, Protocol):
     def read(self, readings: Several[Reading]) -> None:
         """Committed positions, of prompts as well as of generated tokens.
 
-        Each position of a request comes once and in order, but for the first ones unless `whole`,
-        before the next `propose`; that of its
-        last token never does, because the target does not read it. Positions of drafts that were
-        rejected do not come. The positions of a round come before its `observe`.
+        Each position of a request comes once and in order, before the next `propose`; the first
+        ones may be missing unless `whole`. That of its last token never comes, because the target
+        does not read it, nor do positions of drafts that were rejected. The positions of a round
+        come before its `observe`.
         """

@@ -14,6 +14,7 @@ from torch import nn
 
 from models.students.config import StudentConfig
 from models.students.network import DATA, NOISE
+from models.students.starts import known_places
 from models.students.teacher import Teacher
 from models.training.raster import RasterModel
 
@@ -47,7 +48,7 @@ class Critic(nn.Module):
             [B, n, V] float32 logits.
         """
         trunk, last = self.raster.model, tokens.shape[1] - 1
-        known = (torch.arange(last, device=tokens.device) < starts[:, None])[..., None]
+        known = known_places(starts, last)[..., None]
         told = torch.where(known, self.kind.weight[DATA], self.kind.weight[NOISE])
         read = trunk.input_proj(trunk.codebook[tokens[:, :last]]) + told
         first = trunk.class_embed(classes).unsqueeze(1)

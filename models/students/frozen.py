@@ -11,6 +11,7 @@ from models.batch import Batch
 from models.compute.linear import Scratch, make_linear
 from models.memory.cache import KVCache
 from models.students.network import DATA, NOISE, Student
+from models.students.starts import known_places
 from models.targets.decoder.decoder import Decoder
 from models.targets.decoder.weights import assemble
 
@@ -44,8 +45,7 @@ class FrozenStudent:
     ) -> torch.Tensor:
         """See `Student.forward`: [B, until, V] float32 logits."""
         rows, count = len(classes), tokens.shape[1] if until is None else until
-        places = torch.arange(count - 1, device=tokens.device)
-        known = places < starts[:, None]  # [B, n - 1]
+        known = known_places(starts, count - 1)  # [B, n - 1]
         ids = tokens[:, : count - 1].where(known, guesses[:, : count - 1])
         told = self._noise(noise[:, : count - 1].flatten(0, 1)).view(rows, count - 1, -1)
         more = torch.where(known[..., None], self._data, told + self._unknown)

@@ -12,6 +12,7 @@ from torch import nn
 
 from models.students.config import StudentConfig
 from models.students.network import inputs_of
+from models.students.starts import known_places
 from models.tokenizers.tokenizer import nearest
 from models.training.raster import RasterModel
 
@@ -84,5 +85,4 @@ class Generator(nn.Module):
     ) -> torch.Tensor:
         """[B, n] the known tokens [B, n], and the codes nearest to the vectors [B, n, C]."""
         found = nearest(vectors.detach().flatten(0, 1), self.codebook).view_as(tokens)
-        places = torch.arange(tokens.shape[1], device=tokens.device)
-        return tokens.where(places < starts[:, None], found)
+        return tokens.where(known_places(starts, tokens.shape[1]), found)

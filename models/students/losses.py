@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from models.students.starts import known_places
 from models.tokenizers.load import load_tokenizer
 from models.tokenizers.tokenizer import places
 from models.training.losses import divergence
@@ -33,8 +34,7 @@ class Given:
     @property
     def unknown(self) -> torch.Tensor:
         """[B, n] the places to decide."""
-        places = torch.arange(self.tokens.shape[1], device=self.tokens.device)
-        return places >= self.starts[:, None]
+        return ~known_places(self.starts, self.tokens.shape[1])
 
     def to(self, device: torch.device) -> "Given":
         """The same on a device."""

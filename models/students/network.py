@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from models.students.config import StudentConfig
+from models.students.starts import known_places
 from models.training.raster import RasterModel
 
 DATA, NOISE = 0, 1
@@ -89,7 +90,7 @@ def inputs_of(
         [B, 1 + last, D].
     """
     trunk, reads = student.raster.model, student.noise_proj
-    known = torch.arange(last, device=tokens.device) < starts[:, None]  # [B, last]
+    known = known_places(starts, last)  # [B, last]
     ids = tokens[:, :last].where(known, guesses[:, :last])
     read = trunk.input_proj(trunk.codebook[ids].to(reads.weight.dtype))
     unknown = reads(noise[:, :last].to(read.dtype)) + student.kind(_index(NOISE, read))

@@ -42,8 +42,8 @@ class Records:
 class Pairs:
     """Records with their noise [N, n, C] float32 and the first guesses [N, n] that it leads to.
 
-    In the CPU's memory, as the records are.
-    `logits`: the teacher's [N, n, V] float32, or None where they take too much memory.
+    In the CPU's memory, as the records are. `logits`: the teacher's [N, n, V] float32, or None
+    where they take too much memory.
     """
 
     records: Records

@@ -13,6 +13,7 @@ from torch import nn
 
 from models.students.network import DATA, NOISE
 from models.students.scale_config import ScaleStudentConfig
+from models.students.starts import known_places
 from models.targets.next_scale.model import NextScaleModel
 from models.tokenizers.scales import ScaleTokenizer
 
@@ -63,8 +64,7 @@ class ScaleStudent(nn.Module):
         `starts` and `until` are first places of maps, or L. [B, L or until, V] float32 logits;
         those of a place depend on the inputs of earlier maps.
         """
-        places = torch.arange(tokens.shape[1], device=tokens.device)
-        known = places < starts[:, None]  # [B, L]
+        known = known_places(starts, tokens.shape[1])  # [B, L]
         tokenizer = self._tokenizer[0]
         read = tokenizer.inputs_of(self.codebook[tokens.where(known, guesses)])  # [B, L, C]
         unknown = tokenizer.inputs_of(noise.masked_fill(known[..., None], 0.0))

@@ -31,7 +31,7 @@ from models.students.generator import Generator
 from models.students.noised import mean_given, noised, velocity
 from models.students.pairs import Laws, Records
 from models.students.sample import first_guesses, image_noise
-from models.students.starts import starts_of
+from models.students.starts import known_places, starts_of
 from models.training.kind import LOSS, SCORE, Samples
 
 TURNS = 3  # steps of the critic in each step of the student
@@ -59,8 +59,7 @@ class Made:
     @property
     def unknown(self) -> torch.Tensor:
         """[B, n] the places that the student decided."""
-        places = torch.arange(self.tokens.shape[1], device=self.tokens.device)
-        return places >= self.starts[:, None]
+        return ~known_places(self.starts, self.tokens.shape[1])
 
     @property
     def seen(self) -> torch.Tensor:

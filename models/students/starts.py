@@ -1,4 +1,4 @@
-"""How many tokens of an image the student knows, by sample."""
+"""How many tokens of an image the student knows, by sample, and which places they have."""
 
 from collections.abc import Sequence
 
@@ -15,3 +15,8 @@ def starts_of(samples: Ints, seed: int, bounds: Sequence[int]) -> torch.Tensor:
     which = np.floor((2 * chance - 1) * len(bounds)).astype(np.int64)
     some = np.array([0, *bounds])[1 + np.where(chance < 0.5, -1, which)]
     return torch.from_numpy(some)
+
+
+def known_places(starts: torch.Tensor, count: int) -> torch.Tensor:
+    """[B, count] bool: the places whose tokens are known; `starts` [B] how many they are."""
+    return torch.arange(count, device=starts.device) < starts[:, None]

@@ -13,6 +13,7 @@ from torch import nn
 
 from models.students.config import StudentConfig
 from models.students.network import DATA, NOISE
+from models.students.starts import known_places
 from models.tokenizers.tokenizer import nearest
 from models.training.raster import RasterModel
 
@@ -65,8 +66,7 @@ class TwoHeadStudent(nn.Module):
             up to place i.
         """
         trunk = self.raster.model
-        places = torch.arange(tokens.shape[1], device=tokens.device)
-        known = (places < starts[:, None])[..., None]  # [B, n, 1]
+        known = known_places(starts, tokens.shape[1])[..., None]  # [B, n, 1]
         read = trunk.input_proj(torch.where(known, trunk.codebook[tokens], noise))
         read = read + torch.where(known, self.kind.weight[DATA], self.kind.weight[NOISE])
         told = trunk.class_embed(classes)[:, None]  # [B, 1, D]
@@ -88,7 +88,7 @@ class TwoHeadStudent(nn.Module):
         places = torch.arange(tokens.shape[1], device=tokens.device)
         near = nearest(vectors.flatten(0, 1), self.codebook).view_as(tokens)
         found = torch.where(places < self.split, logits.argmax(-1), near)
-        return tokens.where(places < starts[:, None], found)
+        return tokens.where(known_places(starts, tokens.shape[1]), found)
 
     @property
     def split(self) -> int:

@@ -31,13 +31,13 @@ class Zero:
             batch: samples of a step, of all `world` workers together; every worker takes as many
                 in each part.
         """
-        if next(model.parameters()).device.type == "cpu" and torch.cuda.is_available():
+        on_cpu = next(model.parameters()).device.type == "cpu"
+        if on_cpu and torch.cuda.is_available():
             os.environ["DS_ACCELERATOR"] = "cpu"  # else it would move the model to the GPU
         import deepspeed
 
         # DeepSpeed calls collectives by names that torch deprecated.
         warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
-        on_cpu = next(model.parameters()).device.type == "cpu"
         if on_cpu:
             # DeepSpeed would compile an all-reduce for CPUs, which takes a minute and replaces
             # gloo's; it looks here for what can be compiled.

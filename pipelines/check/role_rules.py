@@ -17,9 +17,8 @@ from pipelines.check.clusters import JOBS, Group, groups
 from pipelines.check.manifest import Manifest, Path, mapping, mappings
 from pipelines.check.problem import Problem
 from pipelines.check.quantity import quantity
-from pipelines.distill.places import CPU, CUDA, TARGET, TRAINER
+from pipelines.distill.places import TARGET, TRAINER, device_of, gpus_of
 from pipelines.distill.places import demands as training_demands
-from pipelines.engine_options import AUTO
 from pipelines.serve.models import serve_configs
 
 GPU = "nvidia.com/gpu"
@@ -252,10 +251,8 @@ def _waits_for_gpus(manifest: Manifest) -> bool:
 def _training(config: Any, have: list[Node]) -> list[Demand]:
     """The processes of a distillation while it trains."""
     labels = {role: {LABEL: ROLES[role].group} for role in (TRAINER, TARGET)}
-    found = [node for node in have if labels[TRAINER].items() <= node.labels.items()]
-    gpus = sum(node.has.get("GPU", 0.0) for node in found)
-    device = config.device if config.device != AUTO else CUDA if gpus else CPU
-    return training_demands(config, device=device, gpus=gpus, labels=labels)
+    gpus = gpus_of(have, labels[TRAINER])
+    return training_demands(config, device=device_of(config, gpus), gpus=gpus, labels=labels)
 
 
 def _num_drafts(config: Any) -> int:

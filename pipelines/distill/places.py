@@ -4,17 +4,18 @@ Also where its target is meanwhile, with `--states stream`, and what is run besi
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from actors.pool.members import reason_of
 from actors.pool.placing import require_room
 from actors.pool.role import Role
 from cluster.errors import ClusterError
-from cluster.placement import Demand, alive_nodes, gpu_share, selector
+from cluster.placement import Demand, Node, alive_nodes, gpu_share, selector
 from cluster.roles import ROLES
 from models.errors import PacelineError
 from pipelines.distill.config import DistillConfig
@@ -33,10 +34,8 @@ def settled(config: DistillConfig) -> str:
         PoolFailed: the nodes cannot hold them, even with nothing else on them.
     """
     labels = {role: selector(role) for role in (TRAINER, TARGET)}
-    gpus = _gpus(labels[TRAINER])
-    device = config.device
-    if device == AUTO:
-        device = CUDA if gpus else CPU
+    gpus = gpus_of(alive_nodes(), labels[TRAINER])
+    device = device_of(config, gpus)
     patience = Role(name=TRAINER).place_s
     require_room(demands(config, device=device, gpus=gpus, labels=labels), patience_s=patience)
     return device
@@ -62,16 +61,32 @@ def demands(
 
 
 def training(config: DistillConfig, *, device: str, labels: Mapping[str, str]) -> Demand:
-    """The training processes: NCCL wants a whole GPU for each."""
-    each = {"CPU": ROLES[TRAINER].num_cpus} | ({"GPU": 1.0} if device == CUDA else {})
-    return Demand(name=TRAINER, count=config.workers, each=each, labels=labels)
+    """The training processes."""
+    return Demand(name=TRAINER, count=config.workers, each=worker_needs(device), labels=labels)
+
+
+def worker_needs(device: str) -> dict[str, float]:
+    """The resources of a training process: NCCL wants a whole GPU for each."""
+    return {"CPU": ROLES[TRAINER].num_cpus} | ({"GPU": 1.0} if device == CUDA else {})
+
+
+def device_of(config: DistillConfig, gpus: float) -> str:
+    """What the option means where the nodes for training have so many GPUs."""
+    if config.device != AUTO:
+        return config.device
+    return CUDA if gpus else CPU
+
+
+def gpus_of(nodes: Iterable[Node], labels: Mapping[str, str]) -> float:
+    """Of the nodes with these labels."""
+    return sum(n.has.get("GPU", 0.0) for n in nodes if labels.items() <= n.labels.items())
 
 
 def teacher_gpus(config: DistillConfig, *, device: str, gpus: float | None = None) -> float:
     """What each teacher actor gets of the GPUs that the training leaves; `gpus`: of the cluster."""
     if device == CPU:
         return 0.0
-    gpus = _gpus(selector(TARGET)) if gpus is None else gpus
+    gpus = gpus_of(alive_nodes(), selector(TARGET)) if gpus is None else gpus
     return gpu_share(actors=config.num_teachers, gpus=max(1.0, gpus - config.workers))
 
 
@@ -91,11 +106,10 @@ def beside_training(config: DistillConfig, work: Callable[[], T]) -> T:
     try:
         made: T = ray.get(task.remote(work, config.threads, str(Path.cwd())))
     except RayError as error:
-        cause = error.cause if isinstance(error, RayTaskError) else error
+        cause = error.cause if isinstance(error, RayTaskError) else None
         if isinstance(cause, PacelineError | ClusterError):
             raise cause from error
-        reason = str(cause).strip().splitlines()[:1] or [type(cause).__name__]
-        told = f"no result from the GPU: {reason[0]}. The same command continues"
+        told = f"no result from the GPU: {reason_of(error)}. The same command continues"
         raise JobFailed(told) from error
     return made
 
@@ -108,8 +122,3 @@ def _done(work: Callable[[], T], threads: int | None, folder: str) -> T:
     if Path(folder).is_dir():
         os.chdir(folder)
     return work()
-
-
-def _gpus(labels: Mapping[str, str]) -> float:
-    """Of the nodes with these labels."""
-    return sum(n.has.get("GPU", 0.0) for n in alive_nodes() if labels.items() <= n.labels.items())

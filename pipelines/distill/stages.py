@@ -107,8 +107,9 @@ def run_stages(run: Run, *, tell: Callable[[str], None] = print) -> Path:
         if mirror is not None:
             mirror.pull()
         folder = RunFolder(run.path, tell=tell, mirror=mirror)
+        about = _about(run)
         if config.resume:
-            folder.describe(_about(run))
+            folder.describe(about)
         trained = run.path / "train" / TRAINED
         with (
             connected(config.address, min_cpus=config.num_processes + 2),
@@ -116,12 +117,12 @@ def run_stages(run: Run, *, tell: Callable[[str], None] = print) -> Path:
         ):
             if mirror is not None:
                 _refuse_nodes(config, len(alive_nodes()))
-            if not config.resume:
-                settled(config)  # what has no room deletes nothing
-                folder.clear()
-                folder.describe(_about(run))
-            if not all(map(folder.is_done, ("records", "train", "evaluate"))):
+            done = all(map(folder.is_done, ("records", "train", "evaluate")))
+            if not (config.resume and done):
                 run = run.on(settled(config))
+            if not config.resume:  # here, because what has no room deletes nothing
+                folder.clear()
+                folder.describe(about)
             if not folder.is_done("train"):
                 _tell_estimate(run, tell)
             data = folder.stage("records", run.records)

@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from actors.trainer import FAILURE, Training, train_worker
 from cluster.placement import selector
-from cluster.roles import ROLES
 from models.training.log import METRICS, read_lines
+from pipelines.distill.places import CPU, CUDA, TRAINER, worker_needs
 from pipelines.distill.ray_trainer import Trainer
 from pipelines.errors import JobFailed
 
@@ -27,7 +27,7 @@ from pipelines.errors import JobFailed
 # lost.
 TIMEOUT_S = 24 * 3600
 # On GPUs, gradients are summed by NCCL; figures and the noise of records are in the CPU's memory.
-BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
+BACKENDS = {CPU: "gloo", CUDA: "cpu:gloo,cuda:nccl"}
 MAX_FAILURES = 5  # of worker groups; each one continues from the newest state
 LOOK_S = 0.5
 CONTROLLER_LOOK = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"  # 2 s by default: ends are seen late
@@ -50,7 +50,7 @@ def train(training: Training, *, workers: int, progress: bool) -> Mapping[str, A
     trainer = Trainer(
         train_worker,
         train_loop_config={"training": training},
-        scaling_config=scaling(training.device, workers=workers, labels=selector("trainer")),
+        scaling_config=scaling(training.device, workers=workers, labels=selector(TRAINER)),
         torch_config=TorchConfig(backend=BACKENDS[training.device], timeout_s=TIMEOUT_S),
         run_config=RunConfig(
             name="train",
@@ -75,11 +75,10 @@ def train(training: Training, *, workers: int, progress: bool) -> Mapping[str, A
 def scaling(device: str, *, workers: int, labels: Mapping[str, str]) -> ScalingConfig:
     """What Ray Train reserves: on GPUs a whole one for each worker."""
     config: Any = ScalingConfig  # the type stubs are those of Ray Train's first version
-    gpus = {"GPU": 1} if device == "cuda" else {}
     made: ScalingConfig = config(
         num_workers=workers,
-        use_gpu=device == "cuda",
-        resources_per_worker={"CPU": ROLES["trainer"].num_cpus, **gpus},
+        use_gpu=device == CUDA,
+        resources_per_worker=worker_needs(device),
         label_selector=dict(labels) or None,
     )
     return made

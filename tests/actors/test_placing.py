@@ -33,8 +33,8 @@ class Idle:
         return self.name
 
 
-def idlers(**settings: object) -> Pool:
-    return Pool(Role(name="target", **settings), Idle, tuple)
+def idlers(kind: type = Idle, **settings: object) -> Pool:
+    return Pool(Role(name="target", **settings), kind, tuple)
 
 
 @ray

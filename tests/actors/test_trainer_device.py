@@ -11,14 +11,12 @@ import torch
 from actors import trainer
 from actors.trainer import FAILURE, TRAINED, Training, train_worker
 from models.students.checkpoint import load_student
-from models.students.config import MadeFor
-from models.students.kind import StudentLessons, build_student
-from models.students.methods import FLOW_MAP
+from models.students.kind import build_student
 from models.training import determinism
 from models.training.log import EXAMS, METRICS, read_lines
 from models.training.step import TrainingPlan
 from tests.models.accelerator import accelerator
-from tests.models.students.test_devices import targets
+from tests.models.students.test_devices import lessons_of, targets
 
 __all__ = ["targets"]  # fixture
 
@@ -34,18 +32,9 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def training_in(folder: Path, target: Path, **values: Any) -> Training:
-    lessons = StudentLessons(
-        target=str(target),
-        made_for=MadeFor(path=str(target), digest="0" * 32),
-        files=(str(target / "records.parquet"),),
-        label_field="label",
-        guidance=1.0,
-        method=FLOW_MAP,
-        seed=0,
-    )
     return Training(
         folder=str(folder),
-        build=partial(build_student, lessons),
+        build=partial(build_student, lessons_of(target)),
         plan=TrainingPlan(steps=3, batch=4, rate=1e-3),
         save_every=1,
         exam_every=2,

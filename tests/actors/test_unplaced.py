@@ -16,23 +16,10 @@ from actors.pool.members import Pool
 from actors.pool.role import Role
 from actors.pool.unplaced import Seen, Unplaced, Waiting
 from cluster.placement import alive_nodes
+from tests.actors.test_placing import CPUS, Idle, idlers
 
-CPUS = 4  # of the tests' cluster
 SLOW_S = 4.0
 WITHIN_S = 60.0
-
-
-class Idle:
-    """An actor that does nothing."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def start(self) -> dict[str, object]:
-        return {}
-
-    def ping(self) -> str:
-        return self.name
 
 
 class Slow(Idle):
@@ -45,10 +32,6 @@ class Slow(Idle):
 
 def nothing() -> None:
     """A task that leaves an idle process."""
-
-
-def idlers(kind: type = Idle, **settings: object) -> Pool:
-    return Pool(Role(name="target", **settings), kind, tuple)
 
 
 @pytest.fixture

@@ -75,8 +75,9 @@ def targets(tmp_path_factory):
     return found
 
 
-def training_on(device, folder, method):
-    lessons = StudentLessons(
+def lessons_of(folder, method=FLOW_MAP):
+    """Of a folder of `targets`."""
+    return StudentLessons(
         target=str(folder),
         made_for=MadeFor(path=str(folder), digest="0" * 32),
         files=(str(folder / "records.parquet"),),
@@ -85,9 +86,12 @@ def training_on(device, folder, method):
         method=method,
         seed=0,
     )
+
+
+def training_on(device, folder, method):
     worker = Worker(device=device)
     plan = TrainingPlan(steps=4, batch=6, rate=1e-2)
-    return step_of(build_student(lessons, worker), plan, worker)
+    return step_of(build_student(lessons_of(folder, method), worker), plan, worker)
 
 
 def figures_on(device, folder, method, place):

@@ -5,7 +5,8 @@ import json
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -117,3 +118,34 @@ def refusal(answer: http.client.HTTPResponse) -> Exception:
     if 400 <= answer.status < 500 and (answer.status != 404 or is_json):
         return ValueError(told)
     return http.client.HTTPException(told)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Streams that have begun, and what each says when nothing disturbs it; by name."""
+
+    expected: dict[str, Any]
+    clients: dict[str, Follower]
+    _streams: "dict[str, Future[Any]]"
+
+    def found(self) -> dict[str, Any]:
+        """What they have said, once they have ended."""
+        return {name: each.result() for name, each in self._streams.items()}
+
+    @property
+    def running(self) -> bool:
+        """Whether none has ended."""
+        return not any(each.done() for each in self._streams.values())
+
+
+@contextmanager
+def opened(port: int, bodies: Mapping[str, Body]) -> Iterator[Opened]:
+    """A stream of each body, asked for at once."""
+    clients = {name: Follower(port, {}, {}) for name in bodies}
+    with ThreadPoolExecutor(len(bodies)) as threads:
+        asked = Follower(port, {}, {}).whole
+        expected = dict(zip(bodies, threads.map(asked, bodies.values()), strict=True))
+        streams = {name: threads.submit(clients[name].whole, bodies[name]) for name in bodies}
+        while not all(each.events for each in clients.values()):
+            time.sleep(0.01)
+        yield Opened(expected, clients, streams)

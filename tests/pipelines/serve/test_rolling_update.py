@@ -7,16 +7,14 @@ import os
 import re
 import signal
 import sys
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.pipelines.serve.following import Body, Follower
+from tests.pipelines.serve.following import Body, opened
 from tests.pipelines.serve.test_killed_ingress import processes
 from tests.ports import free_port
 
@@ -77,19 +75,14 @@ def completed(port: int) -> float:
 
 def undisturbed_through(port: int, disturb: Callable[[], None]) -> None:
     """Streams of all kinds are whole, and the same, whatever `disturb` does while they are open."""
-    client = Follower(port, {}, {})
-    clients = {name: Follower(port, {}, {}) for name in BODIES}
-    with ThreadPoolExecutor(len(BODIES)) as threads:
-        expected = dict(zip(BODIES, threads.map(client.whole, BODIES.values()), strict=True))
-        streams = {name: threads.submit(clients[name].whole, BODIES[name]) for name in BODIES}
-        while not all(each.events for each in clients.values()):
-            time.sleep(0.01)
+    with opened(port, BODIES) as streams:
         disturb()
-        found = {name: each.result() for name, each in streams.items()}
-    pause = max(each.slowest_s for each in clients.values())
+        found = streams.found()
+    clients = streams.clients.values()
+    pause = max(each.slowest_s for each in clients)
     sys.stdout.write(f"\nthe longest pause was {pause:.1f} s\n")
-    assert found == expected
-    assert [each.cuts for each in clients.values()] == [0] * len(clients)
+    assert found == streams.expected
+    assert [each.cuts for each in clients] == [0] * len(clients)
     assert completed(port) == COMPLETIONS, "they had ended before the next owner came"
 
 

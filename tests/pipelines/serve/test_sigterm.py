@@ -6,12 +6,11 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.pipelines.serve.following import Body, Follower
+from tests.pipelines.serve.following import Body, opened
 from tests.pipelines.serve.test_command import TARGET, ready
 from tests.pipelines.test_interruption import Command
 from tests.ports import free_port
@@ -58,27 +57,22 @@ def status(url: str, body: Body | None = None) -> tuple[int, str | None]:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_open_streams_end_and_new_requests_are_refused(command: Command, port: int) -> None:
-    url, client = f"http://127.0.0.1:{port}", Follower(port, {}, {})
-    clients = {name: Follower(port, {}, {}) for name in BODIES}
-    with ThreadPoolExecutor(len(BODIES)) as threads:
-        expected = dict(zip(BODIES, threads.map(client.whole, BODIES.values()), strict=True))
-        streams = {name: threads.submit(clients[name].whole, BODIES[name]) for name in BODIES}
-        while not all(each.events for each in clients.values()):
-            time.sleep(0.01)
+    url = f"http://127.0.0.1:{port}"
+    with opened(port, BODIES) as streams:
         command.process.send_signal(signal.SIGTERM)
         asked = time.monotonic()
         while (refused := status(f"{url}/v1/completions", SHORT))[0] == 200:
             pass  # the command has not seen the signal yet
         is_ready, lives = status(f"{url}/readyz")[0], status(f"{url}/health")[0]
-        assert not any(each.done() for each in streams.values()), "they were too short"
-        found = {name: each.result() for name, each in streams.items()}
+        assert streams.running, "they were too short"
+        found = streams.found()
     code = command.process.wait(timeout=DRAIN_S)
     took = time.monotonic() - asked
     assert refused[0] == 503
     assert int(refused[1] or 0) > 0
     assert (is_ready, lives) == (503, 200)
-    assert found == expected
-    assert [each.cuts for each in clients.values()] == [0, 0]
+    assert found == streams.expected
+    assert [each.cuts for each in streams.clients.values()] == [0, 0]
     assert code == 0, command.told
     assert took < DRAIN_S
     assert not command.left()
