@@ -30,7 +30,7 @@ from models.registry import FLOW, GUMBEL
 from models.requests.request import Request, Sampling
 from models.sampling.flow import FlowMap
 from models.students.checkpoint import load_student
-from models.students.network import Student
+from models.students.networks.raster import Student
 from models.students.sample import first_guesses, image_noise
 from models.students.start import frozen
 from pipelines.bench.table import markdown

@@ -25,12 +25,12 @@ from models.requests.request import Request, Sampling
 from models.sampling.flow import FlowMap
 from models.students.checkpoint import save_student
 from models.students.config import MadeFor
-from models.students.critic import critic_of
-from models.students.generator import Generator
 from models.students.kind import StudentKind
-from models.students.layers import with_layers
 from models.students.losses import pictures_of
 from models.students.methods import BY_SCORE, FLOW_MAP, METHODS, TWO_HEAD
+from models.students.networks.critic import critic_of
+from models.students.networks.generator import Generator
+from models.students.networks.layers import with_layers
 from models.students.pairs import Records, make_pairs
 from models.students.prior import token_shares
 from models.students.score_kind import ScoreKind

@@ -9,7 +9,7 @@ import torch
 
 from examples import train_student as demo
 from models.students.checkpoint import load_student
-from models.students.network import Student
+from models.students.networks.raster import Student
 from models.students.pairs import Records
 from models.tokenizers import TOKENIZER_FOLDER
 from pipelines.generate.fingerprint import checkpoint_digest

@@ -17,8 +17,8 @@ from models.store import (
 )
 from models.students.about import MODEL_TYPE, SCALE_MODEL_TYPE, is_student
 from models.students.config import StudentConfig
+from models.students.networks.scale import ScaleStudent
 from models.students.scale_config import ScaleStudentConfig
-from models.students.scale_network import ScaleStudent
 from models.students.start import AnyStudent, new_student
 from models.tokenizers import TOKENIZER_FOLDER
 from models.tokenizers.load import load_tokenizer

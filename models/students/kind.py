@@ -15,21 +15,21 @@ from models.batch import Ints
 from models.sampling.flow import FlowMap
 from models.students.checkpoint import save_student
 from models.students.config import MadeFor
-from models.students.critic import critic_of
-from models.students.generator import Generator
-from models.students.layers import with_layers
 from models.students.losses import Given, Pictures, loss_of_heads, loss_of_laws, pictures_of
 from models.students.methods import TWO_HEAD
-from models.students.network import Student
+from models.students.networks.critic import critic_of
+from models.students.networks.generator import Generator
+from models.students.networks.layers import with_layers
+from models.students.networks.raster import Student
+from models.students.networks.scale import ScaleStudent
+from models.students.networks.two_head import TwoHeadStudent
 from models.students.pairs import Laws, Pairs, make_pairs
 from models.students.prior import token_shares
 from models.students.records import read_records
-from models.students.scale_network import ScaleStudent
 from models.students.score_kind import ScoreKind
 from models.students.start import config_of, student_of
 from models.students.starts import starts_of
 from models.students.teacher import laws, load_teacher
-from models.students.two_head import TwoHeadStudent
 from models.tokenizers import TOKENIZER_FOLDER
 from models.training.kind import LOSS, SCORE, Samples
 from models.training.worker import Worker

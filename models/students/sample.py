@@ -12,9 +12,9 @@ import torch
 from models.batch import Ints
 from models.sampling.flow import FlowMap, flow_noise
 from models.students.config import StudentConfig
-from models.students.generator import Generator
+from models.students.networks.generator import Generator
+from models.students.networks.two_head import TwoHeadStudent
 from models.students.scale_config import ScaleStudentConfig
-from models.students.two_head import TwoHeadStudent
 
 
 class Passes(Protocol):

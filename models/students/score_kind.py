@@ -26,8 +26,8 @@ from models.metrics.energy import energy_distance
 from models.sampling.flow import FlowMap
 from models.sampling.noise import Purpose, normals, row_keys, uniform
 from models.students.checkpoint import save_student
-from models.students.critic import Critic
-from models.students.generator import Generator
+from models.students.networks.critic import Critic
+from models.students.networks.generator import Generator
 from models.students.noised import mean_given, noised, velocity
 from models.students.pairs import Laws, Records
 from models.students.sample import first_guesses, image_noise

@@ -3,14 +3,14 @@
 import torch
 
 from models.students.config import MadeFor, StudentConfig
-from models.students.frozen import FrozenStudent
-from models.students.generator import Generator
 from models.students.methods import BY_SCORE, FLOW_MAP, TWO_HEAD
-from models.students.network import Student
+from models.students.networks.frozen import FrozenStudent
+from models.students.networks.generator import Generator
+from models.students.networks.raster import Student
+from models.students.networks.scale import ScaleStudent
+from models.students.networks.two_head import TwoHeadStudent
 from models.students.scale_config import ScaleStudentConfig
-from models.students.scale_network import ScaleStudent
 from models.students.teacher import ScaleTeacher, Teacher
-from models.students.two_head import TwoHeadStudent
 from models.training.raster import RasterModel
 
 AnyConfig = StudentConfig | ScaleStudentConfig

@@ -14,10 +14,10 @@ from torch import nn
 from cluster.checkpoints import present
 from models.sampling.flow import FlowMap
 from models.students.config import MadeFor
-from models.students.critic import critic_of
-from models.students.generator import Generator
 from models.students.kind import StudentKind
-from models.students.layers import with_layers
+from models.students.networks.critic import critic_of
+from models.students.networks.generator import Generator
+from models.students.networks.layers import with_layers
 from models.students.pairs import Records, make_pairs
 from models.students.prior import token_shares
 from models.students.score_kind import ScoreKind

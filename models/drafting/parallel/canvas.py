@@ -25,9 +25,9 @@ from models.requests.sequence import Sequence
 from models.sampling.flow import FlowMap, flow_noise
 from models.sampling.noise import Purpose
 from models.students.checkpoint import load_student
-from models.students.frozen import FrozenStudent
 from models.students.methods import FLOW_MAP
-from models.students.network import Student
+from models.students.networks.frozen import FrozenStudent
+from models.students.networks.raster import Student
 from models.targets.target import Target
 from models.verify.round import Commit, Round
 

@@ -18,7 +18,7 @@ from models.requests.request import Request, Sampling
 from models.sampling.flow import FlowMap
 from models.students.checkpoint import save_student
 from models.students.config import MadeFor, StudentConfig
-from models.students.frozen import FrozenStudent
+from models.students.networks.frozen import FrozenStudent
 from models.students.sample import image_noise, sample
 from models.students.start import student_of
 from models.training.raster import RasterModel

@@ -5,9 +5,9 @@ import torch
 
 from models.sampling.flow import FlowMap
 from models.students.config import MadeFor, StudentConfig
-from models.students.critic import Critic
 from models.students.kind import StudentKind
 from models.students.methods import BY_SCORE, FLOW_MAP
+from models.students.networks.critic import Critic
 from models.students.pairs import Records, make_pairs
 from models.students.prior import token_shares
 from models.students.score_kind import ScoreKind

@@ -5,7 +5,7 @@ import torch
 
 from models.compute.x86 import kernels
 from models.sampling.flow import FlowMap
-from models.students.frozen import FrozenStudent
+from models.students.networks.frozen import FrozenStudent
 from models.students.sample import image_noise, sample
 from tests.models.students.test_network import inputs, student, teacher
 

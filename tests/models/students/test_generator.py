@@ -9,9 +9,9 @@ from models.engine_config import EngineConfig
 from models.errors import UnsupportedCheckpoint
 from models.students.checkpoint import load_student, save_student
 from models.students.config import StudentConfig
-from models.students.critic import critic_of
-from models.students.generator import Generator
 from models.students.methods import BY_SCORE
+from models.students.networks.critic import critic_of
+from models.students.networks.generator import Generator
 from models.students.pairs import Records
 from models.students.score_kind import ScoreKind
 from models.students.start import frozen, student_of

@@ -5,9 +5,9 @@ import torch
 
 from models.students.checkpoint import load_student, save_student
 from models.students.config import MadeFor
-from models.students.critic import critic_of
-from models.students.layers import with_layers
 from models.students.methods import BY_SCORE, FLOW_MAP, TWO_HEAD
+from models.students.networks.critic import critic_of
+from models.students.networks.layers import with_layers
 from models.students.start import config_of, student_of
 from models.students.teacher import ScaleTeacher, laws
 from models.targets.next_scale.model import NextScaleConfig, NextScaleModel

@@ -13,10 +13,10 @@ from models.students.checkpoint import load_student, save_student
 from models.students.config import MadeFor
 from models.students.kind import StudentKind, starts_of
 from models.students.methods import TWO_HEAD
+from models.students.networks.scale import ScaleStudent
 from models.students.pairs import Records, make_pairs
 from models.students.prior import token_shares
 from models.students.sample import image_noise, sample
-from models.students.scale_network import ScaleStudent
 from models.students.start import config_of, frozen, student_of
 from models.students.teacher import laws, load_teacher
 from models.targets.load import load_target

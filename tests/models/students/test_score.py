@@ -6,8 +6,8 @@ import torch
 
 from models.sampling.flow import FlowMap
 from models.students.config import StudentConfig
-from models.students.critic import Critic
 from models.students.methods import BY_SCORE
+from models.students.networks.critic import Critic
 from models.students.noised import mean_given, noised, score, velocity
 from models.students.pairs import Records
 from models.students.sample import image_noise, sample

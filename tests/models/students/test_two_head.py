@@ -9,9 +9,9 @@ from models.students.checkpoint import load_student, save_student
 from models.students.config import StudentConfig
 from models.students.losses import Given, loss_of_heads, pictures_of
 from models.students.methods import TWO_HEAD
+from models.students.networks.two_head import TwoHeadStudent
 from models.students.sample import image_noise, sample
 from models.students.start import frozen, student_of
-from models.students.two_head import TwoHeadStudent
 from models.tokenizers import TOKENIZER_FOLDER
 from tests.models.students.tables import CODES, EQUAL, PARITY, training_of
 from tests.models.students.test_known_answers import share_right

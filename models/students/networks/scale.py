@@ -11,7 +11,7 @@ classes.
 import torch
 from torch import nn
 
-from models.students.network import DATA, NOISE
+from models.students.networks.raster import DATA, NOISE
 from models.students.scale_config import ScaleStudentConfig
 from models.students.starts import known_places
 from models.targets.next_scale.model import NextScaleModel

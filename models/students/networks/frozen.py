@@ -1,7 +1,7 @@
 """A student that has learned: its passes run like a target's, with the compiled kernels.
 
 So an image depends on its class and seed alone, to the bit, and a pass takes less time than with
-the network that is trained. Letters as in network.py.
+the network that is trained. Letters as in raster.py.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from models.batch import Batch
 from models.compute.linear import Scratch, make_linear
 from models.memory.cache import KVCache
-from models.students.network import DATA, NOISE, Student
+from models.students.networks.raster import DATA, NOISE, Student
 from models.students.starts import known_places
 from models.targets.decoder.decoder import Decoder
 from models.targets.decoder.weights import assemble

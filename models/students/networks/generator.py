@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from models.students.config import StudentConfig
-from models.students.network import inputs_of
+from models.students.networks.raster import inputs_of
 from models.students.starts import known_places
 from models.tokenizers.tokenizer import nearest
 from models.training.raster import RasterModel

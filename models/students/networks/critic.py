@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from models.students.config import StudentConfig
-from models.students.network import DATA, NOISE
+from models.students.networks.raster import DATA, NOISE
 from models.students.starts import known_places
 from models.students.teacher import Teacher
 from models.training.raster import RasterModel
