@@ -1,7 +1,9 @@
 """The processes beside a target actor that hold its target with it: started, led and watched.
 
 The target actor is rank 0, owns the other ranks' actors, and is placed with them in one placement
-group. If one of them ends, the target actor fails, and its pool replaces it with new ranks.
+group. If one of them ends, the target actor fails, and its pool replaces it with new ranks. So it
+does if one gets no process: the group has room for it, which somebody else must have been given
+(cluster/leftovers.py), and the end of the group ends all that it holds.
 """
 
 import logging
@@ -21,6 +23,7 @@ from actors.at_hand import at_hand
 from actors.errors import RankLost
 from actors.pool.members import death_of
 from cluster import logs
+from cluster.placed import has_process
 from cluster.ranks import placed_in
 from models.engine_config import EngineConfig
 from models.errors import PacelineError
@@ -30,6 +33,7 @@ if TYPE_CHECKING:  # loads torch
 
 CPU, GPU = "CPU", "GPU"
 FOREVER_S = 10.0 * 365 * 24 * 3600
+PLACED_S = 60.0  # in which Ray starts a process for a rank, in room that its group holds
 Part = TypeVar("Part")
 log = logging.getLogger(__name__)
 
@@ -139,9 +143,24 @@ class Ranks:
         )
 
     def _watch(self) -> None:
-        found = self.lost(timeout_s=FOREVER_S)
+        found = self.lost(PLACED_S) or self._without_process() or self.lost(FOREVER_S)
         if found is not None:
             self._on_lost(found)
+
+    def _without_process(self) -> Exception | None:
+        """That a rank has no process. Waits while the cluster's server does not answer."""
+        for pid, (rank, actor) in zip(self._pids, self._ranked(), strict=True):
+            if ray.wait([pid], timeout=0)[0]:
+                continue
+            try:
+                placed = has_process(actor)
+            except Exception as error:  # of many kinds: the cluster has gone
+                log.info("cannot see whether rank %d has a process: %s", rank, error)
+                continue
+            if not placed:
+                told = f"found no place for {PLACED_S:.0f} s in its target's group"
+                return RankLost(f"{self._name}, rank {rank}: {told}")
+        return None
 
     def _end_of(self, run: Any) -> Exception:
         who = f"{self._name}, rank {self._runs[run]}"
