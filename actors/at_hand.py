@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from cluster.checkpoints import present
+from cluster.storage.checkpoints import present
 from models.engine_config import EngineConfig
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster.checkpoints import present
+from cluster.storage.checkpoints import present
 from models.errors import UnsupportedCheckpoint
 from models.targets.decoder.config import read_json
 

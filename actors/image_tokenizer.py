@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from cluster.checkpoints import present
+from cluster.storage.checkpoints import present
 from models.errors import UnsupportedCheckpoint
 from models.tokenizers.about import image_target
 from models.tokenizers.load import Tokenizer, load_tokenizer

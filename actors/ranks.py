@@ -3,7 +3,7 @@
 The target actor is rank 0, owns the other ranks' actors, and is placed with them in one placement
 group. If one of them ends, the target actor fails, and its pool replaces it with new ranks. So it
 does if one gets no process: the group has room for it, which somebody else must have been given
-(cluster/leftovers.py), and the end of the group ends all that it holds.
+(cluster/processes/leftovers.py), and the end of the group ends all that it holds.
 """
 
 import logging
@@ -23,8 +23,8 @@ from actors.at_hand import at_hand
 from actors.errors import RankLost
 from actors.pool.members import death_of
 from cluster import logs
-from cluster.placed import has_process
-from cluster.ranks import placed_in
+from cluster.placement.placed import has_process
+from cluster.placement.ranks import placed_in
 from models.engine_config import EngineConfig
 from models.errors import PacelineError
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from cluster import logs
-from cluster.checkpoints import present
+from cluster.storage.checkpoints import present
 from models.exactness import APPROXIMATE
 from models.requests.request import Request, Result
 from models.requests.spans import Span, Spans

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from cluster import logs
-from cluster.checkpoints import present
+from cluster.storage.checkpoints import present
 from models.drafting.distil.draft_vocabulary import DraftVocabulary
 from models.drafting.distil.exam import Played, Trial
 from models.drafting.distil.reading import Need, Reading, read

@@ -21,7 +21,7 @@ from actors.pool.members import reason_of
 from actors.pool.placing import TELL_EVERY_S, require_room
 from actors.pool.role import Role
 from actors.teacher import TeacherActor, TeacherConfig
-from cluster.placement import Demand, Node, alive_nodes, amounts, selector
+from cluster.placement.placement import Demand, Node, alive_nodes, amounts, selector
 from models.drafting.distil.draft_vocabulary import DraftVocabulary
 from models.drafting.distil.exam import Played, Trial
 from models.drafting.distil.reading import Reading

@@ -12,7 +12,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from cluster.checkpoints import present
+from cluster.storage.checkpoints import present
 from models.errors import UnsupportedCheckpoint
 from models.targets.decoder.config import read_json
 

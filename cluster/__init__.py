@@ -1,1 +1,4 @@
-"""The Ray cluster: connecting, storage. Imports nothing of ours and no torch."""
+"""The Ray cluster: connecting, logs, placement, processes, storage.
+
+Imports nothing of ours and no torch.
+"""

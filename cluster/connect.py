@@ -19,7 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster import logs, private
 from cluster.errors import CannotConnect
-from cluster.processes import leaving
+from cluster.processes.descendants import leaving
 
 OBJECT_STORE_BYTES = 500 * 2**20
 STARTS = 3  # tries to start a private cluster

@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from cluster.processes import leaving
+from cluster.processes.descendants import leaving
 
 LEVELS = ("debug", "info", "warning", "error")
 TEXT, JSON = "text", "json"

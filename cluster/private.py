@@ -15,7 +15,7 @@ from unittest.mock import patch
 import ray
 from ray._private import node
 
-from cluster.processes import share_cores
+from cluster.processes.descendants import share_cores
 
 DASHBOARD = "ray.dashboard.optional_deps"  # without it, Ray starts the small dashboard agent
 

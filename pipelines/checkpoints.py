@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from cluster.checkpoints import fetched, is_remote
+from cluster.storage.checkpoints import fetched, is_remote
 
 T = TypeVar("T")
 OPTIONS = ("target", "drafter", "student", "start")

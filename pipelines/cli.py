@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from cluster import logs
 from cluster.errors import ClusterError, StorageError
-from cluster.processes import share_cores
+from cluster.processes.descendants import share_cores
 from models.errors import PacelineError
 from pipelines.interruption import leave_if_interrupted, obey_signals
 

@@ -8,8 +8,8 @@ from typing import Any, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
-from cluster import storage
 from cluster.logs import FORMATS, LEVELS
+from cluster.storage import storage
 from models.errors import InvalidOption
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"

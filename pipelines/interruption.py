@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from cluster.processes import leave, leaving, mark_descendants
+from cluster.processes.descendants import leave, leaving, mark_descendants
 
 GRACE_S = 2.0
 LOOK_S = 0.05

@@ -115,7 +115,7 @@ def test_nothing_is_left_open() -> None:
     ("module", "absent"),
     [
         ("models.engine", "ray"),
-        ("cluster.storage", "torch"),
+        ("cluster.storage.storage", "torch"),
         ("paceline", "torch"),
         ("pipelines.cli", "torch"),
         ("pipelines.generate.dataset", "torch"),

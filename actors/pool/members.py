@@ -23,8 +23,8 @@ from actors.pool.death import Death, Evidence
 from actors.pool.placing import Placing, require_room
 from actors.pool.role import Role
 from actors.pool.unplaced import Unplaced, Waiting
-from cluster.placement import Demand
-from cluster.ranks import placed_in, release, reserve
+from cluster.placement.placement import Demand
+from cluster.placement.ranks import placed_in, release, reserve
 from models.errors import PacelineError
 
 PING_EVERY_S = 1.0

@@ -9,7 +9,7 @@ import ray
 
 from actors.errors import PoolFailed
 from actors.pool.role import Role
-from cluster.placement import Demand, alive_nodes, amounts, is_autoscaling, shortage
+from cluster.placement.placement import Demand, alive_nodes, amounts, is_autoscaling, shortage
 
 LOOK_EVERY_S = 1.0
 TELL_EVERY_S = 30.0

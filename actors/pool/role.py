@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cluster.placement import Demand
+from cluster.placement.placement import Demand
 from models.requests.request import require
 
 
@@ -13,8 +13,8 @@ class Role:
     """One kind of actor: what each of them occupies, how many there are, how often they may die.
 
     `resources` are custom resources of the cluster, and `labels` those of the nodes that the actors
-    may run on (cluster/roles.py). `ranks`: processes of each actor, itself included, with the same
-    resources each, on one node.
+    may run on (cluster/placement/roles.py). `ranks`: processes of each actor, itself included, with
+    the same resources each, on one node.
 
     More than `max_restarts` deaths for each actor of the pool in `window_s` seconds, with nothing
     completed between them, are too many. `required`: with none left, the pool fails; otherwise it

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from cluster.placement import Demand, Node, shortage
+from cluster.placement.placement import Demand, Node, shortage
 from models.engine_config import EngineConfig
 from models.memory.budget import divided
 

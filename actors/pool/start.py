@@ -12,8 +12,8 @@ from actors.pool.role import Role
 from actors.pool.sharing import share_memory
 from actors.pool.team import check_fit, describe, draft_pool, team_of
 from actors.target import TargetActor
-from cluster.placement import Demand, alive_nodes, selector
-from cluster.roles import ROLES
+from cluster.placement.placement import Demand, alive_nodes, selector
+from cluster.placement.roles import ROLES
 from models.drafting.folder_kind import EAGLE
 from models.engine_config import EngineConfig
 from models.registry import FOLDER, FOLDERS, NONE, drafter_entry

@@ -15,7 +15,7 @@ from ray.exceptions import RayError, RayTaskError
 from actors.messages import PoolState
 from actors.pool.members import reason_of
 from actors.student import StudentActor
-from cluster.placement import selector
+from cluster.placement.placement import selector
 from models.errors import InvalidRequest
 from models.loop.figures import Figures
 from models.loop.load import Load

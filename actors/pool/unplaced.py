@@ -2,8 +2,8 @@
 
 An actor that starts slowly has its process already, and is left alone. One that has none waits
 because others use the resources, because Ray has lost its placement, or because a leftover process
-holds the resources for nobody (cluster/leftovers.py). The last two follow the death of the
-cluster's own server (GCS).
+holds the resources for nobody (cluster/processes/leftovers.py). The last two follow the death of
+the cluster's own server (GCS).
 """
 
 import logging
@@ -19,9 +19,9 @@ from ray.exceptions import RayError
 from ray.util.placement_group import PlacementGroup
 
 from actors.pool.role import Role
-from cluster.leftovers import end_leftovers
-from cluster.placed import has_process, has_room
-from cluster.placement import alive_nodes, free_nodes, shortage
+from cluster.placement.placed import has_process, has_room
+from cluster.placement.placement import alive_nodes, free_nodes, shortage
+from cluster.processes.leftovers import end_leftovers
 
 PATIENCE_S = 30.0  # in which Ray places an actor; twice as long after each thing that was done
 LONGEST_S = 600.0

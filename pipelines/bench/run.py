@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from cluster import storage
+from cluster.storage import storage
 from models.engine import build_loop
 from models.loop.token_loop import TokenLoop
 from models.requests.request import Request

@@ -9,9 +9,9 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
-from cluster.checkpoints import is_remote
-from cluster.placement import Demand, Node, shortage
-from cluster.roles import COMMANDS, DRIVER, GROUPS, HEAD, LABEL, ROLES
+from cluster.placement.placement import Demand, Node, shortage
+from cluster.placement.roles import COMMANDS, DRIVER, GROUPS, HEAD, LABEL, ROLES
+from cluster.storage.checkpoints import is_remote
 from models.errors import InvalidOption, PacelineError
 from pipelines.check.clusters import JOBS, Group, groups
 from pipelines.check.manifest import Manifest, Path, mapping, mappings

@@ -2,7 +2,7 @@
 
 import argparse
 
-from cluster import storage
+from cluster.storage import storage
 from models.errors import InvalidOption
 from pipelines.distill.config import DistillConfig
 from pipelines.distill.drafters.config import DrafterOptions

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from cluster import storage
+from cluster.storage import storage
 from models.errors import InvalidOption
 from models.training.replicas import CLIP
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from cluster.checkpoints import present
+from cluster.storage.checkpoints import present
 from models.sampling.flow import FlowMap
 from models.students.config import MadeFor
 from models.students.kind import StudentKind

@@ -23,10 +23,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cluster import storage
-from cluster.checkpoints import cache_folder
-from cluster.lease import Ticket
-from cluster.mirror import Mirror
+from cluster.storage import storage
+from cluster.storage.checkpoints import cache_folder
+from cluster.storage.lease import Ticket
+from cluster.storage.mirror import Mirror
 from models.training.checkpoint import STATE
 from pipelines.errors import OutputRefused
 from pipelines.output.manifest import FOLDER as MANIFEST

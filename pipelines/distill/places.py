@@ -15,8 +15,8 @@ from actors.pool.members import reason_of
 from actors.pool.placing import require_room
 from actors.pool.role import Role
 from cluster.errors import ClusterError
-from cluster.placement import Demand, Node, alive_nodes, gpu_share, selector
-from cluster.roles import ROLES
+from cluster.placement.placement import Demand, Node, alive_nodes, gpu_share, selector
+from cluster.placement.roles import ROLES
 from models.errors import PacelineError
 from pipelines.distill.config import DistillConfig
 from pipelines.engine_options import AUTO

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster import storage
+from cluster.storage import storage
 from models.tokenizers.about import ImageTarget
 from pipelines.distill.drafters.config import DrafterOptions
 from pipelines.distill.folder import ABOUT

@@ -12,9 +12,9 @@ from typing import Any, Protocol
 import torch
 
 from actors.trainer import TRAINED, Training
-from cluster import storage
 from cluster.connect import connected
-from cluster.placement import alive_nodes
+from cluster.placement.placement import alive_nodes
+from cluster.storage import storage
 from models.errors import InvalidOption
 from models.training.checkpoint import read_told, states
 from models.training.kind import Kind

@@ -15,7 +15,7 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 from tqdm import tqdm
 
 from actors.trainer import FAILURE, Training, train_worker
-from cluster.placement import selector
+from cluster.placement.placement import selector
 from models.training.log import METRICS, read_lines
 from pipelines.distill.places import CPU, CUDA, TRAINER, worker_needs
 from pipelines.distill.ray_trainer import Trainer

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster import storage
-from cluster.storage import FileInfo
+from cluster.storage import storage
+from cluster.storage.storage import FileInfo
 from pipelines.errors import InvalidInput
 from pipelines.evaluate.pictures import decode, from_array
 from pipelines.evaluate.samples import Images, Ints, Samples, Source, label_text

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cluster import storage
+from cluster.storage import storage
 from models.errors import PacelineError
 from models.metrics.classifier import Classifier, accuracy, train
 from models.metrics.classifier_file import (

@@ -2,8 +2,8 @@
 
 from pathlib import PurePosixPath
 
-from cluster import storage
-from cluster.storage import FileInfo
+from cluster.storage import storage
+from cluster.storage.storage import FileInfo
 from pipelines.errors import InvalidInput
 from pipelines.evaluate.arrays import arrays_source, pictures_source
 from pipelines.evaluate.config import EvaluateConfig

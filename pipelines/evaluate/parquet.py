@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster import storage
-from cluster.storage import FileInfo
+from cluster.storage import storage
+from cluster.storage.storage import FileInfo
 from pipelines.errors import InvalidInput
 from pipelines.evaluate.config import EvaluateConfig
 from pipelines.evaluate.pictures import decode

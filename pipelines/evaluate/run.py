@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from tqdm import tqdm
 
-from cluster import storage
+from cluster.storage import storage
 from models.metrics.compare import Outcome, compare
 from pipelines.errors import OutputRefused
 from pipelines.evaluate.choose import Sets, choose, design_of

@@ -13,7 +13,7 @@ import ray
 from ray.data import DataContext, Datasource, ReadTask, TaskPoolStrategy
 from ray.data.block import BlockMetadata
 
-from cluster.placement import selector
+from cluster.placement.placement import selector
 from pipelines.inputs.read import read_shard
 from pipelines.inputs.rows import encoded, prompt_rows
 from pipelines.inputs.shards import Shard

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from cluster import storage
+from cluster.storage import storage
 from models.loop.figures import Figures
 from pipelines.output.manifest import FIGURES
 

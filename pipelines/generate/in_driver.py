@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pyarrow as pa
 
-from cluster import storage
+from cluster.storage import storage
 from pipelines.generate.prepare import Prepared
 from pipelines.generate.writer import LocalWriter, ShardWriter
 from pipelines.inputs.read import read_shard

@@ -21,10 +21,10 @@ import ray
 
 from actors.errors import PoolFailed
 from actors.pool.pool import TargetPool
-from cluster import storage
 from cluster.connect import connected
 from cluster.errors import LeaseLost, StorageError
-from cluster.placement import gpus_each
+from cluster.placement.placement import gpus_each
+from cluster.storage import storage
 from models.errors import PacelineError
 from pipelines.checkpoints import with_local
 from pipelines.engine_options import processes

@@ -6,8 +6,8 @@ Needs neither Ray nor a model. All that can be checked is checked before the out
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from cluster import storage
-from cluster.lease import Ticket
+from cluster.storage import storage
+from cluster.storage.lease import Ticket
 from models.errors import InvalidOption
 from models.targets.split.check import check_ranks
 from pipelines.errors import InvalidInput

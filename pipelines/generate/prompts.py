@@ -6,7 +6,7 @@ Ids and seeds are those of `paceline generate`, so the tokens are, too.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from cluster import storage
+from cluster.storage import storage
 from models.requests.request import Request, Sampling
 from pipelines.errors import InvalidInput
 from pipelines.inputs.files import find_inputs

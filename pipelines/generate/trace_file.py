@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from cluster import storage
 from cluster.errors import StorageError
+from cluster.storage import storage
 from models.requests.request import Result
 from models.requests.spans import Fact, Span, Spans
 from pipelines.generate.config import GenerateConfig

@@ -8,8 +8,8 @@ from typing import Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster import storage
-from cluster.lease import Ticket
+from cluster.storage import storage
+from cluster.storage.lease import Ticket
 from models.exactness import weakest
 from models.requests.request import Result
 from pipelines.inputs.rows import TOKENS

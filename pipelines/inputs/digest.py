@@ -15,8 +15,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, cast
 
-from cluster import storage
 from cluster.errors import StorageError
+from cluster.storage import storage
 
 SMALL = 1 << 20  # bytes: read again rather than remembered
 FRESH_S = 5.0

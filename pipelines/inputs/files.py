@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from cluster import storage
+from cluster.storage import storage
 from pipelines.errors import InvalidInput
 
 KINDS = {

@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster import storage
 from cluster.errors import StorageError
+from cluster.storage import storage
 from pipelines.errors import InvalidInput
 from pipelines.inputs import lines
 from pipelines.inputs.columns import fit

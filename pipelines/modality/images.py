@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from actors.image_tokenizer import ImageTokenizerActor
-from cluster import storage
+from cluster.storage import storage
 from models.drafting.parallel.decoders import COUPLED, DEFAULT_COUPLING, DEFAULT_START, WINDOW
 from models.errors import InvalidOption
 from models.registry import NONE, SEQUENTIAL, drafter_entry, is_draft_model

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw, ImageFont
 
-from cluster import storage
+from cluster.storage import storage
 
 CELL, GAP = 48, 4  # pixels: small pictures are enlarged to a cell, whole times
 TITLE = 15

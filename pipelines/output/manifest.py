@@ -5,7 +5,7 @@
     OUTPUT/_manifest/job.json        what decides the rows: settings, checkpoint, input
     OUTPUT/_manifest/00000.json      commits the shard: its counts and its files' sizes
     OUTPUT/_manifest/figures.json    what the runs counted so far (pipelines/generate/history.py)
-    OUTPUT/_manifest/lease.json      which run writes here at the moment (cluster/lease.py)
+    OUTPUT/_manifest/lease.json      which run writes here at the moment (cluster/storage/lease.py)
 
 A shard without an entry does not count, whatever file there may be: it is run again and its file
 replaced. So a job may be killed at any moment. An entry is replaced only if some of its rows failed
@@ -21,9 +21,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
-from cluster import storage
-from cluster.lease import Held, Ticket, hold
-from cluster.storage import FileInfo
+from cluster.storage import storage
+from cluster.storage.lease import Held, Ticket, hold
+from cluster.storage.storage import FileInfo
 from pipelines.errors import OutputBusy, OutputRefused
 from pipelines.output.picture_files import FOLDER as PICTURES
 

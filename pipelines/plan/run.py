@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from cluster.plan import MESSAGE_MS, Costs, Plan, plans, recommended
+from cluster.placement.plan import MESSAGE_MS, Costs, Plan, plans, recommended
 from pipelines.bench.machine import Machine
 from pipelines.bench.measurement import Measurement
 from pipelines.bench.recipe import PLAIN, Recipe

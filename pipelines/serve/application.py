@@ -15,8 +15,8 @@ from fastapi import FastAPI
 from ray import serve
 
 from actors.pool.manager import Manager
-from cluster.placement import selector
-from cluster.roles import ROLES
+from cluster.placement.placement import selector
+from cluster.placement.roles import ROLES
 from models.errors import InvalidOption
 from pipelines.checkpoints import with_local
 from pipelines.serve.access import LOOPBACK

@@ -98,7 +98,7 @@ def _build(configs: Configs, file: str) -> int:
     """Write the configuration and say how it is used."""
     import yaml
 
-    from cluster import storage
+    from cluster.storage import storage
     from pipelines.serve.application import serve_config
 
     text = yaml.safe_dump(serve_config(*configs), sort_keys=False)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.checkpoints import is_remote
+from cluster.storage.checkpoints import is_remote
 from models.engine_config import EngineConfig
 from models.errors import InvalidOption
 from models.exactness import STEADY

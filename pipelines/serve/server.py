@@ -22,8 +22,8 @@ from ray.serve.schema import LoggingConfig
 from actors.pool.manager import Manager
 from actors.pool.pool import TargetPool
 from actors.pool.served import ServedPool
-from cluster.placement import gpus_each, selector
-from cluster.roles import ROLES
+from cluster.placement.placement import gpus_each, selector
+from cluster.placement.roles import ROLES
 from models.engine_config import EngineConfig
 from models.errors import PacelineError
 from models.exactness import STEADY

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from cluster import storage
 from cluster.errors import StorageError
-from cluster.lease import Holder
+from cluster.storage import storage
+from cluster.storage.lease import Holder
 from models.errors import InvalidOption
 from pipelines.output.manifest import FOLDER, JOB, LEASE, Entry
 

@@ -8,7 +8,7 @@ import ray
 from actors.errors import PoolFailed
 from actors.pool.members import Pool
 from actors.pool.role import Role
-from cluster.placement import gpus_each
+from cluster.placement.placement import gpus_each
 from tests.actors.test_placing import Idle
 
 

@@ -12,7 +12,7 @@ from actors.pool import placing
 from actors.pool.members import Pool
 from actors.pool.pool import TargetPool
 from actors.pool.role import Role
-from cluster.placement import Node
+from cluster.placement.placement import Node
 from models.engine_config import EngineConfig
 from models.errors import InvalidOption
 

@@ -9,7 +9,7 @@ import ray
 from actors import ranks
 from actors.errors import RankLost
 from actors.ranks import RankActor, Ranks
-from cluster.ranks import placed_in, release, reserve
+from cluster.placement.ranks import placed_in, release, reserve
 from tests.actors.test_placing import Idle
 
 WITHIN_S, SLOW_S = 60.0, 5.0

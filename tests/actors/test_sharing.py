@@ -7,8 +7,8 @@ import pytest
 from actors.pool import start
 from actors.pool.pool import TargetPool
 from actors.pool.sharing import share_memory
-from cluster import placement
-from cluster.placement import Demand, Node
+from cluster.placement import placement
+from cluster.placement.placement import Demand, Node
 from models.engine_config import EngineConfig
 
 TWO, BIG = Node(name="two", has={"CPU": 2.0}), Node(name="big", has={"CPU": 16.0, "GPU": 2.0})

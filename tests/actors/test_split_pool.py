@@ -10,7 +10,7 @@ import pytest
 
 from actors.pool.pool import TargetPool
 from actors.pool.role import Role
-from cluster.placement import Node, shortage
+from cluster.placement.placement import Node, shortage
 from models.engine import build_loop
 from models.errors import InvalidOption
 from tests.actors.conftest import make_requests

@@ -7,8 +7,8 @@ import pytest
 from actors.errors import PoolFailed
 from actors.pool.role import Role
 from actors.teachers import await_all, room_on
-from cluster.placement import Node
-from cluster.roles import LABEL, selector
+from cluster.placement.placement import Node
+from cluster.placement.roles import LABEL, selector
 
 GIB = 2**30
 

@@ -9,7 +9,7 @@ import pytest
 
 from actors.teacher import TeacherConfig
 from actors.teachers import store_room, teachers
-from cluster.placement import Demand
+from cluster.placement.placement import Demand
 from models.drafting.distil.exam import Trial
 from models.drafting.distil.reading import need_of, read
 from models.drafting.distil.teacher import load_teacher

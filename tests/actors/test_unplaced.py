@@ -15,7 +15,7 @@ from actors.pool import unplaced
 from actors.pool.members import Pool
 from actors.pool.role import Role
 from actors.pool.unplaced import Seen, Unplaced, Waiting
-from cluster.placement import alive_nodes
+from cluster.placement.placement import alive_nodes
 from tests.actors.test_placing import CPUS, Idle, idlers
 
 SLOW_S = 4.0

@@ -8,9 +8,9 @@ from pathlib import Path
 import boto3
 import pytest
 
-from cluster import checkpoints, storage
-from cluster.checkpoints import Etag, fetched, present
 from cluster.errors import StorageError
+from cluster.storage import checkpoints, storage
+from cluster.storage.checkpoints import Etag, fetched, present
 from tests.flaky_s3 import FlakyS3
 
 FILES = {
@@ -136,7 +136,7 @@ def test_several_processes_fetch_once(model, cache, monkeypatch):
 
 
 def test_a_flaky_service_is_asked_again(model, cache, s3_endpoint, monkeypatch):
-    monkeypatch.setattr("cluster.patience.FIRST_DELAY_S", 0.01)
+    monkeypatch.setattr("cluster.storage.patience.FIRST_DELAY_S", 0.01)
     flaky = FlakyS3(s3_endpoint, rate=0.3, seed=1)
     monkeypatch.setenv("AWS_ENDPOINT_URL", flaky.url)
     assert contents(fetched(model)) == FILES

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cluster import storage
+from cluster.storage import storage
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from cluster import storage
 from cluster.errors import LeaseLost, StorageError
-from cluster.lease import Held, Holder, hold
-from cluster.process import Process
+from cluster.processes.process import Process
+from cluster.storage import storage
+from cluster.storage.lease import Held, Holder, hold
 
 CONTEXT = multiprocessing.get_context("spawn")
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from cluster import mirror as module
-from cluster import storage
 from cluster.errors import LeaseLost, StorageError
-from cluster.mirror import Mirror
+from cluster.storage import mirror as module
+from cluster.storage import storage
+from cluster.storage.mirror import Mirror
 
 
 def held() -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from cluster import patience, storage
 from cluster.errors import StorageError
+from cluster.storage import patience, storage
 from tests.s3_server import Server
 
 
@@ -20,7 +20,7 @@ def test_a_server_that_is_down_for_a_while_is_waited_for(
     s3_server.stop()
     down_s, began = 3.0, time.monotonic()
     threading.Timer(down_s, s3_server.start).start()
-    with caplog.at_level(logging.WARNING, "cluster.patience"):
+    with caplog.at_level(logging.WARNING, "cluster.storage.patience"):
         assert storage.create(f"s3://{s3_server.bucket}/entry", b"2")
     assert down_s <= time.monotonic() - began < down_s + patience.LONGEST_DELAY_S + 5
     assert f"cannot write s3://{s3_server.bucket}/entry" in caplog.text
@@ -77,7 +77,7 @@ def test_a_write_whose_answer_was_lost_counts(
     s3_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The condition of the repeated call no longer holds, because of the first one."""
-    from cluster import s3
+    from cluster.storage import s3
 
     client = s3.client()
     call_s3, lost = client.call_s3, []

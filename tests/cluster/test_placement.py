@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from cluster.placement import Demand, Node, _scales, gpu_share, shortage
+from cluster.placement.placement import Demand, Node, _scales, gpu_share, shortage
 
 
 def node(name: str = "a", **has: float) -> Node:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.plan import Costs, Plan, plans, pooled_tokens_s, recommended
+from cluster.placement.plan import Costs, Plan, plans, pooled_tokens_s, recommended
 
 # 8 requests, 3 tokens a round; a round of 30 ms, of which 12 ms draft.
 COSTS = Costs(

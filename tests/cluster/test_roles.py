@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluster.roles import COMMANDS, GROUPS, HEAD, LABEL, ROLES, selector
+from cluster.placement.roles import COMMANDS, GROUPS, HEAD, LABEL, ROLES, selector
 
 
 @pytest.mark.parametrize("role", ROLES)

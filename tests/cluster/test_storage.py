@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster import disk, storage
 from cluster.errors import StorageError
+from cluster.storage import disk, storage
 
 
 @pytest.fixture(params=["local", "file", "s3"])

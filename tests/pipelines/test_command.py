@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from cluster import storage
+from cluster.storage import storage
 from tests.pipelines.generate.inprocess import outcome, write_prompts
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.checkpoints import is_remote
+from cluster.storage.checkpoints import is_remote
 from models.errors import UnsupportedCheckpoint
 from models.requests.request import require
 from models.targets.decoder.config import read_json

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cluster.checkpoints import present
+from cluster.storage.checkpoints import present
 from models.drafting.distil.build import (
     DraftLessons,
     build_drafter,

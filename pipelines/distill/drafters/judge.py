@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster import storage
+from cluster.storage import storage
 from models.drafting.distil.exam import Trial
 from models.drafting.distil.foreseen import AGREES
 from models.loop.figures import Figures

@@ -9,7 +9,7 @@ from torch import nn
 
 from actors.teacher import TeacherConfig
 from actors.teachers import store_room, teachers
-from cluster.placement import selector
+from cluster.placement.placement import selector
 from models.drafting.distil.build import (
     DraftLessons,
     network_of,

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster import storage
+from cluster.storage import storage
 from models.training.kind import SCORE
 from models.training.log import EXAMS, METRICS, read_lines
 from pipelines.distill.findings import Findings

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster import storage
+from cluster.storage import storage
 from models.metrics.catalogue import METRICS
 from models.metrics.compare import Outcome
 from pipelines.bench.table import markdown

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cluster import storage
+from cluster.storage import storage
 from models.training.log import read_lines
 from pipelines.distill.records import files_of
 from pipelines.output.contact_sheet import first_pictures, sheet

@@ -9,7 +9,7 @@ import pyarrow as pa
 import torch
 
 from actors.image_tokenizer import ImageTokenizerActor
-from cluster import storage
+from cluster.storage import storage
 from models.sampling.flow import FlowMap
 from models.students.checkpoint import load_student
 from models.students.sample import first_guesses, image_noise, sample

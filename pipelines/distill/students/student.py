@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cluster.checkpoints import present
+from cluster.storage.checkpoints import present
 from models.errors import InvalidOption, UnsupportedCheckpoint
 from models.requests.request import require
 from models.students.config import MadeFor

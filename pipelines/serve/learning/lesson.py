@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster import storage
+from cluster.storage import storage
 
 FILE = "lesson.json"
 IDLE = 19

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from actors.messages import Row
-from cluster import storage
+from cluster.storage import storage
 from pipelines.serve.learning.bounds import MOST_BYTES, MOST_ROWS
 
 FILE_ROWS = 64  # of a file; fewer are in memory until the next file, or the server's end

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster import storage
+from cluster.storage import storage
 from models.errors import InvalidOption
 
 FILE, ROWS, ROUNDS, LOCK = "state.json", "rows", "rounds", "lock"

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cluster import storage
+from cluster.storage import storage
 from models.drafting.distil.build import (
     TRAINABLE,
     DraftLessons,

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from cluster import storage
+from cluster.storage import storage
 from pipelines.serve.learning.decision import Decision
 
 DRAFTER, VERDICT = "drafter", "verdict.json"

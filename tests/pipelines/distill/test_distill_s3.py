@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from cluster import storage
+from cluster.storage import storage
 from models.training.log import EXAMS, METRICS, read_lines
 from tests.pipelines.generate.image_jobs import raster
 from tests.s3_process import S3Process

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from cluster import storage
+from cluster.storage import storage
 from models.training.checkpoint import states
 from pipelines.distill.folder import RunFolder, mirror_of, open_path
 from pipelines.errors import OutputRefused

@@ -4,7 +4,7 @@ import pytest
 
 from actors.errors import PoolFailed
 from actors.pool import placing
-from cluster.placement import Node
+from cluster.placement.placement import Node
 from pipelines.distill import places
 from pipelines.distill.drafters.config import DrafterOptions
 from pipelines.distill.places import settled, teacher_gpus

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster import storage
+from cluster.storage import storage
 from models.requests.request import Request, Result
 from pipelines.generate.config import GenerateConfig
 from pipelines.generate.drive import Drive, RequestPool

@@ -7,7 +7,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from cluster import disk
+from cluster.storage import disk
 from pipelines.generate.config import GenerateConfig
 from tests.pipelines.generate.inprocess import InProcessPool, run_job
 

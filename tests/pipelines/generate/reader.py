@@ -9,8 +9,8 @@ from contextlib import contextmanager
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster import storage
 from cluster.errors import StorageError
+from cluster.storage import storage
 
 BETWEEN_S, BETWEEN_REMOTE_S = 0.05, 0.5
 ENTRY = re.compile(r"_manifest/(\d+)\.json")

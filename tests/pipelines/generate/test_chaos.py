@@ -20,8 +20,8 @@ import pytest
 
 from actors.pool import unplaced
 from actors.pool.pool import TargetPool
-from cluster import storage
 from cluster.connect import connected
+from cluster.storage import storage
 from pipelines.generate import job as jobs
 from pipelines.generate.config import GenerateConfig
 from tests.nodes import Nodes, cluster_of

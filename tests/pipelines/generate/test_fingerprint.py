@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster import storage
+from cluster.storage import storage
 from models.registry import MAPS
 from pipelines.generate.config import GenerateConfig
 from pipelines.generate.fingerprint import fingerprint

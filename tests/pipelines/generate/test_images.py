@@ -12,7 +12,7 @@ from PIL import Image
 
 import paceline
 from actors.image_tokenizer import png
-from cluster import storage
+from cluster.storage import storage
 from models.engine import build_loop
 from models.errors import InvalidOption, UnsupportedCheckpoint
 from models.requests.request import Request

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster import storage
+from cluster.storage import storage
 from models.requests.request import Result
 from tests.flaky_s3 import FlakyS3
 from tests.pipelines.generate.inprocess import (
@@ -35,7 +35,7 @@ class Stopping(InProcessPool):
 
 @pytest.mark.parametrize("seed", range(int(os.environ.get("CHAOS", "2"))))
 def test_a_job_ends_with_the_rows_of_a_local_one(seed, tmp_path: Path, s3_bucket, monkeypatch):
-    monkeypatch.setattr("cluster.patience.FIRST_DELAY_S", 0.01)
+    monkeypatch.setattr("cluster.storage.patience.FIRST_DELAY_S", 0.01)
     prompts = write_prompts(tmp_path / "in" / "prompts.jsonl", ROWS)
     local = make_config(
         tmp_path, input=str(prompts), output=str(tmp_path / "out"), shard_rows=SHARD_ROWS

@@ -5,7 +5,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from cluster import storage
+from cluster.storage import storage
 from models.requests.request import Result
 from tests.pipelines.generate.inprocess import (
     InProcessPool,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster import storage
+from cluster.storage import storage
 from tests.pipelines.generate.inprocess import outcome
 from tests.pipelines.generate.reader import watched
 from tests.pipelines.generate.test_lost_nodes import EXAMPLES, MAX_TOKENS, TARGET

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from cluster import lease
 from cluster.errors import LeaseLost
+from cluster.storage import lease
 from pipelines.errors import OutputBusy
 from pipelines.generate.config import GenerateConfig
 from pipelines.generate.prepare import prepare

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster import storage
+from cluster.storage import storage
 from pipelines.errors import InvalidInput
 from pipelines.inputs import lines, read
 from pipelines.inputs.columns import arrow_type, fit, merge, shape_of

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from cluster import storage
 from cluster.errors import StorageError
+from cluster.storage import storage
 from pipelines.errors import InvalidInput, OutputRefused
 from pipelines.generate.config import GenerateConfig
 from pipelines.generate.prepare import prepare

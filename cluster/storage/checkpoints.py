@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path, PurePosixPath
 
-from cluster import s3, storage
 from cluster.errors import StorageError
+from cluster.storage import s3, storage
 
 CACHE = "PACELINE_CACHE"  # the variable that names the folder; default: ~/.cache/paceline
 MARK = "paceline-s3"

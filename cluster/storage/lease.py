@@ -18,9 +18,9 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Self
 
-from cluster import storage
 from cluster.errors import ClusterError, LeaseLost, StorageError
-from cluster.process import Process
+from cluster.processes.process import Process
+from cluster.storage import storage
 
 EXPIRES_S = 60.0
 RENEW_S = 10.0

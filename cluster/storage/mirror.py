@@ -12,8 +12,8 @@ from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from cluster import storage
 from cluster.errors import ClusterError, StorageError
+from cluster.storage import storage
 
 EVERY_S = 20.0
 TEMPORARY = ".new"  # suffix of what is renamed when it is complete

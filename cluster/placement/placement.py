@@ -14,7 +14,7 @@ from typing import Any
 import ray
 from ray._private.state import available_resources_per_node
 
-from cluster import roles
+from cluster.placement import roles
 
 SMALLEST = 1e-4  # part of a resource that Ray tells apart
 MAX_NAMED = 8  # nodes in a message

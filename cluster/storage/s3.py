@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from cluster.patience import http_status, patiently
+from cluster.storage.patience import http_status, patiently
 
 BUFFER_BYTES = 4 << 20  # read at once
 NOT_SO = 412  # HTTP: the condition of a write does not hold
@@ -28,7 +28,7 @@ def client() -> Any:
 def _client(endpoint: str | None, process: int) -> Any:
     import s3fs
 
-    once = {"retries": {"total_max_attempts": 1}}  # cluster/patience.py tries again
+    once = {"retries": {"total_max_attempts": 1}}  # patience.py tries again
     return s3fs.S3FileSystem(endpoint_url=endpoint, use_listings_cache=False, config_kwargs=once)
 
 
@@ -98,7 +98,7 @@ def create(url: str, data: bytes) -> None:
 
 
 def swap(url: str, old: bytes | None, new: bytes | None) -> bool:
-    """See cluster/disk.py."""
+    """See disk.py."""
     before = _info(url)
     found = None if before is None else read(url)
     if found == new:

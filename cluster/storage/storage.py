@@ -1,8 +1,8 @@
 """Files by URL: local paths, file:// and s3://.
 
 A reader sees a file whole or not at all: locally a hidden temporary file is synced to the disk and
-renamed (cluster/disk.py), on S3 an object appears when its upload is complete (cluster/s3.py). A
-storage service that does not answer is asked again for a minute (cluster/patience.py).
+renamed (disk.py), on S3 an object appears when its upload is complete (s3.py). A storage service
+that does not answer is asked again for a minute (patience.py).
 """
 
 import os
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from cluster import disk, s3
 from cluster.errors import StorageError
+from cluster.storage import disk, s3
 
 COPIED_BYTES = 4 << 20  # at once
 SCHEMES = "a local path, file:///folder or s3://bucket/key"

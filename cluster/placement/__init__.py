@@ -1,0 +1,1 @@
+"""Which kinds of processes run on which nodes, and how many of them have room."""
