@@ -18,8 +18,8 @@ from ray.exceptions import RayError
 
 from actors.errors import PoolFailed
 from actors.pool.members import reason_of
-from actors.pool.placing import TELL_EVERY_S, require_room
-from actors.pool.role import Role
+from actors.pool.places.placing import TELL_EVERY_S, require_room
+from actors.pool.places.role import Role
 from actors.teacher import TeacherActor, TeacherConfig
 from cluster.placement.placement import Demand, Node, alive_nodes, amounts, selector
 from models.drafting.distil.draft_vocabulary import DraftVocabulary

@@ -19,10 +19,10 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.placement_group import PlacementGroup
 
 from actors.errors import PoolFailed, RankLost
-from actors.pool.death import Death, Evidence
-from actors.pool.placing import Placing, require_room
-from actors.pool.role import Role
-from actors.pool.unplaced import Unplaced, Waiting
+from actors.pool.places.placing import Placing, require_room
+from actors.pool.places.role import Role
+from actors.pool.places.unplaced import Unplaced, Waiting
+from actors.pool.requests.death import Death, Evidence
 from cluster.placement.placement import Demand
 from cluster.placement.ranks import placed_in, release, reserve
 from models.errors import PacelineError

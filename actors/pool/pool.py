@@ -18,10 +18,10 @@ from ray.exceptions import RayError, RayTaskError
 
 from actors.errors import RankLost
 from actors.messages import PoolState, Taken
-from actors.pool.death import Death, Evidence
 from actors.pool.drafter_change import DrafterChange
-from actors.pool.ledger import Ledger
 from actors.pool.members import PING_EVERY_S, PING_STREAMING_S, Pool, death_of
+from actors.pool.requests.death import Death, Evidence
+from actors.pool.requests.ledger import Ledger
 from actors.pool.start import start_actors
 from actors.pool.team import describe
 from models.engine_config import EngineConfig
@@ -44,7 +44,7 @@ class TargetPool:
     A request whose actor dies runs again elsewhere, with the same tokens. One that streams
     continues there, and no token is reported twice; so it does if its actor is stalled. Only one
     that makes actors fail while nothing else runs on them ends with an error
-    (actors/pool/ledger.py).
+    (actors/pool/requests/ledger.py).
     """
 
     def __init__(

@@ -8,8 +8,8 @@ import ray
 
 from actors.messages import DraftTeam
 from actors.pool.members import Pool
-from actors.pool.role import Role
-from actors.pool.sharing import share_memory
+from actors.pool.places.role import Role
+from actors.pool.places.sharing import share_memory
 from actors.pool.team import check_fit, describe, draft_pool, team_of
 from actors.target import TargetActor
 from cluster.placement.placement import Demand, alive_nodes, selector

@@ -5,7 +5,7 @@ from typing import Any
 
 from actors.messages import DraftTeam
 from actors.pool.members import Pool
-from actors.pool.role import Role
+from actors.pool.places.role import Role
 from cluster.placement.placement import selector
 from models.engine_config import EngineConfig
 from models.errors import UnsupportedCheckpoint

@@ -12,8 +12,8 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from actors.pool.members import reason_of
-from actors.pool.placing import require_room
-from actors.pool.role import Role
+from actors.pool.places.placing import require_room
+from actors.pool.places.role import Role
 from cluster.errors import ClusterError
 from cluster.placement.placement import Demand, Node, alive_nodes, gpu_share, selector
 from cluster.placement.roles import ROLES

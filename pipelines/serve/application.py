@@ -14,7 +14,7 @@ import ray
 from fastapi import FastAPI
 from ray import serve
 
-from actors.pool.manager import Manager
+from actors.manager.manager import Manager
 from cluster.placement.placement import selector
 from cluster.placement.roles import ROLES
 from models.errors import InvalidOption

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from actors.messages import News
-from actors.pool.so_far import SoFar
+from actors.pool.requests.so_far import SoFar
 from models.errors import InvalidOption, UnsupportedCheckpoint
 from models.requests.request import Request, Result
 from models.requests.update import Update

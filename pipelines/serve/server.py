@@ -19,9 +19,9 @@ from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.serve.config import HTTPOptions
 from ray.serve.schema import LoggingConfig
 
-from actors.pool.manager import Manager
+from actors.manager.manager import Manager
+from actors.manager.served import ServedPool
 from actors.pool.pool import TargetPool
-from actors.pool.served import ServedPool
 from cluster.placement.placement import gpus_each, selector
 from cluster.placement.roles import ROLES
 from models.engine_config import EngineConfig

@@ -7,7 +7,7 @@ import ray
 
 from actors.errors import PoolFailed
 from actors.pool.members import Pool
-from actors.pool.role import Role
+from actors.pool.places.role import Role
 from cluster.placement.placement import gpus_each
 from tests.actors.test_placing import Idle
 

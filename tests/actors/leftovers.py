@@ -5,9 +5,9 @@ import sys
 import time
 from pathlib import Path
 
-from actors.pool import unplaced
 from actors.pool.members import Pool
-from actors.pool.role import Role
+from actors.pool.places import unplaced
+from actors.pool.places.role import Role
 from cluster.connect import connected
 from tests.actors.test_placing import Idle
 from tests.nodes import cluster_of

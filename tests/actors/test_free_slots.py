@@ -3,8 +3,8 @@
 import pytest
 
 from actors.pool.members import Member, Pool
+from actors.pool.places.role import Role
 from actors.pool.pool import QUEUE_FACTOR, TargetPool
-from actors.pool.role import Role
 from actors.target import TargetActor
 from models.engine_config import EngineConfig
 

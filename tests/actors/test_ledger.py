@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from actors.messages import Ended, Streamed
-from actors.pool.death import Death, Evidence
-from actors.pool.ledger import Ledger
+from actors.pool.requests.death import Death, Evidence
+from actors.pool.requests.ledger import Ledger
 from models.errors import InvalidRequest
 from models.requests.request import Request, Result, TokenLogprob
 from models.requests.update import Update

@@ -8,9 +8,9 @@ import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 
 from actors.errors import PoolFailed
+from actors.manager.inbox import LEASE_S
+from actors.manager.manager import Manager
 from actors.messages import PoolState
-from actors.pool.inbox import LEASE_S
-from actors.pool.manager import Manager
 from models.errors import InvalidOption
 from models.loop.figures import Figures
 from models.requests.request import Result
@@ -248,7 +248,7 @@ def test_requests_are_turned_away_while_no_target_starts_soon() -> None:
 
 
 def test_the_manager_asks_its_pool_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actors.pool.manager.IDLE_S", 0.0)
+    monkeypatch.setattr("actors.manager.manager.IDLE_S", 0.0)
 
     class Lacking(Pool):
         num_unfinished = 0

@@ -5,8 +5,8 @@ from ray.core.generated.common_pb2 import ActorDiedErrorContext
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
 
 from actors.errors import LoopFailed, RankLost
-from actors.pool.death import Evidence
 from actors.pool.members import death_of
+from actors.pool.requests.death import Evidence
 
 ACTOR = b"\x01" * 16
 

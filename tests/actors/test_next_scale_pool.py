@@ -14,8 +14,8 @@ import torch
 
 from actors.messages import Ended, Streamed
 from actors.pool.members import Pool
+from actors.pool.places.role import Role
 from actors.pool.pool import TargetPool
-from actors.pool.role import Role
 from actors.target import TargetActor
 from models.engine import EngineConfig, build_loop
 from models.requests.request import Result

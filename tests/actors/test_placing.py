@@ -8,10 +8,10 @@ import time
 import pytest
 
 from actors.errors import PoolFailed
-from actors.pool import placing
 from actors.pool.members import Pool
+from actors.pool.places import placing
+from actors.pool.places.role import Role
 from actors.pool.pool import TargetPool
-from actors.pool.role import Role
 from cluster.placement.placement import Node
 from models.engine_config import EngineConfig
 from models.errors import InvalidOption
@@ -55,7 +55,7 @@ def test_what_the_nodes_cannot_hold_is_refused_within_seconds(config):
 @ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_what_others_use_is_waited_for_and_told(monkeypatch, caplog):
-    monkeypatch.setattr("actors.pool.placing.TELL_EVERY_S", 1.0)
+    monkeypatch.setattr("actors.pool.places.placing.TELL_EVERY_S", 1.0)
     holder, waiting = idlers(num_cpus=CPUS), idlers(num_cpus=2, busy_s=3.0)
     holder.start()
     began = time.monotonic()

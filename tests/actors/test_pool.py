@@ -11,8 +11,8 @@ from actors.drafts.draft import DraftActor
 from actors.errors import PoolFailed
 from actors.messages import DraftAsk, DraftReply
 from actors.pool.members import Pool
+from actors.pool.places.role import Role
 from actors.pool.pool import TargetPool
-from actors.pool.role import Role
 from actors.pool.start import start_all
 from actors.pool.team import draft_pool
 from actors.target import TargetActor

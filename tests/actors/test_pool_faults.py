@@ -7,8 +7,8 @@ import time
 import pytest
 
 from actors.pool.members import Pool
+from actors.pool.places.role import Role
 from actors.pool.pool import TargetPool
-from actors.pool.role import Role
 from models.errors import UnsupportedCheckpoint
 from models.requests.request import Request, Result, Sampling
 from tests.actors.conftest import make_requests

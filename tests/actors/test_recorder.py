@@ -1,7 +1,7 @@
 """What is kept of requests to learn from: those that may be, once they have an answer."""
 
+from actors.manager.recorder import Recorder
 from actors.messages import Row
-from actors.pool.recorder import Recorder
 from models.requests.request import Request, Result, Sampling
 
 

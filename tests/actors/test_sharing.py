@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 from actors.pool import start
+from actors.pool.places.sharing import share_memory
 from actors.pool.pool import TargetPool
-from actors.pool.sharing import share_memory
 from cluster.placement import placement
 from cluster.placement.placement import Demand, Node
 from models.engine_config import EngineConfig

@@ -8,8 +8,8 @@ from dataclasses import replace
 import psutil
 import pytest
 
+from actors.pool.places.role import Role
 from actors.pool.pool import TargetPool
-from actors.pool.role import Role
 from cluster.placement.placement import Node, shortage
 from models.engine import build_loop
 from models.errors import InvalidOption

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from actors.errors import PoolFailed
-from actors.pool.role import Role
+from actors.pool.places.role import Role
 from actors.teachers import await_all, room_on
 from cluster.placement.placement import Node
 from cluster.placement.roles import LABEL, selector

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import ray
 
-from actors.pool import unplaced
 from actors.pool.members import Pool
-from actors.pool.role import Role
-from actors.pool.unplaced import Seen, Unplaced, Waiting
+from actors.pool.places import unplaced
+from actors.pool.places.role import Role
+from actors.pool.places.unplaced import Seen, Unplaced, Waiting
 from cluster.placement.placement import alive_nodes
 from tests.actors.test_placing import CPUS, Idle, idlers
 

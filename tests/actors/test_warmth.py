@@ -2,9 +2,9 @@
 
 import pytest
 
-from actors.pool.death import Death, Evidence
-from actors.pool.ledger import Ledger
-from actors.pool.warmth import BLOCK, Warmth, beginnings, choose
+from actors.pool.requests.death import Death, Evidence
+from actors.pool.requests.ledger import Ledger
+from actors.pool.requests.warmth import BLOCK, Warmth, beginnings, choose
 from models.requests.request import Request
 from tests.actors.test_ledger import settle
 

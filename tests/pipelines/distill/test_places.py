@@ -3,7 +3,7 @@
 import pytest
 
 from actors.errors import PoolFailed
-from actors.pool import placing
+from actors.pool.places import placing
 from cluster.placement.placement import Node
 from pipelines.distill import places
 from pipelines.distill.drafters.config import DrafterOptions

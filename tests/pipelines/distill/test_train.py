@@ -1,6 +1,6 @@
 """How long workers of a training wait for each other: without Ray."""
 
-from actors.pool.role import Role
+from actors.pool.places.role import Role
 from pipelines.distill.train import TIMEOUT_S
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
-from actors.pool import unplaced
+from actors.pool.places import unplaced
 from actors.pool.pool import TargetPool
 from cluster.connect import connected
 from cluster.storage import storage

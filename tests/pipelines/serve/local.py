@@ -13,8 +13,8 @@ import torch
 import uvicorn
 
 from actors.desk import refusal
+from actors.manager import manager as managing
 from actors.messages import PoolState
-from actors.pool import manager as managing
 from models.engine import build_loop, change_drafter
 from models.engine_config import EngineConfig
 from pipelines.serve.app import build_app

@@ -12,7 +12,7 @@ import openai
 import pytest
 from ray.exceptions import GetTimeoutError
 
-from actors.pool.manager import Manager
+from actors.manager.manager import Manager
 from models.loop.token_loop import TokenLoop
 from models.requests.request import Result
 from pipelines.serve import drain as draining

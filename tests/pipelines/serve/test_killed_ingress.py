@@ -19,7 +19,7 @@ import psutil
 import pytest
 import ray
 
-from actors.pool.inbox import LEASE_S
+from actors.manager.inbox import LEASE_S
 from pipelines.serve.config import ServeConfig
 from tests.pipelines.serve.following import Body, Follower
 from tests.pipelines.serve.test_soak import Watch

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from actors.pool.manager import Manager
+from actors.manager.manager import Manager
 from models.requests.request import Result
 from models.requests.update import Update
 from pipelines.serve import exchange as exchanging

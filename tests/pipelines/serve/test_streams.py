@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from fastapi import Request
 
-from actors.pool.manager import Manager
+from actors.manager.manager import Manager
 from models.engine_config import EngineConfig
 from models.requests.request import Result
 from pipelines.serve.answers.choice import Delta

@@ -14,7 +14,7 @@ from functools import partial
 import openai
 import pytest
 
-from actors.pool.warmth import BLOCK
+from actors.pool.requests.warmth import BLOCK
 from pipelines.serve.config import ServeConfig
 from tests.pipelines.serve.sizes import SOAK, sized
 from tests.ports import free_port

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import ray
 
 from actors.errors import PoolFailed
-from actors.pool.role import Role
+from actors.pool.places.role import Role
 from cluster.placement.placement import Demand, alive_nodes, amounts, is_autoscaling, shortage
 
 LOOK_EVERY_S = 1.0

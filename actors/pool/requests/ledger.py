@@ -8,7 +8,7 @@ When an actor ends, its requests run again on others; one that streams continues
 that were received, so that each is reported once. So do streams whose actor is stalled. A request
 is not blamed for that: only one that was on two actors whose processes died, or on one whose token
 loop raised an exception, becomes a suspect. Suspects run in groups that have an actor to themselves
-(actors/pool/suspects.py). A request ends with an error, which is marked as retryable, only when two
+(suspects.py). A request ends with an error, which is marked as retryable, only when two
 more actors have failed with it alone on them.
 """
 
@@ -19,10 +19,10 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 
 from actors.messages import Ended, Streamed, Submission
-from actors.pool.death import Death, Evidence
-from actors.pool.so_far import SoFar
-from actors.pool.suspects import Suspects
-from actors.pool.warmth import Warmth, beginnings, choose
+from actors.pool.requests.death import Death, Evidence
+from actors.pool.requests.so_far import SoFar
+from actors.pool.requests.suspects import Suspects
+from actors.pool.requests.warmth import Warmth, beginnings, choose
 from models.errors import InvalidRequest
 from models.requests.request import Request, Result
 from models.requests.spans import Spans

@@ -20,10 +20,10 @@ from typing import Any, TypeVar
 from ray.exceptions import RayError, RayTaskError
 
 from actors.errors import PoolFailed
+from actors.manager.inbox import LEASE_S, Inbox
+from actors.manager.recorder import Recorder
+from actors.manager.served import ServedPool
 from actors.messages import Learning, Measured, News, Row
-from actors.pool.inbox import LEASE_S, Inbox
-from actors.pool.recorder import Recorder
-from actors.pool.served import ServedPool
 from actors.tally import Tally
 from cluster import logs
 from models.errors import InvalidOption, PacelineError

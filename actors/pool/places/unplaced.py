@@ -18,7 +18,7 @@ from ray import ObjectRef
 from ray.exceptions import RayError
 from ray.util.placement_group import PlacementGroup
 
-from actors.pool.role import Role
+from actors.pool.places.role import Role
 from cluster.placement.placed import has_process, has_room
 from cluster.placement.placement import alive_nodes, free_nodes, shortage
 from cluster.processes.leftovers import end_leftovers
