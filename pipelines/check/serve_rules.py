@@ -10,7 +10,7 @@ from ray.serve.schema import ServeDeploySchema
 from models.errors import InvalidOption
 from pipelines.check.manifest import Manifest, Path
 from pipelines.check.problem import Problem
-from pipelines.serve.access import is_loopback
+from pipelines.serve.door.access import is_loopback
 from pipelines.serve.models import serve_configs
 
 AT: Path = ("spec", "serveConfigV2")

@@ -11,8 +11,6 @@ from fastapi.responses import JSONResponse, Response
 from ray import serve
 
 from cluster import logs
-from pipelines.serve.access import check_access
-from pipelines.serve.access_log import REQUEST_HEADER, AccessLog
 from pipelines.serve.answers.events import HEADERS
 from pipelines.serve.answers.forms import Chats
 from pipelines.serve.answers.heading import Heading
@@ -35,18 +33,20 @@ from pipelines.serve.bodies.messages import CountBody, MessagesBody
 from pipelines.serve.bodies.plan import drawn_seed
 from pipelines.serve.bodies.responses import RENAMED as RESPONSES_RENAMED
 from pipelines.serve.bodies.responses import ResponsesBody
-from pipelines.serve.door import Door
+from pipelines.serve.door.access import check_access
+from pipelines.serve.door.access_log import REQUEST_HEADER, AccessLog
+from pipelines.serve.door.door import Door
+from pipelines.serve.door.limits import Clients
 from pipelines.serve.error_replies import add_error_replies
-from pipelines.serve.exchange import Exchange
-from pipelines.serve.facts import Facts
-from pipelines.serve.generation import Generation, chat, chat_prompt, completion
-from pipelines.serve.limits import Clients
+from pipelines.serve.generation.exchange import Exchange
+from pipelines.serve.generation.facts import Facts
+from pipelines.serve.generation.generation import Generation, chat, chat_prompt, completion
+from pipelines.serve.generation.served import ImageModel, Models, TextModel, load_model
+from pipelines.serve.generation.streams import Stream, continued, limited, whole
+from pipelines.serve.generation.words import Words
 from pipelines.serve.metrics import MEDIA as METRICS_MEDIA
 from pipelines.serve.metrics import exposition
 from pipelines.serve.playground import page
-from pipelines.serve.served import ImageModel, Models, TextModel, load_model
-from pipelines.serve.streams import Stream, continued, limited, whole
-from pipelines.serve.words import Words
 
 Streamed = CompletionBody | ChatBody | ResponsesBody | MessagesBody
 OfText = TypeVar(

@@ -19,9 +19,9 @@ from cluster.placement.placement import selector
 from cluster.placement.roles import ROLES
 from models.errors import InvalidOption
 from pipelines.checkpoints import with_local
-from pipelines.serve.access import LOOPBACK
 from pipelines.serve.app import build_app
 from pipelines.serve.config import ServeConfig
+from pipelines.serve.door.access import LOOPBACK
 from pipelines.serve.models import Configs, serve_configs, sharing, told_of
 from pipelines.serve.server import (
     APP,

@@ -12,7 +12,7 @@ from models.requests.request import require
 from pipelines import engine_options
 from pipelines.engine_options import MAIN, located, located_drafter, same_named
 from pipelines.options import check_types, option
-from pipelines.serve.access import is_loopback
+from pipelines.serve.door.access import is_loopback
 
 HTTP = "HTTP and limits"
 # Options that all models of a server share.

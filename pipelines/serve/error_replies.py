@@ -7,7 +7,7 @@ from starlette.requests import ClientDisconnect
 
 from pipelines.serve.answers.messages import anthropic_error
 from pipelines.serve.api_error import ApiError
-from pipelines.serve.exchange import ClientLeft
+from pipelines.serve.generation.exchange import ClientLeft
 
 CLIENT_LEFT = 499  # as nginx logs it
 

@@ -33,15 +33,15 @@ from pipelines.errors import JobFailed
 from pipelines.generate.fingerprint import checkpoint_digest, needs_torch, ranks_of, versions
 from pipelines.interruption import Drain
 from pipelines.modality.choose import modality
-from pipelines.serve.access import ADMIN, PRIORITY, read_key_hashes, read_marked_hashes
 from pipelines.serve.check import check, max_steps
 from pipelines.serve.config import ServeConfig
-from pipelines.serve.door import Door
+from pipelines.serve.door.access import ADMIN, PRIORITY, read_key_hashes, read_marked_hashes
+from pipelines.serve.door.door import Door
+from pipelines.serve.door.limits import Limits
 from pipelines.serve.drain import ANSWER_S, drain
-from pipelines.serve.facts import Facts
+from pipelines.serve.generation.facts import Facts
 from pipelines.serve.learning.beside import Lessons, lessons
 from pipelines.serve.learning.lesson import COURSE, Course
-from pipelines.serve.limits import Limits
 from pipelines.serve.models import Configs, sharing
 
 APP = "paceline"

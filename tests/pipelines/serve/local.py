@@ -18,8 +18,8 @@ from actors.messages import PoolState
 from models.engine import build_loop, change_drafter
 from models.engine_config import EngineConfig
 from pipelines.serve.app import build_app
-from pipelines.serve.door import Door
-from pipelines.serve.facts import Facts
+from pipelines.serve.door.door import Door
+from pipelines.serve.generation.facts import Facts
 
 QUEUED = 64
 DOOR = ("limits", "key_hashes", "urgent_hashes", "admin_hashes", "max_body_bytes")

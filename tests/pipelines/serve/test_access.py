@@ -8,15 +8,15 @@ import pytest
 from models.errors import InvalidOption
 from pipelines.check.serve_rules import _open
 from pipelines.options import from_mapping
-from pipelines.serve.access import (
+from pipelines.serve.api_error import ApiError
+from pipelines.serve.application import build
+from pipelines.serve.config import ServeConfig
+from pipelines.serve.door.access import (
     check_access,
     check_content,
     read_key_hashes,
     read_marked_hashes,
 )
-from pipelines.serve.api_error import ApiError
-from pipelines.serve.application import build
-from pipelines.serve.config import ServeConfig
 
 KEYS = (hashlib.sha256(b"secret").hexdigest(), hashlib.sha256(b"other").hexdigest())
 

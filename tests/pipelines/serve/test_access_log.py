@@ -8,7 +8,7 @@ from typing import Any
 import openai
 import pytest
 
-from pipelines.serve import access_log
+from pipelines.serve.door import access_log
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from pipelines.serve.door import Door
+from pipelines.serve.door.door import Door
 from tests.pipelines.serve.conftest import demo_config
 from tests.pipelines.serve.local import LoopPool, facts_of, local_ingresses
 from tests.pipelines.serve.sizes import sized

@@ -22,8 +22,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from models.loop.token_loop import TokenLoop
-from pipelines.serve.door import Door
-from pipelines.serve.limits import Clients
+from pipelines.serve.door.door import Door
+from pipelines.serve.door.limits import Clients
 from tests.pipelines.serve.conftest import demo_config
 from tests.pipelines.serve.local import Local, LoopPool, facts_of, local_ingresses
 from tests.pipelines.serve.sizes import SOAK, sized

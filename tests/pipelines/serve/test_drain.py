@@ -16,7 +16,7 @@ from actors.manager.manager import Manager
 from models.loop.token_loop import TokenLoop
 from models.requests.request import Result
 from pipelines.serve import drain as draining
-from pipelines.serve.door import Door
+from pipelines.serve.door.door import Door
 from pipelines.serve.drain import drain
 from pipelines.serve.learning.beside import Lessons
 from pipelines.serve.learning.learner import Learner, Pupil

@@ -12,8 +12,8 @@ from models.engine_config import EngineConfig
 from models.errors import InvalidOption, UnsupportedCheckpoint
 from pipelines.serve.check import check
 from pipelines.serve.config import ServeConfig
-from pipelines.serve.door import Door
-from pipelines.serve.limits import Limits
+from pipelines.serve.door.door import Door
+from pipelines.serve.door.limits import Limits
 from tests.pipelines.generate.image_jobs import raster, save_scale
 from tests.pipelines.generate.test_image_draft_model import save_draft
 from tests.pipelines.serve.local import LoopPool, facts_of, local_models

@@ -14,7 +14,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from models.loop.token_loop import TokenLoop
-from pipelines.serve.limits import Limits
+from pipelines.serve.door.limits import Limits
 from tests.pipelines.serve.conftest import demo_config
 from tests.pipelines.serve.local import local_server
 

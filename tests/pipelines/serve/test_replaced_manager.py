@@ -10,9 +10,9 @@ import pytest
 from actors.manager.manager import Manager
 from models.requests.request import Result
 from models.requests.update import Update
-from pipelines.serve import exchange as exchanging
 from pipelines.serve.api_error import ApiError
-from pipelines.serve.exchange import Call, Exchange
+from pipelines.serve.generation import exchange as exchanging
+from pipelines.serve.generation.exchange import Call, Exchange
 from tests.actors.conftest import make_requests
 from tests.actors.test_manager import Pool, obeyed
 from tests.pipelines.serve.local import Handle

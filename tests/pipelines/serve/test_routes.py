@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from pipelines.serve.app import build_app
-from pipelines.serve.door import Door
-from pipelines.serve.facts import Facts
+from pipelines.serve.door.door import Door
+from pipelines.serve.generation.facts import Facts
 
 TARGET = Path(__file__).parents[3] / "examples" / "models" / "text-target"
 OPEN = {"/", "/health", "/healthz", "/readyz"}  # the page asks for a key itself

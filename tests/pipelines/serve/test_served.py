@@ -11,8 +11,8 @@ import openai
 import pytest
 
 from models.engine_config import EngineConfig
-from pipelines.serve.door import Door
-from pipelines.serve.limits import Limits
+from pipelines.serve.door.door import Door
+from pipelines.serve.door.limits import Limits
 from tests.pipelines.generate.image_jobs import save_raster
 from tests.pipelines.serve.conftest import demo_config
 from tests.pipelines.serve.local import LoopPool, facts_of, local_models

@@ -17,9 +17,9 @@ from pipelines.serve.answers.progress import parse_progress
 from pipelines.serve.api_error import ApiError
 from pipelines.serve.bodies.fields import ChatBody
 from pipelines.serve.bodies.plan import Bounds, plan
-from pipelines.serve.exchange import Exchange
-from pipelines.serve.generation import Generation
-from pipelines.serve.streams import Stream, continued, limited, whole
+from pipelines.serve.generation.exchange import Exchange
+from pipelines.serve.generation.generation import Generation
+from pipelines.serve.generation.streams import Stream, continued, limited, whole
 from tests.actors.conftest import make_requests
 from tests.pipelines.serve.local import Handle, facts_of
 

@@ -18,7 +18,7 @@ from pipelines.cli import main
 from pipelines.options import from_mapping
 from pipelines.serve.check import check
 from pipelines.serve.config import ServeConfig
-from pipelines.serve.door import Door
+from pipelines.serve.door.door import Door
 from pipelines.serve.models import serve_configs
 from pipelines.serve.server import facts_of, fingerprint
 from tests.actors.test_student_pool import Ray, Remote

@@ -24,9 +24,9 @@ from pipelines.serve.bodies.constraints import grammar_of
 from pipelines.serve.bodies.fields import ChatBody, CompletionBody
 from pipelines.serve.bodies.plan import Planned, plan
 from pipelines.serve.bodies.tools import free_grammar, is_free, tool_grammar
-from pipelines.serve.exchange import Call, ClientLeft, Exchange, Gone, Item
-from pipelines.serve.facts import Facts
-from pipelines.serve.words import Words
+from pipelines.serve.generation.exchange import Call, ClientLeft, Exchange, Gone, Item
+from pipelines.serve.generation.facts import Facts
+from pipelines.serve.generation.words import Words
 
 
 class Generation:

@@ -20,7 +20,7 @@ from models.requests.request import Request, Result
 from models.requests.update import Update
 from pipelines.serve.api_error import ApiError, overloaded, too_late, unavailable
 from pipelines.serve.bodies.plan import Bounds
-from pipelines.serve.limits import Clients
+from pipelines.serve.door.limits import Clients
 
 POLL_S = 1.0
 RETRY_S = 1.0

@@ -15,8 +15,8 @@ from pipelines.serve.answers.events import event, named_event
 from pipelines.serve.api_error import ApiError, failed
 from pipelines.serve.bodies.fields import ImageBody
 from pipelines.serve.bodies.plan import choice_seed
-from pipelines.serve.exchange import Call, ClientLeft, Exchange, Gone
-from pipelines.serve.facts import Facts
+from pipelines.serve.generation.exchange import Call, ClientLeft, Exchange, Gone
+from pipelines.serve.generation.facts import Facts
 
 SAME = ("temperature", "top_p", "top_k", "min_p")
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
-from pipelines.serve.access import check_access, check_content
 from pipelines.serve.api_error import ApiError
 from pipelines.serve.bodies.read_body import AnyBody, read_body
-from pipelines.serve.limits import NO_LIMITS, Limits
+from pipelines.serve.door.access import check_access, check_content
+from pipelines.serve.door.limits import NO_LIMITS, Limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

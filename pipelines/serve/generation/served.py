@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipelines.modality.choose import modality
 from pipelines.serve.api_error import ApiError
-from pipelines.serve.exchange import Exchange
-from pipelines.serve.facts import Facts
-from pipelines.serve.words import Words
+from pipelines.serve.generation.exchange import Exchange
+from pipelines.serve.generation.facts import Facts
+from pipelines.serve.generation.words import Words
 
 if TYPE_CHECKING:
-    from pipelines.serve.pictures import Pictures
+    from pipelines.serve.generation.pictures import Pictures
 
 MODALITIES = {"text": "text", "images": "image"}
 
@@ -62,7 +62,7 @@ def load_model(exchange: Exchange, facts: Facts) -> TextModel | ImageModel:
     if facts.kind == "text":
         return TextModel(exchange=exchange, facts=facts, words=Words(facts.checkpoint))
     from pipelines.modality.images import Images  # these load torch: only where images are made
-    from pipelines.serve.pictures import Pictures
+    from pipelines.serve.generation.pictures import Pictures
 
     found = modality(facts.checkpoint)
     assert isinstance(found, Images), "facts.kind says so"

@@ -14,8 +14,8 @@ from pipelines.serve.api_error import ApiError
 from pipelines.serve.bodies.fields import ChatBody, CompletionBody
 from pipelines.serve.bodies.messages import MessagesBody
 from pipelines.serve.bodies.responses import ResponsesBody
-from pipelines.serve.exchange import Call
-from pipelines.serve.facts import Facts
+from pipelines.serve.generation.exchange import Call
+from pipelines.serve.generation.facts import Facts
 
 Completed = TypeVar("Completed", CompletionBody, ChatBody, ResponsesBody, MessagesBody)
 Mark = TypeVar("Mark", Progress, Place)
