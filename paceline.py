@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from models.engine import build_loop as build_loop
     from models.engine_config import EngineConfig as EngineConfig
     from pipelines.evaluate.report import Report
-    from pipelines.generate.summary import Summary
+    from pipelines.generate.reporting.summary import Summary
 
 __all__ = [
     "CannotConnect",

@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from types import FunctionType, ModuleType
 
 from actors.tokenizer import TokenizerActor
-from pipelines.generate.prompts import Prompt
+from pipelines.generate.rows.prompts import Prompt
 
 MODULES: tuple[ModuleType, ...] = (
     bisect,

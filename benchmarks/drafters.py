@@ -23,7 +23,7 @@ from models.requests.request import Request, Sampling
 from models.targets.load import load_target
 from models.targets.target import Target
 from pipelines.bench.table import markdown
-from pipelines.generate.prompts import Prompt, read_prompts
+from pipelines.generate.rows.prompts import Prompt, read_prompts
 
 PLAIN = "none"
 HEADS = (

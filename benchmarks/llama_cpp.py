@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.peers import timed
 from benchmarks.work import Contestant, Setting, Work
 from models.requests.request import Request
-from pipelines.generate.prompts import shortened
+from pipelines.generate.rows.prompts import shortened
 
 NEEDED = {"llama_cpp": "llama-cpp-python", "gguf": "gguf"}
 

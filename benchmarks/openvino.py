@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.peers import timed
 from benchmarks.work import Contestant, Setting, Work
 from models.requests.request import Request
-from pipelines.generate.prompts import shortened
+from pipelines.generate.rows.prompts import shortened
 
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 DRAFT_TOKENS, NGRAM = 4, 3  # it has no defaults of its own

@@ -16,7 +16,7 @@ from benchmarks.work import Contestant, Setting, Work
 from models.requests.request import Request
 from models.targets.load import DTYPES
 from pipelines.bench.interleave import Run
-from pipelines.generate.prompts import shortened
+from pipelines.generate.rows.prompts import shortened
 
 LOOKUP_TOKENS = 10  # prompt_lookup_num_tokens has no default; transformers' documentation uses 10
 

@@ -23,8 +23,8 @@ from pipelines.bench.interleave import Outputs, Run, run_loop, verdicts
 from pipelines.bench.recipe import Recipe
 from pipelines.generate.config import GenerateConfig
 from pipelines.generate.job import generate
-from pipelines.generate.prompts import Prompt, read_prompts, requests, shortened
-from pipelines.generate.summary import Summary
+from pipelines.generate.reporting.summary import Summary
+from pipelines.generate.rows.prompts import Prompt, read_prompts, requests, shortened
 
 GOAL, BATCH, SEED, TURNS = 0.05, 8, 7, 2
 OURS = ("driver", "ray::WriterActor", "ray::TokenizerActor")  # titles of processes

@@ -17,7 +17,7 @@ from benchmarks.work import Contestant, Setting, Work, compete, make_loop, ours
 from pipelines.bench.interleave import Series
 from pipelines.bench.measurement import Measurement
 from pipelines.bench.recipe import PLAIN, Recipe
-from pipelines.generate.prompts import Prompt, read_prompts, requests
+from pipelines.generate.rows.prompts import Prompt, read_prompts, requests
 
 PROMPTS = "examples/chat.jsonl"
 MODEL = "examples/models/smollm2-135m-instruct"

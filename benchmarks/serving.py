@@ -34,7 +34,7 @@ from tqdm import tqdm
 from models.engine import EngineConfig, build_loop
 from models.loop.token_loop import TokenLoop
 from models.requests.request import Sampling
-from pipelines.generate.prompts import read_prompts, requests
+from pipelines.generate.rows.prompts import read_prompts, requests
 
 ROOT = Path(__file__).parents[1]
 TARGET, DRAFT = (str(ROOT / "examples" / "models" / name) for name in ("text-target", "text-draft"))

@@ -15,7 +15,7 @@ from benchmarks import ablation, alone, long_prompt, ray_job, real, report, vers
 from benchmarks.report import Page
 from benchmarks.section import Section
 from benchmarks.work import Work
-from pipelines.generate.prompts import Prompt, read_prompts
+from pipelines.generate.rows.prompts import Prompt, read_prompts
 
 SECTIONS: dict[str, Callable[[Work], Section]] = {
     "plain": versus.plain,

@@ -19,7 +19,7 @@ from models.targets.load import DTYPES, load_target
 from models.targets.target import Target
 from pipelines.bench.interleave import Contestant, Series, race, warmed
 from pipelines.bench.recipe import PLAIN, Recipe
-from pipelines.generate.prompts import Prompt, requests, shortened
+from pipelines.generate.rows.prompts import Prompt, requests, shortened
 
 Slices = Sequence[Sequence[Prompt]]
 

@@ -22,7 +22,7 @@ from pipelines.bench.machine import this_machine
 from pipelines.bench.table import markdown
 from pipelines.generate.config import GenerateConfig
 from pipelines.generate.job import generate
-from pipelines.generate.summary import Summary
+from pipelines.generate.reporting.summary import Summary
 from pipelines.interruption import leave_if_interrupted, obey_signals
 
 HERE = Path(__file__).resolve().parent

@@ -30,7 +30,7 @@ from pipelines.evaluate.quality import Quality, qualities
 from pipelines.evaluate.report import number
 from pipelines.generate.config import GenerateConfig
 from pipelines.generate.job import generate
-from pipelines.generate.summary import Summary
+from pipelines.generate.reporting.summary import Summary
 from pipelines.interruption import leave_if_interrupted, obey_signals
 from pipelines.options import from_mapping
 from pipelines.output.contact_sheet import first_pictures, sheet

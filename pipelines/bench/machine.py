@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.generate.summary import versions
+from pipelines.generate.reporting.summary import versions
 
 CPUINFO = Path("/proc/cpuinfo")
 

@@ -29,7 +29,7 @@ from pipelines.distill.places import beside_training, settled
 from pipelines.distill.records import digest_of, files_of
 from pipelines.distill.report.report import write_report
 from pipelines.distill.train import train
-from pipelines.generate.summary import versions
+from pipelines.generate.reporting.summary import versions
 from pipelines.options import as_dict, deciding
 from pipelines.output.manifest import claimed
 

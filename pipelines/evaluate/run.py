@@ -16,7 +16,7 @@ from pipelines.evaluate.find import open_source
 from pipelines.evaluate.plots import draw_figures, draw_samples
 from pipelines.evaluate.report import Report
 from pipelines.evaluate.samples import Source
-from pipelines.generate.summary import versions
+from pipelines.generate.reporting.summary import versions
 from pipelines.options import as_dict
 
 

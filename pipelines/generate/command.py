@@ -10,7 +10,7 @@ from pipelines.generate.student import with_target
 from pipelines.options import from_mapping
 
 if TYPE_CHECKING:
-    from pipelines.generate.summary import Summary
+    from pipelines.generate.reporting.summary import Summary
 
 ABOUT = """\
 Complete the prompts of a data set with a target model; or, with a target of

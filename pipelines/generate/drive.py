@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 from models.errors import InvalidOption
 from models.requests.request import Request, Result, Sampling
 from pipelines.errors import JobFailed
-from pipelines.generate.trace_file import TraceFile
-from pipelines.generate.writer import FinishedShard, Writer
+from pipelines.generate.reporting.trace_file import TraceFile
+from pipelines.generate.rows.writer import FinishedShard, Writer
 from pipelines.inputs.prefetch import Prefetch
 from pipelines.inputs.rows import GRAMMAR, ID, PROBLEM, ROW, SHARD, TOKENS
 from pipelines.inputs.seeds import row_seed

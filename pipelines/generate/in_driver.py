@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from cluster.storage import storage
 from pipelines.generate.prepare import Prepared
-from pipelines.generate.writer import LocalWriter, ShardWriter
+from pipelines.generate.rows.writer import LocalWriter, ShardWriter
 from pipelines.inputs.read import read_shard
 from pipelines.inputs.rows import encoded, prompt_rows
 from pipelines.modality.modality import Codec

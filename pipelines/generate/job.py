@@ -1,8 +1,8 @@
 """`paceline generate`: a data set becomes requests, the target's results become rows.
 
-files -> shards -> prompts -> token ids     Ray Data            pipelines/generate/dataset.py
+files -> shards -> prompts -> token ids     Ray Data            pipelines/generate/rows/dataset.py
       -> requests -> results                target actors       actors/, pipelines/generate/drive.py
-      -> texts or images -> output files    a writer actor      pipelines/generate/writer.py
+      -> texts or images -> output files    a writer actor      pipelines/generate/rows/writer.py
       -> committed                          here                pipelines/output/manifest.py
 
 A small local job is read, encoded and written here: pipelines/generate/in_driver.py.
@@ -34,14 +34,14 @@ from pipelines.generate.bounds import has_draft_model
 from pipelines.generate.config import GenerateConfig
 from pipelines.generate.drive import Drive
 from pipelines.generate.fingerprint import noise_of
-from pipelines.generate.history import read_history, write_history
 from pipelines.generate.prepare import Prepared, prepare
-from pipelines.generate.progress import Progress
-from pipelines.generate.remote_writer import RemoteWriter
+from pipelines.generate.reporting.history import read_history, write_history
+from pipelines.generate.reporting.progress import Progress
+from pipelines.generate.reporting.summary import Summary, summarize
+from pipelines.generate.reporting.trace_file import traced
+from pipelines.generate.rows.remote_writer import RemoteWriter
+from pipelines.generate.rows.writer import Writer, publish_all
 from pipelines.generate.student import student_pool
-from pipelines.generate.summary import Summary, summarize
-from pipelines.generate.trace_file import traced
-from pipelines.generate.writer import Writer, publish_all
 from pipelines.inputs.prefetch import Prefetch
 from pipelines.interruption import interrupted_with
 from pipelines.modality.choose import modality_of
@@ -155,7 +155,7 @@ def _beside(job: Prepared) -> tuple[Iterator[pa.Table], Callable[[], Writing]]:
 
 def _tables(job: Prepared) -> Iterator[pa.Table]:
     """By Ray Data, which takes long to import."""
-    from pipelines.generate.dataset import PromptSource, stream
+    from pipelines.generate.rows.dataset import PromptSource, stream
 
     source = PromptSource(
         job.todo,

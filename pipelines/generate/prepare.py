@@ -15,8 +15,8 @@ from pipelines.generate.bounds import check_bounds, check_drafter
 from pipelines.generate.config import GenerateConfig
 from pipelines.generate.drive import Job
 from pipelines.generate.fingerprint import fingerprint
+from pipelines.generate.rows.writer import Layout
 from pipelines.generate.student import check_drafting_student
-from pipelines.generate.writer import Layout
 from pipelines.inputs.files import find_inputs
 from pipelines.inputs.shards import Shard, ShardPlan, make_plan
 from pipelines.inputs.survey import survey

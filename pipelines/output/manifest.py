@@ -4,7 +4,7 @@
     OUTPUT/_images/                  its rows' pictures, where they are to be files
     OUTPUT/_manifest/job.json        what decides the rows: settings, checkpoint, input
     OUTPUT/_manifest/00000.json      commits the shard: its counts and its files' sizes
-    OUTPUT/_manifest/figures.json    what the runs counted so far (pipelines/generate/history.py)
+    OUTPUT/_manifest/figures.json    what the runs counted so far (generate/reporting/history.py)
     OUTPUT/_manifest/lease.json      which run writes here at the moment (cluster/storage/lease.py)
 
 A shard without an entry does not count, whatever file there may be: it is run again and its file

@@ -15,7 +15,7 @@ from models.students.checkpoint import load_student
 from models.students.sample import first_guesses, image_noise, sample
 from models.students.start import Sampled, frozen
 from models.training.worker import CPU
-from pipelines.generate.writer import parquet_bytes
+from pipelines.generate.rows.writer import parquet_bytes
 from pipelines.inputs.seeds import row_seed
 
 BATCH = 64

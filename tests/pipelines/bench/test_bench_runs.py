@@ -11,7 +11,7 @@ import pytest
 from pipelines.bench.config import BenchConfig
 from pipelines.bench.run import bench
 from pipelines.errors import InvalidInput
-from pipelines.generate.prompts import read_prompts, requests
+from pipelines.generate.rows.prompts import read_prompts, requests
 from pipelines.inputs.seeds import row_seed
 from pipelines.options import from_mapping
 from tests.pipelines.generate.inprocess import write_prompts

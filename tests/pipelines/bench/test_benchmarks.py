@@ -16,7 +16,7 @@ from benchmarks.text import main, page_of
 from benchmarks.work import Work
 from pipelines.bench.machine import this_machine
 from pipelines.bench.measurement import Measurement
-from pipelines.generate.prompts import read_prompts
+from pipelines.generate.rows.prompts import read_prompts
 from tests.pipelines.generate.inprocess import write_prompts
 
 OWN = ("plain", "draft", "batch", "useless", "overhead")  # lookup wants a longer context

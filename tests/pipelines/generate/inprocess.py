@@ -22,8 +22,8 @@ from models.requests.request import Request, Result
 from pipelines.generate.config import GenerateConfig
 from pipelines.generate.drive import Drive, RequestPool
 from pipelines.generate.prepare import Prepared, prepare
-from pipelines.generate.trace_file import traced
-from pipelines.generate.writer import LocalWriter, ShardWriter
+from pipelines.generate.reporting.trace_file import traced
+from pipelines.generate.rows.writer import LocalWriter, ShardWriter
 from pipelines.inputs.prefetch import Prefetch
 from pipelines.inputs.read import read_shard
 from pipelines.inputs.rows import encoded, prompt_rows

@@ -12,7 +12,7 @@ from models.requests.request import Request, Result
 from pipelines.errors import JobFailed
 from pipelines.generate.drive import Drive
 from pipelines.generate.prepare import Prepared, prepare
-from pipelines.generate.writer import LocalWriter, ShardWriter
+from pipelines.generate.rows.writer import LocalWriter, ShardWriter
 from pipelines.inputs.prefetch import Prefetch
 from pipelines.inputs.seeds import row_seed
 from tests.pipelines.generate.inprocess import (

@@ -23,7 +23,7 @@ from pipelines.generate import in_driver
 from pipelines.generate.config import GenerateConfig
 from pipelines.generate.job import generate, run
 from pipelines.generate.prepare import prepare
-from pipelines.generate.summary import Summary
+from pipelines.generate.reporting.summary import Summary
 from pipelines.inputs.seeds import row_seed
 from pipelines.options import from_mapping
 from tests.pipelines.generate.inprocess import outcome, write_prompts

@@ -12,9 +12,9 @@ import pytest
 from models.requests.request import Result
 from pipelines.generate.command import exit_code
 from pipelines.generate.config import GenerateConfig
-from pipelines.generate.history import History
 from pipelines.generate.prepare import prepare
-from pipelines.generate.summary import Summary, summarize
+from pipelines.generate.reporting.history import History
+from pipelines.generate.reporting.summary import Summary, summarize
 from pipelines.output.manifest import Manifest
 from tests.pipelines.generate.inprocess import (
     InProcessPool,

@@ -16,7 +16,7 @@ from pipelines.errors import InvalidInput
 from pipelines.generate.config import GenerateConfig
 from pipelines.generate.fingerprint import checkpoint_digest
 from pipelines.generate.prepare import prepare
-from pipelines.generate.prompts import read_prompts, requests
+from pipelines.generate.rows.prompts import read_prompts, requests
 from pipelines.inputs.rows import ID, PROBLEM, TOKENS
 from pipelines.modality.chat import messages_of, prompt_column
 from tests.actors.chat_checkpoints import CHAT, CHATML, VOCABULARY, save_tokenizer

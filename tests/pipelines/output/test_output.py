@@ -5,7 +5,7 @@ import pytest
 
 from models.requests.request import Result, TokenLogprob
 from pipelines.errors import InvalidInput
-from pipelines.generate.writer import parquet_bytes
+from pipelines.generate.rows.writer import parquet_bytes
 from pipelines.inputs.rows import ID, PROBLEM, ROW, SHARD, TOKENS
 from pipelines.modality.texts import completion, completions
 from pipelines.output.columns import output_rows, output_schema, repeated

@@ -8,7 +8,7 @@ from typing import Any
 
 from models.exactness import weakest
 from models.loop.figures import Figures
-from pipelines.generate.history import History
+from pipelines.generate.reporting.history import History
 from pipelines.output.manifest import Entry
 
 PACKAGES = ("paceline", "ray", "torch", "transformers")

@@ -9,7 +9,7 @@ from cluster import logs
 from cluster.connect import beside_driver
 from cluster.placement.placement import selector
 from cluster.storage.storage import is_local
-from pipelines.generate.writer import FinishedShard, Layout, ShardWriter, parquet_bytes
+from pipelines.generate.rows.writer import FinishedShard, Layout, ShardWriter, parquet_bytes
 from pipelines.modality.modality import Codec
 from pipelines.output.manifest import Entry
 

@@ -1,0 +1,1 @@
+"""What a generate job tells of itself: progress, figures, a summary, a trace."""
