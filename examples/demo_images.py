@@ -22,7 +22,7 @@ from cluster.connect import connected
 from cluster.errors import ClusterError
 from examples.demo import contestants, same, say, spread
 from models.errors import PacelineError
-from models.metrics.digits import load_digits
+from models.metrics.images.digits import load_digits
 from pipelines.bench.interleave import Series, collect
 from pipelines.bench.machine import this_machine
 from pipelines.bench.table import markdown

@@ -20,7 +20,7 @@ import torch
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from models.metrics import digits
+from models.metrics.images import digits
 from models.targets.next_scale.model import NextScaleConfig, NextScaleModel
 from models.tokenizers import TOKENIZER_FOLDER
 from models.tokenizers.conv import ConvConfig

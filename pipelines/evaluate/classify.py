@@ -11,14 +11,14 @@ import torch
 
 from cluster.storage import storage
 from models.errors import PacelineError
-from models.metrics.classifier import Classifier, accuracy, train
-from models.metrics.classifier_file import (
+from models.metrics.images.classifier import Classifier, accuracy, train
+from models.metrics.images.classifier_file import (
     CONFIG,
     classifier_bytes,
     load_classifier,
     weights_hash,
 )
-from models.metrics.digits import LABELS, load_digits
+from models.metrics.images.digits import LABELS, load_digits
 from models.metrics.resample import Floats, proportional_order
 from models.targets.load import pick_device
 from pipelines.errors import InvalidInput

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from models.errors import UnsupportedCheckpoint
-from models.metrics import classifier as module
-from models.metrics.classifier import accuracy, resized, train
-from models.metrics.classifier_file import classifier_bytes, load_classifier, weights_hash
-from models.metrics.digits import LABELS, load_digits
+from models.metrics.images import classifier as module
+from models.metrics.images.classifier import accuracy, resized, train
+from models.metrics.images.classifier_file import classifier_bytes, load_classifier, weights_hash
+from models.metrics.images.digits import LABELS, load_digits
 
 SHIPPED = Path(__file__).parents[3] / "examples" / "models" / "digits-classifier"
 

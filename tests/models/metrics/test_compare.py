@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from models.metrics.compare import Design, compare
-from models.metrics.frechet import FrechetDistance
-from models.metrics.kernel import KernelDistance
-from models.metrics.neighbours import Distances
+from models.metrics.images.frechet import FrechetDistance
+from models.metrics.images.kernel import KernelDistance
+from models.metrics.images.neighbours import Distances
 from models.metrics.rowwise import ClassEntropy, Mean
 from models.metrics.tables import PositionEntropy, TableDistance, bigrams, positions
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
-from models.metrics.frechet import FrechetDistance, Moments, frechet, moments
+from models.metrics.images.frechet import FrechetDistance, Moments, frechet, moments
 
 
 def random_moments(seed: int, width: int, rank: int | None = None) -> Moments:

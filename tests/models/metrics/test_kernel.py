@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from models.metrics.kernel import KernelDistance
+from models.metrics.images.kernel import KernelDistance
 
 
 def by_hand(x, y):

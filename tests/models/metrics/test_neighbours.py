@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from models.metrics import neighbours
-from models.metrics.neighbours import Distances
+from models.metrics.images import neighbours
+from models.metrics.images.neighbours import Distances
 
 
 def both(pool, reference, *, k=3, rows=None, parts=None):

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from models.errors import UnsupportedCheckpoint
-from models.metrics.classifier import Classifier
+from models.metrics.images.classifier import Classifier
 from models.targets.decoder.config import read_json
 
 MODEL_TYPE = "paceline_classifier"

@@ -1,0 +1,1 @@
+"""Metrics of images: a classifier, and distances between sets of its features."""
