@@ -23,13 +23,13 @@ from models.targets.load import pick_device
 from models.training.alternating import step_of
 from models.training.checkpoint import states
 from models.training.determinism import be_deterministic
-from models.training.engine import Engine
+from models.training.engines.engine import Engine
+from models.training.engines.replicas import Replicas
+from models.training.engines.worker import Worker
 from models.training.kind import LOSS, Kind
 from models.training.log import Log
-from models.training.replicas import Replicas
 from models.training.state import load_state, save_state
 from models.training.step import TrainingPlan, TrainingStep
-from models.training.worker import Worker
 
 TRAINED = "trained"  # folder of the trained model
 FAILURE = "failure"  # files of workers that ended with an error
@@ -121,7 +121,7 @@ def _spread(training: Training, worker: Worker, model: nn.Module) -> Engine:
     told = training.deepspeed or {}
     if told.get("zero_optimization", {}).get("stage", 0) == 0:
         return Replicas(model, worker, accumulate=told.get("gradient_accumulation_steps", 1))
-    from models.training.zero import Zero
+    from models.training.engines.zero import Zero
 
     return Zero(model, told, batch=training.plan.batch, world=worker.world)
 

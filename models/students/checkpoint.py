@@ -23,7 +23,7 @@ from models.students.start import AnyStudent, new_student
 from models.tokenizers import TOKENIZER_FOLDER
 from models.tokenizers.load import load_tokenizer
 from models.tokenizers.scales import ScaleTokenizer
-from models.training.worker import CPU
+from models.training.engines.worker import CPU
 
 CODEBOOK = "raster.model.codebook"  # the tensor's name
 

@@ -31,8 +31,8 @@ from models.students.start import config_of, student_of
 from models.students.starts import starts_of
 from models.students.teacher import laws, load_teacher
 from models.tokenizers import TOKENIZER_FOLDER
+from models.training.engines.worker import Worker
 from models.training.kind import LOSS, SCORE, Samples
-from models.training.worker import Worker
 
 EXAM_SHARE, EXAM_RECORDS = 20, 256  # a 20th of the records is kept for exams, at most 256
 EXAM_BATCH = 64

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from models.students.starts import known_places
 from models.tokenizers.load import load_tokenizer
 from models.tokenizers.tokenizer import places
+from models.training.engines.worker import CPU
 from models.training.losses import divergence
-from models.training.worker import CPU
 
 # vectors [B, n, C] and the codes [B, n, C] that they should be -> [B] a distance of their pictures
 Pictures = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]

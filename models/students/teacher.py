@@ -14,8 +14,8 @@ from models.targets.next_scale.model import MODEL_TYPE as NEXT_SCALE
 from models.targets.next_scale.model import NextScaleConfig, NextScaleModel
 from models.tokenizers.load import load_tokenizer
 from models.tokenizers.scales import ScaleTokenizer
+from models.training.engines.worker import CPU
 from models.training.raster import RasterConfig, RasterModel
-from models.training.worker import CPU
 
 OF_FIELDS = {
     "vocab_size": "vocab_size",

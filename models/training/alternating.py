@@ -11,10 +11,10 @@ from typing import Protocol, TypeGuard
 import torch
 from torch import nn
 
+from models.training.engines.replicas import Replicas
+from models.training.engines.worker import Worker
 from models.training.kind import LOSS, Kind, Samples
-from models.training.replicas import Replicas
 from models.training.step import EngineMaker, Other, TrainingPlan, TrainingStep
-from models.training.worker import Worker
 
 AHEAD = 5.0  # the second network's rate, relative to the model's, so that it keeps up
 SECOND = "second"  # of its files in a state, and of its figures

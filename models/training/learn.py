@@ -11,7 +11,7 @@ from torch import nn
 from tqdm import tqdm
 
 from models.training.checkpoint import read_tensors, read_told, states, write_state
-from models.training.replicas import moments_of, resume
+from models.training.engines.replicas import moments_of, resume
 from models.training.schedule import rate_at
 
 SAVE_SECONDS = 60

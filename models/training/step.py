@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from models.training.engine import Engine
+from models.training.engines.engine import Engine
+from models.training.engines.replicas import Replicas
+from models.training.engines.worker import Worker
 from models.training.kind import LOSS, SCORE, Kind, Samples
 from models.training.order import records_of, sample_numbers, share
-from models.training.replicas import Replicas
 from models.training.schedule import average_weight, rate_at
-from models.training.worker import Worker
 
 # what holds a model's weights and moments
 EngineMaker = Callable[[nn.Module], Engine]

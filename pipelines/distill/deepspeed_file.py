@@ -6,7 +6,7 @@ from typing import Any
 
 from cluster.storage import storage
 from models.errors import InvalidOption
-from models.training.replicas import CLIP
+from models.training.engines.replicas import CLIP
 
 STAGES = (0, 1, 2, 3)
 AUTO = "auto"  # stands for whatever the training sets

@@ -17,9 +17,9 @@ from cluster.placement.placement import alive_nodes
 from cluster.storage import storage
 from models.errors import InvalidOption
 from models.training.checkpoint import read_told, states
+from models.training.engines.worker import Worker
 from models.training.kind import Kind
 from models.training.step import TrainingPlan
-from models.training.worker import Worker
 from pipelines.distill.config import DistillConfig
 from pipelines.distill.deepspeed_file import read_deepspeed
 from pipelines.distill.estimate import Estimate

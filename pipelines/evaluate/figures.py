@@ -7,12 +7,12 @@ import numpy as np
 import torch
 
 from models.metrics.catalogue import METRICS
-from models.metrics.images.classifier import resized
 from models.metrics.compare import Measure
+from models.metrics.images.classifier import resized
 from models.metrics.images.frechet import FrechetDistance
 from models.metrics.images.kernel import KernelDistance
-from models.metrics.likelihood import Likelihood
 from models.metrics.images.neighbours import Distances
+from models.metrics.likelihood import Likelihood
 from models.metrics.resample import Floats
 from models.metrics.rowwise import ClassEntropy, Mean
 from models.metrics.tables import PositionEntropy, TableDistance, bigrams, positions

@@ -16,8 +16,8 @@ from actors import ranks, trainer
 from actors.ranks import RankActor
 from actors.trainer import Training, train_worker
 from cluster import logs
+from models.training.engines.worker import Worker
 from models.training.step import TrainingPlan
-from models.training.worker import Worker
 from tests.cluster.test_logs import restored
 
 __all__ = ["restored"]  # a fixture that is used everywhere

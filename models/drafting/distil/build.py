@@ -37,7 +37,7 @@ from models.targets.decoder.config import (
     parse_config,
     read_configs,
 )
-from models.training.worker import Worker
+from models.training.engines.worker import Worker
 
 # The command's names.
 TRAINABLE = {"model": MODEL, "medusa": MEDUSA, "hydra": HYDRA, "eagle": EAGLE}

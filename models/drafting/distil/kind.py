@@ -29,9 +29,9 @@ from models.drafting.distil.texts import Text, TextBatch, batch_of
 from models.drafting.folder_kind import ABOUT
 from models.drafting.sharpness import FIELD
 from models.metrics.agreement import accepted_length
+from models.training.engines.worker import CPU
 from models.training.kind import LOSS, Samples
 from models.training.losses import divergence, match_loss
-from models.training.worker import CPU
 
 WORDS = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
 EXAM_BATCH = 8

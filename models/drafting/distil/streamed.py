@@ -22,9 +22,9 @@ from models.drafting.distil.teacher import Taught
 from models.drafting.distil.texts import Text, TextBatch
 from models.drafting.heads.medusa_head import SHARED
 from models.training.ahead import Ahead, Window
+from models.training.engines.worker import Worker
 from models.training.kind import Samples
 from models.training.step import TrainingPlan
-from models.training.worker import Worker
 
 HEADS = {"medusa": SHARED, "hydra": OUTPUT}  # the target's output matrix in their networks
 

@@ -20,8 +20,8 @@ from models.drafting.heads.files import target_head
 from models.readout import Readout
 from models.targets.load import load_target
 from models.targets.target import Target
+from models.training.engines.worker import CPU
 from models.training.kind import Samples
-from models.training.worker import CPU
 
 KEPT_BYTES = 2 * 2**30  # of states that are kept in memory
 

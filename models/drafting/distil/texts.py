@@ -13,7 +13,7 @@ import torch
 
 from models.batch import Ints
 from models.errors import UnsupportedCheckpoint
-from models.training.worker import CPU
+from models.training.engines.worker import CPU
 
 PROMPT, TOKENS = "prompt_ids", "tokens"
 SCHEMA = pa.schema([(PROMPT, pa.list_(pa.int32())), (TOKENS, pa.list_(pa.int32()))])

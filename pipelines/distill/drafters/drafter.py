@@ -29,9 +29,9 @@ from models.errors import InvalidOption
 from models.requests.request import require
 from models.targets.load import pick_device
 from models.tokenizers.about import image_target
+from models.training.engines.worker import CPU, Worker
 from models.training.kind import LOSS, Samples
 from models.training.log import EXAMS, read_lines
-from models.training.worker import CPU, Worker
 from pipelines.checkpoints import with_local
 from pipelines.distill.drafters.config import RECOMPUTE, STREAM, DrafterOptions
 from pipelines.distill.drafters.images import settled as settled_for_images

@@ -14,7 +14,7 @@ from models.sampling.flow import FlowMap
 from models.students.checkpoint import load_student
 from models.students.sample import first_guesses, image_noise, sample
 from models.students.start import Sampled, frozen
-from models.training.worker import CPU
+from models.training.engines.worker import CPU
 from pipelines.generate.rows.writer import parquet_bytes
 from pipelines.inputs.seeds import row_seed
 

@@ -17,9 +17,9 @@ from models.students.start import config_of
 from models.students.teacher import load_teacher
 from models.targets.load import pick_device
 from models.tokenizers.about import ImageTarget, image_target
+from models.training.engines.worker import Worker
 from models.training.kind import Kind
 from models.training.log import METRICS
-from models.training.worker import Worker
 from pipelines.checkpoints import with_local
 from pipelines.distill.estimate import Estimate, estimate
 from pipelines.distill.findings import Findings

@@ -37,9 +37,9 @@ from models.drafting.distil.texts import write_texts
 from models.drafting.folder_kind import folder_kind
 from models.errors import PacelineError, UnsupportedCheckpoint
 from models.training.checkpoint import states
+from models.training.engines.worker import Worker
 from models.training.state import load_state, save_state
 from models.training.step import TrainingPlan, TrainingStep
-from models.training.worker import Worker
 from pipelines.serve.learning.choice import choose
 from pipelines.serve.learning.decision import decide
 from pipelines.serve.learning.lesson import IDLE, ROWS, Lesson, read_lesson

@@ -22,10 +22,10 @@ from models.targets.next_scale.model import NextScaleConfig, NextScaleModel
 from models.tokenizers import TOKENIZER_FOLDER
 from models.training.alternating import step_of
 from models.training.determinism import be_deterministic
+from models.training.engines.worker import Worker
 from models.training.raster import RasterConfig, RasterModel
 from models.training.state import load_state, save_state
 from models.training.step import TrainingPlan
-from models.training.worker import Worker
 from tests.models.tokenizers.tiny_images import SCALES, VOCABULARY, grid, scales
 
 CPU, RECORDS, CLASSES = torch.device("cpu"), 44, 3

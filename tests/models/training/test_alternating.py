@@ -6,9 +6,9 @@ import torch
 from models.students.methods import BY_SCORE
 from models.training.alternating import AlternatingStep, step_of
 from models.training.checkpoint import states
+from models.training.engines.worker import Worker
 from models.training.state import load_state, save_state
 from models.training.step import TrainingStep
-from models.training.worker import Worker
 from tests.models.students.tables import EQUAL, training_of
 
 

@@ -11,11 +11,11 @@ import torch
 from models.errors import UnsupportedCheckpoint
 from models.students.kind import starts_of
 from models.training.checkpoint import states
+from models.training.engines.worker import Worker
 from models.training.losses import divergence
 from models.training.order import records_of, share
 from models.training.schedule import average_weight, rate_at
 from models.training.state import load_state, save_state
-from models.training.worker import Worker
 from tests.models.students.tables import EQUAL, training_of
 
 AGREED = {"seed": 0, "records": "abc"}

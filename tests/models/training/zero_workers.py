@@ -6,11 +6,11 @@ import torch
 from torch import distributed, multiprocessing
 
 from models.training.checkpoint import states
-from models.training.replicas import Replicas
+from models.training.engines.replicas import Replicas
+from models.training.engines.worker import Worker
+from models.training.engines.zero import Zero
 from models.training.state import load_state, save_state
 from models.training.step import TrainingStep
-from models.training.worker import Worker
-from models.training.zero import Zero
 from tests.models.students.tables import EQUAL, training_of
 
 STEPS, BATCH, WORLD = 50, 16, 2

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 
+from models.training.engines.worker import Worker
 from models.training.log import EXAMS, METRICS, read_lines
 from models.training.step import TrainingStep
-from models.training.worker import Worker
 from pipelines.cli import parse
 from pipelines.distill.command import drafter_config
 from pipelines.distill.drafters.drafter import check

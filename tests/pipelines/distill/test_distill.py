@@ -15,9 +15,9 @@ from models.engine import build_loop
 from models.engine_config import EngineConfig
 from models.requests.request import Request, Sampling
 from models.students.checkpoint import load_student
+from models.training.engines.worker import Worker
 from models.training.log import EXAMS, METRICS, read_lines
 from models.training.step import TrainingStep
-from models.training.worker import Worker
 from pipelines.cli import main, parse
 from pipelines.distill.command import student_config
 from pipelines.distill.records import files_of, records_job

@@ -15,7 +15,7 @@ from models.drafting.distil.kind import Course
 from models.drafting.distil.texts import Text, write_texts
 from models.drafting.heads.eagle_layouts import read_eagle
 from models.errors import InvalidOption, UnsupportedCheckpoint
-from models.training.worker import Worker
+from models.training.engines.worker import Worker
 from pipelines.cli import main, parse
 from pipelines.distill.command import drafter_config
 from pipelines.distill.drafters.config import DrafterOptions

@@ -19,7 +19,7 @@ from models.students.start import config_of, student_of
 from models.students.teacher import load_teacher
 from models.tokenizers import TOKENIZER_FOLDER
 from models.training.alternating import step_of
-from models.training.worker import Worker
+from models.training.engines.worker import Worker
 from pipelines.distill.estimate import estimate
 from pipelines.distill.records import files_of, records_job
 from pipelines.distill.stages import plan_of

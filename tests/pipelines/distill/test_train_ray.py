@@ -15,9 +15,9 @@ from actors.trainer import Training
 from models.students.config import MadeFor
 from models.students.kind import StudentLessons, build_student
 from models.students.methods import FLOW_MAP
+from models.training.engines.worker import Worker
 from models.training.log import read_lines
 from models.training.step import TrainingPlan, TrainingStep
-from models.training.worker import Worker
 from pipelines.distill import train as training_on_ray
 from pipelines.distill.train import train
 from pipelines.errors import JobFailed

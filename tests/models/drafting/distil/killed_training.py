@@ -9,10 +9,10 @@ import torch
 from models.drafting.distil.build import DraftLessons, build_drafter
 from models.drafting.distil.kind import Course
 from models.training.checkpoint import states
+from models.training.engines.worker import Worker
 from models.training.log import Log
 from models.training.state import load_state, save_state
 from models.training.step import TrainingPlan, TrainingStep
-from models.training.worker import Worker
 
 KINDS, STEPS, SAVE_EVERY, EXAM_EVERY = ("model", "medusa", "hydra", "eagle"), 40, 7, 10
 

@@ -12,9 +12,9 @@ from models.drafting.distil.reading import need_of, read
 from models.drafting.distil.streamed import Stream
 from models.drafting.distil.teacher import load_teacher
 from models.drafting.distil.texts import Text, write_texts
+from models.training.engines.worker import Worker
 from models.training.state import load_state, save_state
 from models.training.step import TrainingPlan, TrainingStep
-from models.training.worker import Worker
 from tests.models.drafting.distil import test_image_drafters
 from tests.models.drafting.distil.test_drafter_training import build, own_texts, target
 from tests.models.drafting.test_image_draft_model import SIZE, VOCAB, save

@@ -19,9 +19,9 @@ from models.drafting.heads.hydra_head import read_hydra, write_hydra
 from models.drafting.heads.medusa_head import read_medusa, write_medusa
 from models.errors import InvalidOption
 from models.metrics.agreement import agreement
+from models.training.engines.worker import Worker
 from models.training.kind import Samples
 from models.training.losses import divergence, match_loss
-from models.training.worker import Worker
 from tests.models.drafting.distil.test_unrolled import SOME, built, shaken, texts_file
 from tests.models.drafting.heads.random_heads import write_target
 

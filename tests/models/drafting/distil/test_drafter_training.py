@@ -17,10 +17,10 @@ from models.engine_config import EngineConfig
 from models.errors import UnsupportedCheckpoint
 from models.requests.request import Request, Sampling
 from models.training.checkpoint import states
+from models.training.engines.worker import Worker
 from models.training.kind import SCORE, Samples
 from models.training.state import load_state, save_state
 from models.training.step import TrainingPlan, TrainingStep
-from models.training.worker import Worker
 from tests.models.drafting.heads.random_heads import write_target
 
 KINDS = ["model", "medusa", "hydra", "eagle"]

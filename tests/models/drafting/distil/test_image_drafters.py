@@ -19,10 +19,10 @@ from models.errors import UnsupportedCheckpoint
 from models.targets.guided import guide
 from models.targets.load import load_target
 from models.training.checkpoint import states
+from models.training.engines.worker import Worker
 from models.training.kind import SCORE, Samples
 from models.training.state import load_state, save_state
 from models.training.step import TrainingPlan, TrainingStep
-from models.training.worker import Worker
 from tests.models.drafting.test_image_draft_model import RASTER, SIZE, VOCAB, requests, save
 
 GUIDANCE = 1.6

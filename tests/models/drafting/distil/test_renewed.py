@@ -8,9 +8,9 @@ from models.drafting.distil.build import DraftLessons, build_drafter
 from models.drafting.distil.kind import Course
 from models.drafting.distil.texts import Text, write_texts
 from models.training.checkpoint import states
+from models.training.engines.worker import Worker
 from models.training.state import load_state, save_state
 from models.training.step import TrainingPlan, TrainingStep
-from models.training.worker import Worker
 from tests.models.drafting.heads.random_heads import write_target
 
 SOME = 12  # tokens that can be drafted

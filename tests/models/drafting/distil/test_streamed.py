@@ -16,10 +16,10 @@ from models.drafting.distil.teacher import load_teacher
 from models.drafting.distil.texts import Text, write_texts
 from models.training.ahead import Ahead, Window
 from models.training.checkpoint import states
-from models.training.replicas import Replicas
+from models.training.engines.replicas import Replicas
+from models.training.engines.worker import Worker
 from models.training.state import load_state, save_state
 from models.training.step import TrainingPlan, TrainingStep
-from models.training.worker import Worker
 from tests.models.drafting.heads.random_heads import write_target
 
 KINDS = ["model", "medusa", "hydra", "eagle"]

@@ -18,8 +18,8 @@ from models.engine_config import EngineConfig
 from models.requests.request import Request
 from models.requests.sequence import Sequence
 from models.targets.load import load_target
+from models.training.engines.worker import Worker
 from models.training.kind import Samples
-from models.training.worker import Worker
 from tests.models.drafting.heads.random_heads import write_target
 
 DEPTH = 4

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from models.drafting.distil.texts import Text, write_texts
-from models.training.worker import Worker
+from models.training.engines.worker import Worker
 from tests.models.drafting.distil.zero_drafters import KINDS, STEPS, run, training
 from tests.models.drafting.heads.random_heads import write_target
 

@@ -7,9 +7,9 @@ from torch import distributed, multiprocessing
 
 from models.drafting.distil.build import DraftLessons, build_drafter
 from models.drafting.distil.kind import Course
+from models.training.engines.worker import Worker
+from models.training.engines.zero import Zero
 from models.training.step import TrainingPlan, TrainingStep
-from models.training.worker import Worker
-from models.training.zero import Zero
 
 KINDS, STEPS, WORLD, BATCH = ("medusa", "eagle"), 3, 2, 4
 

@@ -17,7 +17,7 @@ from models.engine_config import EngineConfig
 from models.errors import UnsupportedCheckpoint
 from models.requests.request import Request, Sampling
 from models.training.checkpoint import read_told, states
-from models.training.worker import Worker
+from models.training.engines.worker import Worker
 from pipelines.serve.learning.lesson import Course, Lesson
 from pipelines.serve.learning.rows import RowStore
 from pipelines.serve.learning.teach import TRAIN, teach

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from models.training.worker import Worker
+from models.training.engines.worker import Worker
 
 CLIP = 1.0
 BETAS = (0.9, 0.95)
@@ -46,7 +46,7 @@ def resume(
 
 
 class Replicas:
-    """An `Engine` (models/training/engine.py) without DeepSpeed."""
+    """An `Engine` (engine.py) without DeepSpeed."""
 
     def __init__(self, model: nn.Module, worker: Worker, *, accumulate: int = 1) -> None:
         self.accumulate = accumulate

@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.training.replicas import CLIP, MOMENTS, adamw
+from models.training.engines.replicas import CLIP, MOMENTS, adamw
 
 # DeepSpeed's own defaults are for GPUs: buffers of two gigabytes, and streams.
 ON_CPU = {"overlap_comm": False, "reduce_bucket_size": 2**22, "allgather_bucket_size": 2**22}
 
 
 class Zero:
-    """An `Engine` (models/training/engine.py) of ZeRO stage 1, 2 or 3; needs a process group."""
+    """An `Engine` (engine.py) of ZeRO stage 1, 2 or 3; needs a process group."""
 
     def __init__(
         self, model: nn.Module, told: Mapping[str, Any], *, batch: int, world: int
