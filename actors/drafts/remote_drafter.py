@@ -106,6 +106,10 @@ class RemoteDrafter:
         self._round_s += (0.2 if self._round_s else 1.0) * (seconds - self._round_s)
         self._ask([s for s in drafting if s.finish_reason is None])
 
+    def begin(self, sequence: Sequence) -> int:
+        """Nothing is known there of a request that joins."""
+        return 0
+
     def read(self, readings: Several[Reading]) -> None:
         """States of the target, for drafters that read them; sent with the next ask."""
         self._features.read(readings)

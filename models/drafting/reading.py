@@ -33,16 +33,22 @@ class ReadingDrafter(Drafter, Protocol):
     """A drafter whose `wants` is not None.
 
     `whole`: it must read every position of a request, so that no prompt may begin with what is in
-    the target's cache already; false: it drafts as well without the first ones.
+    the target's cache already, and `begin` is not called.
     """
 
     whole: bool
 
+    def begin(self, sequence: Sequence) -> int:
+        """A request joins. Returns how many of its first positions need not come.
+
+        Where it is not called, all of them come.
+        """
+
     def read(self, readings: Several[Reading]) -> None:
         """Committed positions, of prompts as well as of generated tokens.
 
-        Each position of a request comes once and in order, before the next `propose`; the first
-        ones may be missing unless `whole`. That of its last token never comes, because the target
-        does not read it, nor do positions of drafts that were rejected. The positions of a round
-        come before its `observe`.
+        Each position of a request comes once and in order, before the next `propose`; of those
+        that need not, the first ones may be missing. That of its last token never comes, because
+        the target does not read it, nor do positions of drafts that were rejected. The positions of
+        a round come before its `observe`.
         """

@@ -13,6 +13,7 @@ import numpy as np
 
 from models.loop.pace import Pace
 from models.loop.packing import Piece
+from models.loop.readings import Readings, may_share
 from models.requests.sequence import Sequence
 from models.targets.target import Cache
 
@@ -23,13 +24,15 @@ LEAST = 16  # shared tokens worth waiting for
 class Rows:
     """The requests that wait, that are in prefill (`reading`), and that decode (`running`)."""
 
-    def __init__(self, cache: Cache, *, scratch: int, whole: bool, share: bool = True) -> None:
+    def __init__(
+        self, cache: Cache, *, scratch: int, whole: bool, readings: Readings | None = None
+    ) -> None:
         """`scratch`: entries that a round needs beyond a request's tokens. `whole`: requests are
-        admitted with room for their whole completions, and so never give way. `share`: tokens that
-        are already in the cache are not read again.
+        admitted with room for their whole completions, and so never give way. `readings`: what the
+        drafter must read of the target, also of tokens that are in the cache.
         """
         self.cache, self._scratch, self._whole = cache, scratch, whole
-        self._share = share and not whole
+        self._readings = readings
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []  # row = index
         self.reading: list[Sequence] = []  # row = len(running) + index
@@ -43,7 +46,7 @@ class Rows:
     @property
     def shares(self) -> bool:
         """Whether rows may begin with what the cache holds."""
-        return self._share and self.cache.shares
+        return may_share(self._readings) and not self._whole and self.cache.shares
 
     def wait(self, sequence: Sequence) -> None:
         """Queue a request behind those of its priority."""
@@ -69,12 +72,12 @@ class Rows:
             sequence = None if row and self._full else self._next_in_line()
             if sequence is None:
                 break
-            shares = self._share and not sequence.lacks_prompt_logprobs
-            salt = sequence.request.cache_salt
-            hit = self.cache.begin(row, sequence.tokens, salt) if shares else 0
+            hit = self._begin(row, sequence)
             if not self.cache.reserve(row, self._expected(sequence)):
                 assert row, "a request that can never run was queued"
                 self.cache.truncate(row, 0)
+                if self._readings is not None:
+                    self._readings.undo(sequence)
                 self._full = True
                 break
             if sequence.id not in self._order:
@@ -84,6 +87,13 @@ class Rows:
             self.reading.append(sequence)
             hits += hit
         return hits
+
+    def _begin(self, row: int, sequence: Sequence) -> int:
+        """Take over what is in the cache, and the drafter need not read: the number of tokens."""
+        if not self.shares or sequence.lacks_prompt_logprobs:
+            return 0
+        most = None if self._readings is None else self._readings.begin(sequence)
+        return self.cache.begin(row, sequence.tokens, sequence.request.cache_salt, most)
 
     def _next_in_line(self) -> Sequence | None:
         """The first waiting request, unless it is about to share what another one reads now."""
@@ -121,9 +131,9 @@ class Rows:
             self._full = True
         return gave_way
 
-    def restart(self, *, share: bool) -> list[Sequence]:
-        """All requests wait again, in the order of their admission; `share` as for a new object."""
-        self._share = share and not self._whole
+    def restart(self, readings: Readings | None) -> list[Sequence]:
+        """All requests wait again, in the order of their admission; `readings` as at the start."""
+        self._readings = readings
         gave_way = sorted(self.running + self.reading, key=self._rank)
         for sequence in gave_way:
             self._free(sequence)

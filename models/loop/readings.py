@@ -24,6 +24,14 @@ class Readings:
         self._drafter, self._wants, self.whole = drafter, wants, drafter.whole
         self._known: dict[str, int] = {}
 
+    def begin(self, sequence: Sequence) -> int:
+        """A request joins. Returns how many of its first positions need not be scored."""
+        return self._drafter.begin(sequence)
+
+    def undo(self, sequence: Sequence) -> None:
+        """A request that began did not join after all."""
+        self._drafter.forget(sequence.id)
+
     def asking(self, batch: Batch) -> Batch:
         """The batch, asking for what the drafter wants."""
         wanted = None if self._wants.top_k else batch.wanted

@@ -32,7 +32,7 @@ from models.loop.pace import Pace
 from models.loop.packing import Piece, draft_batch, prompt_batch
 from models.loop.processors import Processors
 from models.loop.prompt_logprobs import asked_nodes, note_prompts
-from models.loop.readings import may_share, readings_for
+from models.loop.readings import readings_for
 from models.loop.stopwatch import Stopwatch
 from models.loop.tracing import (
     PREFILL,
@@ -105,7 +105,7 @@ class TokenLoop:
             self._cache,
             scratch=scratch,
             whole=not target.schedule.in_order,
-            share=may_share(self._readings),
+            readings=self._readings,
         )
         self._groups = None if target.schedule.in_order else cast(GroupTarget, target)
         if self._groups is not None:
@@ -171,7 +171,7 @@ class TokenLoop:
         generated stays. Raises InvalidOption if it does not fit the target.
         """
         readings = readings_for(drafter, self.target)
-        for sequence in self._rows.restart(share=may_share(readings)):
+        for sequence in self._rows.restart(readings):
             self._give_way(sequence)
         self.drafter, self.sizing, self._readings = drafter, sizing, readings
         self._turns = Turns(drafter)
@@ -193,8 +193,8 @@ class TokenLoop:
     def shares(self) -> bool:
         """Whether a prompt may begin with what the KV cache holds, and is read from there on.
 
-        False where a drafter must read all of the target's states, or the target's cache cannot
-        share blocks.
+        False where a drafter elsewhere must read all of the target's states, or the target's cache
+        cannot share blocks.
         """
         return self._rows.shares
 

@@ -94,16 +94,19 @@ class KVCache:
         """The share of the pool's blocks that rows use, 0 to 1."""
         return 1.0 - self._blocks.num_free / self._blocks.count
 
-    def begin(self, row: int, tokens: Sequence[int], salt: bytes = b"") -> int:
+    def begin(
+        self, row: int, tokens: Sequence[int], salt: bytes = b"", most: int | None = None
+    ) -> int:
         """The entries of an empty row will be those of `tokens`, which may grow.
 
         Takes over the entries of as many of them as are in memory under the same salt, except the
-        last one's. Returns their number.
+        last one's; `most`: at most so many. Returns their number.
         """
         assert not self.rooms[row], row
         keys: list[bytes] = []
         self._texts[row], self._keys[row], self._salts[row] = tokens, keys, salt
-        limit = len(tokens) - 1
+        limit = max(len(tokens) - 1, 0)
+        limit = limit if most is None else min(limit, most)
         while (len(keys) + 1) * BLOCK <= limit:
             key = key_after(keys, tokens, salt)
             block = self._blocks.find(key)

@@ -52,7 +52,9 @@ class PairedCache:
         for half in (2 * row, 2 * row + 1):
             self.inner.commit(half, nodes)
 
-    def begin(self, row: int, tokens: Several[int], salt: bytes = b"") -> int:
+    def begin(
+        self, row: int, tokens: Several[int], salt: bytes = b"", most: int | None = None
+    ) -> int:
         """Nothing is shared: the entries depend on the condition, and differ between the halves."""
         return 0
 

@@ -38,11 +38,14 @@ class Cache(Protocol):
     def commit(self, row: int, nodes: Ints) -> None:
         """Keep the scratch nodes `nodes` (a path, ascending) of a row; drop all others."""
 
-    def begin(self, row: int, tokens: Sequence[int], salt: bytes = b"") -> int:
+    def begin(
+        self, row: int, tokens: Sequence[int], salt: bytes = b"", most: int | None = None
+    ) -> int:
         """The entries of an empty row will be those of `tokens`, a list that may grow.
 
         Takes over the entries of as many of them as are in memory under the same salt, except the
-        last one's, as if they had been committed. Returns their number; 0 unless `shares`.
+        last one's, as if they had been committed; `most`: at most so many. Returns their number; 0
+        unless `shares`.
         """
 
     def reserve(self, row: int, entries: int) -> bool:

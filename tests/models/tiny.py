@@ -46,7 +46,7 @@ class TokenCache:
         self.entries[row, length : length + len(kept)] = kept
         self.lengths[row] += len(kept)
 
-    def begin(self, row, tokens, salt=b""):
+    def begin(self, row, tokens, salt=b"", most=None):
         return 0
 
     def reserve(self, row, entries):

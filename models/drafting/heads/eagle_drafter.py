@@ -1,11 +1,13 @@
 """Drafts chains and trees with an EAGLE-3 drafter, from the target's states.
 
 Entry i of a request's row in the cache comes from the target's states after token i, and from token
-i + 1. States that the drafter made itself, for tokens that are not verified, stay scratch: they are
+i + 1. So rows share the entries of a common beginning of their texts, all but its last token's.
+States that the drafter made itself, for tokens that are not verified, stay scratch: they are
 dropped, and come anew from the target.
 Letters: B sequences, T packed nodes, W nodes a level, V vocabulary, D width.
 """
 
+from array import array
 from collections.abc import Sequence as Several
 from dataclasses import dataclass, field
 
@@ -21,17 +23,20 @@ from models.drafting.reading import Reading
 from models.drafting.sharpness import Sharpness
 from models.drafting.tree import Tree
 from models.engine_config import MAX_WIDTH
+from models.memory.blocks import BLOCK
 from models.requests.sequence import Sequence
 from models.verify.round import Commit, Round
-
-CHUNK = 256  # positions that wait, at most, to be read in one pass
 
 
 @dataclass(slots=True)
 class Row:
-    """A request's row of the cache, and the states of the positions after it, [., D] each."""
+    """A request's row of the cache, and the states of the positions after it, [., D] each.
+
+    `text`: the tokens of its entries, in the cache's terms: those after the request's first one.
+    """
 
     slot: int
+    text: list[int] = field(default_factory=list)
     waiting: list[torch.Tensor] = field(default_factory=list)
 
     @property
@@ -44,7 +49,7 @@ class EagleDrafter:
     """An EAGLE-3 drafter with its cache; a `ReadingDrafter`."""
 
     max_width = MAX_WIDTH
-    whole = True  # its cache has an entry for each position
+    whole = False  # its cache shares entries as the target's does
     remote = False
     transfer_s = 0.0
 
@@ -73,19 +78,35 @@ class EagleDrafter:
 
     # --- what the target tells ----------------------------------------------------------------
 
+    def begin(self, sequence: Sequence) -> int:
+        """Take over the entries of the request's first tokens that are in memory."""
+        row = self._row(sequence.id)
+        assert not row.text, sequence.id
+        row.text += sequence.tokens[1:]
+        # Entries depend on the first token, too, which the text of the cache does not have.
+        salt = sequence.request.cache_salt + array("q", sequence.tokens[:1]).tobytes()
+        return self._cache.begin(row.slot, row.text, salt)
+
     def read(self, readings: Several[Reading]) -> None:
-        """Keep the states; many that wait are read at once."""
+        """Keep the states of new positions, and read them once they would fill a block.
+
+        So others can begin with them, also where nothing is drafted.
+        """
+        due = []
         for reading in readings:
             sequence = reading.sequence
             if sequence.id in self._lost:
                 continue
             assert reading.states is not None
             row = self._row(sequence.id)
-            if row.count >= CHUNK:  # the newest always waits: a draft needs its logits
-                if not self._has_room(sequence, 0):
-                    continue
-                self._read([sequence], last=False)
-            row.waiting.append(self.model.fuse(reading.states))
+            known = int(self._cache.lengths[row.slot]) + row.count - reading.first
+            assert known >= 0, f"positions before {reading.first} were never read"
+            if known < len(reading.states):
+                row.waiting.append(self.model.fuse(reading.states[known:]))
+            if row.count > BLOCK and self._has_room(sequence, 0):
+                due.append(sequence)
+        if due:
+            self._read(due, last=False)
 
     def observe(self, round_: Round, commits: Several[Commit]) -> None:
         """Does nothing: `read` was told the states of the committed positions."""
@@ -162,22 +183,25 @@ class EagleDrafter:
     def _read(self, sequences: list[Sequence], *, last: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """Read the positions that wait, and keep their entries.
 
-        Returns [B, V] logits after, and [B, D] states of, the last position of each, if wanted.
+        Unless `last`, the last one of each waits on, because a draft needs its logits. Returns
+        [B, V] logits after, and [B, D] states of, the last position of each that was read.
         """
         rows = [self._rows[s.id] for s in sequences]
         slots = np.array([row.slot for row in rows], dtype=np.int64)
         begins = self._cache.lengths[slots].tolist()
-        news = [
-            s.tokens[begin + 1 : begin + 1 + row.count]
-            for s, row, begin in zip(sequences, rows, begins, strict=True)
-        ]
+        hidden, news = [], []
+        for sequence, row, begin in zip(sequences, rows, begins, strict=True):
+            waiting = torch.cat(row.waiting)
+            count = len(waiting) if last else len(waiting) - 1
+            row.waiting = [] if last else [waiting[count:].clone()]
+            row.text += sequence.tokens[len(row.text) + 1 :]
+            hidden.append(waiting[:count])
+            news.append(row.text[begin : begin + count])
         ends = np.cumsum([len(new) for new in news]) - 1
         batch = chains(slots, news, wanted=ends if last else np.zeros(0, dtype=np.int64))
-        hidden = torch.cat([states for row in rows for states in row.waiting])
-        logits, states = self.score(batch, hidden)
+        logits, states = self.score(batch, torch.cat(hidden))
         for row, new in zip(rows, news, strict=True):
             self._cache.commit(row.slot, np.arange(len(new)))
-            row.waiting.clear()
         return logits, states[torch.from_numpy(ends).to(states.device)]
 
     def score(self, batch: Batch, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

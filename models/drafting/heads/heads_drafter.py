@@ -70,6 +70,10 @@ class HeadsDrafter:
         self.passes = 0
         self._states: dict[str, tuple[int, torch.Tensor]] = {}  # the last position's, [D]
 
+    def begin(self, sequence: Sequence) -> int:
+        """It drafts from whatever comes."""
+        return len(sequence.tokens)
+
     def read(self, readings: Several[Reading]) -> None:
         """Keep the state of each request's last position."""
         for reading in readings:

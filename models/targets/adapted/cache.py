@@ -66,7 +66,9 @@ class AdaptedCache:
         text = self.texts[row]
         self._set(row, text.committed + [text.scratch[node] for node in nodes.tolist()])
 
-    def begin(self, row: int, tokens: Sequence[int], salt: bytes = b"") -> int:
+    def begin(
+        self, row: int, tokens: Sequence[int], salt: bytes = b"", most: int | None = None
+    ) -> int:
         """Nothing is shared: each row has a cache of its own."""
         return 0
 
