@@ -1,9 +1,11 @@
 """Rows of JSON Lines and text files: where they are, and what one line says.
 
-A row is a line that is not blank; its number is the line's, counted from 1, as editors do.
+A row is a line that is not blank; its number is the line's, counted from 1, as editors do. The byte
+order mark that some editors write before a file's text is no part of the line.
 """
 
 import json
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
@@ -18,13 +20,13 @@ def lines(file: BinaryIO, *, line: int = 1) -> Iterator[tuple[int, bytes]]:
 
 
 def parse_text(content: bytes) -> str:
-    """A line of a text file without its end.
+    """A line of a text file without its end, and without a byte order mark before it.
 
     Raises:
         ValueError: says what is wrong with it.
     """
     try:
-        return content.decode().rstrip("\r\n")
+        return content.removeprefix(BOM_UTF8).decode().rstrip("\r\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 text: {error.reason} at byte {error.start}") from error
 

@@ -260,6 +260,17 @@ def test_seeds_stay_what_they_are() -> None:
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "a.txt"])
+def test_a_byte_order_mark_is_no_part_of_the_first_row(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    content = '{"prompt": "é"}\n{"prompt": "b"}\n' if name.endswith("l") else "é\nb\n"
+    path.write_text(content, encoding="utf-8-sig")
+    plan = plan_of(path)
+    rows = read.read_shard(plan.shards[0], plan.schema, prompt_field="prompt", id_field="id")
+    assert rows.prompts == ["é", "b"]
+    assert rows.problems == [None, None]
+
+
 def test_marks_lead_into_the_middle_of_a_file(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("".join(f"row {i}\n\n" for i in range(3 * lines.STRIDE)))
