@@ -46,6 +46,7 @@ from pipelines.inputs.prefetch import Prefetch
 from pipelines.interruption import interrupted_with
 from pipelines.modality.choose import modality_of
 from pipelines.options import as_dict
+from pipelines.output.failure import first_failure
 from pipelines.output.manifest import claimed
 
 if TYPE_CHECKING:
@@ -169,15 +170,17 @@ def _tables(job: Prepared) -> Iterator[pa.Table]:
 
 
 def _summary(job: Prepared, *, startup_seconds: float = 0.0) -> Summary:
+    url, entries = job.layout.url, job.manifest.entries.values()
     return summarize(
-        job.manifest.entries.values(),
+        entries,
         earlier=job.earlier,
         earlier_seconds=job.earlier_seconds,
-        history=read_history(job.layout.url),
+        history=read_history(url),
         startup_seconds=startup_seconds,
-        output=job.layout.url,
+        output=url,
         kind=job.layout.modality.kind,
         noise=noise_of(job.config),
+        first_error=first_failure(url, entries, id_field=job.config.id_field),
         config=as_dict(job.config),
     )
 

@@ -25,7 +25,7 @@ class Summary:
     and its parts. `prefix_hit_tokens` of prompts were in a cache and not read; `preemptions` counts
     requests that gave way to others in a full cache. What a killed run counted of passes and rounds
     is lost, its rows, tokens and seconds are not. `images` and `passes_per_image` are None for
-    texts.
+    texts. `first_error` is the id and the error of the first row that failed.
     """
 
     output: str
@@ -60,6 +60,7 @@ class Summary:
     noise: str
     images: int | None = None
     passes_per_image: float | None = None
+    first_error: str | None = None
     engine: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)

@@ -15,6 +15,7 @@ from pipelines.generate.config import GenerateConfig
 from pipelines.generate.prepare import prepare
 from pipelines.generate.reporting.history import History
 from pipelines.generate.reporting.summary import Summary, summarize
+from pipelines.output.failure import first_failure
 from pipelines.output.manifest import Manifest
 from tests.pipelines.generate.inprocess import (
     InProcessPool,
@@ -80,6 +81,18 @@ def test_they_are_marked_and_counted(config: GenerateConfig) -> None:
     assert rows[1]["tokens"] is None
     assert (summary.rows_failed, summary.rows_retryable) == (3, 2)
     assert exit_code(summary) == 3
+
+
+def test_the_first_of_them_is_told(config: GenerateConfig) -> None:
+    manifest = run_job(config, pool=Failing({"1/3/0"}))
+    assert told_of(manifest) == "7: its actor died"
+    assert told_of(run_job(config)).startswith("prompts.jsonl:10: not JSON: ")
+    write_prompts(Path(config.input), 3)
+    assert told_of(run_job(replace(config, output=f"{config.output}-2"))) == ""
+
+
+def told_of(manifest: Manifest) -> str:
+    return first_failure(manifest.url, manifest.entries.values(), id_field="id") or ""
 
 
 def test_only_their_shards_run_again(config: GenerateConfig, expected: list[Any]) -> None:
