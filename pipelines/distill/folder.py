@@ -118,7 +118,9 @@ class RunFolder:
         if file.exists():
             before = json.loads(file.read_text(encoding="utf-8"))
             changes = differences(before["decides"], about["decides"])
-            if changes:
+            if changes and not self._has_work():
+                self.clear()  # a run that was refused for its prompts, say
+            elif changes:
                 raise OutputRefused(
                     f"output {str(self.path)!r} holds another run: {'; '.join(changes[:3])}. Give "
                     "another output, or --no-resume to delete that run and start over"
@@ -126,6 +128,12 @@ class RunFolder:
         storage.publish(str(file), json.dumps(about, indent=1).encode() + b"\n")
         if self._mirror is not None:
             self._mirror.push()
+
+    def _has_work(self) -> bool:
+        """Whether a stage is committed, or any rows for one."""
+        return any(self._entries()) or any(
+            any(self.path.glob(f"{rows}/{MANIFEST}/[0-9]*.json")) for rows in ROWS
+        )
 
     def clear(self) -> None:
         """Delete the run's stages and their files."""
@@ -154,7 +162,7 @@ def open_path(output: str) -> Path:
     there = _names(url)
     strange = [name for name in there if name not in (*PARTS, ABOUT, REPORT, MANIFEST)]
     if strange and ABOUT not in there:
-        told = f"contains {strange[0]!r}, which paceline did not write; choose an empty folder"
+        told = f"contains {strange[0]!r}, which is no run of distill; choose an empty folder"
         raise OutputRefused(f"output {output!r} already {told}")
     if storage.is_local(url):
         return Path(url)

@@ -13,6 +13,7 @@ from models.requests.request import require
 from models.students.config import MadeFor
 from models.students.kind import StudentLessons, build_student
 from models.students.methods import BY_SCORE
+from models.students.records import read_records
 from models.students.start import config_of
 from models.students.teacher import load_teacher
 from models.targets.load import pick_device
@@ -188,8 +189,8 @@ def check(config: StudentOptions) -> StudentRun:
     if config.passes[-1] > most:
         told = "the tokens of an image" if about.in_order else "the maps of an image"
         raise InvalidOption("steps", config.steps, f"at most {most}, {told}")
-    if config.data is not None:
-        files_of(config.data)
+    if config.data is not None:  # the training would refuse them only after the held-out images
+        read_records(files_of(config.data), teacher.config, label_field=config.label_field)
     return StudentRun(
         config=replace(config, target=folder),
         about=about,

@@ -1,13 +1,18 @@
 """Options of a distillation: what is refused, and where they come from."""
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from models.errors import InvalidOption
+from models.errors import InvalidOption, UnsupportedCheckpoint
 from pipelines.cli import main, parse
 from pipelines.distill.command import student_config
 from pipelines.distill.students.config import StudentOptions
+from pipelines.distill.students.student import check
 from pipelines.options import from_mapping
+from tests.pipelines.generate.image_jobs import raster
 
+__all__ = ["raster"]  # a fixture
 GIVEN = {"target": "t", "output": "o"}
 
 
@@ -36,6 +41,15 @@ def test_numbers_of_passes(steps, passes):
 def test_what_is_refused(values, told):
     with pytest.raises(InvalidOption, match=told):
         from_mapping(StudentOptions, {**GIVEN, **values})
+
+
+def test_rows_of_another_kind_are_refused_before_anything_is_made(raster, tmp_path):
+    rows = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"id": ["a"], "prompt": ["x"], "tokens": [[1]], "seed": [1]}), rows)
+    given = {"target": raster, "output": str(tmp_path / "run"), "data": str(rows)}
+    with pytest.raises(UnsupportedCheckpoint, match="no column 'label'; the rows have id, prompt"):
+        check(from_mapping(StudentOptions, given))
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_command_line_overrides_the_file(tmp_path):

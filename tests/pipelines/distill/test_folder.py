@@ -37,10 +37,22 @@ def test_another_run_is_refused(tmp_path):
     folder = RunFolder(tmp_path, tell=lambda text: None)
     folder.describe(ABOUT)
     folder.describe({**ABOUT, "config": {"progress": False}})
+    folder.stage("records", dict)
     with pytest.raises(OutputRefused, match="records was 5, is 6"):
         folder.describe({**ABOUT, "decides": {"records": 6}})
     folder.clear()
     folder.describe({**ABOUT, "decides": {"records": 6}})
+
+
+def test_a_run_that_has_made_nothing_is_in_nobodys_way(tmp_path):
+    folder = RunFolder(tmp_path, tell=lambda text: None)
+    folder.describe(ABOUT)
+    folder.describe({**ABOUT, "decides": {"records": 6}})
+    write(folder, "records/_manifest/job.json", "{}")
+    folder.describe({**ABOUT, "decides": {"records": 7}})
+    write(folder, "records/_manifest/00000.json", "{}")  # rows of a stage that is not done yet
+    with pytest.raises(OutputRefused, match="records was 7, is 8"):
+        folder.describe({**ABOUT, "decides": {"records": 8}})
 
 
 def test_clearing_removes_stages_and_their_files(tmp_path):

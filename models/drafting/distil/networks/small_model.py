@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from models.errors import UnsupportedCheckpoint
-from models.targets.decoder.config import DecoderConfig, is_known, read_configs
+from models.targets.decoder.config import RASTER, DecoderConfig, is_known, read_configs
 
 WIDEST = 64  # of the heads of a new draft model
 
@@ -76,7 +76,7 @@ def continue_model(folder: Path) -> SmallModel:
         UnsupportedCheckpoint: it is not of a family that our decoder runs.
     """
     raw, _ = read_configs(folder)
-    if not is_known(raw):
+    if not is_known(raw) or raw["model_type"] == RASTER:
         told = (
             f"model_type={raw.get('model_type')!r}; llama, mistral, qwen2 and qwen3 can be trained"
         )

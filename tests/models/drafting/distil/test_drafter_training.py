@@ -185,6 +185,13 @@ def test_a_start_of_another_kind_is_refused(tmp_path, target, own_texts):
         build("medusa", target, own_texts, start=str(tmp_path / "drafter"), course=Course(depth=2))
 
 
+def test_a_draft_model_of_images_is_no_start_for_texts(tmp_path, target, own_texts):
+    raw = {"model_type": "paceline_raster", "architectures": ["RasterForCausalLM"]}
+    (tmp_path / "config.json").write_text(json.dumps(raw))
+    with pytest.raises(UnsupportedCheckpoint, match="model_type='paceline_raster'; llama, mistral"):
+        build("model", target, own_texts, start=str(tmp_path))
+
+
 def test_texts_that_do_not_fit_are_refused(tmp_path, target):
     file = tmp_path / "texts.parquet"
     write_texts(file, [Text(tokens=(1, 2, 60), num_prompt=1)])
