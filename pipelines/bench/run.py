@@ -13,10 +13,14 @@ from tqdm import tqdm
 
 from cluster.storage import storage
 from models.engine import build_loop
+from models.engine_config import EngineConfig
 from models.loop.token_loop import TokenLoop
-from models.requests.request import Request
+from models.registry import NONE
+from models.requests.request import Request, require
+from models.targets.limits import read_limits
 from models.targets.load import DTYPES, load_target
 from models.targets.out_of_memory import memory_explained
+from models.tokenizers.about import image_target
 from pipelines.bench.advice import advice
 from pipelines.bench.config import BenchConfig
 from pipelines.bench.interleave import Outputs, Series, race, warmed
@@ -27,6 +31,7 @@ from pipelines.bench.recipe import PLAIN, Recipe, names
 from pipelines.bench.table import table
 from pipelines.errors import InvalidInput
 from pipelines.generate.rows.prompts import Prompt, read_prompts, requests, shortened
+from pipelines.generate.bounds import check_drafter, has_draft_model
 from pipelines.options import as_dict
 
 WARM_TOKENS = 8
@@ -89,8 +94,8 @@ def measure(config: BenchConfig) -> Bench:
         StorageError: the input cannot be read.
     """
     recipes = config.recipes()
-    for recipe in recipes:
-        config.engine(recipe, batch_size=1, max_length=2)  # checks what only the models know
+    for recipe in recipes:  # checks what only the models know
+        _check_drafter(config.engine(recipe, batch_size=1, max_length=2))
     prompts, skipped = _prompts(config)
     lines = _measure(config, recipes, prompts)
     return Bench(
@@ -101,6 +106,14 @@ def measure(config: BenchConfig) -> Bench:
         prompts=len(prompts),
         skipped=skipped,
     )
+
+
+def _check_drafter(engine: EngineConfig) -> None:
+    """Refuse what `generate` would refuse, before anything is loaded."""
+    if image_target(engine.target) is not None and not has_draft_model(engine):
+        told = "none, or the folder of a draft model, with an image target"
+        require(engine.drafter == NONE, "drafter", engine.drafter, told)
+    check_drafter(engine, read_limits(engine.target))
 
 
 def write(found: Bench, output: str) -> None:

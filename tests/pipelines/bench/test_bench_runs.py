@@ -8,13 +8,17 @@ from typing import Any
 
 import pytest
 
+from models.errors import InvalidOption
 from pipelines.bench.config import BenchConfig
 from pipelines.bench.run import bench
 from pipelines.errors import InvalidInput
 from pipelines.generate.rows.prompts import read_prompts, requests
 from pipelines.inputs.seeds import row_seed
 from pipelines.options import from_mapping
+from tests.pipelines.generate.image_jobs import raster
 from tests.pipelines.generate.inprocess import write_prompts
+
+__all__ = ["raster"]  # a fixture
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -48,6 +52,17 @@ def test_every_recipe_writes_plains_tokens(
     assert len(content["measurements"]) == 12
     assert "| draft tree of 2×2 |" in (tmp_path / "out/bench.md").read_text()
     assert (tmp_path / "out/bench.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("drafter", ["lokup", "lookup"])
+def test_what_generate_refuses_is_refused_before_anything_runs(
+    checkpoints: dict[str, str], raster: str, prompts: str, tmp_path: Path, drafter: str
+) -> None:
+    target = raster if drafter == "lookup" else checkpoints["target"]
+    tried = config(checkpoints, prompts, tmp_path / "out", target=target, drafter=["none", drafter])
+    told = "did you mean 'lookup'" if drafter == "lokup" else "draft model, with an image target"
+    with pytest.raises(InvalidOption, match=f"drafter='{drafter}' is not accepted: .*{told}"):
+        bench(tried)
 
 
 @pytest.mark.slow
