@@ -111,13 +111,28 @@ def read_yaml(path: str) -> dict[str, Any]:
     """
     data = storage.read_bytes(storage.normalize(path))
     try:
-        values = yaml.safe_load(data)
+        values = yaml.load(data, _Once)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise InvalidOption("config", path, f"a YAML file is needed: {reason}") from error
     if not isinstance(values, dict):
         raise InvalidOption("config", path, "it must hold lines of `option: value`")
     return {str(name): value for name, value in values.items()}
+
+
+class _Once(yaml.SafeLoader):
+    """Refuses a key that stands twice, of which YAML's own loader silently takes the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping; raises YAMLError."""
+        seen = set[str]()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    told = f"{key.value!r} stands twice"
+                    raise yaml.constructor.ConstructorError(None, None, told, key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def _reading(found: "Field[Any]", hint: Any) -> dict[str, Any]:
@@ -158,7 +173,8 @@ def _help(found: "Field[Any]") -> str:
         return f"{told} (required)"
     default = found.default
     shown = default not in (MISSING, None, ()) and not isinstance(default, bool)
-    return f"{told} (default: {default})" if shown else told
+    words = " ".join(map(str, default)) if isinstance(default, tuple) else default
+    return f"{told} (default: {words})" if shown else told
 
 
 def _number_or_text(text: str) -> int | str:

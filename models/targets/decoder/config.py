@@ -1,5 +1,6 @@
 """The configuration of a decoder checkpoint: Llama, Mistral, Qwen, image grids."""
 
+import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -92,9 +93,20 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_configs(path: Path) -> tuple[Json, Json]:
     """config.json and generation_config.json ({} where there is none) of a checkpoint."""
     if not path.is_dir():
-        raise UnsupportedCheckpoint(f"{path} is not a folder with a checkpoint")
+        raise UnsupportedCheckpoint(f"{path} is not a folder with a checkpoint{_meant(path)}")
     generation = path / "generation_config.json"
     return read_json(path / "config.json"), read_json(generation) if generation.exists() else {}
+
+
+def _meant(path: Path) -> str:
+    """Why a path is no folder, and which one beside it has such a name."""
+    if path.exists():
+        return ": it is a file"
+    beside = [folder.name for folder in path.parent.glob("*/")] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, beside, n=1)
+    if near:
+        return f": there is no such folder; did you mean {path.parent / near[0]}?"
+    return ": there is no such folder; models are read from folders and s3://, not from a hub"
 
 
 def is_known(raw: Json) -> bool:

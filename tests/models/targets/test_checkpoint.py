@@ -37,6 +37,19 @@ def _edit_tensors(folder, edit):
     save_file(tensors, folder / FILE)
 
 
+def test_a_folder_that_is_not_there_is_told_with_the_one_that_may_be_meant(tmp_path):
+    (tmp_path / "text-target").mkdir()
+    (tmp_path / "text-target.txt").write_text("no folder")
+    with pytest.raises(
+        UnsupportedCheckpoint, match=r"no such folder; did you mean .*text-target\?"
+    ):
+        _load(tmp_path / "text-targt")
+    with pytest.raises(UnsupportedCheckpoint, match="no such folder; models are read from folders"):
+        _load("owner/model")
+    with pytest.raises(UnsupportedCheckpoint, match="it is a file"):
+        _load(tmp_path / "text-target.txt")
+
+
 @pytest.mark.parametrize("family", ["llama2", "qwen2-tied"])
 def test_sharded(tmp_path, family):
     model = save(tmp_path, family, max_shard_size="100KB")

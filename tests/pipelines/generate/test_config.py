@@ -13,6 +13,7 @@ from models.errors import InvalidOption
 from pipelines.bench.config import BenchConfig
 from pipelines.cli import main, parse
 from pipelines.evaluate.config import EvaluateConfig
+from pipelines.flags import read_yaml
 from pipelines.generate.command import config_of
 from pipelines.generate.config import GenerateConfig
 from pipelines.options import as_dict, from_mapping
@@ -188,6 +189,23 @@ def test_a_bad_file_is_one_line(
     path.write_text(text)
     assert main(["generate", "--config", str(path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_key_that_stands_twice_in_a_file_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text("base: &base {n: 1}\nmax_tokens: 5\nmax_tokens: 6\n")
+    assert main(["generate", "--config", str(path)]) == 2
+    assert "'max_tokens' stands twice" in capsys.readouterr().err
+    path.write_text("target: &here a\ninput: *here\noutput: b\nlogit_bias: {<<: {1: 2}, 1: 3}\n")
+    assert read_yaml(str(path))["logit_bias"] == {1: 3}
+
+
+def test_help_shows_defaults_as_they_are_written(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["plan", "--help"])
+    assert "(default: 1 2 4 8)" in " ".join(capsys.readouterr().out.split())
 
 
 def test_help_is_quick_and_needs_no_torch() -> None:
