@@ -84,9 +84,17 @@ def _unknown(name: str, kind: type[Body]) -> ApiError:
 
 
 def _refused(error: ValidationError, kind: type[Body]) -> ApiError:
-    """The first of pydantic's errors, by the path of its field."""
-    first = error.errors(include_url=False, include_context=False, include_input=True)[0]
+    """The first of pydantic's errors, by the path of its field.
+
+    Of a field that may have several types, the error of the type that the value has.
+    """
+    errors = error.errors(include_url=False, include_context=False, include_input=True)
+    ours = [each for each in errors if each["loc"][:1] == errors[0]["loc"][:1]]
+    of_range = (each for each in ours if not each["type"].endswith("_type"))
+    first = next(of_range, errors[0])
     place = _place(first["loc"], kind)
+    if first["type"] == "extra_forbidden":
+        return ApiError(f"there is no field {place!r:.100}", param=place, code="unknown_parameter")
     if first["type"] == "missing":
         return ApiError(f"{place} is missing", param=place, code="missing_required_parameter")
     value = repr(first["input"])

@@ -1,6 +1,7 @@
 """From bytes to fields: what is wrong is named, and nothing is ignored."""
 
 import json
+import re
 
 import pytest
 
@@ -83,6 +84,21 @@ def test_a_field_of_the_wrong_type_or_range_is_named(field: str, value: object) 
     error = refused({"prompt": "a", field: value})
     assert error.body()["error"]["param"].startswith(field)
     assert len(str(error)) < 400
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("stop", ["x"] * 17, "at most 16 items"),
+        ("prompt", [], "at least 1 item"),
+        ("prompt", 5, "valid string"),
+        ("paceline", {"trce": True}, r"there is no field 'paceline\.trce'"),
+    ],
+)
+def test_the_reason_is_that_of_the_type_which_the_value_has(
+    field: str, value: object, told: str
+) -> None:
+    assert re.search(told, str(refused({"prompt": "a", field: value})))
 
 
 def test_numbers_that_are_infinite_are_refused() -> None:
