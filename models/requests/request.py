@@ -45,7 +45,9 @@ class Sampling:
     grammar: str | None = None
 
     def __post_init__(self) -> None:
-        require(0 <= self.temperature < 100, "temperature", self.temperature, "0 to 100, 0: greedy")
+        require(
+            0 <= self.temperature < 100, "temperature", self.temperature, "0 (greedy) to below 100"
+        )
         require(0 < self.top_p <= 1, "top_p", self.top_p, "above 0, at most 1")
         require(self.top_k >= 0, "top_k", self.top_k, "0 (off) or a positive number of tokens")
         require(0 <= self.min_p <= 1, "min_p", self.min_p, "0 (off) to 1")

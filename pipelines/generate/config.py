@@ -323,7 +323,9 @@ class GenerateConfig:
         ok = not self.trace_ids or self.trace is not None
         require(ok, "trace_ids", self.trace_ids, "none without --trace")
         require(self.steps >= 1, "steps", self.steps, "1 or more")
-        require(self.student is not None or self.steps == 1, "steps", self.steps, "only --student")
+        require(
+            self.student is not None or self.steps == 1, "steps", self.steps, "only with --student"
+        )
         self.sampling()
 
     @property

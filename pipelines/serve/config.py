@@ -155,7 +155,9 @@ class ServeConfig:
         require(0 < self.port < 2**16, "port", self.port, "1 to 65535")
         require(self.student != "", "student", self.student, "a text, not empty")
         require(self.steps >= 1, "steps", self.steps, "1 or more")
-        require(self.student is not None or self.steps == 1, "steps", self.steps, "only --student")
+        require(
+            self.student is not None or self.steps == 1, "steps", self.steps, "only with --student"
+        )
         if self.student is not None:
             self._refuse_unused()
         if self.learn is not None:

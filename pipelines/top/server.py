@@ -57,7 +57,8 @@ def read_metrics(url: str, key: str | None) -> str:
         hint = "set PACELINE_API_KEY to one of its keys" if error.code == 401 else error.reason
         raise InvalidOption("what", url, f"it answers {error.code}: {hint}") from error
     except (OSError, ValueError, http.client.HTTPException) as error:
-        raise InvalidOption("what", url, f"no server of ours answers there: {error}") from error
+        reason = getattr(error, "reason", error)
+        raise InvalidOption("what", url, f"no server of ours answers there: {reason}") from error
 
 
 def sample(text: str, at: float) -> Sample:

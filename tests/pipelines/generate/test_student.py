@@ -70,7 +70,7 @@ def test_a_student_is_no_target_and_a_target_no_student(
     config = config_of(labels, tmp_path / "out", student=raster)
     with pytest.raises(UnsupportedCheckpoint, match="holds no student"):
         modality_of(config).settled(config)
-    with pytest.raises(InvalidOption, match="steps=2 is not accepted: only --student"):
+    with pytest.raises(InvalidOption, match="steps=2 is not accepted: only with --student"):
         config_of(labels, tmp_path / "out", target=raster, steps=2)
 
 

@@ -59,7 +59,7 @@ def test_a_student_alone_is_its_own_target() -> None:
             "with a student",
         ),
         ({"models": [{"student": "s", "tensor_parallel": 2}]}, "with a student"),
-        ({"models": [{"target": "a", "steps": 2}]}, r"models\[0\].steps=2 .* only --student"),
+        ({"models": [{"target": "a", "steps": 2}]}, r"models\[0\].steps=2 .* only with --student"),
     ],
 )
 def test_what_cannot_be_honoured_is_refused(changed: dict[str, Any], told: str) -> None:
