@@ -79,11 +79,8 @@ def prepare(config: GenerateConfig, *, claim: Callable[[str], Ticket] | None = N
     source, url = storage.normalize(config.input), storage.normalize(config.output)
     if f"{url}/".startswith(f"{source}/"):
         raise InvalidInput(f"output {url!r} lies in the input {source!r}, which would change it")
-    summary = config.summary and storage.normalize(config.summary)
-    if summary and storage.is_folder(summary):
-        raise InvalidOption("summary", config.summary, "a file's name is needed, not a folder's")
-    if config.trace is not None:
-        _check_trace(config.trace, source)
+    for name in ("summary", "trace"):
+        _check_file(name, getattr(config, name), source)
     plan = _plan(config, source)
     config = replace(config, prompt_field=prompt_column(config.prompt_field, plan.schema.names))
     modality.check_plan(plan, config)
@@ -127,13 +124,15 @@ def _plan(config: GenerateConfig, source: str) -> ShardPlan:
     return plan
 
 
-def _check_trace(trace: str, source: str) -> None:
-    """Raise InvalidOption for a file that cannot be written, or that would be read as input."""
-    url = storage.normalize(trace)
+def _check_file(option: str, file: str | None, source: str) -> None:
+    """Raise InvalidOption for a file that cannot be written, or that is or would be input."""
+    if file is None:
+        return
+    url = storage.normalize(file)
     if storage.is_folder(url):
-        raise InvalidOption("trace", trace, "a file's name is needed, not a folder's")
+        raise InvalidOption(option, file, "a file's name is needed, not a folder's")
     if f"{url}/".startswith(f"{source}/"):
-        raise InvalidOption("trace", trace, f"a file outside of the input {source!r}")
+        raise InvalidOption(option, file, f"a file outside of the input {source!r}")
 
 
 def _require_column(option: str, name: str, columns: Sequence[str]) -> None:

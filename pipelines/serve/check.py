@@ -1,4 +1,4 @@
-"""What can be checked before Ray is imported: the models, the drafters, lengths and the port."""
+"""What can be checked before Ray is imported: models, drafters, lengths, keys and the port."""
 
 import socket
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from models.targets.split.check import check_ranks
 from pipelines.generate.bounds import check_drafter, has_draft_model
 from pipelines.generate.student import check_drafting_student, check_made_for
 from pipelines.modality.choose import modality
+from pipelines.serve.access import read_key_hashes
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.learning.check import check_learning
 
@@ -28,6 +29,8 @@ def check(configs: Sequence[ServeConfig]) -> None:
         else:
             check_student(config, config.student)
     check_learning(configs)
+    if configs[0].api_key_file is not None:
+        read_key_hashes(configs[0].api_key_file)
     _check_port(configs[0])
 
 

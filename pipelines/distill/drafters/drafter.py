@@ -26,6 +26,7 @@ from models.drafting.distil.teacher import Teacher, load_teacher
 from models.drafting.distil.texts import Text, batch_of, read_texts
 from models.drafting.draft_models.build import LEARNED
 from models.errors import InvalidOption
+from models.registry import drafters
 from models.requests.request import require
 from models.targets.load import pick_device
 from models.tokenizers.about import image_target
@@ -207,12 +208,12 @@ class DrafterRun:
             guidance=1.0 if config.guidance is None else config.guidance,
             seed=len(held),  # images of the exams have those before
         )
-        drafters = {name: located_drafter(name) for name in config.beside}
+        shown = {name: located_drafter(name) for name in config.beside}
         if config.start is not None:
-            drafters[START] = present(config.start)
-        drafters[MADE] = str(trained)
+            shown[START] = present(config.start)
+        shown[MADE] = str(trained)
         found = Judgement(
-            lines=measure(trial, drafters, target),
+            lines=measure(trial, shown, target),
             exams=read_lines(self.path / "train" / EXAMS),
         )
         found.write(self.path / FIGURES)
@@ -289,6 +290,9 @@ def check(config: DrafterOptions) -> DrafterRun:
             length=config.text_length,
             exam_tokens=config.exam_length,
         )
+    for name in config.beside:  # the evaluation, after hours, is too late to find that out
+        there = name in drafters() or name.startswith("s3://") or Path(name).is_dir()
+        require(there, "beside", name, f"{', '.join(drafters())}, or the folder of a drafter")
     sizes = target_config(Path(config.target))
     if config.text_length > sizes.context_length:
         told = f"at most the target's context of {sizes.context_length}"

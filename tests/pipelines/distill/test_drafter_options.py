@@ -1,6 +1,7 @@
 """Options of a drafter's distillation, its texts, and exports: without Ray."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,14 @@ def test_a_start_of_another_kind_is_refused_before_anything_runs(tmp_path, check
     assert not (tmp_path / "run").exists()
 
 
+def test_a_drafter_to_show_beside_it_that_is_not_there_is_refused_at_once(tmp_path, checkpoints):
+    given = {"target": checkpoints["target"], "prompts": "p", "output": str(tmp_path / "run")}
+    config = from_mapping(DrafterOptions, {**given, "beside": ["lookup", "lokup"]})
+    with pytest.raises(InvalidOption, match=r"beside='lokup' is not accepted: none, .*folder"):
+        check(config)
+    check(replace(config, beside=("lookup", "none", checkpoints["draft"])))
+
+
 def test_a_run_whose_exams_had_another_meaning_is_refused_at_once(tmp_path, checkpoints):
     """Its best score would compete with those of this version."""
     (tmp_path / "prompts.txt").write_text("a\nb\n")
@@ -106,6 +115,7 @@ def test_a_run_whose_exams_had_another_meaning_is_refused_at_once(tmp_path, chec
     run.path.mkdir()
     folder = RunFolder(run.path, tell=print)
     folder.describe({**about, "decides": older})
+    folder.stage("records", dict)
     with pytest.raises(OutputRefused, match="another run: exam was None, is 'laws:v1'"):
         folder.describe(about)
 

@@ -111,15 +111,16 @@ def test_rows_that_are_not_there_are_told(tmp_path, caplog):
     assert "the trace lacks the rows none" in caplog.text
 
 
+@pytest.mark.parametrize("option", ["trace", "summary"])
 @pytest.mark.parametrize(
     ("place", "told"), [("in/t.json", "outside of the input"), ("folder", "not a folder's")]
 )
-def test_traces_that_would_do_harm_are_refused(tmp_path, place, told):
+def test_files_that_would_do_harm_are_refused(tmp_path, option, place, told):
     (tmp_path / "folder").mkdir()
     write_prompts(tmp_path / "in" / "prompts.jsonl", 3)
     values = {"input": str(tmp_path / "in"), "output": str(tmp_path / "out")}
     with pytest.raises(InvalidOption, match=told):
-        prepare(make_config(tmp_path, **values, trace=str(tmp_path / place)))
+        prepare(make_config(tmp_path, **values, **{option: str(tmp_path / place)}))
 
 
 def test_a_trace_decides_no_row(tmp_path):

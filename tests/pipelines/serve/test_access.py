@@ -17,7 +17,12 @@ from pipelines.serve.door.access import (
     read_key_hashes,
     read_marked_hashes,
 )
+from pipelines.serve.api_error import ApiError
+from pipelines.serve.application import build
+from pipelines.serve.check import check
+from pipelines.serve.config import ServeConfig
 
+TARGET = "examples/models/text-target"
 KEYS = (hashlib.sha256(b"secret").hexdigest(), hashlib.sha256(b"other").hexdigest())
 
 
@@ -130,9 +135,15 @@ def test_an_empty_key_opens_nothing(tmp_path) -> None:
     assert status({"authorization": "Bearer "}, (empty,)) == 401
 
 
+def test_a_file_of_keys_is_read_before_anything_starts(tmp_path) -> None:
+    config = ServeConfig(target=TARGET, host="0.0.0.0", api_key_file=str(tmp_path / "keys.txt"))
+    with pytest.raises(InvalidOption, match=r"api_key_file='.*keys.txt' .* cannot be read"):
+        check([config])
+
+
 def test_an_application_listens_for_all_with_keys_only(tmp_path) -> None:
     with pytest.raises(InvalidOption, match="an address of this machine alone"):
-        build({"target": "examples/models/text-target"})
+        build({"target": TARGET})
     open_to_all = {"http_options": {"host": "0.0.0.0"}, "applications": [{"args": {"host": "::1"}}]}
     for given, problems in ((open_to_all, 1), (open_to_all | {"http_options": {"host": "::1"}}, 0)):
         assert len(list(_open(SimpleNamespace(data=given)))) == problems  # type: ignore[arg-type]
