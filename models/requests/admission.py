@@ -29,6 +29,8 @@ def check_request(
     who = f"request {request.id!r}"
     if not 0 <= request.seed < 2**63:
         raise InvalidRequest(f"{who}: seed {request.seed} is not in 0..2**63 - 1")
+    if isinstance(request.prompt, str):
+        raise InvalidRequest(f"{who}: the prompt is a text; give its token ids")
     if not request.prompt:
         raise InvalidRequest(f"{who}: the prompt is empty; give a token or more")
     total = len(request.prompt) + request.sampling.max_tokens

@@ -70,7 +70,7 @@ def output_rows(
             None if bad else r.accepted_length for bad, r in zip(failed, results, strict=True)
         ],
         "exactness": [None if bad else r.exactness for bad, r in zip(failed, results, strict=True)],
-        "error": [r.error for r in results],
+        "error": [_without_id(r) for r in results],
         "retryable": [r.retryable for r in results],
     }
     return pa.table([_column(field, rows, own, id_field) for field in schema], schema=schema)
@@ -104,3 +104,8 @@ def _logprobs(found: tuple[TokenLogprob, ...] | None) -> list[dict[str, Any]] | 
         }
         for item in found
     ]
+
+
+def _without_id(result: Result) -> str | None:
+    """The error without the name of its request, which only the job knows."""
+    return result.error and result.error.removeprefix(f"request {result.id!r}: ")

@@ -148,6 +148,7 @@ def test_an_id_is_refused_while_it_is_in_use():
 
 BAD = {
     "empty prompt": ({"prompt": ()}, "'bad'.*empty"),
+    "text": ({"prompt": "def f"}, "'bad'.*is a text; give its token ids"),
     "too long": ({"prompt": (1,) * 95}, "95 tokens and max_tokens=6 make 101; at most 100"),
     "unknown token": ({"prompt": (1, 5)}, "token 5 is not in 0..4"),
     "negative token": ({"prompt": (-1,)}, "token -1"),

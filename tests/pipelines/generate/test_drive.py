@@ -129,6 +129,23 @@ def test_no_more_shards_are_open_than_needed(tmp_path: Path, prompts: str) -> No
     assert max(ahead) < 40  # of 200: 16, what the pool holds twice, and what is prefetched
 
 
+class TooLong(InProcessPool):
+    """Refuses every request, as the loop refuses a prompt that does not fit."""
+
+    def take(self, timeout_s: float) -> list[Result]:
+        told = "prompt of 9 tokens and max_tokens=8 make 17; at most 16 fit"
+        return [
+            Result(id=r.id, tokens=(), finish_reason="error", error=f"request {r.id!r}: {told}")
+            for r in super().take(timeout_s)
+        ]
+
+
+def test_errors_of_rows_do_not_name_requests_of_the_job(tmp_path: Path, prompts: str) -> None:
+    run_job(job(tmp_path, prompts), pool=TooLong())
+    errors = {row["error"] for row in output_rows(str(tmp_path / "out"))}
+    assert errors == {"prompt of 9 tokens and max_tokens=8 make 17; at most 16 fit"}
+
+
 def test_results_that_come_twice_count_once(tmp_path: Path, prompts: str) -> None:
     class Stutter(InProcessPool):
         def take(self, timeout_s: float) -> list[Result]:
