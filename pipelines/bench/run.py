@@ -30,8 +30,8 @@ from pipelines.bench.plots import draw
 from pipelines.bench.recipe import PLAIN, Recipe, names
 from pipelines.bench.table import table
 from pipelines.errors import InvalidInput
-from pipelines.generate.rows.prompts import Prompt, read_prompts, requests, shortened
 from pipelines.generate.bounds import check_drafter, has_draft_model
+from pipelines.generate.rows.prompts import Prompt, read_prompts, requests, shortened
 from pipelines.options import as_dict
 
 WARM_TOKENS = 8

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import pyarrow.parquet as pq
 
-from cluster import storage
+from cluster.storage import storage
 from pipelines.output.manifest import Entry
 
 LONGEST = 300

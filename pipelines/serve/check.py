@@ -12,8 +12,8 @@ from models.targets.split.check import check_ranks
 from pipelines.generate.bounds import check_drafter, has_draft_model
 from pipelines.generate.student import check_drafting_student, check_made_for
 from pipelines.modality.choose import modality
-from pipelines.serve.access import read_key_hashes
 from pipelines.serve.config import ServeConfig
+from pipelines.serve.door.access import read_key_hashes
 from pipelines.serve.learning.check import check_learning
 
 

@@ -10,6 +10,7 @@ from pipelines.check.serve_rules import _open
 from pipelines.options import from_mapping
 from pipelines.serve.api_error import ApiError
 from pipelines.serve.application import build
+from pipelines.serve.check import check
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.door.access import (
     check_access,
@@ -17,10 +18,6 @@ from pipelines.serve.door.access import (
     read_key_hashes,
     read_marked_hashes,
 )
-from pipelines.serve.api_error import ApiError
-from pipelines.serve.application import build
-from pipelines.serve.check import check
-from pipelines.serve.config import ServeConfig
 
 TARGET = "examples/models/text-target"
 KEYS = (hashlib.sha256(b"secret").hexdigest(), hashlib.sha256(b"other").hexdigest())
