@@ -84,6 +84,8 @@ class Server:
             raise JobFailed(f"the server stopped: {_cause(error)}") from error
         if self.lessons is not None and left is not None:
             self.lessons.record(self.models[self.lessons.number].manager)
+        if left == 0:
+            serve.shutdown()  # ingresses that outlive their managers would warn of that
         return left
 
     def look(self) -> None:

@@ -74,5 +74,6 @@ def test_open_streams_end_and_new_requests_are_refused(command: Command, port: i
     assert found == streams.expected
     assert [each.cuts for each in streams.clients.values()] == [0, 0]
     assert code == 0, command.told
+    assert "the manager does not answer" not in command.told, "all ended as it was told to"
     assert took < DRAIN_S
     assert not command.left()
