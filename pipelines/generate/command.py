@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
     print("\n".join(summary.lines()))
     if summary.rows_failed:
         told = f"{summary.rows_failed} of {summary.rows} rows failed: see their column `error`"
-        print(f"paceline: {told}. The first: {summary.first_error}", file=sys.stderr)
+        print(f"paceline: {told}. The first is row {summary.first_error}", file=sys.stderr)
     if summary.rows_retryable:
         told = f"{summary.rows_retryable} of these may succeed: run the same command again"
         print(f"paceline: {told}", file=sys.stderr)

@@ -138,4 +138,4 @@ def test_from_s3_to_s3(
 def test_failed_rows_are_told(whole: Finished) -> None:
     assert f"rows             {GOOD + 1}, 1 of them failed" in whole.told.stdout
     assert f"1 of {GOOD + 1} rows failed: see their column `error`" in whole.told.stderr
-    assert f"The first: prompts.jsonl:{GOOD + 1}: not JSON: " in whole.told.stderr
+    assert f"The first is row prompts.jsonl:{GOOD + 1}: not JSON: " in whole.told.stderr
