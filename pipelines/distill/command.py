@@ -56,7 +56,7 @@ example: a student of the digits model, then images from it
       --records 4000 --train-steps 600 --output out/student
 
   paceline generate --student out/student/export --steps 1 \
-      --input labels.jsonl --prompt-field label --output out/fast-digits
+      --input examples/labels.jsonl --prompt-field label --output out/fast-digits
 
 docs/distill.md describes stages, files and figures.
 """

@@ -19,9 +19,10 @@ EXAMPLE = """\
 example: does a faster way of decoding give the same images?
 
   paceline generate --target examples/models/digits-raster \\
-      --input labels.jsonl --prompt-field label --output out/teacher --seed 1
+      --input examples/labels.jsonl --prompt-field label \\
+      --output out/teacher --seed 1
   paceline generate --target examples/models/digits-raster \\
-      --input labels.jsonl --prompt-field label --decoder mc-sjd \\
+      --input examples/labels.jsonl --prompt-field label --decoder mc-sjd \\
       --output out/faster --seed 2
   paceline evaluate --samples out/faster --reference out/teacher \\
       --output out/evaluation

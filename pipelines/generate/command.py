@@ -33,8 +33,8 @@ example: complete prompts with a draft model
 
 example: an image for each label, from rows such as {"label": 3}
 
-  paceline generate --target examples/models/digits-raster --input labels.jsonl \\
-      --prompt-field label --output out/digits
+  paceline generate --target examples/models/digits-raster \\
+      --input examples/labels.jsonl --prompt-field label --output out/digits
 
 Options can be in a file, --config job.yaml, with lines such as
 `max_tokens: 64`; the command line overrides the file. docs/options.md
