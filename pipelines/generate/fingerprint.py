@@ -1,7 +1,8 @@
 """What decides a job's rows, so that only the same job goes on with an output folder.
 
 Where models and input lie does not matter, what they hold does. With `match` or `jacobi`, neither
-who guesses ahead nor the number of actors is part of it: they do not change a token.
+who guesses ahead nor the number of actors is part of it: they do not change a token. With other
+rules, it counts whether draft actors guess: they draw from fewer tokens, and may be late.
 """
 
 import hashlib
@@ -123,4 +124,4 @@ def _of_guesses(config: GenerateConfig) -> dict[str, Any]:
     values = {name: getattr(config, name) for name in names}
     if "drafter" in values and has_draft_model(config):
         values["drafter"] = f"a model, digest {checkpoint_digest(config.drafter, role='draft')}"
-    return values
+    return values | ({"draft_actors": "some"} if config.draft_actors else {})

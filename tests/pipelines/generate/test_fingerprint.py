@@ -56,6 +56,7 @@ GUESSES: dict[str, Any] = {
     "drafter": "lookup",
     "draft_tokens": 3,
     "draft_width": 1,
+    "draft_actors": 2,
 }
 DECODERS: dict[str, Any] = {
     "window": 5,
@@ -67,7 +68,6 @@ NEVER: dict[str, Any] = {
     "draft_nodes": 2,
     "target_actors": 2,
     "max_target_actors": 3,
-    "draft_actors": 0,
     "batch_size": 3,
     "prefill_chunk": 64,
     "memory": "64MiB",
@@ -121,6 +121,7 @@ def test_what_decides_nothing_does_not(config: GenerateConfig, name: str) -> Non
     drafting = {"drafter": "draft", "draft_tokens": 2, "draft_width": 2}
     config = replace(config, **drafting) if name == "draft_nodes" else config
     config = replace(config, trace="t.json") if name == "trace_ids" else config
+    assert getattr(config, name) != NEVER[name]  # or nothing would be shown
     assert job_of(replace(config, **{name: NEVER[name]})) == job_of(config)
 
 
@@ -132,6 +133,11 @@ def test_guesses_decide_where_the_rule_lets_them(
     config = replace(config, verify=verify, drafter="none" if name == "drafter" else "lookup")
     changed = replace(config, **{name: GUESSES[name]})
     assert (job_of(changed) != job_of(config)) == (verify != "match")
+
+
+def test_the_number_of_draft_actors_does_not_decide(config: GenerateConfig) -> None:
+    config = replace(config, drafter="lookup", verify="rejection", draft_actors=1)
+    assert job_of(replace(config, draft_actors=3)) == job_of(config)
 
 
 @pytest.mark.parametrize(
