@@ -53,6 +53,11 @@ def read_deepspeed(path: str, *, batch: int, workers: int) -> dict[str, Any]:
     return told
 
 
+def is_half(told: Mapping[str, Any] | None) -> bool:
+    """Whether passes run in bf16, which changes more than the order of sums."""
+    return bool((told or {}).get(BF16, {}).get("enabled", False))
+
+
 def _check_names(told: Mapping[str, Any], path: str) -> None:
     for name, value in told.items():
         if name in KNOWN:

@@ -21,7 +21,7 @@ from models.training.engines.worker import Worker
 from models.training.kind import Kind
 from models.training.step import TrainingPlan
 from pipelines.distill.config import DistillConfig
-from pipelines.distill.deepspeed_file import read_deepspeed
+from pipelines.distill.deepspeed_file import is_half, read_deepspeed
 from pipelines.distill.estimate import Estimate
 from pipelines.distill.findings import Findings
 from pipelines.distill.folder import REPORT, RunFolder, mirror_of
@@ -155,6 +155,8 @@ def _about(run: Run) -> dict[str, Any]:
     decides: dict[str, Any] = {**deciding(run.config), "target": run.digest, **run.digests}
     if run.config.data is not None:
         decides["data"] = digest_of(files_of(run.config.data))
+    if is_half(deepspeed_of(run.config)):
+        decides["bf16"] = True
     return {"decides": decides, "config": as_dict(run.config), "versions": versions()}
 
 
