@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from actors.messages import Ended, Streamed, Submission
+from models.errors import NoRoom
 from models.loop.token_loop import TokenLoop
 from models.requests.request import Result
 
@@ -34,7 +35,7 @@ class Desk:
             try:
                 self._loop.submit(submission.request)
             except Exception as error:  # InvalidRequest, or what a request without sense leads to
-                result = refusal(submission.request.id, str(error))
+                result = refusal(submission.request.id, error)
                 refused.append(Ended(ticket=submission.ticket, result=result))
             else:
                 self._tickets[submission.request.id] = submission.ticket
@@ -85,6 +86,13 @@ class Desk:
         self._loop.cancel(request_id)
 
 
-def refusal(request_id: str, reason: str) -> Result:
-    """The result of a request that cannot run."""
-    return Result(id=request_id, tokens=(), finish_reason="error", error=reason, invalid=True)
+def refusal(request_id: str, error: Exception) -> Result:
+    """The result of a request that cannot run; with more memory than is here, it may."""
+    return Result(
+        id=request_id,
+        tokens=(),
+        finish_reason="error",
+        error=str(error),
+        invalid=True,
+        retryable=isinstance(error, NoRoom),
+    )

@@ -27,3 +27,7 @@ class UnsupportedCheckpoint(PacelineError, ValueError):
 
 class InvalidRequest(PacelineError, ValueError):
     """One request cannot run. Other requests are not affected."""
+
+
+class NoRoom(InvalidRequest):
+    """A request is too long for the memory that a process has, and for nothing else."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from itertools import pairwise
 
-from models.errors import InvalidOption, InvalidRequest, UnsupportedCheckpoint
+from models.errors import InvalidOption, InvalidRequest, NoRoom, UnsupportedCheckpoint
 from models.registry import GUMBEL, MAPS, RULES
 from models.requests.grammar import Grammars, GrammarState
 from models.requests.request import Request
@@ -25,6 +25,7 @@ def check_request(
     """Raise InvalidRequest, which names the field, if the request can never run.
 
     `max_length`: tokens of prompt and completion together. `texts`: whether there is a tokenizer.
+    NoRoom, if more memory would do, of which `advise` tells.
     """
     who = f"request {request.id!r}"
     if not 0 <= request.seed < 2**63:
@@ -35,10 +36,10 @@ def check_request(
         raise InvalidRequest(f"{who}: the prompt is empty; give a token or more")
     total = len(request.prompt) + request.sampling.max_tokens
     if total > max_length:
-        raise InvalidRequest(
+        advice = advise(total)
+        raise (NoRoom if advice else InvalidRequest)(
             f"{who}: prompt of {len(request.prompt)} tokens and max_tokens="
-            f"{request.sampling.max_tokens} make {total}; at most {max_length} fit"
-            f"{advise(total)}"
+            f"{request.sampling.max_tokens} make {total}; at most {max_length} fit{advice}"
         )
     size = target.input_size
     bad = [t for t in request.prompt if not 0 <= t < size]

@@ -87,3 +87,12 @@ def test_a_trace_names_the_actor():
     desk.submit([Submission(ticket=1, request=replace(OLD, trace=True))])
     (ended,) = finish(desk)
     assert {span.where for span in ended.result.spans} == {"target-7"}
+
+
+def test_what_more_memory_would_allow_may_be_tried_again():
+    """Not what no memory would."""
+    for advice, retryable in ((" set --memory to 9MiB or more", True), ("", False)):
+        desk = Desk(loop_of(max_length=8))
+        desk._loop._advise = lambda total, advice=advice: advice
+        (ended,) = submit(1, request_of(0, length=20, max_tokens=1, min_tokens=0))(desk)
+        assert (ended.result.invalid, ended.result.retryable) == (True, retryable)

@@ -7,7 +7,7 @@ import torch
 
 from models.drafting.draft_models.draft_model import ModelDrafter
 from models.engine import EngineConfig, build_loop
-from models.errors import InvalidOption, InvalidRequest
+from models.errors import InvalidOption, InvalidRequest, NoRoom
 from models.requests.request import Request, Sampling
 from tests.models import checkpoints
 
@@ -50,7 +50,7 @@ def test_default_options_fit_the_budget(folder):
 def test_a_request_too_long_for_the_budget_is_told_what_would_do(folder, drafter):
     drafter = folder if drafter == "model" else drafter
     loop = build_loop(EngineConfig(target=folder, memory="1MiB", drafter=drafter))
-    with pytest.raises(InvalidRequest, match=r"set --memory to \d+MiB or more$") as found:
+    with pytest.raises(NoRoom, match=r"set --memory to \d+MiB or more$") as found:
         loop.submit(request(9000))
     wanted = str(found.value).split()[-3]
     enough = build_loop(EngineConfig(target=folder, memory=wanted, drafter=drafter))
@@ -65,8 +65,9 @@ def test_no_memory_is_advised_beyond_the_context_or_max_length(folder):
         (EngineConfig(target=folder, memory="1MiB"), CONTEXT),
         (EngineConfig(target=folder, memory="1MiB", max_length=500), 500),
     ):
-        with pytest.raises(InvalidRequest, match=r"fit$"):
+        with pytest.raises(InvalidRequest, match=r"fit$") as found:
             build_loop(config).submit(request(length))
+        assert found.type is InvalidRequest
 
 
 def test_a_draft_model_shares_the_budget(folder):

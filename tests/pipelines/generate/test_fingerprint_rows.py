@@ -5,6 +5,7 @@ the other one goes on with the first one's output and all rows are those of the 
 it differs, the output is refused. CROSSINGS=N tries N pairs.
 """
 
+import json
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from actors.desk import refusal
 from models.engine import build_loop
 from models.loop.token_loop import TokenLoop
 from models.registry import NONE
@@ -77,8 +79,7 @@ class LoopPool:
             try:
                 self._loop.submit(request)
             except ValueError as error:
-                told = Result(id=request.id, tokens=(), finish_reason="error", error=str(error))
-                self._refused.append(told)
+                self._refused.append(refusal(request.id, error))
 
     def take(self, timeout_s: float) -> list[Result]:
         found = [*self._refused, *self._loop.step()]
@@ -198,3 +199,28 @@ def test_what_is_refused_would_change_the_rows(
 ) -> None:
     """A control: or the files that they lie in."""
     assert rows_and_files(folder, tmp_path / "out", **{name: DECIDING[name][-1]}) != plain
+
+
+def test_rows_that_lacked_memory_are_made_when_there_is_more(folder: Path, tmp_path: Path) -> None:
+    """How much there is depends on the machine and the moment, so it must not decide a row."""
+    prompts = write_prompts(tmp_path / "in" / "prompts.jsonl", 5)
+    longer = {"id": "long", "prompt": "a prompt of some length, " * 8}
+    with prompts.open("a") as file:
+        file.write(json.dumps(longer) + "\n")
+    rows = []
+    for memory in ("100KB", "400KB"):
+        given = {"max_tokens": 9, "shard_rows": 2, "memory": memory, "batch_size": 2}
+        config = made(folder, tmp_path / "out", given)
+        assert config is not None
+        config = replace(config, input=str(prompts.parent))
+        start(config)
+        rows.append(outcome(config.output))
+    before, after = rows
+    assert "set --memory to 1MiB or more" in before[-1]["error"]
+    assert before[-1]["retryable"]
+    assert [row["error"] for row in after] == [None] * 6
+    assert after[:5] == before[:5]
+    plain = made(folder, tmp_path / "plain", {"max_tokens": 9, "shard_rows": 2})
+    assert plain is not None
+    start(replace(plain, input=str(prompts.parent)))
+    assert outcome(plain.output) == after

@@ -67,7 +67,7 @@ class LoopPool:
             try:
                 self.loop.submit(request)
             except Exception as error:
-                self._refused.append(refusal(request.id, str(error)))
+                self._refused.append(refusal(request.id, error))
 
     def cancel(self, ids: Any) -> None:
         for each in ids:
