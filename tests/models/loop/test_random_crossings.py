@@ -15,7 +15,7 @@ from models.verify import match
 from models.verify.round import Commit, Round
 from tests.models.crossing import FAMILIES, differences, random_case, run_case, told
 
-CASES = int(os.environ.get("CROSSINGS", "36"))
+CASES = int(os.environ.get("CROSSINGS", "24"))
 PART = 6  # cases of a test
 
 
