@@ -232,6 +232,9 @@ class Pool:
         self.retire(member)  # it may hang instead
         if death.evidence or not member.ready:
             self._deaths.append(time.monotonic())
+            if not self._may_create():
+                told = "%d %s actors died within %.0f s and completed nothing: no more for now"
+                log.warning(told, len(self._deaths), self.role.name, self.role.window_s)
         self._reason = death.reason
 
     # --- all of them --------------------------------------------------------------------------

@@ -309,6 +309,8 @@ class TargetPool:
         first = self._ledger.settle(name, taken.ended)
         if any(result.finish_reason != "error" for result in first):
             self._targets.note_progress()
+        if self._drafts is not None and any(result.draft_tokens for result in first):
+            self._drafts.note_progress()
         return None if taken.failure is None else _end(taken.failure)
 
     def _mourn(self, name: str, death: Death) -> None:

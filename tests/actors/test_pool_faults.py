@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -67,6 +68,34 @@ def test_one_actor_killed_again_and_again(config, plain):
             f"r{i}": plain[f"r{i}"] for i in range(20)
         }
         assert len(killed) == 4
+
+
+def test_draft_actors_that_draft_between_their_deaths_are_replaced(config, checkpoints, caplog):
+    """One death is allowed; the last two come without a completion between them."""
+    drafting = config(drafter=checkpoints["draft"])
+    with TargetPool.start(drafting, draft_actors=1, num_cpus=0.5) as pool:
+        drafts = pool._drafts
+        drafts.role = replace(drafts.role, max_restarts=1)
+        for death in range(4):
+            name = f"draft-{death}"
+            await_ready(pool, name)
+            if death < 3:
+                results = run(pool, make_requests(8))
+                assert any(result.draft_tokens for result in results.values())
+            kill([pool.pids()[name]])
+        deadline = time.monotonic() + 60
+        while "draft actors died within" not in caplog.text:
+            assert time.monotonic() < deadline
+            pool.take(timeout_s=0.2)
+        assert not drafts.members
+        assert tokens_of(run(pool, make_requests(2)))
+
+
+def await_ready(pool: TargetPool, name: str) -> None:
+    deadline = time.monotonic() + 60
+    while name not in pool.pids():
+        assert time.monotonic() < deadline
+        pool.take(timeout_s=0.2)
 
 
 def test_two_actors_with_suspects_killed_at_once(config, plain):
