@@ -164,6 +164,7 @@ def test_bf16_decides_and_the_stage_does_not(make_drafter: Make, tmp_path: Path)
     folder = RunFolder(plain.path, tell=print)
     plain.path.mkdir()
     folder.describe(_about(plain))
+    folder.stage("records", dict)
     half = write(tmp_path, zero_optimization={"stage": 1}, bf16={"enabled": True})
     with pytest.raises(OutputRefused, match="bf16 was None, is True"):
         folder.describe(_about(make_drafter(deepspeed=half)))
