@@ -14,6 +14,8 @@ from models.errors import InvalidOption
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
+MERGE = "tag:yaml.org,2002:merge"  # of the key `<<`
+
 
 def add_parser(
     subparsers: Subparsers, name: str, *, usage: str, summary: str, about: str, example: str
@@ -112,6 +114,8 @@ def read_yaml(path: str) -> dict[str, Any]:
     data = storage.read_bytes(storage.normalize(path))
     try:
         values = yaml.load(data, _Once)
+    except _Twice as error:
+        raise InvalidOption("config", path, str(error)) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise InvalidOption("config", path, f"a YAML file is needed: {reason}") from error
@@ -120,19 +124,24 @@ def read_yaml(path: str) -> dict[str, Any]:
     return {str(name): value for name, value in values.items()}
 
 
+class _Twice(yaml.YAMLError):
+    """A key stands twice in a mapping."""
+
+
 class _Once(yaml.SafeLoader):
     """Refuses a key that stands twice, of which YAML's own loader silently takes the last."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """A mapping; raises YAMLError."""
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """A mapping as it is written, merges (`<<`) not done yet; raises _Twice."""
+        node = super().compose_mapping_node(anchor)
         seen = set[str]()
         for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
+            if isinstance(key, yaml.ScalarNode) and key.tag != MERGE:
                 if key.value in seen:
-                    told = f"{key.value!r} stands twice"
-                    raise yaml.constructor.ConstructorError(None, None, told, key.start_mark)
+                    line = key.start_mark.line + 1
+                    raise _Twice(f"{key.value!r} stands twice, again in line {line}")
                 seen.add(key.value)
-        return super().construct_mapping(node, deep)
+        return node
 
 
 def _reading(found: "Field[Any]", hint: Any) -> dict[str, Any]:

@@ -309,7 +309,7 @@ class TargetPool:
         first = self._ledger.settle(name, taken.ended)
         if any(result.finish_reason != "error" for result in first):
             self._targets.note_progress()
-        if self._drafts is not None and any(result.draft_tokens for result in first):
+        if self._drafts is not None and any(_drafted(result) for result in first):
             self._drafts.note_progress()
         return None if taken.failure is None else _end(taken.failure)
 
@@ -344,6 +344,11 @@ class TargetPool:
             if self._ledger.load(member.name) == 0:
                 self._takes.pop(member.name, None)
                 self._targets.retire(member)
+
+
+def _drafted(result: Result) -> bool:
+    """Whether somebody has guessed for a request, other than its own prediction."""
+    return result.draft_tokens > result.predicted + result.mispredicted
 
 
 def _end(failure: Exception) -> Death:

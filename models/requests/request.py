@@ -153,10 +153,10 @@ class Result:
     passes after prefill. `accepted_histogram` holds the rounds with a draft by the number of
     accepted draft tokens, 0 to the depth of the deepest draft. These and `draft_tokens` count what
     happened since the request began or continued. `retryable`: the request may not have caused the
-    error, or more memory would do, so it may succeed when it runs again; `invalid`: no other
-    request and no failure has caused it.
-    `predicted` tokens of the request's prediction were accepted, `mispredicted` ones were not.
-    `spans`: where the time went, if the request asks by `trace`.
+    error, or more memory would do, so it may succeed when it runs again; `invalid`: the reason is
+    the request itself, no other one and no failure. `predicted` tokens of the request's prediction
+    were accepted, `mispredicted` ones were not. `spans`: where the time went, if the request asks
+    by `trace`.
     """
 
     id: str

@@ -109,7 +109,7 @@ def measure(config: BenchConfig) -> Bench:
 
 
 def _check_drafter(engine: EngineConfig) -> None:
-    """Refuse what `generate` would refuse, before anything is loaded."""
+    """Refuse a drafter that does not exist or fit the target, before anything is loaded."""
     if image_target(engine.target) is not None and not has_draft_model(engine):
         told = "none, or the folder of a draft model, with an image target"
         require(engine.drafter == NONE, "drafter", engine.drafter, told)

@@ -79,8 +79,11 @@ def run(options: argparse.Namespace) -> int:
     if summary.rows_failed:
         told = f"{summary.rows_failed} of {summary.rows} rows failed: see their column `error`"
         print(f"paceline: {told}. The first is row {summary.first_error}", file=sys.stderr)
-    if summary.rows_retryable:
-        told = f"{summary.rows_retryable} of these may succeed: run the same command again"
+    if summary.rows_without_room:
+        told = f"{summary.rows_without_room} of these need more memory: run the same command again"
+        print(f"paceline: {told} with the --memory that their errors name", file=sys.stderr)
+    if _may_pass(summary):
+        told = f"{_may_pass(summary)} of these may succeed: run the same command again"
         print(f"paceline: {told}", file=sys.stderr)
     return exit_code(summary)
 
@@ -89,4 +92,9 @@ def exit_code(summary: "Summary") -> int:
     """1: no row succeeded. 3: some failed for a reason that may pass. Otherwise 0."""
     if summary.rows_failed == summary.rows:
         return 1
-    return 3 if summary.rows_retryable else 0
+    return 3 if _may_pass(summary) else 0
+
+
+def _may_pass(summary: "Summary") -> int:
+    """The rows that the same command may make."""
+    return summary.rows_retryable - summary.rows_without_room

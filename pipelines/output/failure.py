@@ -21,8 +21,7 @@ def first_failure(url: str, entries: Iterable[Entry], *, id_field: str) -> str |
     with storage.open_input(storage.join(url, entry.file)) as source:
         rows = pq.read_table(source, columns=[id_field, "error"]).to_pylist()
     row = next(row for row in rows if row["error"] is not None)
-    name, error = str(row[id_field]), " ".join(row["error"].split())
-    told = (
-        error if error.startswith(name) else f"{name}: {error}"
-    )  # malformed lines say their place
+    error, name = row["error"], row[id_field]
+    told = error if name is None or error.startswith(f"{name}: ") else f"{name}: {error}"
+    told = " ".join(told.split())
     return told if len(told) <= LONGEST else f"{told[:LONGEST]}..."

@@ -39,8 +39,8 @@ _PART = re.compile(rf"part-\d+\.parquet|{PICTURES}/[^/]+\.png")
 class Entry:
     """One committed shard: the file of its rows, and other files by name, with their sizes.
 
-    Of the `rows_failed`, the `rows_retryable` are tried again by the next run. `seconds`: of
-    generating, since the commit before.
+    Of the `rows_failed`, the `rows_retryable` are tried again by the next run; of these, the
+    `rows_without_room` need more memory. `seconds`: of generating, since the commit before.
     """
 
     shard: int
@@ -53,6 +53,7 @@ class Entry:
     exactness: str
     files: Mapping[str, int] = field(default_factory=dict)
     rows_retryable: int = 0
+    rows_without_room: int = 0
     seconds: float = 0.0
 
 

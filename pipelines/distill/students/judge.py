@@ -80,8 +80,9 @@ class Judgement:
 
     def told_closed(self) -> str:
         """How much of the gap each number of passes closes."""
+        if not self.closed:
+            return "no fd-clf gap between independent and teacher: give more images, --eval-rows"
         closed = ", ".join(f"{name} {share:.0%}" for name, share in self.closed.items())
-        closed = closed or "there is none; give more images, --eval-rows"
         return f"closed of the fd-clf gap between independent and teacher: {closed}"
 
     def findings(self) -> Findings:

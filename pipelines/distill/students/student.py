@@ -189,8 +189,8 @@ def check(config: StudentOptions) -> StudentRun:
     if config.passes[-1] > most:
         told = "the tokens of an image" if about.in_order else "the maps of an image"
         raise InvalidOption("steps", config.steps, f"at most {most}, {told}")
-    if config.data is not None:  # the training would refuse them only after the held-out images
-        read_records(files_of(config.data), teacher.config, label_field=config.label_field)
+    if config.data is not None:  # the training, which reads all, comes after the held-out images
+        read_records(files_of(config.data)[:1], teacher.config, label_field=config.label_field)
     return StudentRun(
         config=replace(config, target=folder),
         about=about,

@@ -19,19 +19,21 @@ class Summary:
     """The figures of a job, summed over all of its runs; `run_` stands before those of this run.
 
     `rows_resumed` of the rows were there before this run. Of the `rows_failed`, the next run tries
-    the `rows_retryable` again. `seconds` of generating begin with a run's first request and end
-    with its last commit; `startup_seconds` come before. `tokens_per_second` is `tokens` over
-    `seconds`. `accepted_length` is tokens per request and target pass. `round_ms` is the mean round
-    and its parts. `prefix_hit_tokens` of prompts were in a cache and not read; `preemptions` counts
-    requests that gave way to others in a full cache. What a killed run counted of passes and rounds
-    is lost, its rows, tokens and seconds are not. `images` and `passes_per_image` are None for
-    texts. `first_error` is the id and the error of the first row that failed.
+    the `rows_retryable` again; of these, the `rows_without_room` need more memory. `seconds` of
+    generating begin with a run's first request and end with its last commit; `startup_seconds` come
+    before. `tokens_per_second` is `tokens` over `seconds`. `accepted_length` is tokens per request
+    and target pass. `round_ms` is the mean round and its parts. `prefix_hit_tokens` of prompts were
+    in a cache and not read; `preemptions` counts requests that gave way to others in a full cache.
+    What a killed run counted of passes and rounds is lost, its rows, tokens and seconds are not.
+    `images` and `passes_per_image` are None for texts. `first_error` is the id and the error of the
+    first row that failed.
     """
 
     output: str
     rows: int
     rows_failed: int
     rows_retryable: int
+    rows_without_room: int
     rows_resumed: int
     prompt_tokens: int
     tokens: int
@@ -140,6 +142,7 @@ def summarize(
         rows=rows,
         rows_failed=rows_failed,
         rows_retryable=sum(entry.rows_retryable for entry in entries),
+        rows_without_room=sum(entry.rows_without_room for entry in entries),
         rows_resumed=rows_resumed,
         prompt_tokens=sum(entry.prompt_tokens for entry in entries),
         tokens=tokens,

@@ -137,5 +137,6 @@ def _entry(shard: FinishedShard, size_bytes: int, files: Mapping[str, bytes]) ->
         tokens=sum(len(result.tokens) for result in good),
         exactness=weakest([result.exactness for result in good]),
         rows_retryable=sum(result.retryable for result in shard.results),
+        rows_without_room=sum(result.retryable and result.invalid for result in shard.results),
         files={name: len(data) for name, data in files.items()},
     )

@@ -143,7 +143,7 @@ def test_the_table_says_that_there_is_no_gap() -> None:
     values = {way: {"fd-clf": value} for way, value in (("teacher", 9.5), ("independent", 9.0))}
     found = replace(judgement(3.0), values=values | {"1 step": {"fd-clf": 3.0}})
     assert found.closed == {}
-    assert found.lines()[-1].endswith("there is none; give more images, --eval-rows")
+    assert found.lines()[-1].startswith("no fd-clf gap between independent and teacher: ")
 
 
 def test_a_next_scale_target_goes_the_same_way(tmp_path: Path) -> None:

@@ -200,6 +200,8 @@ def test_a_key_that_stands_twice_in_a_file_is_refused(
     assert "'max_tokens' stands twice" in capsys.readouterr().err
     path.write_text("target: &here a\ninput: *here\noutput: b\nlogit_bias: {<<: {1: 2}, 1: 3}\n")
     assert read_yaml(str(path))["logit_bias"] == {1: 3}
+    path.write_text("<<: &job\n  <<: {input: a}\n  input: b\noutput: c\n")
+    assert read_yaml(str(path)) == {"input": "b", "output": "c"}
 
 
 def test_help_shows_defaults_as_they_are_written(capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,9 +30,9 @@ from tests.pipelines.generate.inprocess import (
 class Failing(InProcessPool):
     """Some requests fail although nothing is wrong with them."""
 
-    def __init__(self, names: Collection[str]) -> None:
+    def __init__(self, names: Collection[str], *, invalid: bool = False) -> None:
         super().__init__()
-        self._names = names
+        self._names, self._invalid = names, invalid
         self.taken: list[str] = []
 
     def take(self, timeout_s: float) -> list[Result]:
@@ -42,7 +42,7 @@ class Failing(InProcessPool):
 
     def _fail(self, result: Result) -> Result:
         told = {"finish_reason": "error", "error": "its actor died", "retryable": True}
-        return Result(id=result.id, tokens=(), **told)
+        return Result(id=result.id, tokens=(), invalid=self._invalid, **told)
 
 
 @pytest.fixture
@@ -81,6 +81,13 @@ def test_they_are_marked_and_counted(config: GenerateConfig) -> None:
     assert rows[1]["tokens"] is None
     assert (summary.rows_failed, summary.rows_retryable) == (3, 2)
     assert exit_code(summary) == 3
+
+
+def test_those_without_room_need_another_command(config: GenerateConfig) -> None:
+    summary = summary_of(run_job(config, pool=Failing({"0/1/0"}, invalid=True)))
+    assert (summary.rows_retryable, summary.rows_without_room) == (1, 1)
+    assert exit_code(summary) == 0
+    assert [shard.index for shard in prepare(config).todo] == [0]
 
 
 def test_the_first_of_them_is_told(config: GenerateConfig) -> None:
