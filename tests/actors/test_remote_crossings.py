@@ -19,14 +19,11 @@ from actors.drafts.remote_drafter import RemoteDrafter
 from actors.messages import DraftAsk, DraftTeam
 from models.drafting.drafter import Drafter
 from tests.actors.test_remote_drafter import carried
-from tests.models.crossing import (
-    DRAFTERS,
-    Making,
-    differences,
-    random_case,
-    run_case,
-    told,
-)
+from tests.models.crossings.case import random_case
+from tests.models.crossings.comparison import differences, told
+from tests.models.crossings.drafters import DRAFTERS
+from tests.models.crossings.making import Making
+from tests.models.crossings.run import run_case
 
 CASES = int(os.environ.get("CROSSINGS", "18"))
 PART = 6

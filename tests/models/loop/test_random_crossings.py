@@ -1,7 +1,7 @@
 """Whatever crosses in a token loop, each request gets what plain decoding gives it alone, cold.
 
 CROSSINGS=N runs N cases instead of a few dozen. A failure names its case: `random_case(number)`
-of tests/models/crossing.py makes it again.
+of tests/models/crossings/case.py makes it again.
 """
 
 import os
@@ -13,7 +13,10 @@ import pytest
 from models.requests.sequence import Sequence
 from models.verify import match
 from models.verify.round import Commit, Round
-from tests.models.crossing import FAMILIES, differences, random_case, run_case, told
+from tests.models.crossings.case import random_case
+from tests.models.crossings.comparison import differences, told
+from tests.models.crossings.families import FAMILIES
+from tests.models.crossings.run import run_case
 
 CASES = int(os.environ.get("CROSSINGS", "24"))
 PART = 6  # cases of a test
