@@ -14,6 +14,7 @@ import torch
 
 from models.batch import Batch, Ints, Scores
 from models.errors import InvalidOption
+from models.memory.blocks import BLOCK, num_blocks
 from models.readout import Readout, top_of
 from models.targets.target import Cache, Target
 
@@ -97,8 +98,8 @@ class GuidedTarget:
         return 2 * self.inner.bytes_per_entry
 
     def new_cache(self, rows: int, capacity: int, entries: int | None = None) -> PairedCache:
-        """A cache of pairs."""
-        both = None if entries is None else 2 * entries
+        """A cache of pairs; each half of a pair has blocks of its own."""
+        both = None if entries is None else 2 * num_blocks(entries) * BLOCK
         return PairedCache(self.inner.new_cache(2 * rows, capacity, both))
 
     def score(self, cache: Cache, batch: Batch) -> Scores:

@@ -17,7 +17,6 @@ from models.targets.target import Target
 from tests.models.crossings.dice import pick
 from tests.models.crossings.drafters import DRAFTERS, Maker, random_shape
 from tests.models.crossings.families import FAMILIES
-from tests.models.crossings.making import whole
 from tests.models.crossings.requests import random_requests
 from tests.models.crossings.spelling import grammars, spell
 from tests.models.crossings.text_targets import CONTEXT
@@ -83,7 +82,7 @@ def random_case(number: int, drafters: dict[str, Maker] = DRAFTERS, *, family: s
         max_length=max_length,
         scratch=scratch,
         chunk=pick(rng, (1, 3, 7, 16, 64, 256)),
-        entries=None if rng.random() < 0.3 else whole(least + int(rng.integers(0, 1 + least // 2))),
+        entries=None if rng.random() < 0.3 else least + int(rng.integers(0, 1 + least // 2)),
         drafter=drafter,
         shape=shape,
     )  # fmt: skip

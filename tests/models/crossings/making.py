@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.drafting.draft import Shape
-from models.memory.blocks import BLOCK, num_blocks
 from models.targets.target import Target
 
 
@@ -28,9 +27,4 @@ class Making:
     def entries(self) -> int | None:
         """Of a drafter's own cache; too few for all at times."""
         least = self.max_length + 80
-        return None if self.rng.random() < 0.5 else whole(least + int(self.rng.integers(0, 150)))
-
-
-def whole(entries: int) -> int:
-    """As many in whole blocks, as a budget pays for."""
-    return num_blocks(entries) * BLOCK
+        return None if self.rng.random() < 0.5 else least + int(self.rng.integers(0, 150))

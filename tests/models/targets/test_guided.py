@@ -1,5 +1,7 @@
 """Guidance: pairs of rows blended into one target that drafts, trees and batches run through."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,8 +11,12 @@ from models.drafting.draft_models.draft_model import ModelDrafter
 from models.drafting.sizing.sizing import FixedSize
 from models.errors import InvalidOption
 from models.loop.token_loop import TokenLoop
+from models.memory.blocks import BLOCK
 from models.requests.request import Request, Sampling
+from models.targets.decoder.config import GridInput
+from models.targets.decoder.decoder import Decoder
 from models.targets.guided import GuidedTarget, guide
+from tests.models.decoders import CONFIG
 from tests.models.tiny import TableTarget
 
 VOCAB, NULL = 5, 7  # conditions are tokens 5 and 6
@@ -69,6 +75,13 @@ def test_drafts_change_nothing_under_guidance():
     for shape in (Shape(depth=3), Shape(depth=3, width=2)):
         drafter = ModelDrafter(TARGET, rows=4, capacity=40)
         assert run(guided, drafter, shape, 4) == plain
+
+
+def test_entries_that_are_no_whole_blocks_hold_both_halves_of_a_request():
+    config = replace(CONFIG, grid=GridInput(num_classes=3))
+    guided = guide(Decoder.from_config(config, 1), 2.0)
+    for entries in (1, BLOCK - 1, BLOCK, BLOCK + 6, 2 * BLOCK):  # twice BLOCK + 6: three blocks
+        assert guided.new_cache(1, entries, entries).reserve(0, entries), entries
 
 
 def test_a_scale_of_one_is_off_and_texts_have_no_condition_to_do_without():
