@@ -17,7 +17,7 @@ from models.targets.target import Target
 from tests.models.crossings.dice import pick
 from tests.models.crossings.drafters import DRAFTERS, Maker, random_shape
 from tests.models.crossings.families import FAMILIES
-from tests.models.crossings.requests import random_requests
+from tests.models.crossings.requests import begin_alike, random_requests
 from tests.models.crossings.spelling import grammars, spell
 from tests.models.crossings.text_targets import CONTEXT
 
@@ -53,13 +53,22 @@ def alone(target: Target, request: Request) -> Result:
     return result
 
 
-def random_case(number: int, drafters: dict[str, Maker] = DRAFTERS, *, family: str = "") -> Case:
+def random_case(
+    number: int,
+    drafters: dict[str, Maker] = DRAFTERS,
+    *,
+    family: str = "",
+    alike: bool = False,
+) -> Case:
+    """`family`: a random one, if none is given. `alike`: long texts begin alike, more often."""
     rng = np.random.default_rng([number, 17])
     names = list(FAMILIES)
     family = family or str(rng.choice(names, p=[FAMILIES[name][1] for name in names]))
     target = FAMILIES[family][0](rng)
     image = target.context_length - 1 if target.input_size > target.vocab_size else None
     requests = random_requests(rng, target, image=image)
+    if alike:
+        requests = begin_alike(rng, requests, target.vocab_size)
     if family == "adapted":
         requests = requests[:3]
     plain = {request.id: alone(target, request) for request in requests}

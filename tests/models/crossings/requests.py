@@ -1,16 +1,20 @@
 """Requests of every kind, some of which begin alike."""
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import numpy as np
 
+from models.memory.blocks import BLOCK
 from models.registry import FLOW
 from models.requests.constraint import of_choice, of_regex
 from models.requests.request import Request, Sampling
 from models.targets.target import Target
 from tests.models.crossings.dice import pick
 from tests.models.crossings.spelling import LETTERS
+
+MOST_TOKENS = 480  # of a request, so that there is context for drafts
 
 
 def random_sampling(rng: np.random.Generator, size: int, *, image: int | None) -> Sampling:
@@ -91,4 +95,15 @@ def random_requests(
                 priority=int(rng.integers(0, 3)) if rng.random() < 0.3 else 0,
             )
         )
+    return made
+
+
+def begin_alike(rng: np.random.Generator, requests: list[Request], size: int) -> list[Request]:
+    """The requests with one long text before most prompts, whole or cut: blocks to share."""
+    stem = tuple(rng.integers(0, size, int(rng.integers(BLOCK + 6, 4 * BLOCK))).tolist())
+    made = []
+    for request in requests:
+        room = MOST_TOKENS - len(request.prompt) - request.sampling.max_tokens
+        kept = len(stem) if rng.random() < 0.6 else int(rng.integers(0, len(stem) + 1))
+        made.append(replace(request, prompt=stem[: max(0, min(kept, room))] + request.prompt))
     return made

@@ -15,6 +15,7 @@ from models.verify import match
 from models.verify.round import Commit, Round
 from tests.models.crossings.case import random_case
 from tests.models.crossings.comparison import differences, told
+from tests.models.crossings.drafters import DRAFTERS
 from tests.models.crossings.families import FAMILIES
 from tests.models.crossings.run import run_case
 
@@ -57,6 +58,17 @@ def test_the_cases_cross_what_they_should() -> None:
         counts += case.seen
     for name, least in LEAST.items():
         assert counts[name] >= least, (name, counts)
+
+
+def test_eagle_drafters_begin_with_what_others_have_read() -> None:
+    """They share blocks of whole 64 tokens, which the requests of other cases seldom have."""
+    eagle, shared = {"eagle": DRAFTERS["eagle"]}, 0
+    for number in range(4):
+        case = random_case(number, eagle, family="text", alike=True)
+        found = differences(case, run_case(case, eagle))
+        assert not found, "\n".join([*found, told(case)])
+        shared += case.seen["shared"] > 0
+    assert shared >= 2
 
 
 LEAST = {
