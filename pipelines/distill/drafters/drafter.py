@@ -41,6 +41,7 @@ from pipelines.distill.drafters.stream import require_store, streaming
 from pipelines.distill.drafters.texts import (
     HELD_OUT,
     TRAINED,
+    check_source,
     make_rows,
     renew,
     rows_of,
@@ -49,7 +50,7 @@ from pipelines.distill.drafters.texts import (
 from pipelines.distill.estimate import START_S, STATES, Estimate
 from pipelines.distill.findings import Findings
 from pipelines.distill.folder import open_path
-from pipelines.distill.records import digest_of, files_of
+from pipelines.distill.records import digest_of
 from pipelines.distill.stages import FIGURES, Renewal, run_stages
 from pipelines.engine_options import located, located_drafter
 from pipelines.generate.fingerprint import checkpoint_digest
@@ -267,11 +268,13 @@ def distill(config: DrafterOptions, *, tell: Callable[[str], None] = print) -> P
     Raises:
         PacelineError: what the user gave cannot work (these are ValueErrors), or JobFailed.
     """
-    return run_stages(check(with_local(config)), tell=tell)
+    run = check(with_local(config))
+    check_source(run.config)
+    return run_stages(run, tell=tell)
 
 
 def check(config: DrafterOptions) -> DrafterRun:
-    """Refuse what cannot work, before anything is written.
+    """Refuse options that cannot work, before anything is written.
 
     Raises:
         PacelineError: target, start or output cannot be used.
@@ -297,8 +300,6 @@ def check(config: DrafterOptions) -> DrafterRun:
     if config.text_length > sizes.context_length:
         told = f"at most the target's context of {sizes.context_length}"
         raise InvalidOption("length", config.text_length, told)
-    if config.data is not None:
-        files_of(config.data)
     found = replace(
         config,
         target=located(config.target),

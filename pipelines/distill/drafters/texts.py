@@ -20,6 +20,7 @@ from pipelines.distill.records import digest_of, files_of, make_records
 from pipelines.errors import InvalidInput, JobFailed
 from pipelines.generate.config import GenerateConfig
 from pipelines.generate.job import generate
+from pipelines.generate.rows.prompts import none_can_be_run, prompt_parts
 from pipelines.inputs.files import find_inputs
 from pipelines.inputs.survey import survey
 from pipelines.modality.chat import PROMPT, prompt_column
@@ -31,6 +32,36 @@ RENEWED_SEED = 2**40  # added to the run's seed for each generation
 TOKENS, ERROR = "tokens", "error"
 SHARD_ROWS = 64
 PART = 5  # a fifth of the prompts, at most, is kept for exams, and a fifth for the evaluation
+
+
+def check_source(config: DrafterOptions) -> None:
+    """Refuse prompts or rows that nothing could be learned from, before anything runs.
+
+    Tokenizes no more prompts than it takes to find enough.
+
+    Raises:
+        InvalidInput: the column is missing, no row can be run, or too few prompts are short enough.
+    """
+    if config.data is not None:
+        for file in files_of(config.data):
+            _column(pq.read_schema(file).names, config, file)
+    if config.prompts is None:
+        return
+    short, some, reason = set[tuple[int, ...]](), False, None
+    for prompts, problem in prompt_parts(
+        config.prompts,
+        checkpoint=config.target,
+        rows=SHARD_ROWS,
+        prompt_field=config.prompt_field,
+    ):
+        some, reason = some or bool(prompts), reason or problem
+        heads = [prompt.tokens for prompt in prompts]
+        short |= {head for head in heads if leaves_room(head, config.text_length)}
+        if len(short) >= PART:
+            return
+    if not some:
+        raise none_can_be_run(config.prompts, reason)
+    raise _too_few(len(short), config.text_length)
 
 
 def make_rows(config: DrafterOptions, folder: Path) -> dict[str, Any]:
@@ -83,13 +114,10 @@ def read_rows(files: Sequence[str], config: DrafterOptions) -> list[Text]:
     codec, found = made.codec(), list[Text]()
     for file in files:
         table = pq.read_table(file)
-        if config.prompt_field is None and {IDS, TOKENS} <= set(table.column_names):
+        column = _column(table.column_names, config, file)
+        if column is None:
             found += _recorded(table)
             continue
-        column = prompt_column(config.prompt_field, table.column_names)
-        if TOKENS not in table.column_names:
-            told = f"the rows have {', '.join(table.column_names)}; give rows of generate"
-            raise InvalidInput(f"{file}: there is no column {TOKENS!r}: {told}")
         kept = [row for row in _rows(table, column) if row[TOKENS]]
         texts = [made.prompt(row[column], column) for row in kept]
         for rendered in (False, True):
@@ -102,6 +130,31 @@ def read_rows(files: Sequence[str], config: DrafterOptions) -> list[Text]:
                 for i, prompt in zip(some, encoded, strict=True)
             ]
     return found
+
+
+def _column(names: Sequence[str], config: DrafterOptions, file: str) -> str | None:
+    """The column with the prompts of a file of rows; None: it holds their tokens.
+
+    Raises:
+        InvalidInput: the file holds no rows of `generate`, or has no such column.
+    """
+    if config.prompt_field is None and {IDS, TOKENS} <= set(names):
+        return None
+    column = prompt_column(config.prompt_field, names)
+    if TOKENS not in names:
+        told = f"the rows have {', '.join(names)}; give rows of generate"
+        raise InvalidInput(f"{file}: there is no column {TOKENS!r}: {told}")
+    return column
+
+
+def leaves_room(prompt: Sequence[int], length: int) -> bool:
+    """Whether exams can have the prompt: half of `length` is left for what completes it."""
+    return 1 < len(prompt) <= length // 2
+
+
+def _too_few(count: int, length: int) -> InvalidInput:
+    told = f"{count} different prompts of at most {length // 2} tokens"
+    return InvalidInput(f"{told}; {PART} or more are needed, or a larger length")
 
 
 def _recorded(table: pa.Table) -> Iterator[Text]:
@@ -128,11 +181,10 @@ def split(
     by_prompt: dict[tuple[int, ...], list[Text]] = {}
     for text in texts:
         by_prompt.setdefault(text.tokens[: text.num_prompt], []).append(text)
-    short = [prompt for prompt in by_prompt if 1 < len(prompt) <= length // 2]
+    short = [prompt for prompt in by_prompt if leaves_room(prompt, length)]
     count = min(kept, len(short) // PART)
     if not count:
-        told = f"{len(short)} different prompts of at most {length // 2} tokens"
-        raise InvalidInput(f"{told}; {PART} or more are needed, or a larger length")
+        raise _too_few(len(short), length)
     chosen = short[len(short) - 2 * count :]
     exam, held = chosen[:count], chosen[count:]
     rest = [text for prompt, own in by_prompt.items() if prompt not in chosen for text in own]

@@ -3,7 +3,7 @@
 Ids and seeds are those of `paceline generate`, so the tokens are, too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from cluster.storage import storage
@@ -40,22 +40,49 @@ def read_prompts(
     Raises:
         InvalidInput: none of those rows can be run; the first one's reason is told.
     """
-    files = find_inputs(url)
+    parts = prompt_parts(
+        url, checkpoint=checkpoint, rows=count, prompt_field=prompt_field, id_field=id_field
+    )
+    good, reason = next(parts)
+    if not good:
+        raise none_can_be_run(url, reason)
+    return good
+
+
+def none_can_be_run(url: str, reason: str | None) -> InvalidInput:
+    """Of an input whose rows all lack a prompt; `reason`: the first one's."""
+    told = reason or "the prompt has no tokens"
+    return InvalidInput(f"no row of input {storage.normalize(url)!r} can be run: {told}")
+
+
+def prompt_parts(
+    url: str,
+    *,
+    checkpoint: str,
+    rows: int,
+    prompt_field: str | None = None,
+    id_field: str = "id",
+) -> Iterator[tuple[list[Prompt], str | None]]:
+    """The input's prompts, `rows` rows at a time, and why the first row of those is none.
+
+    Raises:
+        InvalidInput: the input has no rows, or no such column.
+    """
     fields = {"prompt_field": prompt_field or PROMPT, "id_field": id_field}
-    surveys = [survey(file, **fields) for file in files]
-    plan = make_plan(surveys, shard_rows=count, id_field=id_field)
+    surveys = [survey(file, **fields) for file in find_inputs(url)]
+    plan = make_plan(surveys, shard_rows=rows, id_field=id_field)
     if not plan.shards:
         raise InvalidInput(f"input {storage.normalize(url)!r} has no rows")
     column = prompt_column(prompt_field, plan.schema.names)
-    rows = read_shard(plan.shards[0], plan.schema, prompt_field=column, id_field=id_field)
     made = modality(checkpoint)
-    asked = prompt_rows(rows, shard=0, prompt_field=column, read=made.prompt)
-    table = encoded(asked, made.codec()).select([ID, PROBLEM, TOKENS])
-    good = [row for row in table.to_pylist() if row[PROBLEM] is None and row[TOKENS]]
-    if not good:
-        reason = table.column(PROBLEM).to_pylist()[0] or "the prompt has no tokens"
-        raise InvalidInput(f"no row of input {storage.normalize(url)!r} can be run: {reason}")
-    return [Prompt(id=row[ID], tokens=tuple(row[TOKENS])) for row in good]
+    codec = made.codec()
+    for shard in plan.shards:
+        found = read_shard(shard, plan.schema, prompt_field=column, id_field=id_field)
+        asked = prompt_rows(found, shard=shard.index, prompt_field=column, read=made.prompt)
+        table = encoded(asked, codec).select([ID, PROBLEM, TOKENS]).to_pylist()
+        good = [row for row in table if row[PROBLEM] is None and row[TOKENS]]
+        prompts = [Prompt(id=row[ID], tokens=tuple(row[TOKENS])) for row in good]
+        yield prompts, table[0][PROBLEM]
 
 
 def requests(

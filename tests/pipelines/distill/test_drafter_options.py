@@ -19,9 +19,10 @@ from models.errors import InvalidOption, UnsupportedCheckpoint
 from models.training.engines.worker import Worker
 from pipelines.cli import main, parse
 from pipelines.distill.command import drafter_config
+from pipelines.distill.drafters import drafter
 from pipelines.distill.drafters.config import DrafterOptions
 from pipelines.distill.drafters.drafter import check
-from pipelines.distill.drafters.texts import read_rows, split
+from pipelines.distill.drafters.texts import check_source, read_rows, split
 from pipelines.distill.folder import RunFolder
 from pipelines.distill.records import files_of
 from pipelines.distill.stages import _about
@@ -118,6 +119,60 @@ def test_a_run_whose_exams_had_another_meaning_is_refused_at_once(tmp_path, chec
     folder.stage("records", dict)
     with pytest.raises(OutputRefused, match="another run: exam was None, is 'laws:v1'"):
         folder.describe(about)
+
+
+def write_prompts(folder, prompts):
+    (folder / "prompts.jsonl").write_text("".join(json.dumps(p) + "\n" for p in prompts))
+    return {"prompts": str(folder / "prompts.jsonl")}
+
+
+@pytest.mark.parametrize(
+    ("prompts", "values", "told"),
+    [
+        ([], {}, "prompts.jsonl' has no rows"),
+        ([{"text": "abc"}], {}, "prompt_field='prompt': the input has no such column; it has text"),
+        ([{"prompt": "abc"}], {"prompt_field": "text"}, "prompt_field='text': .*it has prompt"),
+        ([{"prompt": 3}] * 5, {}, "no row of input .* can be run: field 'prompt' is int 3"),
+        ([{"prompt": "abc"}] * 99, {}, "1 different prompts of at most 128 tokens; 5 or more"),
+        (
+            [{"prompt": f"{i:030}"} for i in range(99)],
+            {"length": 40},
+            "0 different prompts of at most 20 tokens; 5 or more are needed, or a larger length",
+        ),
+    ],
+)
+def test_prompts_that_cannot_be_learned_from_are_refused_before_anything_runs(
+    prompts, values, told, tmp_path, checkpoints, monkeypatch
+):
+    monkeypatch.setattr(drafter, "run_stages", lambda run, tell: pytest.fail("it runs"))
+    given = {"target": checkpoints["target"], "output": str(tmp_path / "run"), **values}
+    config = from_mapping(DrafterOptions, given | write_prompts(tmp_path, prompts))
+    with pytest.raises(InvalidInput, match=told):
+        drafter.distill(config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_five_short_prompts_are_enough_wherever_they_are(tmp_path, checkpoints):
+    prompts = [{"prompt": f"{i:030}"} for i in range(99)] + [{"prompt": f"a{i}"} for i in range(5)]
+    given = {"target": checkpoints["target"], "output": str(tmp_path / "run"), "length": 40}
+    check_source(from_mapping(DrafterOptions, given | write_prompts(tmp_path, prompts)))
+    with pytest.raises(InvalidInput, match="4 different prompts of at most 20 tokens"):
+        check_source(from_mapping(DrafterOptions, given | write_prompts(tmp_path, prompts[:-1])))
+
+
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [(["prompt"], "there is no column 'tokens'"), (["tokens", "text"], "it has tokens, text")],
+)
+def test_rows_without_a_column_are_refused_before_anything_runs(
+    columns, told, tmp_path, checkpoints, monkeypatch
+):
+    monkeypatch.setattr(drafter, "run_stages", lambda run, tell: pytest.fail("it runs"))
+    pq.write_table(pa.table({name: ["a"] for name in columns}), tmp_path / "rows.parquet")
+    given = {"target": checkpoints["target"], "data": str(tmp_path / "rows.parquet")}
+    config = from_mapping(DrafterOptions, {**given, "output": str(tmp_path / "run")})
+    with pytest.raises(InvalidInput, match=told):
+        drafter.distill(config)
 
 
 def texts_of(prompts, samples=2):
