@@ -118,7 +118,7 @@ class Routes:
         self._door, self._models = door, models
 
     def of_kinds(self, kinds: Set[str]) -> Answers:
-        """The routes of text models, of image models, or of both."""
+        """The routes of text models and of image models; without such a model they say so."""
         images: Answers = {"/v1/images/generations": self.images}
         texts: Answers = {
             "/v1/completions": self.completions,
@@ -130,7 +130,16 @@ class Routes:
             "/detokenize": self.detokenize,
             "/drafter": self.drafter,
         }
-        return (texts if "text" in kinds else {}) | (images if "images" in kinds else {})
+        if "text" not in kinds:
+            texts = dict.fromkeys(texts, partial(self.missing, TextModel))
+        if "images" not in kinds:
+            images = dict.fromkeys(images, partial(self.missing, ImageModel))
+        return texts | images
+
+    async def missing(self, kind: type[TextModel | ImageModel], request: Request) -> Response:
+        """Raises ApiError (404): no model of this server is of the route's kind."""
+        self._door.check(request.headers)
+        raise self._models.without(kind, request.url.path)
 
     async def health(self) -> Response:
         """This process answers."""

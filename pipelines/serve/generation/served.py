@@ -87,6 +87,12 @@ class Models:
             raise ApiError(told, status=404, param="model", code="model_not_found")
         return self._by_name[name]
 
+    def without(self, kind: type[TextModel | ImageModel], path: str) -> ApiError:
+        """That no model is of the kind that a route needs (404), and what the others make."""
+        made = ", ".join(f"{m.facts.name!r} makes {ROUTES[type(m)]}" for m in self)
+        told = f"{path}: no model of this server makes {ROUTES[kind]}; {made}"
+        return ApiError(told, status=404, code="not_found")
+
     def of(self, kind: type[OfKind], name: str | None) -> OfKind:
         """The model of this name, or the only one of this kind.
 

@@ -12,16 +12,16 @@ from pipelines.serve.app import build_app
 from pipelines.serve.door.door import Door
 from pipelines.serve.generation.facts import Facts
 
-TARGET = Path(__file__).parents[3] / "examples" / "models" / "text-target"
+MODELS = Path(__file__).parents[3] / "examples" / "models"
 OPEN = {"/", "/health", "/healthz", "/readyz"}  # the page asks for a key itself
 JSON = {"content-type": "application/json"}
 
 
-def app(*, keys: tuple[str, ...] = ()) -> Any:
+def app(*, keys: tuple[str, ...] = (), kind: str = "text") -> Any:
     facts = Facts(
         name="demo",
-        checkpoint=str(TARGET),
-        kind="text",
+        checkpoint=str(MODELS / {"text": "text-target", "images": "digits-raster"}[kind]),
+        kind=kind,
         fingerprint="fp",
         repeats=True,
         created=1,
@@ -102,6 +102,25 @@ def test_unknown_routes_and_models_are_404_in_openai_s_form() -> None:
     assert ask(app(), "GET", "/v1/embeddings", local)[1]["error"]["code"] == "not_found"
     status, told = ask(app(), "GET", "/v1/models/gpt", local)
     assert (status, told["error"]["code"]) == (404, "model_not_found")
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "told"),
+    [
+        ("text", "/v1/images/generations", "makes images; 'demo' makes texts"),
+        ("images", "/v1/completions", "makes texts; 'demo' makes images"),
+        ("images", "/v1/messages", "makes texts; 'demo' makes images"),
+        ("images", "/drafter", "makes texts; 'demo' makes images"),
+    ],
+)
+def test_a_route_without_a_model_says_what_the_server_has(kind, path, told) -> None:
+    status, found = ask(app(kind=kind), "POST", path, JSON | {"host": "localhost"})
+    assert status == 404
+    assert found["error"]["message"] == f"{path}: no model of this server {told}"
+    locked = app(kind=kind, keys=("secret",))
+    status, found = ask(locked, "POST", path, JSON | {"host": "localhost"})
+    assert status == 401
+    assert "demo" not in json.dumps(found)
 
 
 def test_a_chat_needs_a_template() -> None:
