@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from pipelines.flags import Subparsers, add_parser
+from pipelines.top import PLACE
 
 EVERY_S = 2.0
 HOME = "\033[H\033[J"  # the cursor goes to the top left, what is below is cleared
@@ -29,12 +30,12 @@ def register(subparsers: Subparsers) -> None:
     parser = add_parser(
         subparsers,
         "top",
-        usage="paceline top URL|FOLDER [--every SECONDS] [--once]",
+        usage=f"paceline top {PLACE} [--every SECONDS] [--once]",
         summary="show a running server or job in the terminal",
         about=ABOUT,
         example=EXAMPLE,
     )
-    parser.add_argument("what", metavar="URL|FOLDER", help="a server, or a job's output folder")
+    parser.add_argument("what", metavar=PLACE, help="a server, or a job's output folder")
     parser.add_argument(
         "--every",
         type=float,

@@ -11,6 +11,7 @@ from cluster.storage import storage
 from cluster.storage.lease import Holder
 from models.errors import InvalidOption
 from pipelines.output.manifest import FOLDER, JOB, LEASE, Entry
+from pipelines.top import PLACE
 
 ENTRY = re.compile(rf"{FOLDER}/\d+\.json")
 ROWS = re.compile(r"(\d+) rows")
@@ -42,7 +43,7 @@ class JobFolder:
         self._url = storage.normalize(url)
         if storage.file_size(storage.join(self._url, JOB)) is None:
             told = "a server's http:// address, or the output folder of a generate job, is needed"
-            raise InvalidOption("what", url, told)
+            raise InvalidOption(PLACE, url, told)
         self._total = _total(json.loads(storage.read_bytes(storage.join(self._url, JOB))))
         self._entries: dict[str, Entry] = {}
 

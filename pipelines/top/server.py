@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from prometheus_client.parser import text_string_to_metric_families
 
 from models.errors import InvalidOption
+from pipelines.top import PLACE
 
 TIMEOUT_S = 5.0
 BAR = 20  # characters
@@ -55,10 +56,10 @@ def read_metrics(url: str, key: str | None) -> str:
             return text
     except urllib.error.HTTPError as error:
         hint = "set PACELINE_API_KEY to one of its keys" if error.code == 401 else error.reason
-        raise InvalidOption("what", url, f"it answers {error.code}: {hint}") from error
+        raise InvalidOption(PLACE, url, f"it answers {error.code}: {hint}") from error
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
-        raise InvalidOption("what", url, f"no server of ours answers there: {reason}") from error
+        raise InvalidOption(PLACE, url, f"no server of ours answers there: {reason}") from error
 
 
 def sample(text: str, at: float) -> Sample:

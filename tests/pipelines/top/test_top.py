@@ -106,4 +106,6 @@ def test_a_jobs_view(tmp_path: Path, capsys):
 def test_what_cannot_be_shown_is_refused(what, told, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["top", what]) == 2
-    assert told in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert message.startswith("paceline: URL|FOLDER=")
+    assert told in message
