@@ -17,7 +17,7 @@ from models.errors import InvalidOption
 from models.loop.groups import need_plain
 from models.loop.token_loop import TokenLoop
 from models.memory.budget import budget_bytes, memory_for, parse_memory, pool_entries
-from models.registry import NONE, drafter_entry, load
+from models.registry import NONE, drafter_entry, is_folder, load
 from models.requests.admission import Advice
 from models.requests.grammar import load_grammars
 from models.requests.output_text import Decode
@@ -134,12 +134,13 @@ def change_drafter(loop: TokenLoop, config: EngineConfig) -> None:
     """Let a loop that runs go on with another drafter; all else of `config` is as it was built.
 
     Raises:
-        InvalidOption: the drafter does not fit the target or into memory, or the loop began
-            without a drafter, and so without room for drafts.
+        InvalidOption: there is no such drafter, it does not fit the target or into memory, or the
+            loop began without a drafter, and so without room for drafts.
     """
     old = loop.drafter
     if old is None or config.drafter == NONE:
         raise InvalidOption("drafter", config.drafter, "a drafter, in a loop that began with one")
+    is_folder(config.drafter)  # refuses what is no drafter
     made = build_drafter(config, loop.target, loop.max_length)
     assert made is not None
     if isinstance(parse_memory(config.memory), int) and made.bytes_per_entry > old.bytes_per_entry:

@@ -4,13 +4,16 @@ To add one: write its file and its test, and add its line here. Options, their h
 about unknown names read the names from here. `where` is "module:attribute", see `load`.
 """
 
+import difflib
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from models.drafting.folder_kind import EAGLE, HYDRA, MEDUSA, MODEL, folder_kind
+from models.errors import InvalidOption
 from models.students.about import MODEL_TYPE as STUDENT_TYPE
+from models.targets.decoder.config import meant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +145,23 @@ def drafters() -> dict[str, DrafterEntry]:
 def drafter_entry(name: str) -> DrafterEntry:
     """The drafter of this name, or what the folder of this name holds."""
     return drafters().get(name) or FOLDERS[folder_kind(name)]
+
+
+def is_folder(drafter: str) -> bool:
+    """Whether a drafter is what a folder holds.
+
+    Raises:
+        InvalidOption: it is nothing at all; the message has the name or folder most like it.
+    """
+    names = drafters()
+    if drafter in names:
+        return False
+    if not Path(drafter).is_dir():
+        near = difflib.get_close_matches(drafter, names, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else meant(Path(drafter))
+        told = f"{', '.join(DRAFTERS)} or {FOLDER.told}{hint}"
+        raise InvalidOption("drafter", drafter, told)
+    return True
 
 
 def load(where: str) -> Any:

@@ -15,7 +15,7 @@ from cluster.storage import storage
 from models.engine import build_loop
 from models.engine_config import EngineConfig
 from models.loop.token_loop import TokenLoop
-from models.registry import NONE
+from models.registry import NONE, is_folder
 from models.requests.request import Request, require
 from models.targets.limits import read_limits
 from models.targets.load import DTYPES, load_target
@@ -30,7 +30,7 @@ from pipelines.bench.plots import draw
 from pipelines.bench.recipe import PLAIN, Recipe, names
 from pipelines.bench.table import table
 from pipelines.errors import InvalidInput
-from pipelines.generate.bounds import check_drafter, has_draft_model
+from pipelines.generate.bounds import check_drafter
 from pipelines.generate.rows.prompts import Prompt, read_prompts, requests, shortened
 from pipelines.options import as_dict
 
@@ -110,7 +110,7 @@ def measure(config: BenchConfig) -> Bench:
 
 def _check_drafter(engine: EngineConfig) -> None:
     """Refuse a drafter that does not exist or fit the target, before anything is loaded."""
-    if image_target(engine.target) is not None and not has_draft_model(engine):
+    if image_target(engine.target) is not None and not is_folder(engine.drafter):
         told = "none, or the folder of a draft model, with an image target"
         require(engine.drafter == NONE, "drafter", engine.drafter, told)
     check_drafter(engine, read_limits(engine.target))

@@ -3,13 +3,12 @@
 Reads the checkpoints' configurations and tokenizers, no weights.
 """
 
-import difflib
 from pathlib import Path
 from typing import Protocol
 
 from models.drafting.folder_kind import MODEL, folder_kind, refuse_pickles
 from models.errors import InvalidOption, UnsupportedCheckpoint
-from models.registry import DRAFTERS, FLOW, FOLDER, GUMBEL, RULES, drafters
+from models.registry import FLOW, GUMBEL, RULES, is_folder
 from models.students.about import is_student
 from models.targets.decoder.config import read_configs
 from models.targets.image_tokens import same_images
@@ -53,7 +52,7 @@ def check_drafter(config: Drafting, limits: Limits) -> None:
         InvalidOption: there is no such drafter.
         UnsupportedCheckpoint: the draft model does not fit.
     """
-    if not has_draft_model(config) or is_student(config.drafter):
+    if not is_folder(config.drafter) or is_student(config.drafter):
         return
     refuse_pickles(config.drafter)
     draft = read_limits(config.drafter)
@@ -69,19 +68,6 @@ def check_drafter(config: Drafting, limits: Limits) -> None:
             f"draft {config.drafter!r} has a context of {draft.context_length} tokens; "
             f"{room} are needed: set max_length to at most that, or use a longer draft"
         )
-
-
-def has_draft_model(config: Drafting) -> bool:
-    """Whether the drafter is a model in a folder; raises InvalidOption if it is nothing at all."""
-    names = drafters()
-    if config.drafter in names:
-        return False
-    if not Path(config.drafter).is_dir():
-        near = difflib.get_close_matches(config.drafter, names, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ", and there is no such folder"
-        told = f"{', '.join(DRAFTERS)} or {FOLDER.told}{hint}"
-        raise InvalidOption("drafter", config.drafter, told)
-    return True
 
 
 def _check_tokens(config: GenerateConfig, vocab_size: int) -> None:

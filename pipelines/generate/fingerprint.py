@@ -12,13 +12,12 @@ from typing import Any, Protocol
 
 from models.errors import UnsupportedCheckpoint
 from models.exactness import IDENTICAL, STEADY
-from models.registry import FLOW, RULES, is_draft_model
+from models.registry import FLOW, RULES, is_draft_model, is_folder
 from models.students.about import MODEL_TYPE, student_config
 from models.students.methods import FLOW_MAP
 from models.targets.decoder.config import is_known, read_json
 from models.tokenizers import OURS
 from models.tokenizers import TOKENIZER_FOLDER as TOKENIZER
-from pipelines.generate.bounds import has_draft_model
 from pipelines.generate.config import GenerateConfig
 from pipelines.inputs.digest import digests
 from pipelines.inputs.shards import ShardPlan
@@ -122,6 +121,6 @@ def _of_guesses(config: GenerateConfig) -> dict[str, Any]:
     in_windows = config.decoder is not None and not is_draft_model(config.drafter)
     names = OF_DECODERS if in_windows else OF_DRAFTERS
     values = {name: getattr(config, name) for name in names}
-    if "drafter" in values and has_draft_model(config):
+    if "drafter" in values and is_folder(config.drafter):
         values["drafter"] = f"a model, digest {checkpoint_digest(config.drafter, role='draft')}"
     return values | ({"draft_actors": "some"} if config.draft_actors else {})

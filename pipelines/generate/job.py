@@ -26,11 +26,11 @@ from cluster.errors import LeaseLost, StorageError
 from cluster.placement.placement import gpus_each
 from cluster.storage import storage
 from models.errors import PacelineError
+from models.registry import is_folder
 from pipelines.checkpoints import with_local
 from pipelines.engine_options import processes
 from pipelines.errors import JobFailed
 from pipelines.generate import in_driver
-from pipelines.generate.bounds import has_draft_model
 from pipelines.generate.config import GenerateConfig
 from pipelines.generate.drive import Drive
 from pipelines.generate.fingerprint import noise_of
@@ -67,7 +67,7 @@ def generate(config: GenerateConfig) -> Summary:
     """
     began = time.monotonic()
     config = with_local(config)
-    has_draft_model(config)
+    is_folder(config.drafter)  # refuses what is no drafter
     modality_of(config).codec()  # refuses a folder without a tokenizer
     with ExitStack() as held:
         job = prepare(config, claim=lambda url: held.enter_context(claimed(url)))

@@ -9,7 +9,7 @@ from models.registry import NONE
 from models.requests.request import require
 from models.students.about import is_student
 from models.targets.split.check import check_ranks
-from pipelines.generate.bounds import check_drafter, has_draft_model
+from pipelines.generate.bounds import check_drafter
 from pipelines.generate.student import check_drafting_student, check_made_for
 from pipelines.modality.choose import modality
 from pipelines.serve.config import ServeConfig
@@ -62,7 +62,6 @@ def _check_target(config: ServeConfig) -> None:
     if longest is not None and (longest < 2 or (context and longest > context)):
         most = f" to the target's context of {context}" if context else " or more"
         raise InvalidOption("max_length", longest, f"2{most}")
-    has_draft_model(config)
     check_drafter(config, limits)
     check_ranks(config.target, config.tensor_parallel)
     check_drafting_student(config.drafter, config.target)

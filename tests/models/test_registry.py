@@ -20,11 +20,11 @@ from models.registry import (
     DrafterEntry,
     RuleEntry,
     drafters,
+    is_folder,
     load,
 )
 from models.requests.request import Request, Sampling
 from pipelines.flags import add_flags
-from pipelines.generate.bounds import has_draft_model
 from pipelines.generate.config import GenerateConfig
 from tests.models import toys
 from tests.models.checkpoints import VOCABULARY, save
@@ -81,7 +81,7 @@ def test_they_are_refused_without_their_lines(folder):
     with pytest.raises(InvalidOption, match=r"verify='counted'.*'match', 'rejection', 'block'"):
         EngineConfig(target=folder, verify="counted")
     with pytest.raises(InvalidOption, match="drafter='repeat'"):
-        has_draft_model(GenerateConfig(**PLACES, drafter="repeat"))
+        is_folder("repeat")
 
 
 @pytest.mark.usefixtures("_toys")
@@ -91,10 +91,10 @@ def test_the_command_line_knows_them():
     told = parser.parse_args(["--verify", "counted", "--decoder", "repeat-window"])
     assert (told.verify, told.decoder) == ("counted", "repeat-window")
     config = GenerateConfig(**PLACES, drafter="repeat", verify="counted")
-    assert not has_draft_model(config)
+    assert not is_folder(config.drafter)
     assert config.engine().rule == "counted"
     with pytest.raises(InvalidOption, match="did you mean 'repeat'"):
-        has_draft_model(GenerateConfig(**PLACES, drafter="repat"))
+        is_folder("repat")
     with pytest.raises(InvalidOption, match="one of match, rejection, block, counted"):
         GenerateConfig(**PLACES, verify="countd")
     with pytest.raises(InvalidOption, match=r"one of sequential, .*, repeat-window"):

@@ -93,12 +93,12 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_configs(path: Path) -> tuple[Json, Json]:
     """config.json and generation_config.json ({} where there is none) of a checkpoint."""
     if not path.is_dir():
-        raise UnsupportedCheckpoint(f"{path} is not a folder with a checkpoint{_meant(path)}")
+        raise UnsupportedCheckpoint(f"{path} is not a folder with a checkpoint{meant(path)}")
     generation = path / "generation_config.json"
     return read_json(path / "config.json"), read_json(generation) if generation.exists() else {}
 
 
-def _meant(path: Path) -> str:
+def meant(path: Path) -> str:
     """Why a path is no folder, and which one beside it has such a name."""
     if path.exists():
         return ": it is a file"

@@ -40,7 +40,12 @@ def test_a_stream_goes_on_with_another_drafter(demo: openai.OpenAI, demo_target:
 
 @pytest.mark.parametrize(
     ("drafter", "told"),
-    [("none", "a drafter, in a loop"), ("/nowhere", "is not a folder with a checkpoint")],
+    [
+        ("none", "a drafter, in a loop"),
+        ("/nowhere", "there is no such folder"),
+        ("lokup", "did you mean 'lookup'"),
+        (f"{DRAFT[:-1]}", f"did you mean {DRAFT}"),
+    ],
 )
 def test_what_cannot_draft_is_refused_and_nothing_changes(
     demo: openai.OpenAI, drafter: str, told: str
