@@ -82,7 +82,7 @@ def build_loop(
         rows=config.batch_size,
         longest=max_length + scratch,
     )
-    fitting = _fitting(config, max_length, entries - scratch)
+    fitting = _fitting(config, max_length, entries - scratch, scratch, per_entry)
     return TokenLoop(
         target,
         made,
@@ -161,15 +161,17 @@ def _max_length(config: EngineConfig, target: Target) -> int:
     return config.max_length
 
 
-def _fitting(config: EngineConfig, max_length: int, room: int) -> int:
-    """The most tokens of a request that fits into the cache alone.
+def _fitting(config: EngineConfig, max_length: int, room: int, scratch: int, per_entry: int) -> int:
+    """The most tokens of a request that fits into the cache alone, which has `room` for so many.
 
     Raises:
         InvalidOption: it is less than `config.max_length`, or too little for any request.
     """
     wanted = config.max_length or 2
     if room < wanted:
-        told = f"more: the KV cache has room for {max(room, 0)} tokens; {wanted} are needed"
+        least = memory_for(wanted + scratch, per_entry)
+        told = f"{least} or more: the KV cache has room for {max(room, 0)} tokens"
+        told += f"; {wanted} are needed"
         raise InvalidOption("memory", config.memory, told)
     return min(max_length, room)
 

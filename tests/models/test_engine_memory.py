@@ -1,6 +1,7 @@
 """A context of 128k tokens within a memory budget, for the target alone and with a draft model."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -83,3 +84,17 @@ def test_a_budget_below_the_wanted_length_is_refused(folder):
         build_loop(EngineConfig(target=folder, memory="1MiB", max_length=9000))
     with pytest.raises(InvalidOption, match="memory='2KB'"):
         build_loop(EngineConfig(target=folder, memory="2KB"))
+
+
+@pytest.mark.parametrize("drafter", ["none", "model"])
+@pytest.mark.parametrize("length", [None, 9000])
+def test_a_budget_that_is_refused_is_told_the_least_that_would_do(folder, drafter, length):
+    given = {"target": folder, "drafter": folder if drafter == "model" else drafter}
+    given |= {"max_length": length}
+    with pytest.raises(InvalidOption, match=r"accepted: \d+MiB or more: the KV") as found:
+        build_loop(EngineConfig(**given, memory="1KB"))
+    (least,) = re.findall(r"(\d+)MiB or more", str(found.value))
+    assert build_loop(EngineConfig(**given, memory=f"{least}MiB")).max_length >= (length or 2)
+    less = f"{int(least) * 2**20 - 2**20}B" if int(least) > 1 else "1KB"
+    with pytest.raises(InvalidOption, match=f"{least}MiB or more"):
+        build_loop(EngineConfig(**given, memory=less))
