@@ -217,6 +217,15 @@ def located_drafter(name: str) -> str:
     return name if name in drafters() else located(name)
 
 
+def check_drafts(config: Any, *, told: str) -> None:
+    """Refuse what only drafts have, of a configuration without any; `told`: why it has none."""
+    for name in ("draft_tokens", "draft_width", "draft_nodes", "draft_actors"):
+        if hasattr(config, name):
+            off = config.__dataclass_fields__[name].default
+            accepted = "none" if off is None else off
+            require(getattr(config, name) == off, name, getattr(config, name), f"{accepted} {told}")
+
+
 def check_engine(config: Any) -> None:
     """Refuse values out of range of the options above, as far as no other option is involved."""
     for name in ("target", "drafter"):

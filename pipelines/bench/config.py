@@ -121,6 +121,11 @@ class BenchConfig:
             for value in getattr(self, name):
                 ok = value == AUTO or (isinstance(value, int) and value >= 1)
                 require(ok, name, value, "auto or a positive number each")
+        if not any(drafter not in ("", NONE) for drafter in self.drafter):
+            for name in ("draft_tokens", "draft_width", "verify"):
+                value, default = getattr(self, name), self.__dataclass_fields__[name].default
+                told = "unset with drafter='none' alone: plain decoding has no drafts"
+                require(value == default, name, value, told)
         require(0 <= self.seed < 2**63, "seed", self.seed, "0 to 2**63 - 1")
         self.sampling()
 

@@ -304,9 +304,9 @@ class GenerateConfig:
         for name in ("window", "max_tokens", "draft_nodes"):
             value = getattr(self, name)
             require(value is None or value >= 1, name, value, "1 or more")
-        ok = self.guesses or self.draft_actors == 0
-        told = "decoder='sequential'" if self.decoder else "drafter='none'"
-        require(ok, "draft_actors", self.draft_actors, f"0 with {told}")
+        if not self.guesses:
+            told = "with decoder='sequential'" if self.decoder else "with drafter='none'"
+            engine_options.check_drafts(self, told=told)
         ok = self.draft_actors == 0 or not self.decoder or drafter_entry(self.decoder).remote
         told = f"0 with decoder={self.decoder!r}: its guesses carry distributions"
         require(ok, "draft_actors", self.draft_actors, told)

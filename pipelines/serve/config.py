@@ -150,8 +150,8 @@ class ServeConfig:
         told = "0 with more than one of --ingresses, which do not count for each other"
         ok = self.ingresses == 1 or self.max_per_key == 0
         require(ok, "max_per_key", self.max_per_key, told)
-        ok = self.drafter != NONE or self.draft_actors == 0
-        require(ok, "draft_actors", self.draft_actors, "0 with drafter='none'")
+        if self.drafter == NONE and self.student is None:
+            engine_options.check_drafts(self, told="with drafter='none'")
         require(0 < self.port < 2**16, "port", self.port, "1 to 65535")
         require(self.student != "", "student", self.student, "a text, not empty")
         require(self.steps >= 1, "steps", self.steps, "1 or more")

@@ -47,6 +47,10 @@ def config(**values: Any) -> GenerateConfig:
         ({"draft_tokens": "many"}, "draft_tokens='many' is not accepted: auto or"),
         ({"draft_tokens": 0}, "draft_tokens=0 is not accepted"),
         ({"draft_actors": 1}, "draft_actors=1 is not accepted: 0 with drafter='none'"),
+        ({"draft_tokens": 4}, "draft_tokens=4 is not accepted: auto with drafter='none'"),
+        ({"draft_width": 1}, "draft_width=1 is not accepted: auto with drafter='none'"),
+        ({"draft_nodes": 4}, "draft_nodes=4 is not accepted: none with drafter='none'"),
+        ({"draft_tokens": 4, "decoder": "sequential"}, "auto with decoder='sequential'"),
         ({"resume": "yes"}, "resume='yes' is not accepted: true or false"),
         ({"target": ""}, "target='' is not accepted"),
         ({"threads": 0}, "threads=0 is not accepted"),
@@ -175,7 +179,8 @@ def test_the_command_line_comes_before_the_file(tmp_path: Path) -> None:
     path = tmp_path / "job.yaml"
     path.write_text("target: t\ninput: i\noutput: o\ntemperature: 0.5\nmax_tokens: 9\nresume: no\n")
     flags = ["--temperature", "0", "--stop", "a", "b", "--logit-bias", "3=-1.5", "4=2"]
-    made = config_of(parse(["generate", "--config", str(path), *flags, "--draft-tokens", "5"]))
+    flags += ["--drafter", "lookup", "--draft-tokens", "5"]
+    made = config_of(parse(["generate", "--config", str(path), *flags]))
     expected = {"temperature": 0.0, "stop": ("a", "b"), "logit_bias": {3: -1.5, 4: 2.0}}
     expected |= {"max_tokens": 9, "resume": False, "draft_tokens": 5, "draft_width": "auto"}
     assert {name: getattr(made, name) for name in expected} == expected

@@ -113,6 +113,8 @@ def test_other_machines_need_keys(host) -> None:
         {"batch_size": 0},
         {"max_queued": -1},
         {"draft_actors": 1},
+        {"draft_tokens": 4},
+        {"draft_width": 1},
         {"verify": "guess"},
         {"model_name": ""},
         {"prot": 8000},
