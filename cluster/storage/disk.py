@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -61,6 +62,17 @@ def remove_leftovers(folder: Path) -> None:
     """Delete the temporary files that killed writers left behind."""
     for path in folder.glob(f".*{TEMPORARY}"):
         path.unlink(missing_ok=True)
+
+
+def try_to_write(path: Path) -> None:
+    """Raise OSError unless a file could get this name; leaves nothing behind.
+
+    A file without a name is made in the nearest folder that is there, as permissions alone do not
+    tell: root may write anywhere, but not on every file system.
+    """
+    folder = next(parent for parent in path.parents if parent.exists())
+    with tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 def _content(path: Path) -> bytes | None:

@@ -107,6 +107,15 @@ def read_bytes(url: str) -> bytes:
         return Path(url).read_bytes() if is_local(url) else s3.read(url)
 
 
+def check_writable(url: str) -> None:
+    """Raise StorageError if a local file of this name could not be written; S3 is not asked."""
+    if is_local(url):
+        try:
+            disk.try_to_write(Path(url))
+        except OSError as error:
+            raise StorageError("write", url, error.strerror or error) from error
+
+
 def publish(url: str, data: bytes) -> None:
     """Write a file, replacing what was there, in one instant."""
     with _explained("write", url):

@@ -81,6 +81,7 @@ def bench(config: BenchConfig) -> Bench:
 
     Raises what `measure` raises, and StorageError if the output cannot be written.
     """
+    storage.check_writable(storage.join(storage.normalize(config.output), "bench.json"))
     found = measure(config)
     write(found, config.output)
     return found

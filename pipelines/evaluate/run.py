@@ -26,9 +26,10 @@ def evaluate(config: EvaluateConfig) -> Report:
     Raises:
         InvalidInput: a set cannot be read, has too few rows or lacks what a figure needs.
         OutputRefused: the output folder is one of the sets.
+        StorageError: the output cannot be written.
         UnsupportedCheckpoint: the classifier or the teacher cannot be loaded.
     """
-    _refuse_inputs(config)
+    _refuse_output(config)
     samples = open_source(config.samples, config)
     reference = open_source(config.reference, config)
     floor = None if config.floor is None else open_source(config.floor, config)
@@ -94,8 +95,8 @@ def _write(output: str, report: Report, sets: Sets) -> None:
         storage.publish(storage.join(folder, name), data)
 
 
-def _refuse_inputs(config: EvaluateConfig) -> None:
-    """Pictures written into a set would be its samples next time."""
+def _refuse_output(config: EvaluateConfig) -> None:
+    """A folder that cannot be written, or a set: pictures in it would be samples next time."""
     if config.output is None:
         return
     output = storage.normalize(config.output) + "/"
@@ -104,3 +105,4 @@ def _refuse_inputs(config: EvaluateConfig) -> None:
             raise OutputRefused(
                 f"output {config.output!r} lies in {url!r}, which is input: give another"
             )
+    storage.check_writable(storage.join(output, "evaluation.json"))

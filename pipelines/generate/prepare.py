@@ -6,6 +6,7 @@ Needs neither Ray nor a model. All that can be checked is checked before the out
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from cluster.errors import StorageError
 from cluster.storage import storage
 from cluster.storage.lease import Ticket
 from models.errors import InvalidOption
@@ -133,6 +134,10 @@ def _check_file(option: str, file: str | None, source: str) -> None:
         raise InvalidOption(option, file, "a file's name is needed, not a folder's")
     if f"{url}/".startswith(f"{source}/"):
         raise InvalidOption(option, file, f"a file outside of the input {source!r}")
+    try:
+        storage.check_writable(url)
+    except StorageError as error:
+        raise InvalidOption(option, file, f"a file that can be written; {error}") from error
 
 
 def _require_column(option: str, name: str, columns: Sequence[str]) -> None:

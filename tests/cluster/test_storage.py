@@ -83,6 +83,16 @@ def test_a_folder_in_the_way_is_named(tmp_path: Path) -> None:
         storage.publish(str(tmp_path / "file" / "x"), b"")
 
 
+@pytest.mark.parametrize("name", ["x", "new/folder/x"])
+def test_what_could_be_written_is_told_without_writing(tmp_path: Path, name: str) -> None:
+    storage.check_writable(str(tmp_path / name))
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").write_text("not a folder")
+    for folder in (tmp_path / "file", Path("/proc")):  # where not even root may make a file
+        with pytest.raises(StorageError, match=f"cannot write {folder / name}: "):
+            storage.check_writable(str(folder / name))
+
+
 def test_killed_writers_leave_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / f".part.parquet.0123{disk.TEMPORARY}").write_bytes(b"half")
     storage.publish(str(tmp_path / "part.parquet"), b"whole")

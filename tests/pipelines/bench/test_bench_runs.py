@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from cluster.errors import StorageError
 from models.errors import InvalidOption
+from pipelines.bench import run
 from pipelines.bench.config import BenchConfig
 from pipelines.bench.run import bench
 from pipelines.errors import InvalidInput
@@ -63,6 +65,15 @@ def test_what_generate_refuses_is_refused_before_anything_runs(
     told = "did you mean 'lookup'" if drafter == "lokup" else "draft model, with an image target"
     with pytest.raises(InvalidOption, match=f"drafter='{drafter}' is not accepted: .*{told}"):
         bench(tried)
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_anything_runs(
+    checkpoints: dict[str, str], prompts: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setattr(run, "measure", lambda config: pytest.fail("it runs"))
+    with pytest.raises(StorageError, match=r"cannot write .*/file/out/bench\.json: "):
+        bench(config(checkpoints, prompts, tmp_path / "file" / "out"))
 
 
 @pytest.mark.slow

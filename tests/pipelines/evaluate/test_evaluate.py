@@ -246,6 +246,7 @@ def test_help_teaches_with_an_example(capsys: pytest.CaptureFixture[str]) -> Non
         (["--classifier", "nowhere"], "'nowhere' is no file"),
         (["--classifier", "{dir}/few.parquet"], "20 labelled images or more, of two classes"),
         (["--output", "{teacher}/out"], "which is input: give another"),
+        (["--output", "{dir}/text.csv/out"], "/text.csv/out/evaluation.json: Not a directory"),
         (["--sample", "x"], "there is no option --sample; did you mean --samples?"),
     ],
 )

@@ -97,11 +97,16 @@ def test_a_job_that_stops_leaves_its_trace(tmp_path):
     assert "traceEvents" in json.loads(file.read_text())
 
 
-def test_a_trace_that_cannot_be_written_stops_no_job(tmp_path, caplog):
-    (tmp_path / "file").write_text("")
+def test_a_trace_that_cannot_be_written_any_more_stops_no_job(tmp_path, caplog):
+    class InTheWay(TracingPool):
+        def take(self, timeout_s: float) -> list[Result]:
+            (tmp_path / "traces").touch()
+            return super().take(timeout_s)
+
     source = write_prompts(tmp_path / "in" / "prompts.jsonl", 3)
     values = {"input": str(source), "output": str(tmp_path / "out")}
-    manifest = run_job(make_config(tmp_path, **values, trace=str(tmp_path / "file" / "t.json")))
+    config = make_config(tmp_path, **values, trace=str(tmp_path / "traces" / "t.json"))
+    manifest = run_job(config, pool=InTheWay())
     assert sum(entry.rows for entry in manifest.settled) == 3
     assert "the trace was not written" in caplog.text
 
@@ -113,14 +118,22 @@ def test_rows_that_are_not_there_are_told(tmp_path, caplog):
 
 @pytest.mark.parametrize("option", ["trace", "summary"])
 @pytest.mark.parametrize(
-    ("place", "told"), [("in/t.json", "outside of the input"), ("folder", "not a folder's")]
+    ("place", "told"),
+    [
+        ("in/t.json", "outside of the input"),
+        ("folder", "not a folder's"),
+        ("file/t.json", "a file that can be written; cannot write .*/file/t.json: Not a dir"),
+        ("/proc/dir/t.json", "a file that can be written; cannot write /proc/dir/t.json: No such"),
+    ],
 )
 def test_files_that_would_do_harm_are_refused(tmp_path, option, place, told):
     (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
     write_prompts(tmp_path / "in" / "prompts.jsonl", 3)
     values = {"input": str(tmp_path / "in"), "output": str(tmp_path / "out")}
     with pytest.raises(InvalidOption, match=told):
         prepare(make_config(tmp_path, **values, **{option: str(tmp_path / place)}))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_trace_decides_no_row(tmp_path):
