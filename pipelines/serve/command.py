@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 import time
 from dataclasses import replace
 
@@ -136,14 +137,16 @@ def run(options: argparse.Namespace) -> int:
     from pipelines.interruption import draining, interrupted_with
     from pipelines.serve.server import serving
 
+    names, address = ", ".join(each.name for each in configs), configs[0].address
+    ray = "starting Ray" if address is None else f"connecting to Ray at {address}"
+    print(f"{ray}, then loading {names} ...", file=sys.stderr, flush=True)
     actors = sum(map(processes, configs))
     with (
         interrupted_with(lambda: "the server has stopped"),
-        connected(configs[0].address, min_cpus=actors + 1),
+        connected(address, min_cpus=actors + 1),
         serving(*configs) as server,
         draining(configs[0].drain_seconds + CLOSING_S) as stop,
     ):
-        names = ", ".join(each.name for each in configs)
         print(f"serving {names} at {server.url} after {time.monotonic() - began:.0f} s")
         key = "" if configs[0].api_key_file is None else " -H 'Authorization: Bearer KEY'"
         _tell_learning(configs)
