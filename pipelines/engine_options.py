@@ -4,6 +4,8 @@ A function makes a dataclass field, so `dtype: str = engine_options.dtype()` giv
 the option.
 """
 
+import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from models.registry import DRAFTERS, FOLDER, NONE, RULES, STUDENT, DrafterEntry
 from models.requests.request import require
 from pipelines.options import option
 
+log = logging.getLogger(__name__)
 AUTO = "auto"
 DRAFTER_NAMES = "|".join([*DRAFTERS, "PATH"])
 
@@ -215,6 +218,14 @@ def located(folder: str) -> str:
 def located_drafter(name: str) -> str:
     """The same of a drafter's folder; the registry's names stand for no folder."""
     return name if name in drafters() else located(name)
+
+
+def warn_of_threads(config: Any) -> None:
+    """Tell of more threads than this machine has CPUs; what a cluster has is not known here."""
+    here, cpus = getattr(config, "address", None) is None, len(os.sched_getaffinity(0))
+    if here and config.threads is not None and config.threads > cpus:
+        told = "they wait for each other, and every pass takes many times as long"
+        log.warning("threads=%d, and this machine has %d CPUs: %s", config.threads, cpus, told)
 
 
 def check_drafts(config: Any, *, told: str) -> None:

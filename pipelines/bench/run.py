@@ -29,6 +29,7 @@ from pipelines.bench.measurement import Measurement, measurement
 from pipelines.bench.plots import draw
 from pipelines.bench.recipe import PLAIN, Recipe, names
 from pipelines.bench.table import table
+from pipelines.engine_options import warn_of_threads
 from pipelines.errors import InvalidInput
 from pipelines.generate.bounds import check_drafter
 from pipelines.generate.rows.prompts import Prompt, read_prompts, requests, shortened
@@ -97,6 +98,7 @@ def measure(config: BenchConfig) -> Bench:
     recipes = config.recipes()
     for recipe in recipes:  # checks what only the models know
         _check_drafter(config.engine(recipe, batch_size=1, max_length=2))
+    warn_of_threads(config)
     prompts, skipped = _prompts(config)
     lines = _measure(config, recipes, prompts)
     return Bench(

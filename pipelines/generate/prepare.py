@@ -11,6 +11,7 @@ from cluster.storage import storage
 from cluster.storage.lease import Ticket
 from models.errors import InvalidOption
 from models.targets.split.check import check_ranks
+from pipelines.engine_options import warn_of_threads
 from pipelines.errors import InvalidInput
 from pipelines.generate.bounds import check_bounds, check_drafter
 from pipelines.generate.config import GenerateConfig
@@ -92,6 +93,7 @@ def prepare(config: GenerateConfig, *, claim: Callable[[str], Ticket] | None = N
         samples=config.n,
         logprobs=config.logprobs is not None,
     )
+    warn_of_threads(config)
     job = fingerprint(config, plan)
     refuse_foreign(url)
     ticket = claim(url) if claim else None

@@ -6,7 +6,7 @@ import sys
 import time
 from dataclasses import replace
 
-from pipelines.engine_options import processes
+from pipelines.engine_options import processes, warn_of_threads
 from pipelines.flags import Subparsers, add_command, given, read_options
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.learning.bounds import MOST_BYTES, MOST_ROWS
@@ -133,6 +133,8 @@ def run(options: argparse.Namespace) -> int:
 
     configs = tuple(with_local(replace(each, model_name=each.name)) for each in configs)
     check(configs)
+    for each in configs:
+        warn_of_threads(each)
     from cluster.connect import connected
     from pipelines.interruption import draining, interrupted_with
     from pipelines.serve.server import serving

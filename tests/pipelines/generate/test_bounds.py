@@ -10,8 +10,9 @@ import pytest
 
 from models.registry import FLOW, MAPS
 from pipelines import cli
+from pipelines.generate.prepare import prepare
 from tests.pipelines.generate.image_jobs import NUM_TOKENS, save_raster
-from tests.pipelines.generate.inprocess import write_prompts
+from tests.pipelines.generate.inprocess import make_config, write_prompts
 
 
 @pytest.fixture(autouse=True)
@@ -113,3 +114,19 @@ def test_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "token 99999 is not in the target's vocabulary" in told
     told = refused(capsys, tmp_path / "out", *places, "--max-length", str(NUM_TOKENS))
     assert f"max_length={NUM_TOKENS} is not accepted" in told
+
+
+@pytest.mark.parametrize(
+    ("options", "warned"),
+    [
+        ({"threads": 999}, True),
+        ({"threads": 1}, False),
+        ({"threads": 999, "address": "host:6379"}, False),
+    ],
+)
+def test_more_threads_than_cpus_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, options: dict[str, Any], warned: bool
+) -> None:
+    source = write_prompts(tmp_path / "in" / "prompts.jsonl", 3)
+    prepare(make_config(tmp_path, input=str(source), output=str(tmp_path / "out"), **options))
+    assert ("threads=999, and this machine has" in caplog.text) == warned
