@@ -146,7 +146,8 @@ def test_no_drafter_and_no_pool_changes_a_row(
     config = make(drafter=checkpoints.get(drafter, drafter), temperature=0.8, **values)
     summary = generate(config)
     rows = outcome(config.output)
-    undrafted = replace(config, drafter="none", draft_actors=0)
+    sizes = {"draft_tokens": "auto", "draft_width": "auto"}
+    undrafted = replace(config, drafter="none", draft_actors=0, **sizes)
     assert [row["tokens"] for row in rows] == plain(undrafted, 23)
     assert summary.exactness == "identical"
     if drafter == "draft" and not config.draft_actors:  # drafts from elsewhere may come late

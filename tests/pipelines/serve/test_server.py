@@ -102,7 +102,7 @@ def test_drafters_change_under_open_streams(client, rows, checkpoints) -> None:
         found = [stream.result()[:2] for stream in streams]
     expected = [(row["completion"], row["finish_reason"]) for row in rows for _ in range(4)]
     assert found == expected
-    with pytest.raises(openai.BadRequestError, match="not a folder"):
+    with pytest.raises(openai.BadRequestError, match="there is no such folder"):
         change(client, "/nowhere")
 
 
