@@ -65,6 +65,7 @@ chaos: $(INSTALLED) ## tests of faults with 200 random orders and moments of eac
 soak: $(INSTALLED) ## serve clients of all kinds for ten minutes while processes die behind them, and more
 	SOAK=600 KILLS=50 $(BIN)/python -m pytest -q -s tests/pipelines/serve/test_soak.py \
 		tests/pipelines/serve/test_killed_ingress.py \
+		tests/pipelines/serve/test_rolling_update.py \
 		tests/pipelines/serve/test_warm_routing.py
 	SOAK=600 $(BIN)/python -m pytest -q -s --timeout 7200 \
 		tests/pipelines/serve/test_cuts.py \
