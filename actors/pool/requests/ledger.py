@@ -8,8 +8,8 @@ When an actor ends, its requests run again on others; one that streams continues
 that were received, so that each is reported once. So do streams whose actor is stalled. A request
 is not blamed for that: only one that was on two actors whose processes died, or on one whose token
 loop raised an exception, becomes a suspect. Suspects run in groups that have an actor to themselves
-(suspects.py). A request ends with an error, which is marked as retryable, only when two
-more actors have failed with it alone on them.
+(suspects.py). A request ends with an error, which is marked as retryable, only when two more actors
+have failed with it alone on them.
 """
 
 import heapq
