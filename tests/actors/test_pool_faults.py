@@ -79,9 +79,9 @@ def test_draft_actors_that_draft_between_their_deaths_are_replaced(config, check
         for death in range(4):
             name = f"draft-{death}"
             await_ready(pool, name)
-            if death < 3:
-                results = run(pool, make_requests(8))
-                assert any(result.draft_tokens for result in results.values())
+            deadline = time.monotonic() + 60
+            while death < 3 and not drafted(run(pool, make_requests(8))):
+                assert time.monotonic() < deadline
             kill([pool.pids()[name]])
         deadline = time.monotonic() + 60
         while "draft actors died within" not in caplog.text:
@@ -89,6 +89,10 @@ def test_draft_actors_that_draft_between_their_deaths_are_replaced(config, check
             pool.take(timeout_s=0.2)
         assert not drafts.members
         assert tokens_of(run(pool, make_requests(2)))
+
+
+def drafted(results: dict[str, Result]) -> bool:
+    return any(result.draft_tokens for result in results.values())
 
 
 def await_ready(pool: TargetPool, name: str) -> None:
