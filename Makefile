@@ -7,10 +7,10 @@ BIN := $(VENV)/bin
 #   make install CONSTRAINTS=
 CONSTRAINTS ?= -c constraints-cpu.txt
 INSTALLED := $(VENV)/.installed
-# What every process of a job imports, compiled to bytecode at installation. Where Python writes none
-# (PYTHONDONTWRITEBYTECODE), each process would compile it anew: 10 seconds for a short job.
-# Ray Train imports pandas and pydantic in each of its processes: 2 of 5 seconds.
-COMPILED := torch ray numpy pyarrow pandas pydantic deepspeed
+# All is compiled to bytecode at installation but large packages that few processes import. Where
+# Python writes no bytecode (PYTHONDONTWRITEBYTECODE), each process would compile what it imports: one
+# of Ray needs 0.4 seconds of CPU time, or 0.7; one that serves 3.2 and 3.8; 10 seconds for a short job.
+NOT_COMPILED := transformers|sympy|scipy|sklearn|moto|networkx|matplotlib|fontTools
 
 .DEFAULT_GOAL := help
 .PHONY: help install check lint types test chaos soak demo demo-images demo-distill demo-serve demo-models \
@@ -24,7 +24,8 @@ install: $(INSTALLED) ## create .venv and install Paceline into it
 $(INSTALLED): pyproject.toml setup.py constraints-cpu.txt $(wildcard models/compute/x86/csrc/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-compile $(CONSTRAINTS) --editable '.[dev]'
-	@$(BIN)/python -m compileall -qq -j 0 $(COMPILED:%=$(VENV)/lib/python*/site-packages/%) || true
+	@$(BIN)/python -m compileall -qq -j 0 -x '/($(NOT_COMPILED))/' $(VENV)/lib/python*/site-packages \
+		actors cluster models pipelines || true
 	@touch $@
 
 # One thread for each of the tests that run side by side.
@@ -45,7 +46,11 @@ test: lint types ## everything that CI runs, from nothing
 		--ignore tests/models/drafting/sizing --ignore tests/models/requests \
 		--ignore tests/models/tokenizers --ignore tests/models/memory \
 		--ignore tests/models/loop/test_random_crossings.py \
-		--ignore tests/models/drafting/heads/test_eagle_prefixes.py
+		--ignore tests/models/drafting/heads/test_eagle_prefixes.py \
+		--ignore tests/models/drafting/distil/test_renewed.py \
+		--ignore tests/models/students/test_known_answers.py \
+		--ignore tests/models/students/test_score.py \
+		--ignore tests/models/students/test_two_head.py --ignore-glob '*/test_devices.py'
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations 20 -m ray \
 		tests/actors tests/cluster tests/pipelines
 
