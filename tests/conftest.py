@@ -1,5 +1,6 @@
 """What several tests need: one Ray cluster and one S3 server per session."""
 
+import sys
 import uuid
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -27,6 +28,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if config.getoption("kernels") == "off":
         both = {"arithmetic", "arithmetic_of_module"}
         items[:] = [item for item in items if not both & set(getattr(item, "fixturenames", ()))]
+
+
+@pytest.fixture(autouse=True)
+def no_cluster_by_accident(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Some calls connect this process to whatever Ray cluster runs, or start one.
+
+    When that cluster ends, Ray ends the process, in the middle of another test.
+    """
+    before = in_a_cluster()
+    yield
+    assert request.node.get_closest_marker("ray") or in_a_cluster() == before
+
+
+def in_a_cluster() -> bool:
+    ray = sys.modules.get("ray")
+    return ray is not None and ray.is_initialized()
 
 
 @pytest.fixture(scope="session")

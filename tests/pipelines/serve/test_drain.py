@@ -16,6 +16,7 @@ from actors.manager.manager import Manager
 from models.loop.token_loop import TokenLoop
 from models.requests.request import Result
 from pipelines.serve import drain as draining
+from pipelines.serve import server as serving
 from pipelines.serve.door.door import Door
 from pipelines.serve.drain import drain
 from pipelines.serve.learning.beside import Lessons
@@ -32,7 +33,7 @@ from tests.pipelines.serve.test_served import ask
 
 @pytest.fixture
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Calls of a manager in this process return coroutines instead of references."""
+    """Calls of a manager in this process return coroutines, and Serve need not be shut down."""
 
     def get(calls: Any, timeout: float) -> Any:
         if not isinstance(calls, list):
@@ -40,6 +41,7 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
         return [asyncio.run(call) for call in calls]
 
     monkeypatch.setattr(draining.ray, "get", get)
+    monkeypatch.setattr(serving.serve, "shutdown", lambda: None)
 
 
 class Hanging:
