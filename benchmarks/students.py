@@ -4,7 +4,8 @@ Run from the repository's root: python -m benchmarks.students [--rows N] [STUDEN
 
 The target's own images give the floor. The cheaper ways are independent sampling of all tokens
 from the frequencies of their class and place, and the target's decoding whose last k tokens are
-sampled in this way. Then the students as drafters of the target, beside Jacobi decoding. Next-scale
+sampled in this way. With `--mixed A:B`, the target decodes these tokens of a student's image anew.
+Then the students as drafters of the target, beside Jacobi decoding. Next-scale
 targets decide whole maps: for them there are no last k tokens and no drafters. Times are of the
 process's CPU, on one thread.
 """
@@ -30,6 +31,7 @@ from models.registry import FLOW, GUMBEL
 from models.requests.request import Request, Sampling
 from models.sampling.flow import FlowMap
 from models.students.checkpoint import load_student
+from models.students.mixed import Mixed, passes_of
 from models.students.networks.raster import Student
 from models.students.sample import first_guesses, image_noise
 from models.students.start import frozen
@@ -73,6 +75,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--classifier", default="examples/models/digits-classifier")
     add("--rows", type=int, default=2000, help="images of each way")
     add("--steps", type=int, nargs="+", default=[1, 2], help="passes of the students")
+    add("--mixed", nargs="*", default=[], metavar="A:B", help="ranges of tokens for the target")
     add("--last", type=int, nargs="*", help="tokens sampled independently; default: 32 48")
     add("--drafts", type=int, help="images decoded with each drafter; 0: none; default: 64")
     add("--output", help="file for the figures as JSON")
@@ -118,6 +121,11 @@ def compared(options: argparse.Namespace, students: Mapping[str, str], folder: P
         for count, (name, way) in zip(options.steps, ways.items(), strict=True):
             shown = name if len(students) == 1 else f"{label}, {name}"
             add(shown, count, made(way, labels[:rows], noise), timed(way, student))
+        for given in options.mixed:
+            first_token, last_token = map(int, given.split(":"))
+            shown = given if len(students) == 1 else f"{label}, {given}"
+            taken = mixed(target, student, (first_token, last_token), labels[:rows], seeds)
+            add(f"target {shown}", *taken)
     times[TEACHER] = sequential(target, size.num_tokens)
     return judge(
         files,
@@ -142,6 +150,20 @@ def cut(
     rest = made(prior, classes, noise)[:, count:]
     taken = sequential(target, count)
     return count, torch.cat([tokens, rest], dim=1), taken
+
+
+def mixed(
+    target: str, student: Any, tokens: tuple[int, int], classes: torch.Tensor, seeds: Any
+) -> tuple[int, torch.Tensor, dict[str, float]]:
+    """Teacher-mixed sampling: passes, tokens and times."""
+    chart, times = FlowMap(student.codebook), dict[str, float]()
+    for batch in BATCHES:
+        work = Mixed(student, chart, plain(target, batch), *tokens)
+        some = (classes[:batch], seeds[:batch].tolist())
+        times[str(batch)] = cpu_ms(partial(work.images, *some)) / batch
+    parts = zip(classes.split(BATCH), np.split(seeds, range(BATCH, len(seeds), BATCH)), strict=True)
+    found = torch.cat([work.images(some, those.tolist()) for some, those in parts])
+    return passes_of(student.config, *tokens, 1), found, times
 
 
 def made(way: Way, classes: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from cluster.storage.checkpoints import fetched, is_remote
 
 T = TypeVar("T")
-OPTIONS = ("target", "drafter", "student", "start")
+OPTIONS = ("target", "drafter", "student", "teacher", "start")
 
 
 def with_local(config: T) -> T:

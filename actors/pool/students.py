@@ -14,7 +14,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from actors.messages import PoolState
 from actors.pool.members import reason_of
-from actors.student import StudentActor
+from actors.student import Mix, StudentActor
 from cluster.placement.placement import selector
 from models.errors import InvalidRequest
 from models.loop.figures import Figures
@@ -60,13 +60,20 @@ class StudentPool:
 
     @classmethod
     def start(
-        cls, folder: str, *, steps: int, actors: int, batch_size: int, threads: int | None
+        cls,
+        folder: str,
+        *,
+        steps: int,
+        actors: int,
+        batch_size: int,
+        threads: int | None,
+        mix: Mix | None = None,
     ) -> Self:
         """Create the actors and wait until they have loaded. Raises RayError if they cannot."""
         made: Any = ray.remote(StudentActor).options(
             max_restarts=-1, max_task_retries=RETRIES, label_selector=selector("target") or None
         )
-        handles = [made.remote(folder, steps, threads, _name(i)) for i in range(actors)]
+        handles = [made.remote(folder, steps, threads, _name(i), mix) for i in range(actors)]
         return cls(handles, steps=steps, batch_size=batch_size)
 
     def __enter__(self) -> Self:

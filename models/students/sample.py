@@ -37,6 +37,9 @@ class Passes(Protocol):
         """See `Student.forward`."""
 
 
+Images = Passes | TwoHeadStudent | Generator
+
+
 def image_noise(seeds: Sequence[int] | Ints, num_tokens: int, width: int) -> torch.Tensor:
     """The noise of images' places: [B, n, C] float32, a function of seed and place.
 
@@ -60,11 +63,7 @@ def first_guesses(
 
 @torch.inference_mode()
 def sample(
-    student: Passes | TwoHeadStudent | Generator,
-    chart: FlowMap,
-    classes: torch.Tensor,
-    noise: torch.Tensor,
-    steps: int = 1,
+    student: Images, chart: FlowMap, classes: torch.Tensor, noise: torch.Tensor, steps: int = 1
 ) -> torch.Tensor:
     """Images in `steps` passes.
 
@@ -81,15 +80,46 @@ def sample(
     tokens, cuts = guesses.clone(), (0, *student.config.bounds, count)
     for k in range(steps):
         start, end = (cuts[(len(cuts) - 1) * at // steps] for at in (k, k + 1))
-        starts = torch.full_like(classes, start)
-        if isinstance(student, TwoHeadStudent):
-            tokens = student.decide(classes, tokens, noise, starts)
-            continue
-        if isinstance(student, Generator):
-            tokens = student.decide(classes, tokens, noise, guesses, starts)
-            continue
-        logits = student(classes, tokens, noise, guesses, starts, end)[:, start:]
-        tokens[:, start:end] = tokens_of(chart, logits, noise[:, start:end])
+        tokens = _decide(student, chart, classes, noise, guesses, tokens, start, end)
+    return tokens
+
+
+@torch.inference_mode()
+def finish(
+    student: Images,
+    chart: FlowMap,
+    classes: torch.Tensor,
+    noise: torch.Tensor,
+    tokens: torch.Tensor,
+    start: int,
+) -> torch.Tensor:
+    """Decide the tokens [B, n] from the place `start` on, in one pass; see `sample`."""
+    end = noise.shape[1]
+    if start == end:
+        return tokens
+    guesses = first_guesses(chart, student.prior, classes, noise)
+    tokens = torch.cat([tokens[:, :start], guesses[:, start:]], dim=1)
+    return _decide(student, chart, classes, noise, guesses, tokens, start, end)
+
+
+def _decide(
+    student: Images,
+    chart: FlowMap,
+    classes: torch.Tensor,
+    noise: torch.Tensor,
+    guesses: torch.Tensor,
+    tokens: torch.Tensor,
+    start: int,
+    end: int,
+) -> torch.Tensor:
+    """A pass that decides tokens from `start` to the one before `end` at least."""
+    starts = torch.full_like(classes, start)
+    if isinstance(student, TwoHeadStudent):
+        return student.decide(classes, tokens, noise, starts)
+    if isinstance(student, Generator):
+        return student.decide(classes, tokens, noise, guesses, starts)
+    logits = student(classes, tokens, noise, guesses, starts, end)[:, start:]
+    tokens[:, start:end] = tokens_of(chart, logits, noise[:, start:end])
     return tokens
 
 

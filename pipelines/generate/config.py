@@ -269,6 +269,20 @@ class GenerateConfig:
         group=IMAGES,
     )
     steps: int = option("number of a student's passes per image", default=1, group=IMAGES)
+    teacher: str | None = option(
+        "folder of the target that the student was made for, to decode the --teacher-tokens",
+        default=None,
+        metavar="PATH",
+        group=IMAGES,
+    )
+    teacher_tokens: str | None = option(
+        "range of an image's tokens, from A to the one before B, that --teacher decodes one by one "
+        "after the student has decided all of them; the student decides those from B on again: "
+        "slower, and nearer to the target's distribution",
+        default=None,
+        metavar="A:B",
+        group=IMAGES,
+    )
     images_as: str | None = option(
         "bytes: PNGs in the rows; files: PNG files named by the rows; default: bytes",
         default=None,
@@ -326,6 +340,10 @@ class GenerateConfig:
         require(
             self.student is not None or self.steps == 1, "steps", self.steps, "only with --student"
         )
+        for name, other in (("teacher", "teacher_tokens"), ("teacher_tokens", "teacher")):
+            value, both = getattr(self, name), self.student is not None and getattr(self, other)
+            told = f"only with --student and --{other.replace('_', '-')}"
+            require(value is None or bool(both), name, value, told)
         self.sampling()
 
     @property

@@ -53,7 +53,8 @@ def _of_student(config: GenerateConfig) -> dict[str, Any]:
     """A student's passes; the student itself is in the target's place."""
     if config.student is None:
         return {}
-    return {"student_steps": config.steps, "noise": FLOW}
+    mixed = {} if config.teacher_tokens is None else {"teacher_tokens": config.teacher_tokens}
+    return {"student_steps": config.steps, "noise": FLOW, **mixed}
 
 
 def needs_torch(student: str | None) -> bool:

@@ -1,5 +1,6 @@
 """A student in the place of the target: what a generate job may ask of it."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,9 @@ from models.requests.request import require
 
 if TYPE_CHECKING:
     from actors.pool.students import StudentPool
+    from actors.student import Mix
+    from models.students.config import StudentConfig
+    from models.students.scale_config import ScaleStudentConfig
     from pipelines.generate.config import GenerateConfig
 
 # What the student has learned with, so that another value cannot be honoured.
@@ -87,6 +91,24 @@ def check_student(config: "GenerateConfig") -> None:
     require(config.device != "cuda", "device", config.device, "auto or cpu with a student")
     most = 1 + len(made.bounds)
     require(config.steps <= most, "steps", config.steps, f"1 to {most}")
+    if config.teacher is not None and config.teacher_tokens is not None:
+        check_made_for(config.student, config.teacher)
+        teacher_range(config.teacher_tokens, made)
+
+
+def teacher_range(given: str, made: "StudentConfig | ScaleStudentConfig") -> tuple[int, int]:
+    """(first, last) of the option `teacher_tokens`.
+
+    Raises InvalidOption unless a pass of the student may begin after so many tokens.
+    """
+    cuts = (0, *made.bounds, made.num_tokens)
+    match = re.fullmatch(r"(\d+):(\d+)", given)
+    first, last = map(int, match.groups()) if match else (0, 0)
+    single = len(cuts) == cuts[-1] + 1
+    told = f"0 to {cuts[-1]}" if single else "of " + ", ".join(map(str, cuts))
+    ok = first < last and {first, last} <= set(cuts)
+    require(ok, "teacher_tokens", given, f"A:B with A below B, both {told}")
+    return first, last
 
 
 def student_pool(config: "GenerateConfig") -> "StudentPool":
@@ -100,4 +122,16 @@ def student_pool(config: "GenerateConfig") -> "StudentPool":
         actors=config.target_actors,
         batch_size=config.batch_size,
         threads=config.threads,
+        mix=_mix(config),
     )
+
+
+def _mix(config: "GenerateConfig") -> "Mix | None":
+    from actors.student import Mix
+    from models.students.checkpoint import load_student
+
+    if config.student is None or config.teacher is None or config.teacher_tokens is None:
+        return None
+    first, last = teacher_range(config.teacher_tokens, load_student(config.student).config)
+    teacher = str(Path(config.teacher).absolute())
+    return Mix(teacher=teacher, first=first, last=last, batch_size=config.batch_size)

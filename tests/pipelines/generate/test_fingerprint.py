@@ -81,7 +81,14 @@ NEVER: dict[str, Any] = {
     "trace_ids": ("1",),
 }
 BY_CONTENT = {"target", "input", "output"}  # where they lie does not matter
-HERE = {"decoder", "noise", "student", "steps"}  # have tests of their own
+HERE = {  # have tests of their own
+    "decoder",
+    "noise",
+    "student",
+    "steps",
+    "teacher",
+    "teacher_tokens",
+}
 
 
 def test_every_option_is_decided_about() -> None:

@@ -39,6 +39,9 @@ def student(raster: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
+RASTER = "the target"
+
+
 def config_of(source: str, output: Path, **values: Any) -> GenerateConfig:
     settings = {"input": source, "output": str(output), "prompt_field": "label", "seed": 5}
     return from_mapping(GenerateConfig, with_target({**settings, **values}))
@@ -51,11 +54,15 @@ def config_of(source: str, output: Path, **values: Any) -> GenerateConfig:
         ({"decoder": "jacobi"}, r"decoder='jacobi' is not accepted: only None with a student"),
         ({"guidance": 2.0}, r"guidance=2\.0 is not accepted: 1\.0, with which the student"),
         ({"steps": 17}, "steps=17 is not accepted: 1 to 16"),
+        ({"teacher": RASTER, "teacher_tokens": "4"}, "teacher_tokens='4' is not accepted: A:B"),
+        ({"teacher": RASTER, "teacher_tokens": "4:4"}, "A:B with A below B, both 0 to 16"),
+        ({"teacher": RASTER, "teacher_tokens": "4:17"}, "A:B with A below B, both 0 to 16"),
     ],
 )
 def test_what_a_student_has_not_learned_is_refused(
-    student: str, labels: str, tmp_path: Path, values: dict[str, Any], told: str
+    student: str, raster: str, labels: str, tmp_path: Path, values: dict[str, Any], told: str
 ) -> None:
+    values = {name: raster if value == RASTER else value for name, value in values.items()}
     config = config_of(labels, tmp_path / "out", student=student, **values)
     with pytest.raises(InvalidOption, match=told):
         modality_of(config).settled(config)
@@ -72,6 +79,10 @@ def test_a_student_is_no_target_and_a_target_no_student(
         modality_of(config).settled(config)
     with pytest.raises(InvalidOption, match="steps=2 is not accepted: only with --student"):
         config_of(labels, tmp_path / "out", target=raster, steps=2)
+    with pytest.raises(InvalidOption, match="only with --student and --teacher-tokens"):
+        config_of(labels, tmp_path / "out", student=student, teacher=raster)
+    with pytest.raises(InvalidOption, match="only with --student and --teacher"):
+        config_of(labels, tmp_path / "out", target=raster, teacher_tokens="1:2")
 
 
 def test_a_student_of_another_target_is_refused(
@@ -88,23 +99,33 @@ def test_a_student_of_another_target_is_refused(
         (Path(raster) / "report.json").unlink()
 
 
-def test_the_fingerprint_names_noise_and_steps(student: str, labels: str, tmp_path: Path) -> None:
+def test_the_fingerprint_names_noise_steps_and_the_teacher_s_tokens(
+    student: str, raster: str, labels: str, tmp_path: Path
+) -> None:
     prints = []
-    for steps in (1, 2):
-        config = config_of(labels, tmp_path / f"out{steps}", student=student, steps=steps)
-        prints.append(fingerprint(config, prepare(config).plan))
-    assert prints[0]["settings"]["noise"].startswith("flow:K20:v1")
-    assert [found["settings"]["student_steps"] for found in prints] == [1, 2]
+    mixed = {"teacher": raster, "teacher_tokens": "4:8"}
+    for name, more in (("a", {}), ("b", {"steps": 2}), ("c", mixed)):
+        config = config_of(labels, tmp_path / name, student=student, **more)
+        prints.append(fingerprint(config, prepare(config).plan)["settings"])
+    assert prints[0]["noise"].startswith("flow:K20:v1")
+    assert [found["student_steps"] for found in prints] == [1, 2, 1]
+    assert [found.get("teacher_tokens") for found in prints] == [None, None, "4:8"]
 
 
 @pytest.mark.ray
 def test_rows_of_a_student(
-    student: str, labels: str, tmp_path: Path, ray_cluster: None, capsys: pytest.CaptureFixture[str]
+    student: str,
+    raster: str,
+    labels: str,
+    tmp_path: Path,
+    ray_cluster: None,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     given = ["--student", student, "--input", labels, "--prompt-field", "label", "--seed", "5"]
     trace = tmp_path / "trace.json"
     smaller = ["--batch-size", "3", "--target-actors", "2", "--trace", str(trace)]
-    for name, more in (("a", []), ("b", smaller)):
+    mixed = ["--teacher", raster, "--teacher-tokens", "3:16"]
+    for name, more in (("a", []), ("b", smaller), ("c", mixed)):
         out = str(tmp_path / name)
         words = ["generate", *given, "--output", out, "--threads", "1", "--no-progress", *more]
         assert main(words) == 0
@@ -117,6 +138,9 @@ def test_rows_of_a_student(
     processes = {e["args"]["name"] for e in events if e["name"] == "process_name"}
     assert processes == {"driver", "pool", "student-0", "student-1"}
     assert sum(e["name"] == "passes" for e in events) == len(rows)
+    again = [row["tokens"] for row in outcome(str(tmp_path / "c"))]
+    assert [tokens[:3] for tokens in again] == [row["tokens"][:3] for row in rows]
+    assert [tokens[3:] for tokens in again] != [row["tokens"][3:] for row in rows]
     other = outcome(str(tmp_path / "b"))  # in other batches
     pairs = [
         (a, b)
