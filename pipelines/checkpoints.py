@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from cluster.storage.checkpoints import fetched, is_remote
+from cluster.storage.checkpoints import fetched
 
 T = TypeVar("T")
 OPTIONS = ("target", "drafter", "student", "teacher", "start")
@@ -17,6 +17,13 @@ def with_local(config: T) -> T:
     Raises StorageError if that fails.
     """
     given: dict[str, Any] = {name: getattr(config, name, None) for name in OPTIONS}
-    remote = {k: fetched(v) for k, v in given.items() if isinstance(v, str) and is_remote(v)}
+    here = {name: _here(value) for name, value in given.items()}
+    remote = {name: value for name, value in here.items() if value != given[name]}
     made: T = replace(config, **remote) if remote else config  # type: ignore[type-var]
     return made
+
+
+def _here(value: Any) -> Any:
+    if isinstance(value, tuple):  # several drafters
+        return tuple(map(fetched, value))
+    return fetched(value) if isinstance(value, str) else value

@@ -4,9 +4,13 @@ Reads tensors only: a safetensors file, never a pickle, which may hold code.
 """
 
 import argparse
+import tempfile
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from cluster.storage import storage
+from cluster.storage.checkpoints import file_here
+from cluster.storage.outgoing import written
 from models.errors import InvalidOption, UnsupportedCheckpoint
 from pipelines.errors import OutputRefused
 from pipelines.options import check_types, from_mapping, option
@@ -40,8 +44,10 @@ class ConvertConfig:
     """What to convert; on the command line `layout` is --from."""
 
     layout: str = option("the checkpoint's layout", choices=LAYOUTS)
-    input: str = option("the checkpoint, a safetensors file", metavar="FILE")
-    output: str = option("folder to write; it must not hold a checkpoint yet", metavar="FOLDER")
+    input: str = option("the checkpoint, a safetensors file; local or s3://", metavar="FILE")
+    output: str = option(
+        "folder to write, local or s3://; it must not hold a checkpoint yet", metavar="FOLDER"
+    )
     image_size: int | None = option("pixels along a side (default: 256)", default=None)
     heads: int | None = option(
         "attention heads (default: as published for its width)", default=None
@@ -106,33 +112,39 @@ def convert(config: ConvertConfig) -> str:
     Raises:
         UnsupportedCheckpoint: the file is a pickle, cannot be read or is of another layout.
         OutputRefused: the folder holds a checkpoint already.
+        StorageError: the file cannot be fetched, or the folder not be written.
     """
-    source, folder = Path(config.input), Path(config.output)
-    if (folder / "config.json").exists():
-        raise OutputRefused(f"{folder} holds a checkpoint already; give another --output")
+    output = storage.normalize(config.output)
+    if storage.file_size(storage.join(output, "config.json")) is not None:
+        raise OutputRefused(f"{config.output} holds a checkpoint already; give another --output")
     from models.published import image_layouts as published
     from models.published import var as published_var
     from models.store import read_tensors, write_folder
 
+    source = storage.normalize(config.input)
     _refuse_pickle(source, config.layout)
     module = published_var if config.layout == "var" else published
     make = getattr(module, LAYOUTS[config.layout][0])
     told = published.Told(image_size=config.image_size, heads=config.heads, scales=config.scales)
-    made: published.Converted = make(read_tensors(source), told)
-    write_folder(folder, made.model_type, made.config, made.tensors)
+    with tempfile.TemporaryDirectory() as copies:
+        tensors = read_tensors(file_here(source, Path(copies)))
+    made: published.Converted = make(tensors, told)
+    with written(output) as folder:
+        write_folder(folder, made.model_type, made.config, made.tensors)
     count = sum(tensor.numel() for tensor in made.tensors.values())
-    return f"{folder}: {made.model_type}, {len(made.tensors)} tensors, {count:,} parameters"
+    return f"{config.output}: {made.model_type}, {len(made.tensors)} tensors, {count:,} parameters"
 
 
-def _refuse_pickle(source: Path, layout: str) -> None:
-    if not source.is_file():
+def _refuse_pickle(source: str, layout: str) -> None:
+    if storage.file_size(source) is None:
         raise UnsupportedCheckpoint(f"{source} is not a file")
-    with source.open("rb") as file:
+    with storage.open_input(source) as file:
         start = file.read(4)
-    if source.suffix in PICKLES or start == b"PK\x03\x04" or start[:3] == b"\x80\x02\x8a":
+    path = PurePosixPath(source)
+    if path.suffix in PICKLES or start == b"PK\x03\x04" or start[:3] == b"\x80\x02\x8a":
         inner = "" if layout.startswith("var") else '["model"]'
         raise UnsupportedCheckpoint(
             f"{source} is a pickle, which may hold code and is never loaded. Where you trust it,"
-            f" write its tensors with safetensors.torch.save_file(torch.load({source.name!r},"
-            f" weights_only=True){inner}, {source.stem + '.safetensors'!r}) and convert that file"
+            f" write its tensors with safetensors.torch.save_file(torch.load({path.name!r},"
+            f" weights_only=True){inner}, {path.stem + '.safetensors'!r}) and convert that file"
         )

@@ -57,6 +57,19 @@ def fetched(path: str) -> str:
     return str(_fetch(url, files, version_of(files)))
 
 
+def file_here(url: str, folder: Path) -> Path:
+    """One file of S3 as a copy in `folder`, verified; a local file where it is.
+
+    Raises StorageError: there is none, it cannot be read, or it arrives damaged.
+    """
+    if not is_remote(url):
+        return Path(storage.normalize(url))
+    found, name = storage.version(url), url.rpartition("/")[2]
+    file = RemoteFile(url=url, name=name, size_bytes=found.size_bytes, etag=found.name)
+    _download(file, folder / name)
+    return folder / name
+
+
 def present(path: str) -> str:
     """The same for a folder that `fetched` named on another node; other paths stay as they are.
 

@@ -6,7 +6,7 @@ the loops of all recipes are loaded, each with its own copy of the models.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tqdm import tqdm
@@ -29,6 +29,7 @@ from pipelines.bench.measurement import Measurement, measurement
 from pipelines.bench.plots import draw
 from pipelines.bench.recipe import PLAIN, Recipe, names
 from pipelines.bench.table import table
+from pipelines.checkpoints import with_local
 from pipelines.engine_options import warn_of_threads
 from pipelines.errors import InvalidInput
 from pipelines.generate.bounds import check_drafter
@@ -93,14 +94,15 @@ def measure(config: BenchConfig) -> Bench:
 
     Raises:
         PacelineError: an option, the input or a checkpoint cannot work.
-        StorageError: the input cannot be read.
+        StorageError: the input or a checkpoint cannot be read.
     """
-    recipes = config.recipes()
-    for recipe in recipes:  # checks what only the models know
-        _check_drafter(config.engine(recipe, batch_size=1, max_length=2))
+    here = with_local(config)
+    recipes = _recipes(config, here)
+    for recipe in recipes.values():  # checks what only the models know
+        _check_drafter(here.engine(recipe, batch_size=1, max_length=2))
     warn_of_threads(config)
-    prompts, skipped = _prompts(config)
-    lines = _measure(config, recipes, prompts)
+    prompts, skipped = _prompts(here)
+    lines = _measure(here, recipes, prompts)
     return Bench(
         lines=tuple(lines),
         advice=tuple(advice(lines)),
@@ -109,6 +111,12 @@ def measure(config: BenchConfig) -> Bench:
         prompts=len(prompts),
         skipped=skipped,
     )
+
+
+def _recipes(config: BenchConfig, here: BenchConfig) -> dict[Recipe, Recipe]:
+    """Each recipe as the user names its drafter: the same with the folder on this machine."""
+    given = dict(zip(here.drafter, config.drafter, strict=True))
+    return {replace(r, drafter=given.get(r.drafter, r.drafter)): r for r in here.recipes()}
 
 
 def _check_drafter(engine: EngineConfig) -> None:
@@ -149,7 +157,7 @@ def _prompts(config: BenchConfig) -> tuple[list[Prompt], int]:
 
 
 def _measure(
-    config: BenchConfig, recipes: Sequence[Recipe], prompts: Sequence[Prompt]
+    config: BenchConfig, recipes: Mapping[Recipe, Recipe], prompts: Sequence[Prompt]
 ) -> list[Measurement]:
     lines: list[Measurement] = []
     reference: Outputs | None = None  # plain at the first batch size
@@ -171,14 +179,14 @@ def _length(request: Request) -> int:
 
 def _loops(
     config: BenchConfig,
-    recipes: Sequence[Recipe],
+    recipes: Mapping[Recipe, Recipe],
     batch_size: int,
     max_length: int,
 ) -> dict[Recipe, TokenLoop]:
     """One loop per recipe."""
     loops = {}
-    for recipe in recipes:
-        engine = config.engine(recipe, batch_size=batch_size, max_length=max_length)
+    for recipe, here in recipes.items():
+        engine = config.engine(here, batch_size=batch_size, max_length=max_length)
         with memory_explained("loading", engine):
             loops[recipe] = build_loop(engine)
     return loops

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from cluster.storage import storage
+from cluster.storage.checkpoints import fetched
 from models.errors import PacelineError
 from models.metrics.images.classifier import Classifier, accuracy, train
 from models.metrics.images.classifier_file import (
@@ -90,18 +91,27 @@ def find_judge(config: EvaluateConfig) -> Judge:
     """The classifier that the options ask for; `auto` uses the one that the output folder holds."""
     if config.classifier == AUTO:
         return _kept(config) or _of_digits()
-    if (Path(config.classifier) / CONFIG).is_file():
-        model, facts = load_classifier(Path(config.classifier))
-        return Judge(model=model, facts=_facts(facts))
-    return _of_images(config)
+    folder = _folder(config.classifier)
+    if folder is None:
+        return _of_images(config)
+    model, facts = load_classifier(folder)
+    return Judge(model=model, facts=_facts(facts))
+
+
+def _folder(url: str) -> Path | None:
+    """Where a classifier is on this machine; None where there is no classifier."""
+    where = storage.normalize(url)
+    if storage.file_size(storage.join(where, CONFIG)) is None:
+        return None
+    return Path(fetched(where))
 
 
 def _kept(config: EvaluateConfig) -> Judge | None:
     """The one of digits that an earlier run left in the output folder."""
-    if config.output is None or not storage.is_local(storage.normalize(config.output)):
+    folder = None if config.output is None else _folder(storage.join(config.output, FOLDER))
+    if folder is None:
         return None
     try:
-        folder = Path(storage.normalize(config.output)) / FOLDER
         model, facts = load_classifier(folder)
     except PacelineError:
         return None

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from cluster.storage.checkpoints import fetched
 from models.metrics.likelihood import Likelihood, Score, guided, likelihood, teacher_forced
 from models.metrics.scale_likelihood import scale_forced
 from models.students.teacher import ScaleTeacher, load_teacher
@@ -22,10 +23,10 @@ class Teacher:
 
     def __init__(self, path: str, config: EvaluateConfig) -> None:
         """Raises InvalidInput if a text model is to be guided."""
-        self.path, self._config = path, config
-        self._target = load_target(path, dtype=torch.float32, device=config.device)
+        self.path, self._config, self._folder = path, config, fetched(path)
+        self._target = load_target(self._folder, dtype=torch.float32, device=config.device)
         self._num_classes = _num_classes(self._target)
-        self._score = _scores(path, self._target)
+        self._score = _scores(self._folder, self._target)
         if config.guidance is None:
             return
         if self._num_classes is None:
@@ -77,7 +78,7 @@ class Teacher:
             told = f"every row needs a prompt (column {self._config.prompt_field!r})"
             raise InvalidInput(f"{samples.url!r}: {told} for the teacher {self.path!r}")
         texts = [str(prompt) for prompt in samples.prompts]
-        encoded = TokenizerActor(self.path).encode_batch(texts)
+        encoded = TokenizerActor(self._folder).encode_batch(texts)
         return [np.array(ids, dtype=np.int64) for ids in encoded]
 
 

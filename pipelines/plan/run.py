@@ -7,7 +7,6 @@ from cluster.placement.plan import MESSAGE_MS, Costs, Plan, plans, recommended
 from pipelines.bench.machine import Machine
 from pipelines.bench.measurement import Measurement
 from pipelines.bench.recipe import PLAIN, Recipe
-from pipelines.checkpoints import with_local
 from pipelines.plan.config import PlanConfig
 
 TITLES = {
@@ -71,7 +70,6 @@ def plan(config: PlanConfig) -> Planned:
     """
     from pipelines.bench.run import measure
 
-    config = with_local(config)
     found = measure(config.bench())
     return planned(found.lines, config, found.machine, found.prompts)
 

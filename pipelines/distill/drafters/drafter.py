@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cluster.storage.checkpoints import present
+from cluster.storage.checkpoints import fetched, present
 from models.drafting.distil.build import (
     DraftLessons,
     build_drafter,
@@ -209,7 +209,7 @@ class DrafterRun:
             guidance=1.0 if config.guidance is None else config.guidance,
             seed=len(held),  # images of the exams have those before
         )
-        shown = {name: located_drafter(name) for name in config.beside}
+        shown = {name: located_drafter(fetched(name)) for name in config.beside}
         if config.start is not None:
             shown[START] = present(config.start)
         shown[MADE] = str(trained)
@@ -294,7 +294,7 @@ def check(config: DrafterOptions) -> DrafterRun:
             exam_tokens=config.exam_length,
         )
     for name in config.beside:  # the evaluation, after hours, is too late to find that out
-        there = name in drafters() or name.startswith("s3://") or Path(name).is_dir()
+        there = name in drafters() or Path(fetched(name)).is_dir()
         require(there, "beside", name, f"{', '.join(drafters())}, or the folder of a drafter")
     sizes = target_config(Path(config.target))
     if config.text_length > sizes.context_length:
