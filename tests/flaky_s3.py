@@ -1,21 +1,27 @@
-"""A proxy before an S3 server that loses, breaks off and refuses answers, by a seeded plan."""
+"""A proxy before an S3 server that loses, breaks off, refuses or never gives answers: seeded."""
 
 import http.client
 import random
 import threading
+from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
-FAULTS = (500, 503, 429, "closed", "truncated")
+FAULTS = (500, 503, 429, "closed", "truncated", "silent")
 BUSY = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
 HOPS = {"connection", "transfer-encoding", "content-length", "server", "date"}
 
 
 class FlakyS3:
-    """`rate`: the share of requests that fail; `count`: of those that did."""
+    """`rate`: the share of requests that fail; `count`: of those that did.
 
-    def __init__(self, endpoint: str, *, rate: float, seed: int) -> None:
-        self.count = 0
+    A silent one reaches the server, and its client must give up: see `s3.ANSWER_S`.
+    """
+
+    def __init__(
+        self, endpoint: str, *, rate: float, seed: int, faults: Sequence[object] = FAULTS
+    ) -> None:
+        self.count, self._faults = 0, faults
         self._upstream = urlsplit(endpoint).netloc
         self._random, self._rate = random.Random(seed), rate
         self._lock = threading.Lock()
@@ -46,7 +52,7 @@ class FlakyS3:
             if self._random.random() >= self._rate:
                 return None
             self.count += 1
-            return self._random.choice(FAULTS)
+            return self._random.choice(self._faults)
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
         body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
@@ -65,6 +71,9 @@ class FlakyS3:
         upstream.request(handler.command, handler.path, body, dict(handler.headers))
         found = upstream.getresponse()
         data = found.read()
+        if fault == "silent":
+            handler.rfile.read(1)  # until the client closes the connection
+            return
         handler.send_response(found.status)
         for name, value in found.getheaders():
             if name.lower() not in HOPS:

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, cast
 from cluster.storage.patience import http_status, patiently
 
 BUFFER_BYTES = 4 << 20  # read at once
+ANSWER_S = 15.0  # of silence, then a request has failed
 NOT_SO = 412  # HTTP: the condition of a write does not hold
 
 
@@ -28,8 +29,10 @@ def client() -> Any:
 def _client(endpoint: str | None, process: int) -> Any:
     import s3fs
 
-    once = {"retries": {"total_max_attempts": 1}}  # patience.py tries again
-    return s3fs.S3FileSystem(endpoint_url=endpoint, use_listings_cache=False, config_kwargs=once)
+    once = {"retries": {"total_max_attempts": 1}, "read_timeout": ANSWER_S}
+    made = s3fs.S3FileSystem(endpoint_url=endpoint, use_listings_cache=False, config_kwargs=once)
+    made.retries = 1  # patience.py tries again: five silent requests outlast a lease
+    return made
 
 
 def size(url: str) -> int | None:

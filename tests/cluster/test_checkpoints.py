@@ -137,6 +137,7 @@ def test_several_processes_fetch_once(model, cache, monkeypatch):
 
 def test_a_flaky_service_is_asked_again(model, cache, s3_endpoint, monkeypatch):
     monkeypatch.setattr("cluster.storage.patience.FIRST_DELAY_S", 0.01)
+    monkeypatch.setattr("cluster.storage.s3.ANSWER_S", 0.5)
     flaky = FlakyS3(s3_endpoint, rate=0.3, seed=1)
     monkeypatch.setenv("AWS_ENDPOINT_URL", flaky.url)
     assert contents(fetched(model)) == FILES

@@ -1,15 +1,17 @@
-"""An S3 server that goes away and comes back, or is overloaded for a while."""
+"""An S3 server that goes away and comes back, is overloaded for a while, or gives no answers."""
 
 import errno
 import logging
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from cluster.errors import StorageError
 from cluster.storage import patience, storage
+from tests.flaky_s3 import FlakyS3
 from tests.s3_server import Server
 
 
@@ -97,6 +99,43 @@ def test_a_write_whose_answer_was_lost_counts(
     assert storage.swap(f"s3://{s3_server.bucket}/lost", b"mine", b"next")
     assert lost
     assert not storage.swap(f"s3://{s3_server.bucket}/lost", b"mine", b"more")
+
+
+@pytest.fixture
+def silent(
+    s3_bucket: str, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch, request: Any
+) -> Iterator[FlakyS3]:
+    """Loses so many of the answers of the server of `s3_bucket`."""
+    monkeypatch.setattr("cluster.storage.s3.ANSWER_S", 0.5)
+    flaky = FlakyS3(s3_endpoint, rate=request.param, seed=0, faults=("silent",))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", flaky.url)
+    yield flaky
+    flaky.stop()
+
+
+@pytest.mark.parametrize("silent", [0.4], indirect=True)
+def test_a_request_without_an_answer_is_made_again(
+    s3_bucket: str, silent: FlakyS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "FIRST_DELAY_S", 0.01)
+    url = f"{s3_bucket}/entry"
+    assert storage.create(url, b"mine")
+    assert not storage.create(url, b"theirs")
+    assert storage.swap(url, b"mine", b"next")
+    assert storage.read_bytes(url) == b"next"
+    assert [info.name for info in storage.list_files(s3_bucket)] == ["entry"]
+    assert silent.count > 2
+
+
+@pytest.mark.parametrize("silent", [1.0], indirect=True)
+def test_silence_is_awaited_once_for_each_try(
+    s3_bucket: str, silent: FlakyS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or else a lease expires within one call."""
+    monkeypatch.setattr(patience, "PATIENCE_S", 0.0)
+    with pytest.raises(StorageError, match=r"cannot read s3://bucket-[^/]*/x: Read timeout"):
+        storage.read_bytes(f"{s3_bucket}/x")
+    assert silent.count == 1
 
 
 def _answer(status: int, code: str) -> Exception:

@@ -1,4 +1,4 @@
-"""Jobs on an S3 server that refuses, breaks off and loses answers: the rows are a local run's."""
+"""Jobs on an S3 server that refuses, breaks off or loses answers: the rows are a local run's."""
 
 import os
 from dataclasses import replace
@@ -36,6 +36,7 @@ class Stopping(InProcessPool):
 @pytest.mark.parametrize("seed", range(int(os.environ.get("CHAOS", "2"))))
 def test_a_job_ends_with_the_rows_of_a_local_one(seed, tmp_path: Path, s3_bucket, monkeypatch):
     monkeypatch.setattr("cluster.storage.patience.FIRST_DELAY_S", 0.01)
+    monkeypatch.setattr("cluster.storage.s3.ANSWER_S", 0.5)
     prompts = write_prompts(tmp_path / "in" / "prompts.jsonl", ROWS)
     local = make_config(
         tmp_path, input=str(prompts), output=str(tmp_path / "out"), shard_rows=SHARD_ROWS
