@@ -11,12 +11,14 @@ import torch
 from benchmarks import real, report
 from benchmarks.copying import copied_share, function_prompts, record_prompts
 from benchmarks.gguf_file import _interleaved
+from benchmarks.predicted import changed, table
 from benchmarks.section import Goal, Section, made_of
 from benchmarks.text import main, page_of
 from benchmarks.work import Work
+from models.requests.request import Sampling
 from pipelines.bench.machine import this_machine
 from pipelines.bench.measurement import Measurement
-from pipelines.generate.rows.prompts import read_prompts
+from pipelines.generate.rows.prompts import read_prompts, requests
 from tests.pipelines.generate.inprocess import write_prompts
 
 OWN = ("plain", "draft", "batch", "useless", "overhead")  # lookup wants a longer context
@@ -165,3 +167,22 @@ def test_the_section_on_a_real_model_runs(
     assert {row[0] for row in compared.rows} >= {"plain", "lookup, auto", "transformers generate"}
     assert {row[0] for row in parts.rows} >= {"plain", "transformers generate"}
     assert all(line.same == line.compared for line in section.measurements)
+
+
+def test_predictions_are_wrong_where_they_are_said_to_be() -> None:
+    answer = tuple(range(40))
+    for every, right in ((10, 36), (3, 27), (1, 0)):
+        made = changed(answer, 50, every=every)
+        assert sum(a == b for a, b in zip(made, answer, strict=True)) == right
+        assert all(0 <= token < 50 for token in made)
+
+
+def test_predictions_are_compared_with_none(checkpoints: dict[str, str], tmp_path: Path) -> None:
+    source = str(write_prompts(tmp_path / "prompts.jsonl", 2))
+    prompts = read_prompts(source, checkpoint=checkpoints["target"], count=2)
+    sampling = Sampling(max_tokens=24, temperature=0.0, ignore_eos=True)
+    lines = table(checkpoints["target"], requests(prompts, sampling, seed=1), 1).splitlines()
+    per_pass = {cells[1].strip(): float(cells[4]) for cells in (s.split("|") for s in lines[2:])}
+    assert per_pass["none"] == 1.0
+    assert per_pass["90 % right"] > 2.0
+    assert per_pass["all wrong"] < 1.2
