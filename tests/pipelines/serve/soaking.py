@@ -1,5 +1,6 @@
 """Clients of all kinds, and what is done to the processes behind them meanwhile."""
 
+import math
 import os
 import random
 import re
@@ -10,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,12 @@ class Tallies:
     left: int = 0  # completions whose client went away
     wrong: list[str] = field(default_factory=list)
     slowest_s: float = 0.0
+    gaps_s: list[float] = field(default_factory=list)  # from a stream's chunk to the next one
+
+    def gap_ms(self, share: float) -> float:
+        """That so large a share of the gaps does not exceed; 1.0: the longest one."""
+        ordered = sorted(self.gaps_s)
+        return 1e3 * ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else 0.0
 
 
 @dataclass(slots=True)
@@ -161,12 +168,15 @@ class Clients:
     def _streamed(self, client: openai.OpenAI, ask: Ask) -> Any:
         options = {"stream": True, "stream_options": {"include_usage": True}}
         pieces: dict[int, list[Any]] = {}
-        usage = None
+        usage, came = None, list[float]()
         for chunk in _create(client, _body(ask), **options):
+            came.append(time.monotonic())
             for piece in chunk.choices:
                 pieces.setdefault(piece.index, []).append(piece)
             usage = chunk.usage or usage
         self._count(usage, len(pieces))
+        with self._lock:
+            self.tallies.gaps_s += [after - before for before, after in pairwise(came)]
         return [_choice(pieces[index]) for index in sorted(pieces)]
 
     def _count(self, usage: Any, completions: int) -> None:

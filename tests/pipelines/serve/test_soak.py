@@ -30,6 +30,7 @@ SECONDS = float(os.environ.get("SOAK", "0"))
 CLIENTS, BETWEEN = 6, 12  # answers between two faults, in the short run
 FAULTS = (("draft", "kill"), ("target", "stall"), ("target", "kill"))
 GROWTH_MIB = 1.0  # a minute, after the first quarter
+SHARES = {"p50": 0.5, "p95": 0.95, "longest": 1.0}
 MORE_FILES = 5  # open in a process at the end than at the beginning: connections that close late
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(2 * SECONDS + 300)]
@@ -187,6 +188,8 @@ def show(clients: Clients, faults: Faults, counted: dict[str, float], memory: li
         "completions continued elsewhere": counted["resumed_requests_total"],
         "tokens replayed": counted["replayed_tokens_total"],
         "slowest answer, s": round(told.slowest_s, 1),
+        "pauses within a stream": len(told.gaps_s),
+        **{f"pause, {name}, ms": round(told.gap_ms(share)) for name, share in SHARES.items()},
         "wrong answers": len(told.wrong),
         "growth of a process, MiB a minute": round(growth(memory), 2),
     }
