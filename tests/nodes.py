@@ -117,10 +117,11 @@ class Nodes:
         """SIGKILL the head's server (GCS), and start it again."""
         self.call("restart_server")
 
-    def processes(self, title: str) -> list[psutil.Process]:
-        """Those with a title that begins with this expression."""
+    def processes(self, title: str, *, node: int | None = None) -> list[psutil.Process]:
+        """Those with a title that begins with this expression; `node`: of one in their order."""
         found = []
-        for process in psutil.Process().children(recursive=True):
+        root = psutil.Process(None if node is None else self._others[node][0])
+        for process in root.children(recursive=True):
             with suppress(psutil.Error):
                 if re.match(title, " ".join(process.cmdline())):
                     found.append(process)

@@ -30,7 +30,8 @@ def nodes(tmp_path: Path) -> Iterator[Nodes]:
         yield made
 
 
-def start_job(address: str, output: Path) -> "subprocess.Popen[str]":
+def start_job(address: str, output: Path, **more: object) -> "subprocess.Popen[str]":
+    """`more`: options by their names in the configuration."""
     options = {
         "address": address,
         "target": TARGET,
@@ -42,6 +43,7 @@ def start_job(address: str, output: Path) -> "subprocess.Popen[str]":
         "shard-rows": SHARD_ROWS,
         "batch-size": 4,
         "threads": 1,
+        **{name.replace("_", "-"): value for name, value in more.items()},
     }
     flags = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
     command = [sys.executable, "-m", "pipelines.cli", "generate", "--no-progress", *flags]
