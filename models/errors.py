@@ -17,6 +17,10 @@ class InvalidOption(PacelineError, ValueError):
         field, value, accepted = self._told
         return InvalidOption(f"{place}.{field}", value, accepted)
 
+    def named(self, field: str) -> "InvalidOption":
+        """The same of a field with another name."""
+        return InvalidOption(field, *self._told[1:])
+
     def __reduce__(self) -> tuple[object, ...]:
         return (type(self), self._told)  # so that it reaches the driver from an actor
 

@@ -17,17 +17,20 @@ def option(
     default: Any = MISSING,
     factory: Any = MISSING,
     decides: bool = False,
+    judges: bool = False,
     choices: Collection[str] | None = None,
     metavar: str | None = None,
     group: str | None = None,
 ) -> Any:
     """A dataclass field with what --help says of it; without a default it is required.
 
-    `decides`: its value decides what the output holds. `group`: the heading it stands under.
+    `decides`: its value decides what the output holds. `judges`: it decides only how the output is
+    judged, and may change when all else is made. `group`: the heading it stands under.
     """
     metadata = {
         "help": told,
-        "decides": decides,
+        "decides": decides or judges,
+        "judges": judges,
         "choices": choices,  # kept as it is: a registry may grow
         "metavar": metavar,
         "group": group,
@@ -110,6 +113,11 @@ def deciding(config: Any) -> dict[str, Any]:
         for found in fields(config)
         if found.metadata["decides"]
     }
+
+
+def judging(config: Any) -> list[str]:
+    """The names among them that decide only how the output is judged."""
+    return [found.name for found in fields(config) if found.metadata["judges"]]
 
 
 def as_dict(config: Any) -> dict[str, Any]:

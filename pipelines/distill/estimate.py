@@ -97,16 +97,18 @@ def estimate(config: StudentOptions, made_for: MadeFor, guidance: float) -> Esti
     ways = 1 + len(config.passes)
     return Estimate(
         seconds={
-            "records": START_S + CACHED * passing * (rows + shown),
+            "records": START_S + CACHED * passing * rows,
             "train": START_S
             + pairing * config.records * (not isinstance(student, Generator))
             + stepping * config.train_steps * config.train_batch,
-            "evaluate": START_S + 2 * config.eval_rows * ways * (passing + pairing / 2),
+            "evaluate": START_S
+            + CACHED * passing * shown
+            + 2 * config.eval_rows * ways * (passing + pairing / 2),
         },
         num_bytes={
-            "records": row_bytes * (rows + shown),
+            "records": row_bytes * rows,
             "train": 5 * STATES * weights,
-            "evaluate": row_bytes * config.eval_rows * ways + weights,
+            "evaluate": row_bytes * (shown + config.eval_rows * ways) + weights,
         },
     )
 

@@ -19,7 +19,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from pipelines.output.manifest import JOB, LEASE, differences
 ABOUT, REPORT, STAGES = "run.json", "report.html", "_stages"
 ROWS = ("records", "held-out", "renewed/*/rows")  # folders of `paceline generate`
 NOTES = "train/ray"  # Ray's own, which nothing is continued from
+JUDGED = ("report", "export", "evaluate")  # what follows the training, the last one first
 ORDER = ("records", "train", "evaluate", "export", "report")  # of the stages
 PARTS = (
     "classes",
@@ -109,17 +110,21 @@ class RunFolder:
         return self.path / STAGES / f"{name}.json"
 
     def describe(self, about: Mapping[str, Any]) -> None:
-        """Write what the run is.
+        """Write what the run is; `judging` in it names what decides no more than the evaluation.
+
+        Where only that is another, records and training are kept.
 
         Raises:
             OutputRefused: the folder holds a run that something else decides.
         """
         file = self.path / ABOUT
         if file.exists():
-            before = json.loads(file.read_text(encoding="utf-8"))
-            changes = differences(before["decides"], about["decides"])
+            before, now = json.loads(file.read_text("utf-8"))["decides"], about["decides"]
+            changes, judging = differences(before, now), about.get("judging", ())
             if changes and not self._has_work():
                 self.clear()  # a run that was refused for its prompts, say
+            elif changes and _changed(before, now) <= set(judging):
+                self._judge_again(changes)
             elif changes:
                 raise OutputRefused(
                     f"output {str(self.path)!r} holds another run: {'; '.join(changes[:3])}. Give "
@@ -128,6 +133,15 @@ class RunFolder:
         storage.publish(str(file), json.dumps(about, indent=1).encode() + b"\n")
         if self._mirror is not None:
             self._mirror.push()
+
+    def _judge_again(self, changes: Sequence[str]) -> None:
+        """Discard what the evaluation made; the export stays until the next one takes its place."""
+        self._tell(f"another evaluation: {'; '.join(changes)}")
+        for name in JUDGED:
+            self._entry(name).unlink(missing_ok=True)
+        for name in ("samples", "evaluation"):
+            shutil.rmtree(self.path / name, ignore_errors=True)
+        (self.path / REPORT).unlink(missing_ok=True)
 
     def _has_work(self) -> bool:
         """Whether a stage is committed, or any rows for one."""
@@ -143,6 +157,10 @@ class RunFolder:
             (self.path / name).unlink(missing_ok=True)
         if self._mirror is not None:
             self._mirror.push()
+
+
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> set[str]:
+    return {name for name in {**before, **now} if before.get(name) != now.get(name)}
 
 
 def _place(stage: str) -> tuple[int, int]:

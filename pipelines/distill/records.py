@@ -62,7 +62,7 @@ def records_job(
     Nothing but the job decides the bytes of its files: a shard that is run again, because an actor
     died or elsewhere, gives the same file.
     """
-    classes = folder.parent / "classes" / f"{folder.name}.parquet"
+    classes = _input_of(folder)
     storage.publish(str(classes), _classes(rows, about.num_classes))
     return GenerateConfig(
         target=config.target,
@@ -78,6 +78,16 @@ def records_job(
         address=config.address,
         progress=config.progress,
     )
+
+
+def num_asked(folder: Path) -> int | None:
+    """The number of images that the last job in `folder` was asked for; None: there was none."""
+    classes = _input_of(folder)
+    return int(pq.read_metadata(classes).num_rows) if classes.exists() else None
+
+
+def _input_of(folder: Path) -> Path:
+    return folder.parent / "classes" / f"{folder.name}.parquet"
 
 
 def files_of(source: str | Path) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ from pipelines.distill.records import digest_of, files_of
 from pipelines.distill.report.report import write_report
 from pipelines.distill.train import train
 from pipelines.generate.reporting.summary import versions
-from pipelines.options import as_dict, deciding
+from pipelines.options import as_dict, deciding, judging
 from pipelines.output.manifest import claimed
 
 FIGURES = Path("evaluation") / "evaluation.json"
@@ -79,6 +79,9 @@ class Run(Protocol):
 
         The context lasts until step `until` is done, with whatever else helps the training.
         """
+
+    def hold_out(self) -> None:
+        """Make what is missing of the outputs that the evaluation compares with."""
 
     @property
     def title(self) -> str:
@@ -157,7 +160,19 @@ def _about(run: Run) -> dict[str, Any]:
         decides["data"] = digest_of(files_of(run.config.data))
     if is_half(deepspeed_of(run.config)):
         decides["bf16"] = True
-    return {"decides": decides, "config": as_dict(run.config), "versions": versions()}
+    config = run.config
+    return {
+        "decides": decides,
+        "judging": judging(config),
+        "config": as_dict(config),
+        "versions": versions(),
+    }
+
+
+def _agreed(run: Run) -> dict[str, Any]:
+    """What decides the training."""
+    about = _about(run)
+    return {name: v for name, v in about["decides"].items() if name not in about["judging"]}
 
 
 def _tell_estimate(run: Run, tell: Callable[[str], None]) -> None:
@@ -196,7 +211,7 @@ def _train_until(
                 save_every=config.save_every,
                 exam_every=config.exam_every,
                 threads=threads_of(config),
-                agreed=_about(run)["decides"] | {"records": digest},
+                agreed=_agreed(run) | {"records": digest},
                 device=config.device,
                 deepspeed=deepspeed_of(config),
                 until=end,
@@ -225,6 +240,7 @@ def deepspeed_of(config: DistillConfig) -> dict[str, Any] | None:
 
 
 def _evaluate(run: Run, trained: Path, tell: Callable[[str], None]) -> Mapping[str, Any]:
+    run.hold_out()
     found, lines = beside_training(run.config, partial(_evaluated, run, trained))
     for line in lines:
         tell(line)

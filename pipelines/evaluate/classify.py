@@ -1,7 +1,7 @@
 """Which classifier looks at the images, and what it sees in them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,12 +62,8 @@ class Judge:
             InvalidInput: the classifier does not know a label.
         """
         assert samples.labels is not None
+        _refuse_unknown(samples.labels, self.model.labels, whose=repr(samples.url))
         known = {label: i for i, label in enumerate(self.model.labels)}
-        unknown = sorted(set(samples.labels) - set(known))
-        if unknown:
-            held = ", ".join(self.model.labels[:12])
-            told = f"{samples.url!r} has the label {unknown[0]!r}"
-            raise InvalidInput(f"{told}, which the classifier does not know: it knows {held}")
         return np.array([known[label] for label in samples.labels], dtype=np.int64)
 
     def told(self) -> str:
@@ -106,6 +102,30 @@ def _folder(url: str) -> Path | None:
     return Path(fetched(where))
 
 
+def check_classifier(config: EvaluateConfig, labels: Collection[str]) -> None:
+    """Refuse what `find_judge` finds no classifier by, or one without these labels; trains none.
+
+    Raises:
+        InvalidInput: it is no classifier and no labelled images, or does not know a label.
+        UnsupportedCheckpoint: it cannot be loaded.
+    """
+    known: Sequence[str] = LABELS
+    folder = None if config.classifier == AUTO else _folder(config.classifier)
+    if folder is not None:
+        known = load_classifier(folder)[0].labels
+    elif config.classifier != AUTO:
+        known = _labels(_labelled(config))
+    whose = f"classifier {config.classifier!r}: the target"
+    _refuse_unknown(labels, known, whose=whose)
+
+
+def _refuse_unknown(labels: Collection[str], known: Sequence[str], *, whose: str) -> None:
+    unknown = sorted(set(labels) - set(known))
+    if unknown:
+        told = f"{whose} has the label {unknown[0]!r}, which the classifier does not know"
+        raise InvalidInput(f"{told}: it knows {', '.join(known[:12])}")
+
+
 def _kept(config: EvaluateConfig) -> Judge | None:
     """The one of digits that an earlier run left in the output folder."""
     folder = None if config.output is None else _folder(storage.join(config.output, FOLDER))
@@ -127,8 +147,8 @@ def _of_digits() -> Judge:
     )
 
 
-def _of_images(config: EvaluateConfig) -> Judge:
-    """Trained on four fifths of some labelled images, measured on the rest."""
+def _labelled(config: EvaluateConfig) -> Samples:
+    """The images to train a classifier on."""
     source = open_source(config.classifier, config)
     numbers = label_numbers(source.labels)[0]
     if not len(numbers):
@@ -139,8 +159,18 @@ def _of_images(config: EvaluateConfig) -> Judge:
     if rows.images is None or len(set(rows.labels or ())) < 2 or len(order) < 20:
         told = "20 labelled images or more, of two classes or more, are needed"
         raise InvalidInput(f"classifier {config.classifier!r}: {told}")
-    images = torch.from_numpy(np.ascontiguousarray(rows.images))
-    labels = tuple(sorted(set(rows.labels or ()), key=lambda text: (len(text), text)))
+    return rows
+
+
+def _labels(rows: Samples) -> tuple[str, ...]:
+    return tuple(sorted(set(rows.labels or ()), key=lambda text: (len(text), text)))
+
+
+def _of_images(config: EvaluateConfig) -> Judge:
+    """Trained on four fifths of some labelled images, measured on the rest."""
+    rows = _labelled(config)
+    assert rows.images is not None
+    images, labels = torch.from_numpy(np.ascontiguousarray(rows.images)), _labels(rows)
     classes = torch.tensor([labels.index(label) for label in rows.labels or ()])
     held_out = torch.arange(len(images)) % 5 == 0
     model = train(images[~held_out], classes[~held_out], labels, seed=SEED)

@@ -152,10 +152,10 @@ class DrafterOptions(DistillConfig):
         group=EVALUATION,
     )
     beside: tuple[str, ...] = option(
-        "drafters to show beside it in the evaluation: names or folders; default: lookup, with "
-        "images jacobi and mc-sjd",
+        "drafters to show beside it in the evaluation: names or folders, local or s3://; default: "
+        "lookup, with images jacobi and mc-sjd",
         default=(),
-        decides=True,
+        judges=True,
         metavar="DRAFTER",
         group=EVALUATION,
     )

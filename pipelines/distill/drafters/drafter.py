@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cluster.storage.checkpoints import fetched, present
+from cluster.storage.checkpoints import present
 from models.drafting.distil.build import (
     DraftLessons,
     build_drafter,
@@ -26,7 +26,6 @@ from models.drafting.distil.teacher import Teacher, load_teacher
 from models.drafting.distil.texts import Text, batch_of, read_texts
 from models.drafting.draft_models.build import LEARNED
 from models.errors import InvalidOption
-from models.registry import drafters
 from models.requests.request import require
 from models.targets.load import pick_device
 from models.tokenizers.about import image_target
@@ -34,6 +33,7 @@ from models.training.engines.worker import CPU, Worker
 from models.training.kind import LOSS, Samples
 from models.training.log import EXAMS, read_lines
 from pipelines.checkpoints import with_local
+from pipelines.distill.drafters.beside import check_beside
 from pipelines.distill.drafters.config import RECOMPUTE, STREAM, DrafterOptions
 from pipelines.distill.drafters.images import settled as settled_for_images
 from pipelines.distill.drafters.judge import MADE, START, Judgement, measure
@@ -186,6 +186,9 @@ class DrafterRun:
         scale = self.config.guidance
         return {"target": target} | ({} if scale is None else {LEARNED: scale})
 
+    def hold_out(self) -> None:
+        """Nothing: the held-out texts are those of prompts, which the records are split by."""
+
     @property
     def title(self) -> str:
         """Of the report."""
@@ -209,7 +212,7 @@ class DrafterRun:
             guidance=1.0 if config.guidance is None else config.guidance,
             seed=len(held),  # images of the exams have those before
         )
-        shown = {name: located_drafter(fetched(name)) for name in config.beside}
+        shown = {name: located_drafter(present(name)) for name in config.beside}
         if config.start is not None:
             shown[START] = present(config.start)
         shown[MADE] = str(trained)
@@ -277,7 +280,8 @@ def check(config: DrafterOptions) -> DrafterRun:
     """Refuse options that cannot work, before anything is written.
 
     Raises:
-        PacelineError: target, start or output cannot be used.
+        PacelineError: target, start, output or a drafter to show beside it cannot be used.
+        StorageError: such a drafter cannot be fetched.
     """
     about = image_target(config.target)
     if about is not None:
@@ -293,9 +297,6 @@ def check(config: DrafterOptions) -> DrafterRun:
             length=config.text_length,
             exam_tokens=config.exam_length,
         )
-    for name in config.beside:  # the evaluation, after hours, is too late to find that out
-        there = name in drafters() or Path(fetched(name)).is_dir()
-        require(there, "beside", name, f"{', '.join(drafters())}, or the folder of a drafter")
     sizes = target_config(Path(config.target))
     if config.text_length > sizes.context_length:
         told = f"at most the target's context of {sizes.context_length}"
@@ -311,4 +312,6 @@ def check(config: DrafterOptions) -> DrafterRun:
         digest=checkpoint_digest(config.target),
     )
     network_of(run._lessons((), kept=0), Path(found.target), sizes)
+    prompt = 1 if about is not None else config.text_length // 2
+    check_beside(found, longest=min(prompt + found.exam_length, sizes.context_length))
     return run

@@ -33,7 +33,7 @@ class StudentOptions(DistillConfig):
     steps: int | str = option(
         "numbers of passes per image to evaluate the student with, such as 1,2",
         default="1,2",
-        decides=True,
+        judges=True,
         metavar="N,N",
         group=MAIN,
     )
@@ -53,12 +53,12 @@ class StudentOptions(DistillConfig):
         group=MAIN,
     )
     eval_rows: int = option(
-        "images per way of sampling in the evaluation", default=500, decides=True, group=EVALUATION
+        "images per way of sampling in the evaluation", default=500, judges=True, group=EVALUATION
     )
     classifier: str = option(
         "classifier of the evaluation's metrics; see paceline evaluate",
         default="auto",
-        decides=True,
+        judges=True,
         metavar="auto|PATH",
         group=EVALUATION,
     )

@@ -1,5 +1,6 @@
 """`paceline distill student`: what a student's own stages do."""
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -25,13 +26,15 @@ from pipelines.checkpoints import with_local
 from pipelines.distill.estimate import Estimate, estimate
 from pipelines.distill.findings import Findings
 from pipelines.distill.folder import open_path
-from pipelines.distill.records import LABEL, digest_of, files_of, make_records
+from pipelines.distill.records import LABEL, digest_of, files_of, make_records, num_asked
 from pipelines.distill.stages import Renewal, run_stages
 from pipelines.distill.students.config import StudentOptions
 from pipelines.distill.students.judge import EVALUATION, SHEET, TEACHER, judge
 from pipelines.distill.students.pictures import draw_curves, draw_sheet
 from pipelines.distill.students.samples import INDEPENDENT, name_of, write_samples
 from pipelines.distill.students.timing import times_of
+from pipelines.evaluate.classify import check_classifier
+from pipelines.evaluate.config import EvaluateConfig
 from pipelines.generate.fingerprint import checkpoint_digest
 
 HELD_OUT_SEED = 2**62  # added to the run's seed, so that no held-out image is a record
@@ -73,21 +76,22 @@ class StudentRun:
         return estimate(self.config, self.made_for, self.guidance)
 
     def records(self) -> dict[str, Any]:
-        """The target's images to learn from, and more of them for the evaluation."""
-        config, path = self.config, self.path
-        held = make_records(
-            config,
-            self.about,
-            path / "held-out",
-            rows=2 * config.eval_rows,
-            seed=(config.seed + HELD_OUT_SEED) % 2**63,
-        )
+        """The target's images to learn from."""
+        config, folder = self.config, self.path / "records"
         if config.data is not None:
             files = files_of(config.data)
-            return {"held_out": held, "files": files, "digest": digest_of(files)}
-        folder = path / "records"
+            return {"files": files, "digest": digest_of(files)}
         made = make_records(config, self.about, folder, rows=config.records, seed=config.seed)
-        return {**made, "held_out": held, "files": files_of(folder)}
+        return {**made, "files": files_of(folder)}
+
+    def hold_out(self) -> None:
+        """More of the target's images; those of another --eval-rows are discarded."""
+        config, folder = self.config, self.path / "held-out"
+        rows = 2 * config.eval_rows
+        if num_asked(folder) not in (None, rows):
+            shutil.rmtree(folder, ignore_errors=True)
+        seed = (config.seed + HELD_OUT_SEED) % 2**63
+        make_records(config, self.about, folder, rows=rows, seed=seed)
 
     def build(self, data: Mapping[str, Any]) -> Callable[[Worker], Kind]:
         """The student, started from the target."""
@@ -151,6 +155,11 @@ class StudentRun:
         return found.findings()
 
 
+def _judged_by(config: StudentOptions) -> EvaluateConfig:
+    """An evaluation with the classifier, of no samples yet."""
+    return EvaluateConfig(samples="none", reference="none", classifier=config.classifier)
+
+
 def _build(lessons: StudentLessons, worker: Worker) -> Kind:
     """On a worker, whose node may not have fetched the target yet."""
     return build_student(replace(lessons, target=present(lessons.target)), worker)
@@ -189,7 +198,9 @@ def check(config: StudentOptions) -> StudentRun:
     if config.passes[-1] > most:
         told = "the tokens of an image" if about.in_order else "the maps of an image"
         raise InvalidOption("steps", config.steps, f"at most {most}, {told}")
-    if config.data is not None:  # the training, which reads all, comes after the held-out images
+    labels = [str(row) for row in range(min(about.num_classes, 2 * config.eval_rows))]
+    check_classifier(_judged_by(config), labels)
+    if config.data is not None:  # the training reads all
         read_records(files_of(config.data)[:1], teacher.config, label_field=config.label_field)
     return StudentRun(
         config=replace(config, target=folder),

@@ -12,7 +12,7 @@ from pipelines.distill.config import DistillConfig
 from pipelines.distill.drafters import drafter
 from pipelines.distill.drafters.config import DrafterOptions
 from pipelines.distill.folder import RunFolder
-from pipelines.distill.stages import _about
+from pipelines.distill.stages import _about, _agreed
 from pipelines.distill.students import student
 from pipelines.distill.students.config import StudentOptions
 from pipelines.errors import OutputRefused
@@ -120,6 +120,19 @@ def test_what_decides_a_student(make_student: Make, name: str) -> None:
 def test_what_decides_a_drafter(make_drafter: Make, name: str) -> None:
     run = make_drafter()
     assert decides(changed(run, name, (OF_BOTH | OF_DRAFTERS)[name])) != decides(run)
+
+
+def test_what_decides_no_more_than_the_evaluation(make_student: Make, make_drafter: Make) -> None:
+    """A training that was interrupted goes on with another value, too."""
+    cases = (
+        (make_student(), OF_STUDENTS, ["steps", "eval_rows", "classifier"]),
+        (make_drafter(), OF_DRAFTERS, ["beside"]),
+    )
+    for run, others, judging in cases:
+        assert _about(run)["judging"] == judging
+        for name, value in others.items():
+            same = _agreed(changed(run, name, value)) == _agreed(run)
+            assert same == (name in judging), name
 
 
 @pytest.mark.parametrize("name", NEVER)

@@ -77,6 +77,11 @@ def test_from_a_target_to_images_of_a_student(
 
     assert main(command) == 0
     assert capsys.readouterr().out.count("done before") == 5
+    assert main([*command, "--steps", "1,3"]) == 0
+    told = capsys.readouterr().out
+    assert "another evaluation: steps was '1,2', is '1,3'" in told
+    assert told.count("done before") == 2  # records, train
+    assert "| 3 steps" in told
     assert main([*command, "--records", "61"]) == 2
     assert "holds another run: records was 60, is 61" in capsys.readouterr().err
 

@@ -55,6 +55,45 @@ def test_a_run_that_has_made_nothing_is_in_nobodys_way(tmp_path):
         folder.describe({**ABOUT, "decides": {"records": 8}})
 
 
+def test_another_evaluation_keeps_records_and_training(tmp_path):
+    told = []
+    folder = RunFolder(tmp_path, tell=told.append)
+    about = {**ABOUT, "decides": {"records": 5, "beside": ["a"]}, "judging": ["beside"]}
+    folder.describe(about)
+    for name in ("records", "records-2", "train", "evaluate", "export", "report"):
+        folder.stage(name, dict)
+    kept = {"records/r", "train/t", "export/e", "held-out/h"}
+    for name in (*kept, "samples/s", "evaluation/e", "report.html"):
+        write(folder, name, "x")
+    folder.describe({**about, "decides": {"records": 5, "beside": ["b"]}})
+    assert told[-1] == "another evaluation: beside was ['a'], is ['b']"
+    assert list(folder.seconds()) == ["records", "records-2", "train"]
+    files = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
+    assert {name for name in files if not name.startswith("_")} == {*kept, "run.json"}
+    both = {**about, "decides": {"records": 6, "beside": ["a"]}}
+    with pytest.raises(OutputRefused, match="another run: records was 5, is 6; beside was"):
+        folder.describe(both)
+
+
+def test_another_evaluation_of_a_run_on_s3(tmp_path, s3_bucket, monkeypatch):
+    output = f"{s3_bucket}/run"
+    monkeypatch.setenv("PACELINE_CACHE", str(tmp_path))
+    about = {**ABOUT, "decides": {"records": 5, "steps": "1"}, "judging": ["steps"]}
+    with claimed(output) as ticket:
+        folder = opened(output, ticket)
+        folder.describe(about)
+        for name in ("records", "train", "evaluate"):
+            folder.stage(name, lambda: {"file": write(folder, "evaluation/e", "1")})
+    with claimed(output) as ticket:
+        folder = opened(output, ticket)
+        folder.describe({**about, "decides": {"records": 5, "steps": "2"}})
+        names = {info.name for info in storage.list_files(output)}
+        assert names & {"_stages/train.json", "_stages/evaluate.json", "evaluation/e"} == {
+            "_stages/train.json"
+        }
+        assert folder.stage("evaluate", lambda: {"steps": 2}) == {"steps": 2}
+
+
 def test_clearing_removes_stages_and_their_files(tmp_path):
     folder = RunFolder(tmp_path, tell=lambda text: None)
     folder.describe(ABOUT)
