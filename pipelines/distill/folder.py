@@ -4,6 +4,7 @@ A run on S3 is worked on in a folder of this machine's cache, which is a mirror 
 
 RUN/run.json            options, what decides the result, versions
 RUN/records/            the target's images to learn from (rows of `paceline generate`)
+RUN/classes/, prompts/  what the records are asked for
 RUN/held-out/           more of them, for the evaluation
 RUN/texts/              a drafter's: the texts to learn from, and held-out ones
 RUN/renewed/N/          a drafter's: generation N of rows and texts, from the second on
@@ -39,6 +40,7 @@ JUDGED = ("report", "export", "evaluate")  # what follows the training, the last
 ORDER = ("records", "train", "evaluate", "export", "report")  # of the stages
 PARTS = (
     "classes",
+    "prompts",
     "records",
     "held-out",
     "texts",

@@ -37,6 +37,7 @@ from pipelines.distill.drafters.beside import check_beside
 from pipelines.distill.drafters.config import RECOMPUTE, STREAM, DrafterOptions
 from pipelines.distill.drafters.images import settled as settled_for_images
 from pipelines.distill.drafters.judge import MADE, START, Judgement, measure
+from pipelines.distill.drafters.prompts import ORDER
 from pipelines.distill.drafters.stream import require_store, streaming
 from pipelines.distill.drafters.texts import (
     HELD_OUT,
@@ -76,8 +77,10 @@ class DrafterRun:
 
     @property
     def digests(self) -> Mapping[str, str]:
-        """Of the start and the prompts, and which exam chooses the best state."""
+        """Of the start and the prompts, which exam chooses the best state, and which prompts."""
         found = {"exam": EXAM}
+        if self.config.prompts is not None or self.config.data is not None:
+            found["order"] = ORDER
         if self.config.start is not None:
             found["start"] = checkpoint_digest(self.config.start, role="start")
         if self.config.prompts is not None:

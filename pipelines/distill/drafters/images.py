@@ -41,8 +41,12 @@ def settled(config: DrafterOptions, about: ImageTarget) -> DrafterOptions:
     )
 
 
-def split_images(images: Sequence[Text], *, kept: int) -> tuple[list[Text], list[Text], list[Text]]:
+def split_images(
+    images: Sequence[Text], *, kept: int, order: Sequence[int]
+) -> tuple[list[Text], list[Text], list[Text]]:
     """To learn from, for exams, for the evaluation: no image is in two of them.
+
+    `order`: the images' numbers; the last two parts are the last ones in it.
 
     Raises:
         InvalidInput: there are too few.
@@ -50,5 +54,9 @@ def split_images(images: Sequence[Text], *, kept: int) -> tuple[list[Text], list
     count = min(kept, len(images) // PART)
     if not count:
         raise InvalidInput(f"{len(images)} images; {PART} or more are needed")
-    first, second = len(images) - 2 * count, len(images) - count
-    return list(images[:first]), list(images[first:second]), list(images[second:])
+    chosen = order[-2 * count :]
+    rest = sorted(set(range(len(images))) - set(chosen))
+    first, second, third = (
+        [images[number] for number in numbers] for numbers in (rest, chosen[:count], chosen[count:])
+    )
+    return first, second, third

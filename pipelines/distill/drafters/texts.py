@@ -4,8 +4,8 @@ Or rows of an earlier run of it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
@@ -16,14 +16,13 @@ from models.drafting.distil.texts import Text, write_texts
 from models.tokenizers.about import image_target
 from pipelines.distill.drafters.config import DrafterOptions
 from pipelines.distill.drafters.images import split_images
+from pipelines.distill.drafters.prompts import Asked, asked_of, seeded_order
 from pipelines.distill.records import digest_of, files_of, make_records
 from pipelines.errors import InvalidInput, JobFailed
 from pipelines.generate.config import GenerateConfig
 from pipelines.generate.job import generate
 from pipelines.generate.rows.prompts import none_can_be_run, prompt_parts
-from pipelines.inputs.files import find_inputs
-from pipelines.inputs.survey import survey
-from pipelines.modality.chat import PROMPT, prompt_column
+from pipelines.modality.chat import prompt_column
 from pipelines.modality.choose import modality
 
 TRAINED, HELD_OUT = "texts.parquet", "held-out.parquet"
@@ -37,7 +36,7 @@ PART = 5  # a fifth of the prompts, at most, is kept for exams, and a fifth for 
 def check_source(config: DrafterOptions) -> None:
     """Refuse prompts or rows that nothing could be learned from, before anything runs.
 
-    Tokenizes no more prompts than it takes to find enough.
+    Looks at the prompts that will be completed; tokenizes no more than it takes to find enough.
 
     Raises:
         InvalidInput: the column is missing, no row can be run, or too few prompts are short enough.
@@ -48,42 +47,56 @@ def check_source(config: DrafterOptions) -> None:
     if config.prompts is None:
         return
     short, some, reason = set[tuple[int, ...]](), False, None
-    for prompts, problem in prompt_parts(
-        config.prompts,
-        checkpoint=config.target,
-        rows=SHARD_ROWS,
-        prompt_field=config.prompt_field,
-    ):
-        some, reason = some or bool(prompts), reason or problem
-        heads = [prompt.tokens for prompt in prompts]
-        short |= {head for head in heads if leaves_room(head, config.text_length)}
-        if len(short) >= PART:
-            return
+    with TemporaryDirectory() as place:
+        for prompts, problem in prompt_parts(
+            _asked(config, config.prompts, Path(place) / "prompts.jsonl").input,
+            checkpoint=config.target,
+            rows=SHARD_ROWS,
+            prompt_field=config.prompt_field,
+        ):
+            some, reason = some or bool(prompts), reason or problem
+            heads = [prompt.tokens for prompt in prompts]
+            short |= {head for head in heads if leaves_room(head, config.text_length)}
+            if len(short) >= PART:
+                return
     if not some:
         raise none_can_be_run(config.prompts, reason)
     raise _too_few(len(short), config.text_length)
 
 
-def make_rows(config: DrafterOptions, folder: Path) -> dict[str, Any]:
+def _asked(config: DrafterOptions, prompts: str, file: Path) -> Asked:
+    """The same in all generations, which have other seeds for what the target writes."""
+    return asked_of(
+        prompts,
+        file,
+        prompt_field=config.prompt_field,
+        records=config.records,
+        seed=config.seed,
+    )
+
+
+def make_rows(config: DrafterOptions, folder: Path, *, seed: int | None = None) -> dict[str, Any]:
     """Completions of the prompts, or images, at temperature 1; a repeated call continues.
+
+    `seed`: of what the target writes, unless it is the run's.
 
     Raises:
         JobFailed: no row could be made.
     """
+    seed = config.seed if seed is None else seed
     if (about := image_target(config.target)) is not None:
-        return make_records(config, about, folder, rows=config.records, seed=config.seed)
+        return make_records(config, about, folder, rows=config.records, seed=seed)
     assert config.prompts is not None
-    field = config.prompt_field or PROMPT
-    count = sum(survey(f, prompt_field=field).num_rows for f in find_inputs(config.prompts))
+    asked = _asked(config, config.prompts, folder.parent / "prompts" / f"{folder.name}.jsonl")
     summary = generate(
         GenerateConfig(
             target=config.target,
-            input=config.prompts,
+            input=asked.input,
             output=str(folder),
             prompt_field=config.prompt_field,
-            n=max(1, -(-config.records // max(count, 1))),
+            n=asked.samples,
             max_tokens=written_at_most(config.text_length),
-            seed=config.seed,
+            seed=seed,
             batch_size=config.batch_size,
             target_actors=config.target_actors,
             shard_rows=SHARD_ROWS,
@@ -169,11 +182,12 @@ def _rows(table: pa.Table, column: str) -> list[dict[str, Any]]:
 
 
 def split(
-    texts: Iterable[Text], *, length: int, kept: int
+    texts: Iterable[Text], *, length: int, kept: int, seed: int
 ) -> tuple[list[Text], list[Text], list[Text]]:
     """To learn from, for exams, for the evaluation: no prompt is in two of them.
 
-    The last two hold one text for each prompt, which leaves room for half of `length`.
+    The last two hold one text for each prompt, which leaves room for half of `length`; the seed
+    decides which prompts these are.
 
     Raises:
         InvalidInput: there are too few prompts.
@@ -185,9 +199,9 @@ def split(
     count = min(kept, len(short) // PART)
     if not count:
         raise _too_few(len(short), length)
-    chosen = short[len(short) - 2 * count :]
-    exam, held = chosen[:count], chosen[count:]
-    rest = [text for prompt, own in by_prompt.items() if prompt not in chosen for text in own]
+    chosen = [short[number] for number in seeded_order(len(short), seed)[: 2 * count]]
+    exam, held, kept_out = chosen[:count], chosen[count:], set(chosen)
+    rest = [text for prompt, own in by_prompt.items() if prompt not in kept_out for text in own]
     return rest, [by_prompt[p][0] for p in exam], [by_prompt[p][0] for p in held]
 
 
@@ -195,9 +209,14 @@ def write_split(config: DrafterOptions, files: Sequence[str], folder: Path) -> d
     """Write the texts to learn from, those for exams last, and those for the evaluation."""
     texts = read_rows(files, config)
     if image_target(config.target) is None:
-        rest, exam, held = split(texts, length=config.text_length, kept=config.exam_prompts)
+        rest, exam, held = split(
+            texts, length=config.text_length, kept=config.exam_prompts, seed=config.seed
+        )
     else:
-        rest, exam, held = split_images(texts, kept=config.exam_prompts)
+        order: Sequence[int] = range(len(texts))
+        if config.data is not None:  # rows that were made here have their classes in turn
+            order = seeded_order(len(texts), config.seed)
+        rest, exam, held = split_images(texts, kept=config.exam_prompts, order=order)
     write_texts(folder / TRAINED, [*rest, *exam])
     write_texts(folder / HELD_OUT, held)
     return {
@@ -222,7 +241,7 @@ def renew(
     """
     place = folder / RENEWED / str(number)
     seed = (config.seed + (number - 1) * RENEWED_SEED) % 2**63
-    made = make_rows(replace(config, seed=seed), place / "rows")
+    made = make_rows(config, place / "rows", seed=seed)
     files = files_of(place / "rows")
     whole = written(folder / "texts" / TRAINED)
     exam = whole[len(whole) - first["exam"] :]

@@ -185,21 +185,34 @@ def texts_of(prompts, samples=2):
 
 def test_no_prompt_is_in_two_parts():
     prompts = [(i, i + 1, i + 2) for i in range(20)]
-    rest, exam, held = split(texts_of(prompts), length=20, kept=3)
+    rest, exam, held = split(texts_of(prompts), length=20, kept=3, seed=0)
     heads = [{text.tokens[:3] for text in part} for part in (rest, exam, held)]
     assert [len(part) for part in (rest, exam, held)] == [28, 3, 3]
     assert [len(part) for part in heads] == [14, 3, 3]
     assert not heads[0] & heads[1]
     assert not heads[0] & heads[2]
     assert not heads[1] & heads[2]
-    assert [len(part) for part in split(texts_of(prompts), length=20, kept=99)] == [24, 4, 4]
+    assert [len(part) for part in split(texts_of(prompts), length=20, kept=99, seed=0)] == [
+        24,
+        4,
+        4,
+    ]
+
+
+def test_the_exams_have_prompts_of_all_topics():
+    """Which ones, the seed decides; the file is sorted by topic."""
+    prompts = [(topic, i, 2) for topic in range(4) for i in range(25)]
+    found = [split(texts_of(prompts), length=20, kept=20, seed=seed) for seed in (0, 0, 1)]
+    assert found[0] == found[1] != found[2]
+    for part in found[0][1:]:
+        assert {text.tokens[0] for text in part} == {0, 1, 2, 3}
 
 
 def test_too_few_prompts_are_refused():
     with pytest.raises(InvalidInput, match="4 different prompts of at most 10 tokens; 5 or more"):
-        split(texts_of([(i, 3) for i in range(4)]), length=20, kept=3)
+        split(texts_of([(i, 3) for i in range(4)]), length=20, kept=3, seed=0)
     with pytest.raises(InvalidInput, match="0 different prompts of at most 10 tokens"):
-        split(texts_of([tuple(range(i, i + 11)) for i in range(9)]), length=20, kept=3)
+        split(texts_of([tuple(range(i, i + 11)) for i in range(9)]), length=20, kept=3, seed=0)
 
 
 def test_rows_of_generate_become_texts(tmp_path, checkpoints):

@@ -11,6 +11,7 @@ from models.errors import InvalidOption
 from pipelines.distill.drafters.config import DrafterOptions
 from pipelines.distill.drafters.drafter import check
 from pipelines.distill.drafters.images import split_images
+from pipelines.distill.drafters.prompts import seeded_order
 from pipelines.distill.drafters.texts import write_split
 from pipelines.errors import InvalidInput
 from pipelines.options import from_mapping
@@ -84,7 +85,7 @@ def test_rows_become_images_in_three_parts(raster, tmp_path):
     tokens = [[i] * NUM_TOKENS for i in range(12)]
     table = pa.table({"label": classes, "tokens": tokens})
     pq.write_table(table, tmp_path / "rows.parquet")
-    config = check(options(raster, tmp_path, data=str(tmp_path / "rows.parquet"))).config
+    config = check(options(raster, tmp_path)).config  # rows that it made itself
     told = write_split(config, [str(tmp_path / "rows.parquet")], tmp_path / "texts")
     assert (told["texts"], told["exam"], told["held_out"]) == (8, 2, 2)
     assert told["tokens"] == 8 * NUM_TOKENS
@@ -98,11 +99,23 @@ def test_rows_become_images_in_three_parts(raster, tmp_path):
         for c, t in zip(classes, tokens, strict=True)
     ]
     assert [*kept, *held] == expected
+    given = check(options(raster, tmp_path, data=str(tmp_path / "rows.parquet"))).config
+    told = write_split(given, [str(tmp_path / "rows.parquet")], tmp_path / "given")
+    assert (told["texts"], told["exam"], told["held_out"]) == (8, 2, 2)
+
+
+def test_given_images_may_be_sorted_by_class():
+    images = [Text(tokens=(VOCABULARY + i // 20, i), num_prompt=1) for i in range(100)]
+    rest, exam, held = split_images(images, kept=20, order=seeded_order(100, seed=0))
+    assert sorted([*rest, *exam, *held], key=lambda text: text.tokens[1]) == images
+    assert [len(part) for part in (rest, exam, held)] == [60, 20, 20]
+    for part in (exam, held):
+        assert {text.tokens[0] - VOCABULARY for text in part} == set(range(5))
 
 
 def test_too_few_images_are_refused():
     with pytest.raises(InvalidInput, match="4 images; 5 or more"):
-        split_images([Text(tokens=(9, 1), num_prompt=1)] * 4, kept=3)
+        split_images([Text(tokens=(9, 1), num_prompt=1)] * 4, kept=3, order=range(4))
 
 
 def test_the_target_may_suggest_a_guidance(raster, tmp_path):
