@@ -3,6 +3,7 @@
 Or rows of an earlier run of it.
 """
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,6 +32,8 @@ RENEWED_SEED = 2**40  # added to the run's seed for each generation
 TOKENS, ERROR = "tokens", "error"
 SHARD_ROWS = 64
 PART = 5  # a fifth of the prompts, at most, is kept for exams, and a fifth for the evaluation
+
+log = logging.getLogger(__name__)
 
 
 def check_source(config: DrafterOptions) -> None:
@@ -207,7 +210,10 @@ def split(
 
 def write_split(config: DrafterOptions, files: Sequence[str], folder: Path) -> dict[str, Any]:
     """Write the texts to learn from, those for exams last, and those for the evaluation."""
-    texts = read_rows(files, config)
+    every = read_rows(files, config)
+    texts = _with_places(every, config.text_length)
+    if len(texts) < len(every):
+        _warn_of_long_prompts(every, len(every) - len(texts), config.text_length)
     if image_target(config.target) is None:
         rest, exam, held = split(
             texts, length=config.text_length, kept=config.exam_prompts, seed=config.seed
@@ -221,11 +227,23 @@ def write_split(config: DrafterOptions, files: Sequence[str], folder: Path) -> d
     write_texts(folder / HELD_OUT, held)
     return {
         "texts": len(rest),
+        "left_out": len(every) - len(texts),
         "tokens": sum(min(len(t.tokens), config.text_length) - t.num_prompt for t in rest),
         "exam": len(exam),
         "held_out": len(held),
         "rows": list(files),
     }
+
+
+def _with_places(texts: Sequence[Text], length: int) -> list[Text]:
+    """Those with a token of the target's within `length`, of which something can be learned."""
+    return [text for text in texts if text.num_prompt < length]
+
+
+def _warn_of_long_prompts(texts: Sequence[Text], left_out: int, length: int) -> None:
+    needed = 1 + max(text.num_prompt for text in texts)
+    told = "%d of %d texts are left out, as their prompts fill --length %d; --length %d keeps all"
+    log.warning(told, left_out, len(texts), length, needed)
 
 
 def renew(
@@ -247,7 +265,7 @@ def renew(
     exam = whole[len(whole) - first["exam"] :]
     kept = exam + written(folder / "texts" / HELD_OUT)
     heads = {text.tokens[: text.num_prompt] for text in kept}
-    texts = read_rows(files, config)
+    texts = _with_places(read_rows(files, config), config.text_length)
     if image_target(config.target) is None:  # prompts of images are classes, which all parts have
         texts = [text for text in texts if text.tokens[: text.num_prompt] not in heads]
     write_texts(place / TRAINED, [*texts, *exam])

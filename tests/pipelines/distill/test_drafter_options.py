@@ -13,7 +13,7 @@ import torch
 from actors.messages import Row
 from models.drafting.distil.build import DraftLessons, build_drafter
 from models.drafting.distil.kind import Course
-from models.drafting.distil.texts import Text, write_texts
+from models.drafting.distil.texts import Text, read_texts, write_texts
 from models.drafting.heads.eagle_layouts import read_eagle
 from models.errors import InvalidOption, UnsupportedCheckpoint
 from models.training.engines.worker import Worker
@@ -22,7 +22,7 @@ from pipelines.distill.command import drafter_config
 from pipelines.distill.drafters import drafter
 from pipelines.distill.drafters.config import DrafterOptions
 from pipelines.distill.drafters.drafter import check
-from pipelines.distill.drafters.texts import check_source, read_rows, split
+from pipelines.distill.drafters.texts import check_source, read_rows, split, write_split
 from pipelines.distill.folder import RunFolder
 from pipelines.distill.records import files_of
 from pipelines.distill.stages import _about
@@ -206,6 +206,25 @@ def test_the_exams_have_prompts_of_all_topics():
     assert found[0] == found[1] != found[2]
     for part in found[0][1:]:
         assert {text.tokens[0] for text in part} == {0, 1, 2, 3}
+
+
+def test_texts_whose_prompts_fill_the_length_are_told_and_not_counted(
+    tmp_path, checkpoints, caplog
+):
+    prompts = ["a" * 5 + f"{i:02}" for i in range(20)] + ["b" * 28 + f"{i:02}" for i in range(30)]
+    table = pa.table({"prompt": prompts, "tokens": [[1] * 15] * 50})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    rows = str(tmp_path / "rows.parquet")
+    given = {"target": checkpoints["target"], "data": rows, "output": str(tmp_path / "run")}
+    config = from_mapping(DrafterOptions, {**given, "length": 20, "exam_prompts": 2})
+    told = write_split(config, [rows], tmp_path / "texts")
+    found = read_texts([str(tmp_path / "texts" / "texts.parquet")], length=20, num_ids=300)
+    assert len(found) == told["texts"] + told["exam"] == 18
+    assert told["tokens"] == 16 * 13 == sum(text.num_places for text in found[:-2])
+    assert told["left_out"] == 30
+    assert "30 of 50 texts are left out, as their prompts fill --length 20; --length 31" in (
+        caplog.text
+    )
 
 
 def test_too_few_prompts_are_refused():
