@@ -1,6 +1,7 @@
 """What every distillation is told: one field per option, the same in YAML, Python and the shell."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from models.requests.request import require
 from pipelines import engine_options
@@ -8,11 +9,14 @@ from pipelines.engine_options import HARDWARE, MAIN
 from pipelines.options import check_types, option
 
 TRAINING, EVALUATION = "training", "evaluation"
+RECORDS = 20_000  # of a student, unless the user says
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DistillConfig:
     """The options that students and drafters share."""
+
+    NUM_RECORDS: ClassVar[int] = RECORDS
 
     target: str = option("folder of the target model", metavar="PATH", group=MAIN)
     output: str = option(
@@ -21,8 +25,12 @@ class DistillConfig:
         metavar="FOLDER",
         group=MAIN,
     )
-    records: int = option(
-        "number of the target's outputs to learn from", default=20_000, decides=True, group=MAIN
+    records: int | None = option(
+        "number of outputs that the target makes to learn from, without --data; default: "
+        f"{RECORDS}",
+        default=None,
+        decides=True,
+        group=MAIN,
     )
     data: str | None = option(
         "rows of an earlier `paceline generate` run of the target to learn from, or of `paceline "
@@ -89,14 +97,23 @@ class DistillConfig:
         check_types(self)
         for name in ("target", "output"):
             require(getattr(self, name) != "", name, getattr(self, name), "a text, not empty")
-        whole = ("train_steps", "train_batch", "save_every", "exam_every", "workers", "records")
+        whole = ("train_steps", "train_batch", "save_every", "exam_every", "workers")
         for name in (*whole, "target_actors", "batch_size"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        ok = self.records is None or (self.records >= 1 and self.data is None)
+        require(ok, "records", self.records, "1 or more, without data: all given rows are read")
         require(self.threads is None or self.threads >= 1, "threads", self.threads, "1 or more")
         require(0 <= self.seed < 2**63, "seed", self.seed, "0 to 2**63 - 1")
         require(0 < self.rate <= 1, "rate", self.rate, "above 0, at most 1")
         told = f"at most train_batch ({self.train_batch})"
         require(self.workers <= self.train_batch, "workers", self.workers, told)
+
+    @property
+    def num_records(self) -> int:
+        """Outputs that the target makes, at first."""
+        if self.data is not None:
+            return 0
+        return self.NUM_RECORDS if self.records is None else self.records
 
     @property
     def num_teachers(self) -> int:

@@ -26,6 +26,7 @@ from models.students.teacher import laws, load_teacher
 from models.targets.load import pick_device
 from models.training.alternating import step_of
 from models.training.step import TrainingPlan
+from pipelines.distill.records import files_of, num_rows
 from pipelines.distill.students.config import StudentOptions
 from pipelines.errors import OutputRefused
 
@@ -89,7 +90,8 @@ def estimate(config: StudentOptions, made_for: MadeFor, guidance: float) -> Esti
     else:
         step = step_of(StudentKind(student, teach, pairs), plan)
     stepping = _seconds(step.step) / IMAGES
-    rows = 0 if config.data else config.records
+    rows = config.num_records
+    learned = rows if config.data is None else num_rows(files_of(config.data))
     shown = 2 * config.eval_rows
     tensors = [tensor for one in networks for tensor in one.state_dict().values()]
     weights = 4 * sum(tensor.numel() for tensor in tensors)
@@ -99,7 +101,7 @@ def estimate(config: StudentOptions, made_for: MadeFor, guidance: float) -> Esti
         seconds={
             "records": START_S + CACHED * passing * rows,
             "train": START_S
-            + pairing * config.records * (not isinstance(student, Generator))
+            + pairing * learned * (not isinstance(student, Generator))
             + stepping * config.train_steps * config.train_batch,
             "evaluate": START_S
             + CACHED * passing * shown

@@ -83,7 +83,7 @@ def records_job(
 def num_asked(folder: Path) -> int | None:
     """The number of images that the last job in `folder` was asked for; None: there was none."""
     classes = _input_of(folder)
-    return int(pq.read_metadata(classes).num_rows) if classes.exists() else None
+    return num_rows([str(classes)]) if classes.exists() else None
 
 
 def _input_of(folder: Path) -> Path:
@@ -110,6 +110,11 @@ def files_of(source: str | Path) -> tuple[str, ...]:
         told = "give rows of generate, or a folder of its output folders"
         raise InvalidInput(f"data={str(source)!r} holds no Parquet files of rows; {told}")
     return tuple(str(file) for file in found)
+
+
+def num_rows(files: Sequence[str]) -> int:
+    """Of Parquet files."""
+    return sum(int(pq.read_metadata(file).num_rows) for file in files)
 
 
 def digest_of(files: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from cluster.storage.checkpoints import is_remote
 from models.errors import UnsupportedCheckpoint
@@ -15,6 +16,7 @@ from pipelines.options import option
 KINDS = ("model", "medusa", "hydra", "eagle")
 MATCH, DIVERGENCE = "match", "divergence"
 LENGTH, EXAM_TOKENS = 256, 48  # of texts, unless the user says
+RECORDS = 1000  # the same
 RECOMPUTE, STREAM = "recompute", "stream"
 
 
@@ -32,6 +34,8 @@ def makes_own_prompts(target: str) -> bool:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrafterOptions(DistillConfig):
     """A distillation of a text target, or of an image target, into a drafter."""
+
+    NUM_RECORDS: ClassVar[int] = RECORDS
 
     kind: str = option(
         "model: a small model of the target's kind, the only kind for image targets; medusa: heads "
@@ -65,9 +69,10 @@ class DrafterOptions(DistillConfig):
         metavar="NAME",
         group=MAIN,
     )
-    records: int = option(
-        "number of the target's outputs to learn from, without --data",
-        default=1000,
+    records: int | None = option(
+        "number of outputs that the target makes to learn from, without --data; default: "
+        f"{RECORDS}",
+        default=None,
         decides=True,
         group=MAIN,
     )

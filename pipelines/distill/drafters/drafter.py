@@ -102,8 +102,9 @@ class DrafterRun:
         loss.backward()
         float(loss.detach())  # a GPU has worked
         stepping = (time.perf_counter() - began) / 4
-        generations = 1 + len(config.renewed_at(config.records))
-        texts = 0 if config.data else generations * config.records
+        texts = config.num_records
+        if texts:
+            texts *= 1 + len(config.renewed_at(texts))
         exams = 1 + config.train_steps // config.exam_every
         weights = 4 * sum(weight.numel() for weight in kind.made.model.parameters())
         training = (stepping + reading) * config.train_steps * config.train_batch
@@ -306,6 +307,7 @@ def check(config: DrafterOptions) -> DrafterRun:
         raise InvalidOption("length", config.text_length, told)
     found = replace(
         config,
+        records=config.num_records or None,
         target=located(config.target),
         start=None if config.start is None else located(config.start),
     )

@@ -73,7 +73,7 @@ def _asked(config: DrafterOptions, prompts: str, file: Path) -> Asked:
         prompts,
         file,
         prompt_field=config.prompt_field,
-        records=config.records,
+        records=config.num_records,
         seed=config.seed,
     )
 
@@ -88,7 +88,7 @@ def make_rows(config: DrafterOptions, folder: Path, *, seed: int | None = None) 
     """
     seed = config.seed if seed is None else seed
     if (about := image_target(config.target)) is not None:
-        return make_records(config, about, folder, rows=config.records, seed=seed)
+        return make_records(config, about, folder, rows=config.num_records, seed=seed)
     assert config.prompts is not None
     asked = _asked(config, config.prompts, folder.parent / "prompts" / f"{folder.name}.jsonl")
     summary = generate(

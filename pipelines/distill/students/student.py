@@ -81,7 +81,7 @@ class StudentRun:
         if config.data is not None:
             files = files_of(config.data)
             return {"files": files, "digest": digest_of(files)}
-        made = make_records(config, self.about, folder, rows=config.records, seed=config.seed)
+        made = make_records(config, self.about, folder, rows=config.num_records, seed=config.seed)
         return {**made, "files": files_of(folder)}
 
     def hold_out(self) -> None:
@@ -203,7 +203,7 @@ def check(config: StudentOptions) -> StudentRun:
     if config.data is not None:  # the training reads all
         read_records(files_of(config.data)[:1], teacher.config, label_field=config.label_field)
     return StudentRun(
-        config=replace(config, target=folder),
+        config=replace(config, target=folder, records=config.num_records or None),
         about=about,
         made_for=made_for,
         most=most,

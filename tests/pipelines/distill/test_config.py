@@ -31,6 +31,7 @@ def test_numbers_of_passes(steps, passes):
         ({"method": "three-head"}, "one of flow-map, two-head, score"),
         ({"layers": 0}, "layers=0 is not accepted: 1 or more, at most the target's"),
         ({"records": 0}, "records=0 is not accepted: 1 or more"),
+        ({"records": 9, "data": "d"}, "records=9 is not accepted: 1 or more, without data"),
         ({"eval_rows": 5}, "eval_rows=5 is not accepted: 20 or more"),
         ({"workers": 100}, r"workers=100 is not accepted: at most train_batch \(64\)"),
         ({"rate": 0.0}, r"rate=0\.0 is not accepted"),

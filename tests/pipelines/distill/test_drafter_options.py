@@ -49,6 +49,7 @@ GIVEN = {"target": "t", "output": "o", "prompts": "p"}
         ({"draft_vocab": 64}, "unset: a draft model has the target's vocabulary"),
         ({"loss": "nll"}, "one of match, divergence"),
         ({"exam_prompts": 0}, "exam_prompts=0 is not accepted: 1 or more"),
+        ({"records": 9, "data": "d", "prompts": None}, "records=9 is .*without data"),
         ({"rate": 2.0}, r"rate=2\.0 is not accepted"),
     ],
 )

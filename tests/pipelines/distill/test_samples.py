@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -111,6 +112,18 @@ def test_a_run_that_does_not_fit_the_disk_is_refused(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
     with pytest.raises(OutputRefused, match=r"the run needs .* MiB, 0 MiB are free"):
         expected.refuse_without_room(tmp_path / "run")
+
+
+def test_given_rows_are_counted(raster: str, tmp_path: Path) -> None:
+    """Not as many as are made by default."""
+    found = []
+    for count in (10, 1_000_000):
+        file = tmp_path / f"{count}.parquet"
+        pq.write_table(pa.table({"label": pa.array([0] * count, pa.int32())}), file)
+        given = {"target": raster, "output": str(tmp_path / "run"), "data": str(file)}
+        config = from_mapping(StudentOptions, {**given, "train_steps": 1, "train_batch": 1})
+        found.append(estimate(config, MADE_FOR, 1.0).seconds["train"])
+    assert found[0] < 21 < 22 < found[1]  # 20 for Ray
 
 
 def judgement(fd_clf: float) -> Judgement:
