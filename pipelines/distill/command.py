@@ -93,11 +93,13 @@ def register(subparsers: Subparsers) -> None:
 
 def _add_export(what: Subparsers) -> None:
     parser = what.add_parser("export", help=EXPORT_SUMMARY, description=EXPORT_SUMMARY)
-    parser.add_argument("folder", metavar="RUN", help="folder of a run of distill drafter")
+    parser.add_argument("folder", metavar="RUN", help="folder of a run, local or s3://")
     told = "speculators: for vLLM; sglang: for SGLang; paceline: as it is"
     parser.add_argument("--format", required=True, choices=FORMATS, help=told)
-    told = "folder to write; default: RUN/export-FORMAT"
+    told = "folder to write, local or s3://; default: RUN/export-FORMAT"
     parser.add_argument("--output", metavar="FOLDER", help=told)
+    told = "the drafter's target, if it is no longer where it was during the run"
+    parser.add_argument("--target", metavar="PATH", help=told)
     parser.set_defaults(run=run_export)
 
 
@@ -152,6 +154,8 @@ def run_export(options: argparse.Namespace) -> int:
     """Write the drafter and say where it is."""
     from pipelines.distill.drafters.export import ExportOptions, export
 
-    config = ExportOptions(run=options.folder, format=options.format, output=options.output)
+    config = ExportOptions(
+        run=options.folder, format=options.format, output=options.output, target=options.target
+    )
     print(f"drafter    {export(config)}")
     return 0

@@ -1,6 +1,7 @@
 """Options of a drafter's distillation, its texts, and exports: without Ray."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from actors.messages import Row
+from cluster.storage import storage
 from models.drafting.distil.build import DraftLessons, build_drafter
 from models.drafting.distil.kind import Course
 from models.drafting.distil.texts import Text, read_texts, write_texts
@@ -27,6 +29,7 @@ from pipelines.distill.folder import RunFolder
 from pipelines.distill.records import files_of
 from pipelines.distill.stages import _about
 from pipelines.errors import InvalidInput, OutputRefused
+from pipelines.generate.fingerprint import checkpoint_digest
 from pipelines.options import from_mapping
 from pipelines.serve.learning.rows import RowStore
 from tests.models.drafting.heads.random_heads import write_target
@@ -264,7 +267,7 @@ def run_of_eagle(tmp_path_factory):
         course=Course(depth=3, kept=1),
         length=20,
         seed=0,
-        about={"target": {"path": str(target), "digest": "e" * 32}},
+        about={"target": {"path": str(target), "digest": checkpoint_digest(str(target))}},
     )
     made = build_drafter(lessons, Worker())
     made.export(made.model, root / "run" / "export")
@@ -284,6 +287,43 @@ def test_an_export_loads_back_with_the_same_tensors(run_of_eagle, tmp_path, name
         assert torch.equal(found.tensors[key], tensor), key
     assert main(words) == 2
     assert "is not empty" in capsys.readouterr().err
+
+
+def test_a_run_on_s3_is_exported(run_of_eagle, tmp_path, s3_bucket, monkeypatch, capsys):
+    monkeypatch.setenv("PACELINE_CACHE", str(tmp_path / "cache"))
+    run, target = run_of_eagle
+    for file in (run / "export").iterdir():
+        storage.upload(file, f"{s3_bucket}/run/export/{file.name}")
+    words = ["distill", "export", f"{s3_bucket}/run", "--format", "sglang"]
+    assert main([*words, "--output", str(tmp_path / "out")]) == 0
+    assert main(words) == 0
+    assert f"{s3_bucket}/run/export-sglang" in capsys.readouterr().out
+    assert main(words) == 2
+    assert "is not empty" in capsys.readouterr().err
+    for file in (tmp_path / "out").iterdir():
+        assert storage.read_bytes(f"{s3_bucket}/run/export-sglang/{file.name}") == file.read_bytes()
+    assert read_eagle(tmp_path / "out", target).config == read_eagle(run / "export", target).config
+    assert main(["distill", "export", f"{s3_bucket}/other", "--format", "sglang"]) == 2
+    assert "a run of `paceline distill drafter` that has ended" in capsys.readouterr().err
+
+
+def test_a_target_that_has_moved_is_named(run_of_eagle, checkpoints, tmp_path, capsys):
+    run, target = run_of_eagle
+    shutil.copytree(run, tmp_path / "run")
+    file = tmp_path / "run" / "export" / "drafter.json"
+    file.write_text(file.read_text().replace(str(target), "/gone/target"))
+    words = ["distill", "export", str(tmp_path / "run"), "--format", "speculators"]
+    assert main(words) == 2
+    told = "target=None is not accepted: the folder of the drafter's target, which is not at '/gone"
+    assert told in capsys.readouterr().err
+    assert main([*words, "--target", checkpoints["target"]]) == 2
+    assert "made for the target '/gone/target' (digest " in capsys.readouterr().err
+    assert main([*words, "--target", str(target)]) == 0
+    made = json.loads((tmp_path / "run" / "export-speculators" / "config.json").read_text())
+    assert made["speculators_config"]["verifier"]["name_or_path"] == str(target)
+    as_it_is = ["distill", "export", str(tmp_path / "run"), "--format", "paceline"]
+    assert main([*as_it_is, "--target", str(target)]) == 2
+    assert "none with format=paceline" in capsys.readouterr().err
 
 
 def test_what_cannot_be_exported_is_refused(tmp_path, capsys):
