@@ -15,7 +15,7 @@ from models.engine_config import EngineConfig
 from models.exactness import APPROXIMATE
 from models.requests.request import Request, Result
 from models.requests.spans import Span, Spans
-from models.sampling.flow import NAME, FlowMap
+from models.sampling.flow import FlowMap
 from models.students.checkpoint import load_student
 from models.students.mixed import Mixed, passes_of
 from models.students.sample import image_noise, sample
@@ -107,7 +107,7 @@ class StudentActor:
             **facts,
             "target": config.target.path,
             "parameters": self._student.num_parameters,
-            "noise": NAME,
+            "noise": config.noise,
             "vocabulary": config.vocab_size,
             "max_length": 1 + config.num_tokens,
             "pid": os.getpid(),

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from models.errors import UnsupportedCheckpoint
-from models.sampling.flow import NAME
-from models.students.methods import FLOW_MAP, METHODS
+from models.registry import FLOW
+from models.students.methods import FLOW_MAP, METHODS, map_of
 from models.training.raster import RasterConfig
 
 
@@ -31,7 +31,8 @@ class StudentConfig:
     """A student of a raster target; the sizes are the target's.
 
     `method`: one of methods.py. `guidance`: the scale of the laws that it learned. `noise`: the
-    name of the map from its noise to tokens.
+    name of the map from its noise to tokens, which the method decides; checkpoints of before name
+    the flow map whatever the method is.
     """
 
     target: MadeFor
@@ -46,14 +47,16 @@ class StudentConfig:
     num_heads: int
     guidance: float = 1.0
     method: str = FLOW_MAP
-    noise: str = NAME
+    noise: str = FLOW
 
     def __post_init__(self) -> None:
-        for name, known in (("method", METHODS), ("noise", (NAME,))):
+        own = map_of(self.method)
+        for name, known in (("method", METHODS), ("noise", dict.fromkeys((FLOW, own)))):
             found = getattr(self, name)
             if found not in known:
                 told = " or ".join(known)
                 raise UnsupportedCheckpoint(f"the student's {name} is {found!r}; known is {told}")
+        object.__setattr__(self, "noise", own)
 
     @classmethod
     def of(

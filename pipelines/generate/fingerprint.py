@@ -12,9 +12,9 @@ from typing import Any, Protocol
 
 from models.errors import UnsupportedCheckpoint
 from models.exactness import IDENTICAL, STEADY
-from models.registry import FLOW, RULES, is_draft_model, is_folder
+from models.registry import RULES, is_draft_model, is_folder
 from models.students.about import MODEL_TYPE, student_config
-from models.students.methods import FLOW_MAP
+from models.students.methods import FLOW_MAP, map_of
 from models.targets.decoder.config import is_known, read_json
 from models.tokenizers import OURS
 from models.tokenizers import TOKENIZER_FOLDER as TOKENIZER
@@ -46,7 +46,7 @@ def fingerprint(config: GenerateConfig, plan: ShardPlan) -> dict[str, Any]:
 
 def noise_of(config: GenerateConfig) -> str:
     """The name of the map from noise to token."""
-    return config.noise if config.student is None else FLOW
+    return config.noise if config.student is None else student_noise(config.student)
 
 
 def _of_student(config: GenerateConfig) -> dict[str, Any]:
@@ -54,7 +54,12 @@ def _of_student(config: GenerateConfig) -> dict[str, Any]:
     if config.student is None:
         return {}
     mixed = {} if config.teacher_tokens is None else {"teacher_tokens": config.teacher_tokens}
-    return {"student_steps": config.steps, "noise": FLOW, **mixed}
+    return {"student_steps": config.steps, "noise": student_noise(config.student), **mixed}
+
+
+def student_noise(student: str) -> str:
+    """The name of a student's map from noise to token."""
+    return map_of(str((student_config(student) or {}).get("method", FLOW_MAP)))
 
 
 def needs_torch(student: str | None) -> bool:

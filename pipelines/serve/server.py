@@ -27,10 +27,16 @@ from cluster.placement.roles import ROLES
 from models.engine_config import EngineConfig
 from models.errors import PacelineError
 from models.exactness import STEADY
-from models.registry import FLOW, GUMBEL
+from models.registry import GUMBEL
 from pipelines.engine_options import processes
 from pipelines.errors import JobFailed
-from pipelines.generate.fingerprint import checkpoint_digest, needs_torch, ranks_of, versions
+from pipelines.generate.fingerprint import (
+    checkpoint_digest,
+    needs_torch,
+    ranks_of,
+    student_noise,
+    versions,
+)
 from pipelines.interruption import Drain
 from pipelines.modality.choose import modality
 from pipelines.serve.check import check, max_steps
@@ -241,7 +247,7 @@ def fingerprint(config: ServeConfig) -> str:
         "arithmetic": config.arithmetic,
         "dtype": config.dtype,
         **ranks_of(config),
-        "noise": GUMBEL if student is None else FLOW,
+        "noise": GUMBEL if student is None else student_noise(student),
     }
     if student is not None:
         parts["steps"] = config.steps

@@ -1,9 +1,12 @@
 """The two-headed student: sets that it learns to sample in one pass, and what its places see."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
+from models.errors import UnsupportedCheckpoint
 from models.sampling.flow import FlowMap
 from models.students.checkpoint import load_student, save_student
 from models.students.config import StudentConfig
@@ -91,6 +94,19 @@ def test_a_checkpoint_gives_it_back(student, tmp_path):
     assert loaded.config == student.config
     for name, tensor in student.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor), name
+
+
+def test_no_named_map_chooses_its_tokens(student, tmp_path):
+    """Checkpoints of before say that the flow map does."""
+    save_student(student, tmp_path / "s")
+    file = tmp_path / "s" / "config.json"
+    said = json.loads(file.read_text())
+    assert said["noise"] == "two-head"
+    file.write_text(json.dumps(said | {"noise": "flow:K20:v1"}))
+    assert load_student(tmp_path / "s").config.noise == "two-head"
+    file.write_text(json.dumps(said | {"noise": "gumbel"}))
+    with pytest.raises(UnsupportedCheckpoint, match="known is flow:K20:v1 or two-head"):
+        load_student(tmp_path / "s")
 
 
 def test_pictures_are_part_of_the_loss(tmp_path):

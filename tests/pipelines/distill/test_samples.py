@@ -31,7 +31,7 @@ from pipelines.distill.students.student import check
 from pipelines.distill.students.timing import times_of
 from pipelines.errors import OutputRefused
 from pipelines.generate.config import GenerateConfig
-from pipelines.generate.fingerprint import fingerprint
+from pipelines.generate.fingerprint import fingerprint, noise_of
 from pipelines.generate.prepare import prepare
 from pipelines.options import from_mapping
 from tests.pipelines.generate.image_jobs import (
@@ -213,4 +213,10 @@ def test_a_student_by_score_goes_the_same_way(raster: str, tmp_path: Path) -> No
     (one,), (again,) = (actor.run([asked])[1] for _ in range(2))
     assert one.tokens == again.tokens
     assert one.exactness == "approximate"
-    assert actor.describe()["method"] == "score"
+    assert (actor.describe()["method"], actor.describe()["noise"]) == ("score", "score")
+    rows = write_rows(tmp_path / "labels.jsonl", [{"label": 1}])
+    values = {"input": rows, "output": str(tmp_path / "out"), "prompt_field": "label"}
+    made = str(tmp_path / "s")
+    asks = from_mapping(GenerateConfig, {**values, "student": made, "target": made})
+    assert noise_of(asks) == "score"
+    assert fingerprint(asks, prepare(asks).plan)["settings"]["noise"] == "score"
