@@ -27,6 +27,7 @@ from models.drafting.distil.texts import Text, batch_of, read_texts
 from models.drafting.draft_models.build import LEARNED
 from models.errors import InvalidOption
 from models.requests.request import require
+from models.students.config import MadeFor
 from models.targets.load import pick_device
 from models.tokenizers.about import image_target
 from models.training.engines.worker import CPU, Worker
@@ -51,7 +52,8 @@ from pipelines.distill.drafters.texts import (
 from pipelines.distill.estimate import START_S, STATES, Estimate
 from pipelines.distill.findings import Findings
 from pipelines.distill.folder import open_path
-from pipelines.distill.records import digest_of
+from pipelines.distill.given_rows import check_rows
+from pipelines.distill.records import digest_of, files_of
 from pipelines.distill.stages import FIGURES, Renewal, run_stages
 from pipelines.engine_options import located, located_drafter
 from pipelines.generate.fingerprint import checkpoint_digest
@@ -316,6 +318,8 @@ def check(config: DrafterOptions) -> DrafterRun:
         path=open_path(config.output),
         digest=checkpoint_digest(config.target),
     )
+    if config.data is not None:  # with any settings: greedy texts are what it meets there
+        check_rows(files_of(config.data), MadeFor(path=config.target, digest=run.digest))
     network_of(run._lessons((), kept=0), Path(found.target), sizes)
     prompt = 1 if about is not None else config.text_length // 2
     check_beside(found, longest=min(prompt + found.exam_length, sizes.context_length))

@@ -26,6 +26,7 @@ from pipelines.checkpoints import with_local
 from pipelines.distill.estimate import Estimate, estimate
 from pipelines.distill.findings import Findings
 from pipelines.distill.folder import open_path
+from pipelines.distill.given_rows import UNCHANGED, check_rows
 from pipelines.distill.records import LABEL, digest_of, files_of, make_records, num_asked
 from pipelines.distill.stages import Renewal, run_stages
 from pipelines.distill.students.config import StudentOptions
@@ -200,8 +201,11 @@ def check(config: StudentOptions) -> StudentRun:
         raise InvalidOption("steps", config.steps, f"at most {most}, {told}")
     labels = [str(row) for row in range(min(about.num_classes, 2 * config.eval_rows))]
     check_classifier(_judged_by(config), labels)
+    guidance = about.guidance if config.guidance is None else config.guidance
     if config.data is not None:  # the training reads all
-        read_records(files_of(config.data)[:1], teacher.config, label_field=config.label_field)
+        files = files_of(config.data)
+        check_rows(files, made_for, {**UNCHANGED, "guidance": guidance})
+        read_records(files[:1], teacher.config, label_field=config.label_field)
     return StudentRun(
         config=replace(config, target=folder, records=config.num_records or None),
         about=about,
