@@ -10,16 +10,20 @@ import torch
 
 from cluster import logs
 from cluster.storage.checkpoints import present
+from models.compute.x86.kernels import compiled
 from models.engine import build_loop
 from models.engine_config import EngineConfig
 from models.exactness import APPROXIMATE
+from models.loop.facts import computed
 from models.requests.request import Request, Result
 from models.requests.spans import Span, Spans
 from models.sampling.flow import FlowMap
 from models.students.checkpoint import load_student
 from models.students.mixed import Mixed, passes_of
+from models.students.networks.frozen import FrozenStudent
 from models.students.sample import image_noise, sample
 from models.students.start import frozen
+from models.training.engines.worker import CPU
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +112,8 @@ class StudentActor:
             "target": config.target.path,
             "parameters": self._student.num_parameters,
             "noise": config.noise,
+            **computed(CPU, steady=isinstance(self._student, FrozenStudent) and compiled()),
+            "exactness": APPROXIMATE,
             "vocabulary": config.vocab_size,
             "max_length": 1 + config.num_tokens,
             "pid": os.getpid(),

@@ -49,17 +49,15 @@ class Manager:
         *,
         max_unfinished: int,
         model: str = "",
-        fingerprint: str = "",
         records: bool = False,
     ) -> None:
         """`max_unfinished`: requests that may run or wait; more are turned away.
 
-        `model`: its name, for logs. `fingerprint`: what decides the answers to its requests;
-        those for another one are refused. `records`: keep answers for a trainer, which alone
-        changes the drafter then.
+        `model`: its name, for logs. `records`: keep answers for a trainer, which alone changes
+        the drafter then.
         """
         self._id = uuid.uuid4().hex
-        self._fingerprint = fingerprint
+        self.fingerprint = ""  # of its answers; requests for others are refused, if it is told
         logs.set_up(f"manager of {model}")
         self._max_unfinished = max_unfinished
         self._inboxes: dict[str, Inbox] = {}
@@ -216,8 +214,8 @@ class Manager:
         """
         self._check_open()
         self._check_target()
-        if fingerprint and self._fingerprint and fingerprint != self._fingerprint:
-            told = f"the server changes from {fingerprint} to {self._fingerprint}"
+        if fingerprint and self.fingerprint and fingerprint != self.fingerprint:
+            told = f"the server changes from {fingerprint} to {self.fingerprint}"
             raise PoolFailed(f"{told}: its answers are other ones")
         requests = [each for each in requests if each.id not in self._owners]
         if not again and len(self._owners) + len(requests) > self._max_unfinished:

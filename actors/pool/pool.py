@@ -26,6 +26,7 @@ from actors.pool.start import start_actors
 from actors.pool.team import describe
 from models.engine_config import EngineConfig
 from models.errors import UnsupportedCheckpoint
+from models.exactness import weakest
 from models.loop.figures import Figures
 from models.requests.request import Request, Result
 from models.requests.update import Update
@@ -188,11 +189,12 @@ class TargetPool:
         return sum(self._figures.values(), Figures())
 
     def describe(self) -> dict[str, Any]:
-        """The target and how it runs, for summaries."""
+        """The target and how it runs; `exactness`: the label that holds on all target actors."""
         told = {k: v for k, v in describe(self._targets).items() if k not in ("pid", "rank_pids")}
         num_drafts = len(self._drafts.members) if self._drafts else 0
         counts = {"target_actors": len(self._targets.members), "draft_actors": num_drafts}
-        return {**told, **counts}
+        labels = [m.description["exactness"] for m in self._targets.ready if m.description]
+        return {**told, **counts, **({"exactness": weakest(labels)} if labels else {})}
 
     def state(self) -> PoolState:
         """Its size and what it has counted so far."""

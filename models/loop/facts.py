@@ -1,6 +1,11 @@
-"""What summaries tell of a token loop: facts about the target, the drafter and the arithmetic."""
+"""What is told of a token loop: facts about the target, the drafter and the arithmetic."""
+
+import platform
+
+import torch
 
 from models.drafting.drafter import Drafter
+from models.exactness import exactness
 from models.registry import GUMBEL
 from models.targets.target import Target
 
@@ -10,7 +15,8 @@ def facts_of(target: Target, drafter: Drafter | None, rule: str) -> dict[str, ob
     return {
         "architecture": target.architecture,
         "adapted": target.adapted,
-        "arithmetic": "steady" if target.steady else "torch",
+        **computed(target.device, steady=target.steady),
+        "exactness": exactness(rule, target.schedule, steady=target.steady),
         "parameters": target.num_parameters,
         "vocabulary": target.vocab_size,
         "context_length": target.context_length,
@@ -19,3 +25,12 @@ def facts_of(target: Target, drafter: Drafter | None, rule: str) -> dict[str, ob
         "verify": rule,
         "noise": GUMBEL,  # of requests that name no other map
     }
+
+
+def computed(device: torch.device, *, steady: bool) -> dict[str, str]:
+    """The arithmetic, and the device: sums that are not steady are another kind's differently."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        name = f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
+    return {"arithmetic": "steady" if steady else "torch", "device": f"{device.type} ({name})"}

@@ -17,7 +17,7 @@ from pipelines.serve.answers.heading import Heading
 from pipelines.serve.answers.messages import MessageWriter
 from pipelines.serve.answers.parts import Parts
 from pipelines.serve.answers.place import first_place, parse_place
-from pipelines.serve.answers.progress import Progress, parse_progress
+from pipelines.serve.answers.progress import HEADER, Progress, parse_progress
 from pipelines.serve.answers.responses import ResponseWriter
 from pipelines.serve.api_error import ApiError, renamed
 from pipelines.serve.bodies.fields import (
@@ -42,7 +42,14 @@ from pipelines.serve.generation.exchange import Exchange
 from pipelines.serve.generation.facts import Facts
 from pipelines.serve.generation.generation import Generation, chat, chat_prompt, completion
 from pipelines.serve.generation.served import ImageModel, Models, TextModel, load_model
-from pipelines.serve.generation.streams import Stream, continued, limited, whole
+from pipelines.serve.generation.streams import (
+    Completed,
+    Mark,
+    Stream,
+    continued,
+    limited,
+    whole,
+)
 from pipelines.serve.generation.words import Words
 from pipelines.serve.metrics import MEDIA as METRICS_MEDIA
 from pipelines.serve.metrics import exposition
@@ -95,7 +102,7 @@ def build_app(
     app = FastAPI(title="Paceline", docs_url=None, redoc_url=None, openapi_url=None)
     name, clients = f"ingress-{uuid.uuid4().hex}", Clients(door.limits)
     way = partial(Exchange, name=name, clients=clients, actor=actor, patience_s=patience_s)
-    loaded = [load_model(way(m, fingerprint=facts.fingerprint), facts) for m, facts in models]
+    loaded = [load_model(way(m), facts) for m, facts in models]
     routes = Routes(door, Models(loaded))
     for path in ("/health", "/healthz"):
         app.add_api_route(path, routes.health, methods=["GET"])
@@ -181,24 +188,24 @@ class Routes:
     async def completions(self, request: Request) -> Response:
         """Continue texts or token ids."""
         body, model = await self._text(request, CompletionBody)
-        body, last = continued(request, body, model.facts, parse_progress)
+        body, last = await _continued(request, body, model, parse_progress)
         made = await completion(body, *_of(request, model))
         return await self._answer(request, body, made, made.progress(last))
 
     async def chats(self, request: Request) -> Response:
         """Answer a chat."""
         body, model = await self._text(request, ChatBody)
-        body, last = continued(request, body, model.facts, parse_progress)
+        body, last = await _continued(request, body, model, parse_progress)
         made = await chat(limited(body, last), *_of(request, model))
         return await self._answer(request, body, made, made.progress(last))
 
     async def responses(self, request: Request) -> Response:
         """Answer a chat in the form of OpenAI's responses."""
         body, model = await self._text(request, ResponsesBody)
-        body, last = continued(request, body, model.facts, parse_place)
+        body, last = await _continued(request, body, model, parse_place)
 
         def write(heading: Heading, chats: Chats, parts: Parts) -> ResponseWriter:
-            place = last or first_place(heading, named=model.facts.repeats)
+            place = last or first_place(heading, named=heading.repeats)
             return ResponseWriter(heading, body, chats, parts, place)
 
         with renamed(RESPONSES_RENAMED):
@@ -209,10 +216,10 @@ class Routes:
     async def messages(self, request: Request) -> Response:
         """Answer a chat in Anthropic's form."""
         body, model = await self._text(request, MessagesBody)
-        body, last = continued(request, body, model.facts, parse_place)
+        body, last = await _continued(request, body, model, parse_place)
 
         def write(heading: Heading, chats: Chats, parts: Parts) -> MessageWriter:
-            place = last or first_place(heading, named=model.facts.repeats)
+            place = last or first_place(heading, named=heading.repeats)
             return MessageWriter(heading, parts, place)
 
         with renamed(MESSAGES_RENAMED):
@@ -231,7 +238,7 @@ class Routes:
         pictures = self._models.of(ImageModel, body.model).pictures
         seed = drawn_seed() if body.seed is None else body.seed
         headers = {SEED_HEADER: str(seed)}
-        call = pictures.call(body, seed, request.is_disconnected, request.state.client)
+        call = await pictures.call(body, seed, request.is_disconnected, request.state.client)
         await call.__aenter__()  # what it raises has a status of its own
         if not body.stream:
             return await whole(call, pictures.whole(call, seed), headers=headers)
@@ -289,6 +296,15 @@ class Routes:
         if not body.stream:
             return await whole(call, made.whole(call), headers=headers)
         return Stream(call, made.events(call, progress), headers=headers | HEADERS)
+
+
+async def _continued(
+    request: Request, body: Completed, model: TextModel, parse: Callable[[str], Mark]
+) -> tuple[Completed, Mark | None]:
+    """As `continued`; a new stream asks nothing."""
+    if HEADER not in request.headers:
+        return body, None
+    return continued(request, body, await model.known(), parse)
 
 
 def _of(request: Request, model: TextModel) -> tuple[Words, Exchange, Facts, str]:

@@ -22,6 +22,7 @@ from pipelines.checkpoints import with_local
 from pipelines.serve.app import build_app
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.door.access import LOOPBACK
+from pipelines.serve.generation.facts import known
 from pipelines.serve.models import Configs, serve_configs, sharing, told_of
 from pipelines.serve.server import (
     APP,
@@ -47,9 +48,9 @@ class Owner(Manager):
         """Of the model with this number."""
         here = with_local(configs[number])
         configs = (*configs[:number], here, *configs[number + 1 :])
-        fingerprint = (await asyncio.to_thread(facts_of, here)).fingerprint
-        super().__init__(max_unfinished=most_unfinished(here), fingerprint=fingerprint)
-        await self.start(start_of(configs, number))
+        facts = await asyncio.to_thread(facts_of, here)
+        super().__init__(max_unfinished=most_unfinished(here))
+        self.fingerprint = known(facts, await self.start(start_of(configs, number))).fingerprint
 
     async def check_health(self) -> None:
         """Raises the pool's failure."""

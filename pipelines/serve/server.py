@@ -1,7 +1,5 @@
 """A running server: for each model a manager with its pool, and the ingress on Ray Serve."""
 
-import hashlib
-import json
 import logging
 import os
 import time
@@ -26,7 +24,7 @@ from cluster.placement.placement import gpus_each, selector
 from cluster.placement.roles import ROLES
 from models.engine_config import EngineConfig
 from models.errors import PacelineError
-from models.exactness import STEADY
+from models.exactness import IDENTICAL, ROUNDED, STEADY
 from models.registry import GUMBEL
 from pipelines.engine_options import processes
 from pipelines.errors import JobFailed
@@ -45,7 +43,7 @@ from pipelines.serve.door.access import ADMIN, PRIORITY, read_key_hashes, read_m
 from pipelines.serve.door.door import Door
 from pipelines.serve.door.limits import Limits
 from pipelines.serve.drain import ANSWER_S, drain
-from pipelines.serve.generation.facts import Facts
+from pipelines.serve.generation.facts import Facts, fingerprint_of
 from pipelines.serve.learning.beside import Lessons, lessons
 from pipelines.serve.learning.lesson import COURSE, Course
 from pipelines.serve.models import Configs, sharing
@@ -229,7 +227,9 @@ def facts_of(config: ServeConfig) -> Facts:
         checkpoint=checkpoint,
         kind=modality(checkpoint).kind,
         fingerprint=fingerprint(config),
-        repeats=repeats(config),
+        others=_others(config),
+        # Each target tries out what is fastest: the next one may compute otherwise.
+        exactness=IDENTICAL if config.arithmetic == STEADY else ROUNDED,
         created=int(time.time()),
         max_unfinished=most_unfinished(config),
         steps=config.steps if is_student else 0,
@@ -238,7 +238,7 @@ def facts_of(config: ServeConfig) -> Facts:
 
 
 def fingerprint(config: ServeConfig) -> str:
-    """What decides the text of an answer besides the body: weights, arithmetic, noise, rule."""
+    """What decides the text of an exact answer besides the body: weights, arithmetic, noise."""
     served, student = replace(config, target=config.checkpoint), config.student
     used = versions(served, torch=needs_torch(student))
     parts: dict[str, Any] = {
@@ -251,19 +251,18 @@ def fingerprint(config: ServeConfig) -> str:
     }
     if student is not None:
         parts["steps"] = config.steps
-    if not repeats(config):
-        drafter = config.drafter
-        if Path(drafter).is_dir():
-            drafter = checkpoint_digest(drafter, role="draft")
-        parts |= {"verify": config.verify, "drafter": drafter, "device": config.device}
-        parts |= {"draft_tokens": config.draft_tokens, "draft_width": config.draft_width}
-    digest = hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=6)
-    return f"fp_{digest.hexdigest()}"
+    return fingerprint_of(parts)
 
 
-def repeats(config: ServeConfig) -> bool:
-    """Whether neither drafts nor the requests beside it decide an answer's text."""
-    return config.verify == "match" and config.arithmetic == STEADY
+def _others(config: ServeConfig) -> str:
+    """What besides decides an answer that is not exact, as far as options and libraries tell."""
+    drafter = config.drafter
+    if Path(drafter).is_dir():
+        drafter = checkpoint_digest(drafter, role="draft")
+    parts = {"verify": config.verify, "drafter": drafter, "torch": metadata.version("torch")}
+    return fingerprint_of(
+        {**parts, "draft_tokens": config.draft_tokens, "draft_width": config.draft_width}
+    )
 
 
 def most_unfinished(config: ServeConfig) -> int:

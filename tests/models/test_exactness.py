@@ -54,4 +54,7 @@ def test_a_loop_labels_results_by_the_arithmetic_that_ran(dtype) -> None:
     (result,) = loop.run([Request(id="a", prompt=(1, 2, 3), sampling=Sampling(max_tokens=8))])
     wanted = "identical" if target.steady else "identical up to rounding"
     assert result.exactness == wanted
-    assert loop.describe()["arithmetic"] == ("steady" if target.steady else "torch")
+    told = loop.describe()
+    assert told["arithmetic"] == ("steady" if target.steady else "torch")
+    assert told["exactness"] == wanted
+    assert str(told["device"]).startswith("cpu (")

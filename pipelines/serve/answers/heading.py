@@ -14,7 +14,8 @@ Json = dict[str, Any]
 class Heading:
     """`prompt_tokens`: each prompt counts once, however many choices it has.
 
-    `limit`: the tokens that the answer may have, where the body does not say.
+    `limit`: the tokens that the answer may have, where the body does not say. `repeats`: whether it
+    can be made again: only then do its events have ids.
     """
 
     id: str
@@ -26,6 +27,7 @@ class Heading:
     n: int = 1  # choices of each prompt
     has_prediction: bool = False
     limit: int | None = None
+    repeats: bool = True
 
     @property
     def key(self) -> str:

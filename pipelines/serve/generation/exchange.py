@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -39,8 +39,8 @@ class ClientLeft(Exception):
 class Exchange:
     """`name`: of this ingress; no other has it. `clients`: what each one has of it.
 
-    `actor`: that this ingress runs in, if it is one. `fingerprint`: of the answers that clients
-    expect. `patience_s`: how long requests wait for a manager that is replaced; 0: no one does.
+    `actor`: that this ingress runs in, if it is one. `patience_s`: how long requests wait for a
+    manager that is replaced; 0: no one does.
     """
 
     def __init__(
@@ -50,28 +50,40 @@ class Exchange:
         clients: Clients | None = None,
         *,
         actor: Any = None,
-        fingerprint: str = "",
         patience_s: float = 0.0,
     ) -> None:
         self.manager, self.name, self._actor = manager, name, actor
-        self.fingerprint, self._patience_s = fingerprint, patience_s
+        self._patience_s = patience_s
         self._managers: list[str] = []  # in the order in which they answered; the last one is there
         self.clients = clients or Clients()
         self._calls: dict[str, tuple[Call, int]] = {}  # by request
         self._tasks: set[asyncio.Future[Any]] = set()
         self._polling = False
-        self._bounds: Bounds | None = None
+        self._told: Mapping[str, Any] | None = None
+
+    async def told(self) -> Mapping[str, Any]:
+        """How the manager describes the target. Raises ApiError (503) while it loads."""
+        if self._told is None:
+            self._told = await self.ask(self.manager.describe.remote())
+        return self._told
+
+    def ask_anew(self) -> None:
+        """What was told may hold no more: another manager may be there."""
+        self._told = None
 
     async def bounds(self) -> Bounds:
         """Of the target. Raises ApiError (503) while it loads."""
-        if self._bounds is None:
-            told = await self.ask(self.manager.describe.remote())
-            self._bounds = Bounds(max_length=told["max_length"], vocabulary=told["vocabulary"])
-        return self._bounds
+        told = await self.told()
+        return Bounds(max_length=told["max_length"], vocabulary=told["vocabulary"])
 
-    def call(self, requests: Sequence[Request], gone: Gone, client: str = "") -> "Call":
-        """The requests of one HTTP request, to be run as a context; `gone`: has the client left."""
-        return Call(self, requests, gone, client)
+    def call(
+        self, requests: Sequence[Request], gone: Gone, client: str = "", fingerprint: str = ""
+    ) -> "Call":
+        """The requests of one HTTP request, to be run as a context; `gone`: has the client left.
+
+        `fingerprint`: of the answer that the client expects.
+        """
+        return Call(self, requests, gone, client, fingerprint)
 
     async def ask(self, answer: "Awaitable[Any]") -> Any:
         """What a call of the manager returns. Raises ApiError (503) if it cannot in time."""
@@ -166,6 +178,7 @@ class Exchange:
         if self._actor is not None:
             await self.manager.meet.remote(self.name, self._actor)
         self._managers.append(manager)
+        self.ask_anew()
         for call in self._running():
             call.hand_to(manager)
 
@@ -178,9 +191,14 @@ class Call:
     """
 
     def __init__(
-        self, exchange: Exchange, requests: Sequence[Request], gone: Gone, client: str
+        self,
+        exchange: Exchange,
+        requests: Sequence[Request],
+        gone: Gone,
+        client: str,
+        fingerprint: str,
     ) -> None:
-        self.requests, self._client = tuple(requests), client
+        self.requests, self.fingerprint, self._client = tuple(requests), fingerprint, client
         self._so_far = {request.id: SoFar(request) for request in requests}  # those that run
         self._manager: str | None = None  # that has them
         self._handed = 0  # to managers, so far
@@ -288,9 +306,13 @@ class Call:
         if self._handed == MOST_MANAGERS:
             raise unavailable(f"{MOST_MANAGERS} owners of its targets ended while this request ran")
         again, self._handed = self._handed > 0, self._handed + 1
-        submit = exchange.manager.submit.remote(exchange.name, rest, exchange.fingerprint, again)
+        submit = exchange.manager.submit.remote(exchange.name, rest, self.fingerprint, again)
         self._submitted = asyncio.ensure_future(exchange.ask(submit))
-        self._manager = await asyncio.shield(self._submitted)
+        try:
+            self._manager = await asyncio.shield(self._submitted)
+        except ApiError:
+            exchange.ask_anew()
+            raise
         if self._manager is None:
             raise overloaded()
         if self.runs and exchange.is_past(self._manager):

@@ -25,7 +25,7 @@ from pipelines.serve.bodies.fields import ChatBody, CompletionBody
 from pipelines.serve.bodies.plan import Planned, plan
 from pipelines.serve.bodies.tools import free_grammar, is_free, tool_grammar
 from pipelines.serve.generation.exchange import Call, ClientLeft, Exchange, Gone, Item
-from pipelines.serve.generation.facts import Facts
+from pipelines.serve.generation.facts import Facts, known
 from pipelines.serve.generation.words import Words
 
 
@@ -39,7 +39,7 @@ class Generation:
         if len(plan.requests) > facts.max_unfinished:
             told = f"prompts times n are {len(plan.requests)} completions"
             raise ApiError(f"{told}; the server takes {facts.max_unfinished} at once", param="n")
-        self._exchange, self._plan, self._repeats = exchange, plan, facts.repeats
+        self._exchange, self._plan = exchange, plan
         self.heading = Heading(
             id=plan.requests[0].id.partition("/")[0],
             created=int(time.time()),
@@ -50,13 +50,15 @@ class Generation:
             n=plan.n,
             has_prediction=bool(plan.requests[0].prediction),
             limit=plan.limit,
+            repeats=facts.repeats,
         )
         self._writer = write(self.heading)
         self._choices = [AnswerChoice(index, plan.muted) for index in range(len(plan.requests))]
 
     def call(self, gone: Gone, client: str) -> Call:
         """The requests, to be run."""
-        return self._exchange.call(self._plan.requests, gone, client)
+        fingerprint = self.heading.fingerprint
+        return self._exchange.call(self._plan.requests, gone, client, fingerprint)
 
     async def whole(self, call: Call) -> dict[str, Any]:
         """The answer, once all requests have ended. Raises ApiError, ClientLeft."""
@@ -111,9 +113,9 @@ class Generation:
             told = f"Last-Event-ID is of {last.count} choices; this body has {count}"
             raise ApiError(told, param="Last-Event-ID", code="invalid_value")
         self.check(last)
-        if last is not None or not self._repeats or count > MOST_CHOICES:
-            return last
         heading = self.heading
+        if last is not None or not heading.repeats or count > MOST_CHOICES:
+            return last
         return beginning(heading.fingerprint, heading.seed % 2**63, count, heading.limit)
 
     def check(self, last: Progress | Place | None) -> None:
@@ -151,6 +153,7 @@ async def completion(
         )
     asked = grammar_of(body.response_format, body.structured_outputs)
     planned = await _planned(body, prompts, words, exchange, form.prefix, asked, client)
+    facts = known(facts, await exchange.told())
     return Generation(exchange, facts, planned, _answer(form, body, trace, timing))
 
 
@@ -180,6 +183,7 @@ async def chat(
     prompts = [await chat_prompt(body, words)]
     asked = asked if call is None else (call, "tools")
     planned = await _planned(body, prompts, words, exchange, form.prefix, asked, client)
+    facts = known(facts, await exchange.told())
     if write is None:
         spells = words.spell, words.decode_now
         trace = Trace(*spells, prompts, body.n) if body.paceline.trace else None

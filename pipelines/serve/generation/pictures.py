@@ -16,7 +16,7 @@ from pipelines.serve.api_error import ApiError, failed
 from pipelines.serve.bodies.fields import ImageBody
 from pipelines.serve.bodies.plan import choice_seed
 from pipelines.serve.generation.exchange import Call, ClientLeft, Exchange, Gone
-from pipelines.serve.generation.facts import Facts
+from pipelines.serve.generation.facts import Facts, known
 
 SAME = ("temperature", "top_p", "top_k", "min_p")
 
@@ -28,8 +28,8 @@ class Pictures:
         self._images, self._exchange, self._facts = images, exchange, facts
         self._codec = images.codec()
 
-    def call(self, body: ImageBody, seed: int, gone: Gone, client: str) -> Call:
-        """The requests of a body, to be run. Raises ApiError (400)."""
+    async def call(self, body: ImageBody, seed: int, gone: Gone, client: str) -> Call:
+        """The requests of a body, to be run. Raises ApiError (400), and 503 while it loads."""
         if body.stream and body.n > 1:
             told = f"n={body.n} is not accepted with stream: one image is streamed"
             raise ApiError(told, param="n", code="invalid_value")
@@ -41,7 +41,9 @@ class Pictures:
         elif body.steps is not None:
             told = f"steps={body.steps} is not supported: only by a student"
             raise ApiError(told, param="steps", code="unsupported_parameter")
-        return self._exchange.call(self._requests(body, seed), gone, client)
+        requests = self._requests(body, seed)
+        fingerprint = known(self._facts, await self._exchange.told()).fingerprint
+        return self._exchange.call(requests, gone, client, fingerprint)
 
     async def whole(self, call: Call, seed: int) -> dict[str, Any]:
         """OpenAI's images response. Raises ApiError."""
@@ -58,7 +60,7 @@ class Pictures:
             "data": [{"b64_json": _base64(each)} for each in pictures],
             "output_format": "png",
             "seed": seed,
-            "system_fingerprint": self._facts.fingerprint,
+            "system_fingerprint": call.fingerprint,
             "paceline": {"exactness": ended[0].exactness},
             "usage": _usage(call.requests, ended),
         }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pipelines.modality.choose import modality
 from pipelines.serve.api_error import ApiError
 from pipelines.serve.generation.exchange import Exchange
-from pipelines.serve.generation.facts import Facts
+from pipelines.serve.generation.facts import Facts, known
 from pipelines.serve.generation.words import Words
 
 if TYPE_CHECKING:
@@ -22,6 +22,10 @@ class Model:
 
     exchange: Exchange
     facts: Facts
+
+    async def known(self) -> Facts:
+        """With what only the running model tells. Raises ApiError (503) while it loads."""
+        return known(self.facts, await self.exchange.told())
 
     async def card(self) -> dict[str, Any]:
         """What /v1/models says of it. Raises ApiError (503) while it loads."""

@@ -7,6 +7,7 @@ from fastapi import Request
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from models.exactness import IDENTICAL
 from pipelines.serve.answers.events import MEDIA
 from pipelines.serve.answers.place import Place
 from pipelines.serve.answers.progress import HEADER, Progress
@@ -75,7 +76,8 @@ def continued(
     if last is None:
         return body, None
     if not facts.repeats:
-        told = "Last-Event-ID needs a server with verify=match and arithmetic=steady"
+        told = f"Last-Event-ID needs a server whose answers are {IDENTICAL!r}: these are"
+        told = f"{told} {facts.exactness!r} (docs/idea.md)"
         raise ApiError(told, param="Last-Event-ID", code="unsupported_parameter")
     if not body.stream or body.paceline.trace:
         told = "Last-Event-ID needs stream, without a trace"

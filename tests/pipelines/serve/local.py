@@ -17,6 +17,7 @@ from actors.manager import manager as managing
 from actors.messages import PoolState
 from models.engine import build_loop, change_drafter
 from models.engine_config import EngineConfig
+from models.exactness import IDENTICAL
 from pipelines.serve.app import build_app
 from pipelines.serve.door.door import Door
 from pipelines.serve.generation.facts import Facts
@@ -34,12 +35,14 @@ def _stop(loop: asyncio.AbstractEventLoop, stopped: asyncio.Event, pool: Any) ->
 class LoopPool:
     """What a manager needs of a TargetPool, by one loop that steps when results are taken."""
 
-    def __init__(self, loop: Any, config: EngineConfig) -> None:
+    def __init__(self, loop: Any, config: EngineConfig, **told: Any) -> None:
+        """`told`: what it says of itself. It says that answers repeat also without kernels."""
         self.loop, self._refused, self._config = loop, [], config
+        self._told = {"exactness": IDENTICAL, **told}
 
     @classmethod
-    def start(cls, config: EngineConfig) -> "LoopPool":
-        return cls(build_loop(config), config)
+    def start(cls, config: EngineConfig, **told: Any) -> "LoopPool":
+        return cls(build_loop(config), config, **told)
 
     @property
     def drafter(self) -> "LoopPool":
@@ -82,7 +85,7 @@ class LoopPool:
         return list(self.loop.take_updates())
 
     def describe(self) -> dict[str, Any]:
-        return {**self.loop.describe(), "max_length": self.loop.max_length}
+        return {**self.loop.describe(), "max_length": self.loop.max_length, **self._told}
 
     def pids(self) -> dict[str, int]:
         return {}
@@ -126,7 +129,8 @@ def facts_of(config: EngineConfig, **changed: Any) -> Facts:
         "checkpoint": config.target,
         "kind": "text",
         "fingerprint": "fp",
-        "repeats": True,
+        "others": "",
+        "exactness": IDENTICAL,
         "created": 1,
         "max_unfinished": QUEUED,
     }
@@ -135,12 +139,14 @@ def facts_of(config: EngineConfig, **changed: Any) -> Facts:
 
 @contextmanager
 def local_server(config: EngineConfig, **changed: Any) -> Iterator[str]:
-    """The URL of a server of this target; `changed`: fields of its Facts and its Door."""
+    """The URL of a server of this target; `changed`: fields of its Facts and its Door.
+
+    `told`: what the target says of itself.
+    """
+    start = partial(LoopPool.start, config, **changed.pop("told", {}))
     of_door = {name: changed.pop(name) for name in DOOR if name in changed}
     door = Door(**{"max_body_bytes": 2**20} | of_door)
-    with local_models(
-        door, [(partial(LoopPool.start, config), facts_of(config, **changed))]
-    ) as url:
+    with local_models(door, [(start, facts_of(config, **changed))]) as url:
         yield url
 
 

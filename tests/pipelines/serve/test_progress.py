@@ -8,6 +8,7 @@ from typing import Any
 import openai
 import pytest
 
+from models.exactness import DISTRIBUTION, ROUNDED
 from pipelines.serve.answers.choice import Delta
 from pipelines.serve.answers.progress import beginning, parse_progress
 from pipelines.serve.api_error import ApiError
@@ -124,9 +125,22 @@ def test_ids_of_other_bodies_are_refused(
         )
 
 
-def test_no_stream_goes_on_where_drafts_decide(demo_target: str) -> None:
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"exactness": ROUNDED},
+        {"told": {"exactness": ROUNDED, "arithmetic": "torch", "device": "cuda (H200)"}},
+        {"told": {"exactness": DISTRIBUTION}},
+    ],
+)
+def test_no_stream_goes_on_where_an_answer_may_be_another_one(
+    demo_target: str, changed: dict[str, Any]
+) -> None:
     body = {"model": "demo", "messages": MESSAGES, "stream": True, "max_tokens": 4, "seed": 1}
-    with local_server(demo_config(demo_target, "none"), repeats=False) as url:
-        assert all(not last for last, _ in events(url, body))
-        with pytest.raises(urllib.error.HTTPError, match="400"):
+    with local_server(demo_config(demo_target, "none"), **changed) as url:
+        found = events(url, body)
+        assert all(not last for last, _ in found)
+        assert found[0][1]["system_fingerprint"] != "fp"
+        with pytest.raises(urllib.error.HTTPError, match="400") as refused:
             events(url, body, "fp.1.1-0")
+        assert "whose answers are 'identical': these are" in refused.value.read().decode()

@@ -58,10 +58,10 @@ def run(test: Callable[[Handle, Exchange, Call], Awaitable[None]], patience_s: f
     """A test of a call that has begun, and of which r1 has ended."""
 
     async def whole() -> None:
-        first = Manager(max_unfinished=4, fingerprint="fp")
+        first = next_manager()
         handle = Handle(first)
-        exchange = Exchange(handle, "a", fingerprint="fp", patience_s=patience_s)
-        async with exchange.call(REQUESTS, stays) as call:
+        exchange = Exchange(handle, "a", patience_s=patience_s)
+        async with exchange.call(REQUESTS, stays, fingerprint="fp") as call:
             end = Result(id="r1", tokens=(1,), finish_reason="length")
             first._deliver([update(0), update(1)], [end])
             assert told(await anext(call.news())) == ["r0", "r0", "r1"]
@@ -73,7 +73,9 @@ def run(test: Callable[[Handle, Exchange, Call], Awaitable[None]], patience_s: f
 
 
 def next_manager(fingerprint: str = "fp") -> Manager:
-    return Manager(max_unfinished=4, fingerprint=fingerprint)
+    made = Manager(max_unfinished=4)
+    made.fingerprint = fingerprint
+    return made
 
 
 @pytest.mark.parametrize("dies", [False, True])
@@ -179,7 +181,7 @@ def test_one_that_is_still_there_is_not_listened_to() -> None:
 
 def test_what_is_handed_on_has_a_place_in_a_full_queue() -> None:
     async def test(handle: Handle, exchange: Exchange, call: Call) -> None:
-        second = Manager(max_unfinished=1, fingerprint="fp")
+        second = Manager(max_unfinished=1)
         await second.submit("b", [replace(REQUESTS[0], id="new")], "fp")
         handle._manager = second
         await until(lambda: "r0" in second._owners)
@@ -195,8 +197,8 @@ def test_one_that_died_before_it_told_anything_is_replaced_too() -> None:
 
     async def whole() -> None:
         handle = Handle(next_manager())
-        exchange = Exchange(handle, "a", fingerprint="fp", patience_s=PATIENCE_S)
-        async with exchange.call(REQUESTS, stays) as call:
+        exchange = Exchange(handle, "a", patience_s=PATIENCE_S)
+        async with exchange.call(REQUESTS, stays, fingerprint="fp") as call:
             assert not exchange._managers
             await test(handle, exchange, call)
         for task in exchange._tasks:
@@ -240,7 +242,7 @@ def test_nobody_waits_for_ever_for_an_owner() -> None:
 
                 return hang
 
-        exchange = Exchange(Handle(Silent()), "a", fingerprint="fp", patience_s=0.1)
+        exchange = Exchange(Handle(Silent()), "a", patience_s=0.1)
         with pytest.raises(ApiError, match=r"nothing answers for 0\.1 s"):
             async with exchange.call(REQUESTS, stays):
                 pass
@@ -248,3 +250,21 @@ def test_nobody_waits_for_ever_for_an_owner() -> None:
             task.cancel()
 
     asyncio.run(whole())
+
+
+def test_what_the_next_one_runs_on_is_asked_anew() -> None:
+    async def test(handle: Handle, exchange: Exchange, call: Call) -> None:
+        handle._manager._description = {"device": "cpu"}
+        assert await exchange.told() == {"device": "cpu"}
+        handle._manager = second = next_manager()
+        second._description = {"device": "cuda"}
+        assert await exchange.told() == {"device": "cpu"}  # nobody has noticed
+        await until(lambda: "r0" in second._owners)
+        assert await exchange.told() == {"device": "cuda"}
+        second._description, second.fingerprint = {"device": "other"}, "other"
+        with pytest.raises(ApiError, match="changes from fp to other"):
+            async with exchange.call(make_requests(1), stays, fingerprint="fp"):
+                pass
+        assert await exchange.told() == {"device": "other"}
+
+    run(test, PATIENCE_S)

@@ -23,7 +23,8 @@ def app(*, keys: tuple[str, ...] = (), kind: str = "text") -> Any:
         checkpoint=str(MODELS / {"text": "text-target", "images": "digits-raster"}[kind]),
         kind=kind,
         fingerprint="fp",
-        repeats=True,
+        others="",
+        exactness="identical",
         created=1,
         max_unfinished=10,
     )
