@@ -200,6 +200,7 @@ class Learning:
 class PoolState:
     """A pool at one moment. `figures` are those of requests until they ended.
 
+    `target_died`, `draft_died`: when one of the actors died last, in Unix seconds; 0: none did.
     `lack`: why no target will take requests soon; None: one does, or starts.
     """
 
@@ -207,6 +208,9 @@ class PoolState:
     target_actors: int  # that can be called
     draft_actors: int
     target_deaths: int = 0
+    draft_deaths: int = 0
+    target_died: float = 0.0
+    draft_died: float = 0.0
     resumed: int = 0  # requests that continued on another actor
     replayed: int = 0  # tokens that they had streamed before
     lack: str | None = None

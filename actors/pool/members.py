@@ -80,7 +80,8 @@ class Pool:
         self._class: Any = ray.remote(actor_class)
         self._arguments = arguments
         self._born = 0
-        self._deaths: deque[float] = deque()
+        self.num_deaths, self.died = 0, 0.0  # in all, and when one died last, in Unix seconds
+        self._deaths: deque[float] = deque()  # those that count towards giving up
         self._reason = ""
         self._started = False
         self._stopped = False
@@ -229,6 +230,7 @@ class Pool:
 
     def _bury(self, member: Member, death: Death) -> None:
         log.warning("%s ended and is replaced: %s", member.name, death.reason)
+        self.num_deaths, self.died = self.num_deaths + 1, time.time()
         self.retire(member)  # it may hang instead
         if death.evidence or not member.ready:
             self._deaths.append(time.monotonic())

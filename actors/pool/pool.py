@@ -66,7 +66,6 @@ class TargetPool:
         self._figures: dict[str, Figures] = {}  # by actor, the dead included
         self._cold: set[str] = set()  # actors that read every prompt from its beginning
         self._busy = time.monotonic()
-        self._num_deaths = 0
 
     @classmethod
     def start(
@@ -202,7 +201,10 @@ class TargetPool:
             figures=self.figures(),
             target_actors=len(self._targets.ready),
             draft_actors=len(self._drafts.ready) if self._drafts else 0,
-            target_deaths=self._num_deaths,
+            target_deaths=self._targets.num_deaths,
+            draft_deaths=self._drafts.num_deaths if self._drafts else 0,
+            target_died=self._targets.died,
+            draft_died=self._drafts.died if self._drafts else 0.0,
             resumed=self._ledger.num_resumed,
             replayed=self._ledger.num_replayed,
             lack=self._targets.lack,
@@ -317,7 +319,6 @@ class TargetPool:
 
     def _mourn(self, name: str, death: Death) -> None:
         """Run an actor's requests elsewhere, after what it handed over before it ended."""
-        self._num_deaths += 1
         last = self._takes.pop(name, None)
         if last is not None and ray.wait([last], timeout=0)[0]:
             self._receive(name, last)

@@ -56,7 +56,7 @@ class StudentPool:
         self._calls: dict[ObjectRef[Any], Batch] = {}
         self._open: set[str] = set()  # ids of requests whose results were not taken
         self._spans: dict[str, Spans] = {}  # by id, of requests that ask for a trace
-        self._figures, self._deaths = Figures(), 0
+        self._figures, self._deaths, self._died = Figures(), 0, 0.0
 
     @classmethod
     def start(
@@ -166,7 +166,8 @@ class StudentPool:
         except RayError as error:
             failed = [_failed(r, error) for r in batch.requests if r.id in self._open]
             return [self._traced(result, batch) for result in failed]
-        self._deaths += pid != self._pids[batch.actor]
+        if pid != self._pids[batch.actor]:
+            self._deaths, self._died = self._deaths + 1, time.time()
         self._pids[batch.actor] = pid
         steps = batch.requests[0].steps or self._steps
         for result in results:
@@ -199,6 +200,7 @@ class StudentPool:
             target_actors=len(self._actors),
             draft_actors=0,
             target_deaths=self._deaths,
+            target_died=self._died,
         )
 
     def ask_loads(self) -> list[Awaitable[Load]]:

@@ -71,6 +71,12 @@ METRICS: dict[str, Metric] = {
     "paceline_target_actor_deaths_total": Metric(
         kind=COUNTER, told="Target actors that ended and were replaced."
     ),
+    "paceline_draft_actor_deaths_total": Metric(
+        kind=COUNTER, told="Draft actors that ended and were replaced."
+    ),
+    "paceline_actor_death_timestamp_seconds": Metric(
+        kind=GAUGE, told="When an actor died last, in Unix time; 0: none did.", label="role"
+    ),
     "paceline_resumed_requests_total": Metric(
         kind=COUNTER, told="Completions that continued on another target actor."
     ),
@@ -140,6 +146,8 @@ def values_of(measured: Measured) -> dict[str, Value]:
             str(position): count for position, count in enumerate(accepted)
         },
         "target_actor_deaths_total": pool.target_deaths,
+        "draft_actor_deaths_total": pool.draft_deaths,
+        "actor_death_timestamp_seconds": {"target": pool.target_died, "draft": pool.draft_died},
         "resumed_requests_total": pool.resumed,
         "replayed_tokens_total": pool.replayed,
         "learning_rows_total": learning.rows,

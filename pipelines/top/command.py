@@ -12,8 +12,9 @@ from pipelines.top import PLACE
 EVERY_S = 2.0
 HOME = "\033[H\033[J"  # the cursor goes to the top left, what is below is cleared
 ABOUT = """\
-Show a running server or job: actors, queue, tokens per second, acceptance, KV
-cache blocks, deaths; or a job's committed rows and speed.
+Show a running server or job: actors and when one died last, queue, tokens per
+second, acceptance, KV cache blocks of each model; or a job's committed rows and
+speed.
 """
 EXAMPLE = """\
 example: a server, then a job on S3

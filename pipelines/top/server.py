@@ -1,6 +1,7 @@
 """What a server's metrics say, as lines of text."""
 
 import http.client
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -24,22 +25,35 @@ ROUNDS = "paceline_spec_decode_num_drafts_total"
 ACCEPTED = "paceline_spec_decode_num_accepted_tokens_total"
 HITS, QUERIES = "paceline_prefix_cache_hits_total", "paceline_prefix_cache_queries_total"
 DEATHS, RESUMED = "paceline_target_actor_deaths_total", "paceline_resumed_requests_total"
+DRAFT_DEATHS = "paceline_draft_actor_deaths_total"
+DIED, ROLE = "paceline_actor_death_timestamp_seconds", "role"
 PREEMPTIONS = "paceline_num_preemptions_total"
 SHOWN = (
     *(RUNNING, WAITING, USAGE, TARGETS, DRAFTS, TOKENS, PROMPTS, SUCCESS, ERRORS, DRAFTED),
-    *(ROUNDS, ACCEPTED, HITS, QUERIES, DEATHS, RESUMED, PREEMPTIONS),
+    *(ROUNDS, ACCEPTED, HITS, QUERIES, DEATHS, DRAFT_DEATHS, DIED, RESUMED, PREEMPTIONS),
 )
+MODEL = "model_name"
+KINDS = {"target": DEATHS, "draft": DRAFT_DEATHS}  # the counters, by role
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """`values`: by metric, summed over its series. `at`: seconds of a clock that never jumps."""
+    """`models`: the sums of each model's series, by metric; of all of them by `sample[metric]`.
+
+    `died`: by role, when an actor of any model died last, in Unix seconds. `at`: seconds of a clock
+    that never jumps.
+    """
 
     at: float
-    values: Mapping[str, float] = field(default_factory=dict)
+    models: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    died: Mapping[str, float] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> float:
-        return self.values.get(name, 0.0)
+        return sum(values.get(name, 0.0) for values in self.models.values())
+
+    def of(self, model: str) -> "Sample":
+        """One model's alone."""
+        return Sample(at=self.at, models={model: self.models.get(model, {})})
 
 
 def read_metrics(url: str, key: str | None) -> str:
@@ -64,26 +78,58 @@ def read_metrics(url: str, key: str | None) -> str:
 
 def sample(text: str, at: float) -> Sample:
     """The values in Prometheus' text format."""
-    values: dict[str, float] = {}
+    models: dict[str, dict[str, float]] = {}
+    died: dict[str, float] = {}
     for family in text_string_to_metric_families(text):
         for each in family.samples:
-            values[each.name] = values.get(each.name, 0.0) + each.value
-    return Sample(at=at, values=values)
+            if each.name == DIED:
+                role = each.labels[ROLE]
+                died[role] = max(died.get(role, 0.0), each.value)
+            elif MODEL in each.labels:
+                values = models.setdefault(each.labels[MODEL], {})
+                values[each.name] = values.get(each.name, 0.0) + each.value
+    return Sample(at=at, models=models, died=died)
 
 
 def lines(now: Sample, before: Sample | None) -> Iterator[str]:
-    """The view; rates are over the time since the sample before, or unknown."""
+    """The view; rates are over the time since the sample before, or unknown.
+
+    Shares are of one model; where there are several, each has a line.
+    """
     yield f"actors     {now[TARGETS]:.0f} target, {now[DRAFTS]:.0f} draft"
-    died = f"; {now[RESUMED]:.0f} completions continued elsewhere" if now[DEATHS] else ""
-    yield f"deaths     {now[DEATHS]:.0f} target actors{died}"
+    continued = f"; {now[RESUMED]:.0f} completions continued elsewhere" if now[DEATHS] else ""
+    dead = ", ".join(_dead(now, role, name) for role, name in KINDS.items())
+    yield f"deaths     {dead}{continued}"
     yield f"running    {now[RUNNING]:.0f} completions, {now[WAITING]:.0f} wait"
     yield f"tokens     {_rate(TOKENS, now, before)} generated, {_rate(PROMPTS, now, before)} read"
     yield f"drafts     {_accepted(now, before)}"
-    given_way = f", {now[PREEMPTIONS]:.0f} gave way"
-    yield f"KV blocks  {_bar(now[USAGE])} {now[USAGE]:.0%} in use{given_way}"
+    if len(now.models) == 1:
+        yield f"KV blocks  {_used(now)}"
     asked = now[QUERIES]
     yield f"prefixes   {now[HITS] / asked if asked else 0:.0%} of prompt tokens were known"
     yield f"ended      {now[SUCCESS]:.0f} well, {now[ERRORS]:.0f} without an answer"
+    if len(now.models) > 1:
+        yield from _of_each(now, before)
+
+
+def _of_each(now: Sample, before: Sample | None) -> Iterator[str]:
+    """A line for each model."""
+    width = max(map(len, now.models))
+    for name in now.models:
+        own, earlier = now.of(name), None if before is None else before.of(name)
+        running = f"{own[RUNNING]:.0f} running, {own[WAITING]:.0f} wait"
+        spoken = f"{_rate(TOKENS, own, earlier)} generated"
+        yield f"{name:<{width}}  {_used(own)}; {running}; {spoken}"
+
+
+def _dead(now: Sample, role: str, name: str) -> str:
+    died = now.died.get(role, 0.0)
+    last = time.strftime(" (last at %Y-%m-%d %H:%M:%S)", time.localtime(died)) if died else ""
+    return f"{now[name]:.0f} {role} actors{last}"
+
+
+def _used(now: Sample) -> str:
+    return f"{_bar(now[USAGE])} {now[USAGE]:.0%} in use, {now[PREEMPTIONS]:.0f} gave way"
 
 
 def _accepted(now: Sample, before: Sample | None) -> str:

@@ -120,14 +120,19 @@ def test_killed_actors_are_replaced_and_no_token_changes(config, checkpoints, pl
         draft_patience=10.0,
     ) as pool:
         assert run(pool, make_requests(20)) == {f"r{i}": plain[f"r{i}"] for i in range(20)}
-        accepted = pool.figures().accepted
+        accepted, began = pool.figures().accepted, time.time()
         assert accepted > 0
         assert pool.figures().transfer_s > 0
+        assert (pool.state().target_deaths, pool.state().target_died) == (0, 0.0)
         for role in ("draft", "target"):
             before = pool.pids()
             assert run(pool, make_requests(60), disturb=killer(role)) == plain
             awaited(pool, lambda before=before: len(pool.pids()) == 4 and pool.pids() != before)
         assert pool.describe()["draft_actors"] == 2
+        state = pool.state()
+        assert state.target_deaths > 0
+        assert state.draft_deaths > 0
+        assert began < state.draft_died < state.target_died < time.time()
 
 
 class TroubledDraft(DraftActor):

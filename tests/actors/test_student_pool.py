@@ -137,3 +137,4 @@ def test_a_batch_whose_actor_died_ends_with_errors(actor: Actor) -> None:
     pool.submit(requests("a"))
     assert taken(pool) == "a"
     assert (pool.state().target_deaths, pool.pids()) == (1, {"student-0": 2})
+    assert pool.state().target_died > 0

@@ -2,12 +2,18 @@
 
 import http.server
 import threading
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from actors.messages import Measured, PoolState
+from actors.tally import Counts
+from models.loop.figures import Figures
 from pipelines.cli import main
+from pipelines.serve.metrics import exposition
 from pipelines.top.job import JobFolder, job_lines
 from pipelines.top.server import lines, sample
 from tests.pipelines.generate.inprocess import make_config, run_job, write_prompts
@@ -50,6 +56,37 @@ def test_a_servers_view():
         "5 well, 0 without an answer",
     ):
         assert part in shown
+
+
+def test_several_models_have_a_share_of_their_own_cache_each():
+    both = text(500).replace("0.25", "0.6")
+    other = both.replace('"m"', '"other"').replace(" 500", " 300")
+    whole = "".join(line for line in other.splitlines(True) if not line.startswith("#"))
+    shown = list(lines(sample(both + whole, 12.0), sample(both, 10.0)))
+    assert "4 target, 0 draft" in shown[0]
+    assert [line for line in shown if "in use" in line] == [
+        "m      [############........] 60% in use, 0 gave way; 3 running, 2 wait; 0.0/s generated",
+        "other  [############........] 60% in use, 0 gave way; 3 running, 2 wait; 150.0/s generated",
+    ]
+
+
+def test_deaths_are_told_by_role_and_time():
+    pool = PoolState(
+        figures=Figures(),
+        target_actors=1,
+        draft_actors=1,
+        draft_deaths=2,
+        draft_died=1_700_000_000.5,
+    )
+    pools = {"a": pool, "b": replace(pool, draft_died=1_700_000_100.0)}
+    found = {
+        name: Measured(counts=Counts(), pool=each, loads=(), queued=0)
+        for name, each in pools.items()
+    }
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(1_700_000_100))
+    assert list(lines(sample(exposition(found), 1.0), None))[1] == (
+        f"deaths     0 target actors, 4 draft actors (last at {when})"
+    )
 
 
 @pytest.fixture
