@@ -4,13 +4,18 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from pipelines.engine_options import processes, warn_of_threads
 from pipelines.flags import Subparsers, add_command, given, read_options
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.learning.bounds import MOST_BYTES, MOST_ROWS
 from pipelines.serve.models import Configs, serve_configs
+
+if TYPE_CHECKING:  # it loads Ray
+    from pipelines.serve.server import Server
 
 ABOUT = """\
 Serve a text or image model over HTTP, with the interface of OpenAI's API.
@@ -123,6 +128,17 @@ def _cut(left: int | None) -> str:
     return f"{left} completions were cut"
 
 
+def ways(server: "Server", *, key: bool) -> Iterator[str]:
+    """How the server is asked, as lines. `key`: one is needed."""
+    header = " -H 'Authorization: Bearer KEY'" if key else ""
+    for model in server.models:
+        path, body = EXAMPLES[model.facts.kind]
+        told = body if len(server.models) == 1 else {"model": model.facts.name, **body}
+        yield f"  curl {server.url}{path}{header} -H 'Content-Type: application/json' \\"
+        yield f"      -d '{json.dumps(told)}'"
+    yield f"  playground: {server.url}/"
+
+
 def run(options: argparse.Namespace) -> int:
     """Serve until a signal comes."""
     configs, began = configs_of(options), time.monotonic()
@@ -150,13 +166,8 @@ def run(options: argparse.Namespace) -> int:
         draining(configs[0].drain_seconds + CLOSING_S) as stop,
     ):
         print(f"serving {names} at {server.url} after {time.monotonic() - began:.0f} s")
-        key = "" if configs[0].api_key_file is None else " -H 'Authorization: Bearer KEY'"
         _tell_learning(configs)
-        for model in server.models:
-            path, body = EXAMPLES[model.facts.kind]
-            told = body if len(configs) == 1 else {"model": model.facts.name, **body}
-            print(f"  curl {server.url}{path}{key} -H 'Content-Type: application/json' \\")
-            print(f"      -d '{json.dumps(told)}'", flush=True)
+        print("\n".join(ways(server, key=configs[0].api_key_file is not None)), flush=True)
         server.wait(stop)
         left = server.drain(configs[0].drain_seconds)
         print(f"the server has stopped; {_cut(left)}", flush=True)

@@ -7,10 +7,13 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from pipelines.cli import main
+from pipelines.serve.command import ways
 from pipelines.serve.config import ServeConfig
 from tests.pipelines.test_interruption import Command
 from tests.ports import free_port
@@ -48,6 +51,22 @@ def ready(url: str) -> bool:
             return True
     except (urllib.error.URLError, TimeoutError, ConnectionError):
         return False
+
+
+def test_it_tells_how_it_is_asked() -> None:
+    def running(name: str, kind: str) -> SimpleNamespace:
+        return SimpleNamespace(facts=SimpleNamespace(name=name, kind=kind))
+
+    server: Any = SimpleNamespace(url="http://h:1", models=(running("m", "text"),))
+    curl = "  curl http://h:1/v1/completions -H 'Content-Type: application/json' \\"
+    body = '{"prompt": "Once upon a time", "max_tokens": 32, "seed": 1}'
+    page = "  playground: http://h:1/"
+    assert list(ways(server, key=False)) == [curl, f"      -d '{body}'", page]
+    server.models = (*server.models, running("d", "images"))
+    told = list(ways(server, key=True))
+    assert (len(told), told[-1]) == (5, page)
+    assert "-H 'Authorization: Bearer KEY'" in told[0]
+    assert told[3].endswith(""" '{"model": "d", "prompt": "3", "seed": 1}'""")
 
 
 @pytest.mark.parametrize(

@@ -60,13 +60,13 @@ def test_a_servers_view():
 
 def test_several_models_have_a_share_of_their_own_cache_each():
     both = text(500).replace("0.25", "0.6")
-    other = both.replace('"m"', '"other"').replace(" 500", " 300")
+    other = both.replace('"m"', '"two"').replace(" 500", " 300")
     whole = "".join(line for line in other.splitlines(True) if not line.startswith("#"))
     shown = list(lines(sample(both + whole, 12.0), sample(both, 10.0)))
     assert "4 target, 0 draft" in shown[0]
     assert [line for line in shown if "in use" in line] == [
-        "m      [############........] 60% in use, 0 gave way; 3 running, 2 wait; 0.0/s generated",
-        "other  [############........] 60% in use, 0 gave way; 3 running, 2 wait; 150.0/s generated",
+        "m    [############........] 60% in use, 0 gave way; 3 running, 2 wait; 0.0/s generated",
+        "two  [############........] 60% in use, 0 gave way; 3 running, 2 wait; 150.0/s generated",
     ]
 
 
