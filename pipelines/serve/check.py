@@ -18,7 +18,7 @@ from pipelines.serve.learning.check import check_learning
 
 
 def check(configs: Sequence[ServeConfig]) -> None:
-    """What can be checked before anything starts.
+    """What can be checked before anything starts; the port only where Ray runs on this machine.
 
     Raises:
         InvalidOption, UnsupportedCheckpoint.
@@ -31,7 +31,8 @@ def check(configs: Sequence[ServeConfig]) -> None:
     check_learning(configs)
     if configs[0].api_key_file is not None:
         read_key_hashes(configs[0].api_key_file)
-    _check_port(configs[0])
+    if configs[0].address is None:
+        check_port(configs[0])
 
 
 def check_student(config: ServeConfig, student: str) -> None:
@@ -80,7 +81,8 @@ def _check_image_drafter(config: ServeConfig) -> None:
     require(is_draft_model(config.drafter), "drafter", config.drafter, told)
 
 
-def _check_port(config: ServeConfig) -> None:
+def check_port(config: ServeConfig) -> None:
+    """Raise InvalidOption if nothing can listen there on this machine."""
     with socket.socket(socket.AF_INET6 if ":" in config.host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

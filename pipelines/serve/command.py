@@ -165,7 +165,8 @@ def run(options: argparse.Namespace) -> int:
         serving(*configs) as server,
         draining(configs[0].drain_seconds + CLOSING_S) as stop,
     ):
-        print(f"serving {names} at {server.url} after {time.monotonic() - began:.0f} s")
+        seconds = time.monotonic() - began
+        print(f"serving {names} at {server.url}{server.note} after {seconds:.0f} s")
         _tell_learning(configs)
         print("\n".join(ways(server, key=configs[0].api_key_file is not None)), flush=True)
         server.wait(stop)

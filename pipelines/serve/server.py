@@ -20,6 +20,7 @@ from ray.serve.schema import LoggingConfig
 from actors.manager.manager import Manager
 from actors.manager.served import ServedPool
 from actors.pool.pool import TargetPool
+from cluster.head import head_address, is_here
 from cluster.placement.placement import gpus_each, selector
 from cluster.placement.roles import ROLES
 from models.engine_config import EngineConfig
@@ -37,7 +38,8 @@ from pipelines.generate.fingerprint import (
 )
 from pipelines.interruption import Drain
 from pipelines.modality.choose import modality
-from pipelines.serve.check import check, max_steps
+from pipelines.serve.address import Address, address_of
+from pipelines.serve.check import check, check_port, max_steps
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.door.access import ADMIN, PRIORITY, read_key_hashes, read_marked_hashes
 from pipelines.serve.door.door import Door
@@ -64,10 +66,11 @@ class Running:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """`url`: where it listens."""
+    """`url`: where it listens. `note`: what to know of that; mostly empty."""
 
     url: str
     models: tuple[Running, ...]
+    note: str = ""
     lessons: Lessons | None = None
 
     def wait(self, stop: Drain) -> None:
@@ -115,7 +118,8 @@ def serving(*configs: ServeConfig, course: Course = COURSE) -> Iterator[Server]:
 
     Options of servers are those of the first model. A model with `learn` is taught by `course`;
     `Server.look` is to be called now and then. Raises what `check` and TargetPool.start raise,
-    InvalidOption if another server learns in the folder, and JobFailed if Serve does not start.
+    InvalidOption if another server learns in the folder, JobFailed if Serve does not start, and
+    CannotConnect if a given cluster has no head node.
     """
     check(configs)
     _refuse_other_serve()
@@ -126,7 +130,7 @@ def serving(*configs: ServeConfig, course: Course = COURSE) -> Iterator[Server]:
 @contextmanager
 def _serving(configs: Configs) -> Iterator[Server]:
     """The same without a learner."""
-    door = door_of(configs[0])
+    door, address = door_of(configs[0]), _address(configs[0])
     cores = len(os.sched_getaffinity(0)) - CORES_OF_THE_SERVER
     configs = sharing(configs, cores=None if configs[0].address else max(1, cores))
     managers = [_manager(config) for config in configs]
@@ -140,14 +144,23 @@ def _serving(configs: Configs) -> Iterator[Server]:
         _deploy(door, models, configs[0].ingresses)
         for model, answer in zip(models, loading, strict=True):
             _wait_for(model.facts.name, answer)
-        host = configs[0].host
-        host = f"[{host}]" if ":" in host else host
-        yield Server(url=f"http://{host}:{configs[0].port}", models=models)
+        yield Server(url=address.url, note=address.note, models=models)
     finally:
         for manager in managers:
             with suppress(RayError):
                 ray.kill(manager)
         serve.shutdown()
+
+
+def _address(config: ServeConfig) -> Address:
+    """Where the cluster will listen. Raises CannotConnect, and InvalidOption for a port in use."""
+    if config.address is None:
+        return address_of(config, None)
+    head = head_address()
+    if not is_here(head):
+        return address_of(config, head)
+    check_port(config)
+    return address_of(config, None)
 
 
 def _manager(config: ServeConfig) -> Any:
