@@ -127,8 +127,9 @@ def device() -> Any:
 def threads() -> Any:
     """CPU threads of a process."""
     return option(
-        "number of CPU threads of each model process; default: all cores (serve: all but one), "
-        "shared equally",
+        "number of CPU threads of each model process; default: all cores of this machine (serve: "
+        "all but one), shared equally; with --address 1. There each process also reserves as many "
+        "CPUs",
         default=None,
         group=HARDWARE,
     )
@@ -226,6 +227,15 @@ def warn_of_threads(config: Any) -> None:
     if here and config.threads is not None and config.threads > cpus:
         told = "they wait for each other, and every pass takes many times as long"
         log.warning("threads=%d, and this machine has %d CPUs: %s", config.threads, cpus, told)
+
+
+def reserved_cpus(config: Any) -> float | None:
+    """CPUs of each model process on a given cluster; None: they share those of this machine."""
+    if config.address is None:
+        return None
+    if config.threads is None:
+        log.info("each model process has 1 thread and 1 CPU of the cluster: set --threads for more")
+    return float(config.threads or 1)
 
 
 def check_drafts(config: Any, *, told: str) -> None:

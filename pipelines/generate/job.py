@@ -28,7 +28,7 @@ from cluster.storage import storage
 from models.errors import PacelineError
 from models.registry import is_folder
 from pipelines.checkpoints import with_local
-from pipelines.engine_options import processes
+from pipelines.engine_options import processes, reserved_cpus
 from pipelines.errors import JobFailed
 from pipelines.generate import in_driver
 from pipelines.generate.config import GenerateConfig
@@ -138,7 +138,7 @@ def _pool(config: GenerateConfig) -> "TargetPool | StudentPool":
         target_actors=config.target_actors,
         max_target_actors=config.max_target_actors,
         draft_actors=config.draft_actors,
-        num_cpus=None if config.address is None else float(config.threads or 1),
+        num_cpus=reserved_cpus(config),
         num_gpus=gpus,
         draft_gpus=gpus,
         together_s=TOGETHER_S,

@@ -27,7 +27,7 @@ from models.engine_config import EngineConfig
 from models.errors import PacelineError
 from models.exactness import IDENTICAL, ROUNDED, STEADY
 from models.registry import GUMBEL
-from pipelines.engine_options import processes
+from pipelines.engine_options import processes, reserved_cpus
 from pipelines.errors import JobFailed
 from pipelines.generate.fingerprint import (
     checkpoint_digest,
@@ -212,7 +212,7 @@ def start_of(configs: Configs, number: int) -> Callable[[], ServedPool]:
         target_actors=config.target_actors,
         max_target_actors=config.max_target_actors,
         draft_actors=config.draft_actors,
-        num_cpus=None if config.address is None else float(config.threads or 1),
+        num_cpus=reserved_cpus(config),
         num_gpus=gpus,
         draft_gpus=gpus,
     )
