@@ -22,8 +22,10 @@ COPY --from=build /opt/venv /opt/venv
 COPY examples /opt/paceline/examples
 # Login shells, which KubeRay's start command may use, reset PATH: links are found by them, too.
 RUN ln -s /opt/venv/bin/ray /opt/venv/bin/serve /opt/venv/bin/paceline /usr/local/bin/
+# No NVIDIA_VISIBLE_DEVICES: pods that ask for GPUs get theirs from the device plugin; the others,
+# as the head's, would see all of a node where NVIDIA's runtime is the default.
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 RAY_USAGE_STATS_ENABLED=0 \
-    NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
 USER 1000
 WORKDIR /home/paceline
 ENTRYPOINT ["tini", "--"]

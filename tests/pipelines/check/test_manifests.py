@@ -224,3 +224,8 @@ def test_what_top_shows_is_exported():
     from pipelines.top.server import SHOWN
 
     assert set(SHOWN) <= exported()
+
+
+def test_the_image_for_gpus_shows_none_to_pods_that_ask_for_none():
+    told = (ROOT / "docker" / "cuda.Dockerfile").read_text(encoding="utf-8")
+    assert "NVIDIA_VISIBLE_DEVICES=" not in told
