@@ -5,6 +5,9 @@ import secrets
 from typing import Any
 
 DONE = b"data: [DONE]\n\n"
+# A comment, which clients pass over. A blank line behind it would end an event: once it has seen an
+# id, OpenAI's client takes that for one without data, and fails.
+PING = b": ping\n"
 HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 MEDIA = "text/event-stream"
 PADDING = 64  # characters, at most

@@ -1,5 +1,6 @@
 """Answers as HTTP has them: what ends with them, and where a stream goes on."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -8,7 +9,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from models.exactness import IDENTICAL
-from pipelines.serve.answers.events import MEDIA
+from pipelines.serve.answers.events import MEDIA, PING
 from pipelines.serve.answers.place import Place
 from pipelines.serve.answers.progress import HEADER, Progress
 from pipelines.serve.api_error import ApiError
@@ -17,6 +18,8 @@ from pipelines.serve.bodies.messages import MessagesBody
 from pipelines.serve.bodies.responses import ResponsesBody
 from pipelines.serve.generation.exchange import Call
 from pipelines.serve.generation.facts import Facts
+
+PING_S = 15.0  # without an event, after which a comment is sent: proxies cut silent connections
 
 Completed = TypeVar("Completed", CompletionBody, ChatBody, ResponsesBody, MessagesBody)
 Mark = TypeVar("Mark", Progress, Place)
@@ -28,7 +31,7 @@ class Stream(StreamingResponse):
     def __init__(
         self, call: Call, events: AsyncIterator[bytes], *, headers: dict[str, str]
     ) -> None:
-        super().__init__(events, media_type=MEDIA, headers=headers)
+        super().__init__(with_pings(events), media_type=MEDIA, headers=headers)
         self._call = call
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -37,6 +40,23 @@ class Stream(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             await self._call.__aexit__()
+
+
+async def with_pings(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The events, and a comment whenever none has come for a while: prompts may be long."""
+    coming = asyncio.ensure_future(anext(events, None))
+    try:
+        while True:
+            if not (await asyncio.wait({coming}, timeout=PING_S))[0]:
+                yield PING
+                continue
+            event = coming.result()
+            if event is None:
+                return
+            yield event
+            coming = asyncio.ensure_future(anext(events, None))
+    finally:
+        coming.cancel()  # of a client that has gone
 
 
 class Whole(JSONResponse):

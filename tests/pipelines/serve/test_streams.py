@@ -1,9 +1,11 @@
 """Answers as HTTP has them, without a server: when a call ends, and where a stream goes on."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
+import openai
 import pytest
 from fastapi import Request
 
@@ -17,6 +19,7 @@ from pipelines.serve.answers.progress import parse_progress
 from pipelines.serve.api_error import ApiError
 from pipelines.serve.bodies.fields import ChatBody
 from pipelines.serve.bodies.plan import Bounds, plan
+from pipelines.serve.generation import streams
 from pipelines.serve.generation.exchange import Exchange
 from pipelines.serve.generation.generation import Generation
 from pipelines.serve.generation.streams import Stream, continued, limited, whole
@@ -82,6 +85,61 @@ def test_the_call_ends_when_the_answer_fails() -> None:
             task.cancel()
 
     asyncio.run(run())
+
+
+def test_a_silent_stream_has_comments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "PING_S", 0.02)
+    closed: list[bool] = []
+
+    async def events() -> AsyncIterator[bytes]:
+        try:
+            yield b"a"
+            await asyncio.sleep(0.3)
+            yield b"b"
+            await asyncio.sleep(3600)
+        finally:
+            closed.append(True)
+
+    async def run() -> None:
+        found = streams.with_pings(events())
+        assert await anext(found) == b"a"
+        told = [await anext(found)]
+        while told[-1] != b"b":
+            told.append(await anext(found))
+        assert len(told) > 2
+        assert set(told[:-1]) == {b": ping\n"}
+        assert await anext(found) == b": ping\n"
+        await found.aclose()
+        await asyncio.sleep(0)
+        assert closed == [True]
+
+    asyncio.run(run())
+
+
+def test_an_error_comes_through_the_comments() -> None:
+    async def events() -> AsyncIterator[bytes]:
+        yield b"a"
+        raise KeyError
+
+    async def run() -> None:
+        found = streams.with_pings(events())
+        assert await anext(found) == b"a"
+        with pytest.raises(KeyError):
+            await anext(found)
+
+    asyncio.run(run())
+
+
+def test_clients_pass_over_comments(demo_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "PING_S", 0.001)
+    body: dict[str, Any] = {"model": "demo", "prompt": "Once", "max_tokens": 40, "seed": 1}
+    with openai.OpenAI(base_url=f"{demo_url}/v1", api_key="none", max_retries=0) as client:
+        whole = client.completions.create(**body).choices[0].text
+        with client.completions.with_streaming_response.create(**body, stream=True) as raw:
+            lines = list(raw.iter_lines())
+        chunks = list(client.completions.create(**body, stream=True))
+    assert ": ping" in lines
+    assert "".join(chunk.choices[0].text for chunk in chunks if chunk.choices) == whole
 
 
 def body(**fields: Any) -> ChatBody:
