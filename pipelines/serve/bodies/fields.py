@@ -107,6 +107,7 @@ Priority = Annotated[int, Field(ge=-(2**31), lt=2**31)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Count = Annotated[int, Field(ge=0, lt=2**31)]
 Tokens = list[Annotated[int, Field(ge=0, lt=2**31)]]
+Messages = Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_MESSAGES)]
 Bias = Annotated[float, Field(gt=-math.inf, lt=math.inf)]
 
 
@@ -226,7 +227,7 @@ class CompletionBody(Generation):
 class ChatBody(Generation):
     """POST /v1/chat/completions. `max_tokens`: by default, what the context leaves."""
 
-    messages: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_MESSAGES)]
+    messages: Messages
     max_tokens: Count | None = None
     max_completion_tokens: Count | None = None
     tools: Tools = []
@@ -273,7 +274,7 @@ class TokenizeBody(Body):
 
     model: str | None = None
     prompt: Text | None = None
-    messages: Annotated[list[dict[str, Any]], Field(min_length=1)] | None = None
+    messages: Messages | None = None
     add_special_tokens: bool = True
 
 

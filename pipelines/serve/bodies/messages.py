@@ -1,20 +1,20 @@
 """POST /v1/messages, Anthropic's interface: its fields, and the chat that they stand for."""
 
 import json
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
 from pipelines.serve.api_error import ApiError
 from pipelines.serve.bodies.constraints import STRICT, Schema
 from pipelines.serve.bodies.fields import (
-    MAX_MESSAGES,
     MAX_STOPS,
     NEUTRAL_OF_OTHER_FORMS,
     OF_OTHER_FORMS,
     Body,
     ChatBody,
     Count,
+    Messages,
     Sampled,
     Stop,
     Text,
@@ -74,7 +74,7 @@ class CountBody(Body):
     """POST /v1/messages/count_tokens."""
 
     model: str | None = None
-    messages: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_MESSAGES)]
+    messages: Messages
     system: Text | list[TextBlock] | None = None
     tools: list[MessagesTool] = Field(default_factory=list, max_length=MAX_TOOLS)
     tool_choice: MessagesToolChoice | None = None

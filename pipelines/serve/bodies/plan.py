@@ -78,7 +78,7 @@ def plan(
     for prompt in prompts:
         _check_prompt(prompt, bounds)
     samplings = [_sampling(body, len(prompt), bounds, grammar) for prompt in prompts]
-    salt = _salt(client, body.cache_salt)
+    salt, predicted = _salt(client, body.cache_salt), tuple(prediction)
     echoes = isinstance(body, CompletionBody) and body.echo
     asked = _logprobs(body) if echoes else None
     own = grammar is None and not body.logit_bias
@@ -86,10 +86,10 @@ def plan(
     requests = tuple(
         Request(
             id=f"{name}/{p}/{choice}",
-            prompt=tuple(prompt),
+            prompt=prompt,
             sampling=samplings[p],
             seed=choice_seed(seed, choice),
-            prediction=tuple(prediction),
+            prediction=predicted,
             prompt_logprobs=asked,
             drafts=body.paceline.draft,
             cache_salt=salt,
@@ -98,7 +98,7 @@ def plan(
             trace=body.paceline.trace_events,
             record=record,
         )
-        for p, prompt in enumerate(prompts)
+        for p, prompt in enumerate(map(tuple, prompts))  # which its choices share
         for choice in range(body.n)
     )
     return Planned(
@@ -134,12 +134,12 @@ def _salt(client: str, given: str) -> bytes:
 def _check_prompt(prompt: Sequence[int], bounds: Bounds) -> None:
     if not prompt:
         raise ApiError("prompt is empty: it must hold a token or more", param="prompt")
+    if len(prompt) >= bounds.max_length:  # first: then there are few tokens to look at
+        raise _too_long(f"the prompt of {len(prompt)} tokens leaves no room", bounds)
     bad = [token for token in prompt if not 0 <= token < bounds.vocabulary]
     if bad:
         told = f"prompt holds token {bad[0]}, which is not in 0 to {bounds.vocabulary - 1}"
         raise ApiError(told, param="prompt", code="invalid_value")
-    if len(prompt) >= bounds.max_length:
-        raise _too_long(f"the prompt of {len(prompt)} tokens leaves no room", bounds)
 
 
 def _sampling(

@@ -7,7 +7,6 @@ from pydantic import BaseModel, Field
 from pipelines.serve.api_error import ApiError
 from pipelines.serve.bodies.constraints import STRICT, JsonSchema, PlainFormat
 from pipelines.serve.bodies.fields import (
-    MAX_MESSAGES,
     MAX_TOP_LOGPROBS,
     NEUTRAL_OF_OTHER_FORMS,
     OF_OTHER_FORMS,
@@ -15,6 +14,7 @@ from pipelines.serve.bodies.fields import (
     Body,
     ChatBody,
     Count,
+    Messages,
     Sampled,
     Stop,
     Stops,
@@ -90,7 +90,7 @@ class ResponsesBody(Sampled):
         "include": ([],),
     }
 
-    input: Text | Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_MESSAGES)]
+    input: Text | Messages
     instructions: Text | None = None
     max_output_tokens: Count | None = None
     stop: Stop | Stops = Field(default_factory=list)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from models.exactness import IDENTICAL, weakest
+from pipelines.serve.api_error import ApiError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +32,15 @@ class Facts:
     def repeats(self) -> bool:
         """Whether one body and seed give the same answer again, whatever runs beside it."""
         return self.exactness == IDENTICAL
+
+    def check_count(self, completions: int) -> None:
+        """Raise ApiError (400) for more completions than the server ever takes.
+
+        To be asked before anything is made of a body: a small one can stand for many.
+        """
+        if completions > self.max_unfinished:
+            told = f"prompts times n are {completions} completions"
+            raise ApiError(f"{told}; the server takes {self.max_unfinished} at once", param="n")
 
 
 def known(facts: Facts, told: Mapping[str, Any]) -> Facts:

@@ -30,15 +30,12 @@ from pipelines.serve.generation.words import Words
 
 
 class Generation:
-    """One body's requests and the answer that they make. Raises ApiError (400) for too many."""
+    """One body's requests and the answer that they make."""
 
     def __init__(
         self, exchange: Exchange, facts: Facts, plan: Planned, write: Callable[[Heading], Writer]
     ) -> None:
         """`write` makes the answer's writer."""
-        if len(plan.requests) > facts.max_unfinished:
-            told = f"prompts times n are {len(plan.requests)} completions"
-            raise ApiError(f"{told}; the server takes {facts.max_unfinished} at once", param="n")
         self._exchange, self._plan = exchange, plan
         self.heading = Heading(
             id=plan.requests[0].id.partition("/")[0],
@@ -141,6 +138,7 @@ async def completion(
 ) -> Generation:
     """The generation of a body of /v1/completions. Raises ApiError (400)."""
     timing = Timing() if body.paceline.trace_events else None
+    facts.check_count(len(_given(body)) * body.n)
     prompts = await _prompts(body, words)
     form = Completions(words.spell, body.logprobs is not None)
     trace = Trace(words.spell, words.decode_now, prompts, body.n) if body.paceline.trace else None
@@ -170,6 +168,7 @@ async def chat(
     `write` makes the writer of an answer in another form than OpenAI's chats.
     """
     timing = Timing() if body.paceline.trace_events else None
+    facts.check_count(body.n)
     if write is not None:
         _refuse_traces(body)
     asked = grammar_of(body.response_format, body.structured_outputs)
@@ -268,22 +267,25 @@ async def _planned(
     )
 
 
-async def _prompts(body: CompletionBody, words: Words) -> list[list[int]]:
+def _given(body: CompletionBody) -> list[Any]:
     """One or more prompts, each a text or token ids."""
-    given: list[Any] = body.prompt if isinstance(body.prompt, list) else [body.prompt]
-    if isinstance(given[0], int):
-        return [given]
-    if isinstance(given[0], str):
-        return await words.encode(given)
-    return given
+    if isinstance(body.prompt, str) or isinstance(body.prompt[0], int):
+        return [body.prompt]
+    return list(body.prompt)
+
+
+async def _prompts(body: CompletionBody, words: Words) -> list[list[int]]:
+    """The prompts in tokens."""
+    given = _given(body)
+    return await words.encode(given) if isinstance(given[0], str) else given
 
 
 async def _texts(
     body: CompletionBody, prompts: Sequence[Sequence[int]], words: Words
 ) -> list[Prompt]:
     """The prompts as they are returned: texts as they came, token ids decoded."""
-    given = [body.prompt] if isinstance(body.prompt, str) else body.prompt
+    given = _given(body)
     if isinstance(given[0], str):
         pairs = zip(given, prompts, strict=True)
-        return [Prompt(str(text), tokens) for text, tokens in pairs]
+        return [Prompt(text, tokens) for text, tokens in pairs]
     return [Prompt(await words.decode(tokens), tokens) for tokens in prompts]

@@ -30,6 +30,7 @@ class Pictures:
 
     async def call(self, body: ImageBody, seed: int, gone: Gone, client: str) -> Call:
         """The requests of a body, to be run. Raises ApiError (400), and 503 while it loads."""
+        self._facts.check_count(body.n)
         if body.stream and body.n > 1:
             told = f"n={body.n} is not accepted with stream: one image is streamed"
             raise ApiError(told, param="n", code="invalid_value")

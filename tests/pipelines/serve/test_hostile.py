@@ -60,6 +60,7 @@ HOSTILE: dict[str, bytes] = {
     "empty choice": b'{"prompt": "a", "max_tokens": 2, "structured_outputs": {"choice": [""]}}',
     "tokens": b'{"prompt": [2147483647], "max_tokens": 2}',
     "bias": b'{"prompt": "a", "max_tokens": 2, "logit_bias": {"\\u0661": 1}}',
+    "prompts": json.dumps({"prompt": [[1]] * 20_000, "n": 16}).encode(),
     "stops": b'{"prompt": "a", "max_tokens": 2, "stop": ["\\u0000", "a"]}',
 }
 MESSAGE = {"role": "user", "content": "a"}
