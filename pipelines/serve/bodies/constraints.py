@@ -2,51 +2,47 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from models.errors import InvalidOption
 from models.requests import constraint
 from pipelines.serve.api_error import ApiError
+from pipelines.serve.bodies.strict import Items, Strict
 
 Schema = dict[str, Any]
-STRICT = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
-class JsonSchema(BaseModel):
+class JsonSchema(Strict):
     """A schema and its name. `strict` is always true here: every answer is valid."""
 
-    model_config = STRICT
     name: Annotated[str, Field(max_length=64)] = "schema"
     schema_: Annotated[Schema, Field(alias="schema")]
     description: str | None = None
     strict: bool | None = None
 
 
-class JsonSchemaFormat(BaseModel):
+class JsonSchemaFormat(Strict):
     """JSON that a schema allows."""
 
-    model_config = STRICT
     type: Literal["json_schema"]
     json_schema: JsonSchema
 
 
-class PlainFormat(BaseModel):
+class PlainFormat(Strict):
     """Text, or any JSON object."""
 
-    model_config = STRICT
     type: Literal["text", "json_object"]
 
 
 ResponseFormat = Annotated[PlainFormat | JsonSchemaFormat, Field(discriminator="type")]
 
 
-class StructuredOutputs(BaseModel):
+class StructuredOutputs(Strict):
     """vLLM's constraints: one of these."""
 
-    model_config = STRICT
     json_: Annotated[Schema | str | None, Field(alias="json")] = None
     regex: Annotated[str, Field(min_length=1)] | None = None
-    choice: Annotated[list[str], Field(min_length=1, max_length=10_000)] | None = None
+    choice: Annotated[Items[str], Field(min_length=1, max_length=10_000)] | None = None
     grammar: Annotated[str, Field(min_length=1)] | None = None
 
 

@@ -6,14 +6,17 @@ Ranges of sampling options are checked by models/requests/request.py.
 import math
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
 from pipelines.serve.bodies.constraints import ResponseFormat, StructuredOutputs
+from pipelines.serve.bodies.strict import Item, Items, Strict, at_most
 from pipelines.serve.bodies.tools import ToolChoice, Tools
 
+MAX_PROMPTS = 2**16
 MAX_CHOICES = 16
 MAX_STOPS = 16
 MAX_BIASES = 1024
+MAX_LABELS = 16
 MAX_MESSAGES = 4096
 MAX_TOP_LOGPROBS = 20
 MAX_IMAGES = 10
@@ -102,24 +105,25 @@ NEUTRAL_OF_IMAGES: dict[str, tuple[Any, ...]] = {
 
 Text = Annotated[str, StringConstraints(max_length=2**20)]
 Stop = Annotated[str, StringConstraints(max_length=1024)]
-Stops = Annotated[list[Stop], Field(max_length=MAX_STOPS)]
+Stops = Annotated[Items[Stop], Field(max_length=MAX_STOPS)]
 Priority = Annotated[int, Field(ge=-(2**31), lt=2**31)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Count = Annotated[int, Field(ge=0, lt=2**31)]
-Tokens = list[Annotated[int, Field(ge=0, lt=2**31)]]
-Messages = Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_MESSAGES)]
+Tokens = Items[Annotated[int, Field(ge=0, lt=2**31)]]
+Prompts = Annotated[Items[Item], Field(max_length=MAX_PROMPTS)]
+Messages = Annotated[Items[dict[str, Any]], Field(min_length=1, max_length=MAX_MESSAGES)]
+Labels = Annotated[dict[str, str], Field(max_length=MAX_LABELS), at_most(MAX_LABELS)]
 Bias = Annotated[float, Field(gt=-math.inf, lt=math.inf)]
 
 
-class Body(BaseModel):
-    """A JSON object with these fields and no others; whole numbers are not texts."""
+class Body(Strict):
+    """The JSON object that is sent."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
     unsupported: ClassVar[dict[str, str]] = {}
     neutral: ClassVar[dict[str, tuple[Any, ...]]] = {}
 
 
-class StreamOptions(Body):
+class StreamOptions(Strict):
     """What a stream holds besides the text."""
 
     include_usage: bool = False
@@ -127,18 +131,18 @@ class StreamOptions(Body):
     continuous_usage_stats: Literal[False] = False
 
 
-class ContentPart(Body):
+class ContentPart(Strict):
     """A part of a text."""
 
     type: Literal["text"]
     text: Text
 
 
-class PredictedContent(Body):
+class PredictedContent(Strict):
     """A text that the answer is expected to resemble."""
 
     type: Literal["content"]
-    content: Text | Annotated[list[ContentPart], Field(min_length=1, max_length=MAX_MESSAGES)]
+    content: Text | Annotated[Items[ContentPart], Field(min_length=1, max_length=MAX_MESSAGES)]
 
     @property
     def text(self) -> str:
@@ -147,7 +151,7 @@ class PredictedContent(Body):
         return parts if isinstance(parts, str) else "".join(part.text for part in parts)
 
 
-class Ours(Body):
+class Ours(Strict):
     """`trace`: who proposed each token of a stream. `draft`: false for plain decoding.
 
     `trace_events`: where the time of the answer went, at its end.
@@ -175,9 +179,11 @@ class Sampled(Body):
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     repetition_penalty: float = 1.0
-    logit_bias: Annotated[dict[str, Bias], Field(max_length=MAX_BIASES)] = {}
+    logit_bias: Annotated[dict[str, Bias], Field(max_length=MAX_BIASES), at_most(MAX_BIASES)] = (
+        Field(default_factory=dict)
+    )
     min_tokens: Count = 0
-    stop_token_ids: Annotated[Tokens, Field(max_length=MAX_BIASES)] = []
+    stop_token_ids: Annotated[Tokens, Field(max_length=MAX_BIASES)] = Field(default_factory=list)
     ignore_eos: bool = False
     structured_outputs: StructuredOutputs | None = None
     prediction: PredictedContent | None = None
@@ -199,12 +205,12 @@ class Generation(Sampled):
     neutral: ClassVar[dict[str, tuple[Any, ...]]] = NEUTRAL
 
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] = 1
-    stop: Stop | Stops = []
+    stop: Stop | Stops = Field(default_factory=list)
     stream_options: StreamOptions | None = None
     response_format: ResponseFormat | None = None
     user: Text | None = None
     safety_identifier: Text | None = None
-    metadata: Annotated[dict[str, str], Field(max_length=16)] = {}
+    metadata: Labels = Field(default_factory=dict)
 
 
 class CompletionBody(Generation):
@@ -213,7 +219,7 @@ class CompletionBody(Generation):
     With `echo`, of the prompt, too; then `max_tokens` may be 0.
     """
 
-    prompt: Text | Annotated[list[Text] | Tokens | list[Tokens], Field(min_length=1)]
+    prompt: Text | Annotated[Prompts[Text] | Tokens | Prompts[Tokens], Field(min_length=1)]
     max_tokens: Count = 16
     echo: bool = False
     logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
@@ -230,7 +236,7 @@ class ChatBody(Generation):
     messages: Messages
     max_tokens: Count | None = None
     max_completion_tokens: Count | None = None
-    tools: Tools = []
+    tools: Tools = Field(default_factory=list)
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool = True
     logprobs: bool = False

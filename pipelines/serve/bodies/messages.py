@@ -1,13 +1,14 @@
 """POST /v1/messages, Anthropic's interface: its fields, and the chat that they stand for."""
 
 import json
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from pipelines.serve.api_error import ApiError
-from pipelines.serve.bodies.constraints import STRICT, Schema
+from pipelines.serve.bodies.constraints import Schema
 from pipelines.serve.bodies.fields import (
+    MAX_MESSAGES,
     MAX_STOPS,
     NEUTRAL_OF_OTHER_FORMS,
     OF_OTHER_FORMS,
@@ -20,33 +21,32 @@ from pipelines.serve.bodies.fields import (
     Text,
 )
 from pipelines.serve.bodies.read_body import validated
+from pipelines.serve.bodies.shown import shown
+from pipelines.serve.bodies.strict import Items, Strict
 from pipelines.serve.bodies.tools import MAX_TOOLS, Name
 
 # A chat's fields by the names that they have here.
 RENAMED = {"max_completion_tokens": "max_tokens", "stop": "stop_sequences"}
 
 
-class CacheControl(BaseModel):
+class CacheControl(Strict):
     """Without effect: prompts share the KV cache by their tokens."""
 
-    model_config = STRICT
     type: Literal["ephemeral"]
     ttl: Literal["5m", "1h"] | None = None
 
 
-class TextBlock(BaseModel):
+class TextBlock(Strict):
     """A text."""
 
-    model_config = STRICT
     cache_control: CacheControl | None = None
     type: Literal["text"]
     text: str
 
 
-class MessagesTool(BaseModel):
+class MessagesTool(Strict):
     """A tool. `input_schema`: a JSON schema of its input."""
 
-    model_config = STRICT
     type: Literal["custom"] = "custom"
     cache_control: CacheControl | None = None
     name: Name
@@ -54,19 +54,17 @@ class MessagesTool(BaseModel):
     input_schema: Schema
 
 
-class MessagesToolChoice(BaseModel):
+class MessagesToolChoice(Strict):
     """`auto`: a text, or calls; `any`: the model must call a tool; `tool`: the one of this name."""
 
-    model_config = STRICT
     type: Literal["auto", "any", "tool", "none"]
     name: Name | None = None
     disable_parallel_tool_use: bool = False
 
 
-class Metadata(BaseModel):
+class Metadata(Strict):
     """A label without effect."""
 
-    model_config = STRICT
     user_id: Text | None = None
 
 
@@ -75,8 +73,8 @@ class CountBody(Body):
 
     model: str | None = None
     messages: Messages
-    system: Text | list[TextBlock] | None = None
-    tools: list[MessagesTool] = Field(default_factory=list, max_length=MAX_TOOLS)
+    system: Text | Annotated[Items[TextBlock], Field(max_length=MAX_MESSAGES)] | None = None
+    tools: Items[MessagesTool] = Field(default_factory=list, max_length=MAX_TOOLS)
     tool_choice: MessagesToolChoice | None = None
 
     def chat(self) -> ChatBody:
@@ -128,7 +126,7 @@ class MessagesBody(CountBody, Sampled):
     }
 
     max_tokens: Count
-    stop_sequences: list[Stop] = Field(default_factory=list, max_length=MAX_STOPS)
+    stop_sequences: Items[Stop] = Field(default_factory=list, max_length=MAX_STOPS)
     metadata: Metadata | None = None
 
     def _values(self) -> dict[str, Any]:
@@ -171,7 +169,7 @@ def _chat_messages(message: dict[str, Any], place: str) -> list[dict[str, Any]]:
         elif kind == "tool_result":
             results.append(_result(block, f"{place}.content[{index}]"))
         else:
-            told = f"{place}.content[{index}] is {block!r:.80}: text, tool_use or tool_result"
+            told = f"{place}.content[{index}] is {shown(block)}: text, tool_use or tool_result"
             raise ApiError(told, param=place, code="invalid_value")
     said = {"role": message.get("role"), "content": texts}
     if calls:

@@ -2,18 +2,18 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from pipelines.serve.api_error import ApiError
-from pipelines.serve.bodies.constraints import STRICT, JsonSchema, PlainFormat
+from pipelines.serve.bodies.constraints import JsonSchema, PlainFormat
 from pipelines.serve.bodies.fields import (
     MAX_TOP_LOGPROBS,
     NEUTRAL_OF_OTHER_FORMS,
     OF_OTHER_FORMS,
     UNSUPPORTED,
-    Body,
     ChatBody,
     Count,
+    Labels,
     Messages,
     Sampled,
     Stop,
@@ -21,6 +21,8 @@ from pipelines.serve.bodies.fields import (
     Text,
 )
 from pipelines.serve.bodies.read_body import validated
+from pipelines.serve.bodies.shown import shown
+from pipelines.serve.bodies.strict import Items, Strict
 from pipelines.serve.bodies.tools import MAX_TOOLS, Function, Named
 
 _STORED = "answers are not stored"
@@ -46,14 +48,13 @@ class FlatSchema(JsonSchema):
     type: Literal["json_schema"]
 
 
-class TextOptions(BaseModel):
+class TextOptions(Strict):
     """What the text must look like."""
 
-    model_config = STRICT
     format: Annotated[PlainFormat | FlatSchema, Field(discriminator="type")] | None = None
 
 
-class ResponsesOptions(Body):
+class ResponsesOptions(Strict):
     """What a stream holds besides the text."""
 
     include_obfuscation: bool = False
@@ -97,10 +98,10 @@ class ResponsesBody(Sampled):
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     stream_options: ResponsesOptions | None = None
     text: TextOptions | None = None
-    tools: list[FlatTool] = Field(default_factory=list, max_length=MAX_TOOLS)
+    tools: Items[FlatTool] = Field(default_factory=list, max_length=MAX_TOOLS)
     tool_choice: Literal["none", "auto", "required"] | FlatToolChoice | None = None
     parallel_tool_calls: bool = True
-    metadata: dict[str, str] = Field(default_factory=dict, max_length=16)
+    metadata: Labels = Field(default_factory=dict)
     user: Text | None = None
     safety_identifier: Text | None = None
 
@@ -188,7 +189,7 @@ def _text(content: Any, place: str) -> Any:
         text = part.get("text") if isinstance(part, dict) else None
         kinds = ("input_text", "output_text", "text")
         if not isinstance(text, str) or part.get("type") not in kinds:
-            told = f"{place}: part {part!r:.80} is no text; only text is read"
+            told = f"{place}: part {shown(part)} is no text; only text is read"
             raise ApiError(told, param=place, code="invalid_value")
         texts.append(text)
     return "".join(texts)

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
 from models.errors import InvalidOption
 from models.requests import constraint
 from pipelines.serve.api_error import ApiError
-from pipelines.serve.bodies.constraints import STRICT, Schema
+from pipelines.serve.bodies.constraints import Schema
+from pipelines.serve.bodies.strict import Items, Strict
 from pipelines.serve.bodies.tool_tags import of_calls
 
 MAX_TOOLS = 128
@@ -24,41 +25,37 @@ DEFINITIONS = ("$defs", "definitions")
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 
-class Function(BaseModel):
+class Function(Strict):
     """A function. `parameters`: a JSON schema of its arguments; none: it takes none."""
 
-    model_config = STRICT
     name: Name
     description: str | None = None
     parameters: Schema | None = None
     strict: bool | None = None
 
 
-class Tool(BaseModel):
+class Tool(Strict):
     """A tool that may be called."""
 
-    model_config = STRICT
     type: Literal["function"]
     function: Function
 
 
-class Named(BaseModel):
+class Named(Strict):
     """The name of a function."""
 
-    model_config = STRICT
     name: Name
 
 
-class NamedTool(BaseModel):
+class NamedTool(Strict):
     """The tool that is to be called."""
 
-    model_config = STRICT
     type: Literal["function"]
     function: Named
 
 
 ToolChoice = Literal["none", "auto", "required"] | NamedTool
-Tools = Annotated[list[Tool], Field(max_length=MAX_TOOLS)]
+Tools = Annotated[Items[Tool], Field(max_length=MAX_TOOLS)]
 
 
 def is_free(tools: Sequence[Tool], choice: ToolChoice | None) -> bool:

@@ -11,6 +11,7 @@ from models.errors import InvalidOption, UnsupportedCheckpoint
 from models.requests.grammar import Grammars, load_grammars
 from pipelines.modality.chat import messages_of
 from pipelines.serve.api_error import ApiError
+from pipelines.serve.bodies.shown import shown
 from pipelines.serve.bodies.tool_tags import OPEN, tags_of
 
 
@@ -105,8 +106,8 @@ def _joined(message: Any) -> Any:
     texts = []
     for part in content:
         if not (isinstance(part, dict) and part.keys() == {"type", "text"}):
-            raise ValueError(f"messages: part {part!r:.80} is no text; only text is read")
+            raise ValueError(f"messages: part {shown(part)} is no text; only text is read")
         if part["type"] != "text" or not isinstance(part["text"], str):
-            raise ValueError(f"messages: part {part!r:.80} is no text; only text is read")
+            raise ValueError(f"messages: part {shown(part)} is no text; only text is read")
         texts.append(part["text"])
     return {**message, "content": "".join(texts)}
