@@ -20,6 +20,7 @@ from pipelines.serve.answers.place import first_place, parse_place
 from pipelines.serve.answers.progress import HEADER, Progress, parse_progress
 from pipelines.serve.answers.responses import ResponseWriter
 from pipelines.serve.api_error import ApiError, renamed
+from pipelines.serve.bodies.decided import digest_of
 from pipelines.serve.bodies.fields import (
     ChatBody,
     CompletionBody,
@@ -188,38 +189,37 @@ class Routes:
     async def completions(self, request: Request) -> Response:
         """Continue texts or token ids."""
         body, model = await self._text(request, CompletionBody)
-        body, last = await _continued(request, body, model, parse_progress)
+        body, last, digest = await _continued(request, body, model, parse_progress)
         made = await completion(body, *_of(request, model))
-        return await self._answer(request, body, made, made.progress(last))
+        return await self._answer(request, body, made, made.progress(last, digest))
 
     async def chats(self, request: Request) -> Response:
         """Answer a chat."""
         body, model = await self._text(request, ChatBody)
-        body, last = await _continued(request, body, model, parse_progress)
+        body, last, digest = await _continued(request, body, model, parse_progress)
         made = await chat(limited(body, last), *_of(request, model))
-        return await self._answer(request, body, made, made.progress(last))
+        return await self._answer(request, body, made, made.progress(last, digest))
 
     async def responses(self, request: Request) -> Response:
         """Answer a chat in the form of OpenAI's responses."""
         body, model = await self._text(request, ResponsesBody)
-        body, last = await _continued(request, body, model, parse_place)
+        body, last, digest = await _continued(request, body, model, parse_place)
 
         def write(heading: Heading, chats: Chats, parts: Parts) -> ResponseWriter:
-            place = last or first_place(heading, named=heading.repeats)
+            place = last or first_place(heading, digest, named=heading.repeats)
             return ResponseWriter(heading, body, chats, parts, place)
 
         with renamed(RESPONSES_RENAMED):
             made = await chat(limited(body.chat(), last), *_of(request, model), write)
-        made.check(last)
         return await self._answer(request, body, made)
 
     async def messages(self, request: Request) -> Response:
         """Answer a chat in Anthropic's form."""
         body, model = await self._text(request, MessagesBody)
-        body, last = await _continued(request, body, model, parse_place)
+        body, last, digest = await _continued(request, body, model, parse_place)
 
         def write(heading: Heading, chats: Chats, parts: Parts) -> MessageWriter:
-            place = last or first_place(heading, named=heading.repeats)
+            place = last or first_place(heading, digest, named=heading.repeats)
             return MessageWriter(heading, parts, place)
 
         with renamed(MESSAGES_RENAMED):
@@ -300,11 +300,12 @@ class Routes:
 
 async def _continued(
     request: Request, body: Completed, model: TextModel, parse: Callable[[str], Mark]
-) -> tuple[Completed, Mark | None]:
+) -> tuple[Completed, Mark | None, str]:
     """As `continued`; a new stream asks nothing."""
-    if HEADER not in request.headers:
-        return body, None
-    return continued(request, body, await model.known(), parse)
+    last = request.headers.get(HEADER)
+    if last is None:
+        return body, None, digest_of(body) if body.stream else ""
+    return continued(last, body, await model.known(), parse)
 
 
 def _of(request: Request, model: TextModel) -> tuple[Words, Exchange, Facts, str]:

@@ -14,7 +14,10 @@ from pipelines.serve.answers.heading import Heading
 from pipelines.serve.answers.progress import with_limit
 from pipelines.serve.api_error import ApiError
 
-FORM = re.compile(r"(\w+)\.(\d{1,19})(?:m(\d{1,9}))?\.(\d{1,12})\.([0-9a-f]{32})((?:\.\d{1,9}){4})")
+FORM = re.compile(
+    r"(\w+)\.(\d{1,19})(?:m(\d{1,9}))?\.([0-9a-f]{16})"
+    r"\.(\d{1,12})\.([0-9a-f]{32})((?:\.\d{1,9}){4})"
+)
 LONGEST = 200  # characters of an id
 KEPT = 22  # characters of the key in the ids of calls
 
@@ -34,8 +37,8 @@ class Told:
 class Place:
     """Of a stream of the answer with this `key`, which is a part of all ids in it.
 
-    `named`: whether its events have ids; only answers that can be made again have. `limit`: as of
-    Progress.
+    `named`: whether its events have ids; only answers that can be made again have. `limit` and
+    `digest`: as of Progress.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class Place:
         *,
         fingerprint: str,
         seed: int,
+        digest: str,
         created: int,
         key: str,
         told: Told | None = None,
@@ -50,7 +54,7 @@ class Place:
         limit: int | None = None,
     ) -> None:
         self.fingerprint, self.seed, self._named = fingerprint, seed, named
-        self.limit = limit
+        self.limit, self.digest = limit, digest
         self._created, self._key = created, key
         self._told = told or Told()
         self._before = replace(self._told)  # at the beginning of this connection
@@ -67,7 +71,7 @@ class Place:
         if not self._named:
             return None
         seed = with_limit(self.seed, self.limit)
-        head = self.fingerprint, seed, self._created, self._key
+        head = self.fingerprint, seed, self.digest, self._created, self._key
         return ".".join(map(str, (*head, *astuple(self._told))))
 
     def heading(self, heading: Heading) -> Heading:
@@ -101,11 +105,12 @@ class Place:
         return new, entries
 
 
-def first_place(heading: Heading, *, named: bool) -> Place:
-    """Of a new stream."""
+def first_place(heading: Heading, digest: str, *, named: bool) -> Place:
+    """Of a new stream of a body with this digest."""
     return Place(
         fingerprint=heading.fingerprint,
         seed=heading.seed % 2**63,
+        digest=digest,
         created=heading.created,
         key=heading.key,
         named=named,
@@ -119,12 +124,13 @@ def parse_place(text: str) -> Place:
     if found is None:
         told = f"Last-Event-ID {text[:80]!r} is not an id of this route's events"
         raise ApiError(told, param="Last-Event-ID", code="invalid_value")
-    once, deltas, characters, logprobs = map(int, found[6].split(".")[1:])
+    once, deltas, characters, logprobs = map(int, found[7].split(".")[1:])
     return Place(
         fingerprint=found[1],
         seed=int(found[2]),
-        created=int(found[4]),
-        key=found[5],
+        digest=found[4],
+        created=int(found[5]),
+        key=found[6],
         told=Told(once, deltas, characters, logprobs),
         limit=None if found[3] is None else int(found[3]),
     )

@@ -15,7 +15,8 @@ HEADER = "last-event-id"
 LONGEST = 2000  # characters of an id
 MOST_CHOICES = 64
 FORM = re.compile(
-    rf"(\w+)\.(\d{{1,19}})(?:m(\d{{1,9}}))?((?:\.\d{{1,9}}-\d{{1,9}}e?){{1,{MOST_CHOICES}}})"
+    r"(\w+)\.(\d{1,19})(?:m(\d{1,9}))?\.([0-9a-f]{16})"
+    rf"((?:\.\d{{1,9}}-\d{{1,9}}e?){{1,{MOST_CHOICES}}})"
 )
 
 
@@ -41,13 +42,20 @@ class Sent:
 class Progress:
     """Of all choices of one stream, from a server with this fingerprint.
 
-    `limit`: the tokens that the server gave an answer whose body names no limit.
+    `digest`: of what the body says that decides the answer. `limit`: the tokens that the server
+    gave an answer whose body names no limit.
     """
 
     def __init__(
-        self, fingerprint: str, seed: int, sent: Sequence[Sent], limit: int | None = None
+        self,
+        fingerprint: str,
+        seed: int,
+        digest: str,
+        sent: Sequence[Sent],
+        limit: int | None = None,
     ) -> None:
         self.fingerprint, self.seed, self.limit = fingerprint, seed, limit
+        self.digest = digest
         self._sent = list(sent)
         self._before = [replace(each) for each in sent]  # at the beginning of this connection
         self._seen = [Sent() for _ in sent]
@@ -89,13 +97,15 @@ class Progress:
     def note(self, delta: Delta) -> str:
         """A delta is sent; returns the id of its event."""
         self._sent[delta.index].add(delta)
-        head = self.fingerprint, with_limit(self.seed, self.limit)
+        head = self.fingerprint, with_limit(self.seed, self.limit), self.digest
         return ".".join([*head, *(each.told() for each in self._sent)])
 
 
-def beginning(fingerprint: str, seed: int, choices: int, limit: int | None = None) -> Progress:
+def beginning(
+    fingerprint: str, seed: int, digest: str, choices: int, limit: int | None = None
+) -> Progress:
     """Of a new stream."""
-    return Progress(fingerprint, seed, [Sent() for _ in range(choices)], limit)
+    return Progress(fingerprint, seed, digest, [Sent() for _ in range(choices)], limit)
 
 
 def with_limit(seed: int, limit: int | None) -> str:
@@ -110,8 +120,8 @@ def parse_progress(text: str) -> Progress:
         told = f"Last-Event-ID {text[:80]!r} is not an id of this server's events"
         raise ApiError(told, param="Last-Event-ID", code="invalid_value")
     sent = []
-    for each in found[4].split(".")[1:]:
+    for each in found[5].split(".")[1:]:
         characters, entries = each.removesuffix("e").split("-")
         sent.append(Sent(int(characters), int(entries), each.endswith("e")))
     limit = None if found[3] is None else int(found[3])
-    return Progress(found[1], int(found[2]), sent, limit)
+    return Progress(found[1], int(found[2]), found[4], sent, limit)

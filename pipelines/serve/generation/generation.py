@@ -15,7 +15,6 @@ from pipelines.serve.answers.forms import AnswerForm, Chats, Completions, ToolCh
 from pipelines.serve.answers.free_chats import FreeChats
 from pipelines.serve.answers.heading import Heading, Writer
 from pipelines.serve.answers.parts import CallReader, FreeReader, Parts, TextReader
-from pipelines.serve.answers.place import Place
 from pipelines.serve.answers.progress import MOST_CHOICES, Progress, beginning
 from pipelines.serve.answers.timing import Timing
 from pipelines.serve.answers.trace import Trace
@@ -100,29 +99,19 @@ class Generation:
             for each in self._writer.news(new):
                 yield told + each
 
-    def progress(self, last: Progress | None) -> Progress | None:
+    def progress(self, last: Progress | None, digest: str) -> Progress | None:
         """Of this answer's stream, from what a client has seen; None: it cannot go on later.
 
-        Raises ApiError (400).
+        `digest`: of the body. Raises ApiError (400).
         """
         count = len(self._choices)
         if last is not None and last.count != count:
             told = f"Last-Event-ID is of {last.count} choices; this body has {count}"
             raise ApiError(told, param="Last-Event-ID", code="invalid_value")
-        self.check(last)
         heading = self.heading
         if last is not None or not heading.repeats or count > MOST_CHOICES:
             return last
-        return beginning(heading.fingerprint, heading.seed % 2**63, count, heading.limit)
-
-    def check(self, last: Progress | Place | None) -> None:
-        """Raise ApiError (400) if a stream goes on by a limit that was another one before.
-
-        Where a body names none, it depends on the server's context.
-        """
-        if last is not None and self.heading.limit is not None:
-            told = "Last-Event-ID has no limit of tokens, nor has the body: name the one that the"
-            raise ApiError(f"{told} stream began with", param="Last-Event-ID", code="invalid_value")
+        return beginning(heading.fingerprint, heading.seed % 2**63, digest, count, heading.limit)
 
 
 def by_choice(items: Sequence[Item]) -> dict[int, list[Update | Result]]:

@@ -4,15 +4,15 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
-from fastapi import Request
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from models.exactness import IDENTICAL
 from pipelines.serve.answers.events import MEDIA, PING
 from pipelines.serve.answers.place import Place
-from pipelines.serve.answers.progress import HEADER, Progress
+from pipelines.serve.answers.progress import Progress
 from pipelines.serve.api_error import ApiError
+from pipelines.serve.bodies.decided import digest_of, limits_of
 from pipelines.serve.bodies.fields import ChatBody, CompletionBody
 from pipelines.serve.bodies.messages import MessagesBody
 from pipelines.serve.bodies.responses import ResponsesBody
@@ -84,17 +84,14 @@ async def whole(call: Call, answer: Awaitable[dict[str, Any]], *, headers: dict[
 
 
 def continued(
-    request: Request, body: Completed, facts: Facts, parse: Callable[[str], Mark]
-) -> tuple[Completed, Mark | None]:
+    last: str, body: Completed, facts: Facts, parse: Callable[[str], Mark]
+) -> tuple[Completed, Mark, str]:
     """The body of a stream that goes on, with the seed that it began with, and where it was.
 
-    `parse` reads the route's ids.
+    `last`: the id of the last event that the client has seen; `parse` reads the route's. The third is what the ids of this body's events have of it.
 
     Raises ApiError (400): the stream is another server's, or its rest would not be the same.
     """
-    last = request.headers.get(HEADER)
-    if last is None:
-        return body, None
     if not facts.repeats:
         told = f"Last-Event-ID needs a server whose answers are {IDENTICAL!r}: these are"
         told = f"{told} {facts.exactness!r} (docs/idea.md)"
@@ -109,9 +106,16 @@ def continued(
     if body.seed is not None and body.seed % 2**63 != mark.seed:
         told = f"Last-Event-ID is of seed {mark.seed}; this body has {body.seed}"
         raise ApiError(told, param="Last-Event-ID", code="invalid_value")
+    if mark.limit is None and not limits_of(body):
+        told = "Last-Event-ID has no limit of tokens, nor has the body: name the one that the"
+        raise ApiError(f"{told} stream began with", param="Last-Event-ID", code="invalid_value")
+    digest = digest_of(body, with_limit=mark.limit is None)
+    if digest != mark.digest:
+        told = "Last-Event-ID is of another body: the prompt and the options must be those that the"
+        raise ApiError(f"{told} stream began with", param="Last-Event-ID", code="invalid_value")
     if body.seed is None:  # one below 0 is another number in the id
         body = body.model_copy(update={"seed": mark.seed})
-    return body, mark
+    return body, mark, digest
 
 
 def limited(body: ChatBody, mark: Progress | Place | None) -> ChatBody:

@@ -1,6 +1,7 @@
 """Streams of responses and messages go on with the identical rest, wherever they were cut."""
 
 import json
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
@@ -23,6 +24,7 @@ from tests.pipelines.serve.local import local_server
 from tests.pipelines.serve.test_constrained import MESSAGES
 from tests.pipelines.serve.test_other_forms import FLAT, TEXT, THEIRS, claude
 from tests.pipelines.serve.test_parts import GIVEN, deltas, reader
+from tests.pipelines.serve.test_progress import DIGEST
 
 __all__ = ["claude"]  # a fixture
 
@@ -51,7 +53,7 @@ def stream(form: str, name: str, step: int, last: str | None = None) -> Iterator
     """A text in steps of so many characters, after what a client has seen."""
     kind, text = GIVEN[name]
     heading = HEADING if last is None else OTHER
-    place = first_place(heading, named=True) if last is None else parse_place(last)
+    place = first_place(heading, DIGEST, named=True) if last is None else parse_place(last)
     parts, chats = Parts(reader(kind)), Chats(chr, True)
     body = ResponsesBody(input="a", top_logprobs=0)
     writer = (
@@ -102,7 +104,15 @@ def test_any_cut_of_any_stream_can_go_on(form: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "fp.7", "fp.7.12-3", "fp.7.5." + "0a" * 16, "fp.7.5." + "0g" * 16 + ".1.1.1.1"]
+    "text",
+    [
+        "",
+        "fp.7",
+        "fp.7.12-3",
+        f"fp.7.{DIGEST}.5." + "0a" * 16,
+        f"fp.7.{DIGEST}.5." + "0g" * 16 + ".1.1.1.1",
+        "fp.7.5." + "0a" * 16 + ".1.1.1.1",
+    ],
 )
 def test_other_ids_are_refused(text: str) -> None:
     with pytest.raises(ApiError, match="not an id of this route"):
@@ -144,6 +154,15 @@ def test_the_rest_comes_from_a_server_with_another_drafter(
         assert told(whole[: at + 1] + rest) == told(whole)
 
 
+@pytest.mark.parametrize("name", BODIES)
+def test_the_id_of_another_body_is_refused(demo_url: str, name: str) -> None:
+    whole = events(demo_url, name)
+    for more in ({"temperature": 0.4}, {"top_k": 3}):
+        with pytest.raises(urllib.error.HTTPError, match="400") as refused:
+            events(demo_url, name, whole[-2][0], **more)
+        assert "Last-Event-ID is of another body" in json.load(refused.value)["error"]["message"]
+
+
 @pytest.fixture(scope="module")
 def plain_url(demo_target: str) -> Iterator[str]:
     with local_server(demo_config(demo_target, "none")) as url:
@@ -153,7 +172,7 @@ def plain_url(demo_target: str) -> Iterator[str]:
 def test_what_cannot_go_on_is_refused_in_each_route_s_form(
     demo: openai.OpenAI, claude: anthropic.Anthropic
 ) -> None:
-    last = {"last-event-id": f"fp.2.5.{'0a' * 16}.1.1.1.0"}
+    last = {"last-event-id": f"fp.2.{DIGEST}.5.{'0a' * 16}.1.1.1.0"}
     same: Any = {"model": "demo", "input": TEXT, "extra_headers": last}
     with pytest.raises(openai.BadRequestError, match="needs stream") as refused:
         demo.responses.create(**same)
@@ -163,7 +182,7 @@ def test_what_cannot_go_on_is_refused_in_each_route_s_form(
     with pytest.raises(openai.BadRequestError, match="Last-Event-ID") as refused:
         demo.responses.create(model="demo", input=TEXT, extra_body={"starting_after": 3})
     assert refused.value.param == "starting_after"
-    other = {"last-event-id": f"other.2.5.{'0a' * 16}.1.1.1.0"}
+    other = {"last-event-id": f"other.2.{DIGEST}.5.{'0a' * 16}.1.1.1.0"}
     body: Any = {"model": "demo", "messages": MESSAGES, "max_tokens": 3, "stream": True}
     with pytest.raises(anthropic.BadRequestError, match="of the server other"):
         claude.messages.create(**body, extra_headers=other)

@@ -12,10 +12,14 @@ from models.exactness import DISTRIBUTION, ROUNDED
 from pipelines.serve.answers.choice import Delta
 from pipelines.serve.answers.progress import beginning, parse_progress
 from pipelines.serve.api_error import ApiError
+from pipelines.serve.bodies.decided import digest_of
+from pipelines.serve.bodies.fields import ChatBody
 from tests.pipelines.serve.conftest import demo_config
 from tests.pipelines.serve.local import local_server
 from tests.pipelines.serve.test_constrained import FORMAT, MESSAGES, TOOLS
 
+DIGEST = "0b" * 8
+TWO = ChatBody(messages=MESSAGES, n=2)
 BODIES: dict[str, dict[str, Any]] = {
     "text": {"max_tokens": 40, "n": 2},
     "logprobs": {"max_tokens": 20, "logprobs": True, "top_logprobs": 1},
@@ -72,6 +76,40 @@ def test_the_seed_that_was_drawn_is_in_the_id(demo_url: str) -> None:
     assert told(whole[: at + 1] + events(demo_url, body, whole[at][0])) == told(whole)
 
 
+DECIDE: dict[str, Any] = {
+    "messages": [{"role": "user", "content": "Another"}],
+    "temperature": 0.5,
+    "stop": "e",
+    "logit_bias": {"7": -100},
+    "max_tokens": 11,
+    "logprobs": True,
+    "response_format": FORMAT,
+}
+LABELS: dict[str, Any] = {
+    "user": "me",
+    "metadata": {"a": "b"},
+    "stream_options": {"include_usage": True},
+    "priority": 3,
+    "cache_salt": "a",
+    "model": None,
+}
+
+
+def test_the_id_of_another_body_is_refused(demo_url: str) -> None:
+    """It would be given the tail of another answer. Labels may differ."""
+    body = {"model": "demo", "messages": MESSAGES, "stream": True, "max_tokens": 12}
+    whole = events(demo_url, body)
+    at = next(i for i, (last, _) in enumerate(whole) if last)
+    for name, value in DECIDE.items():
+        with pytest.raises(urllib.error.HTTPError, match="400") as refused:
+            events(demo_url, body | {name: value}, whole[at][0])
+        error = json.load(refused.value)["error"]
+        assert error["param"] == "Last-Event-ID", name
+        assert "of another body" in error["message"]
+    rest = events(demo_url, body | LABELS, whole[at][0])
+    assert told(whole[: at + 1] + rest) == told(whole)
+
+
 def test_openai_s_client_reads_streams_with_ids(demo: openai.OpenAI) -> None:
     body: Any = {"model": "demo", "messages": MESSAGES, "seed": 5, "max_tokens": 12}
     texts = [
@@ -83,23 +121,36 @@ def test_openai_s_client_reads_streams_with_ids(demo: openai.OpenAI) -> None:
 
 
 def test_a_delta_is_cut_where_the_client_was() -> None:
-    first = beginning("fp", 7, 2)
+    first = beginning("fp", 7, DIGEST, 2)
     assert first.begins
-    assert first.note(Delta(1, text="Hello")) == "fp.7.0-0.5-0"
-    last = parse_progress("fp.7.0-0.5-0")
+    assert first.note(Delta(1, text="Hello")) == f"fp.7.{DIGEST}.0-0.5-0"
+    last = parse_progress(f"fp.7.{DIGEST}.0-0.5-0")
+    assert last.digest == DIGEST
     assert (last.seed, last.count, last.begins) == (7, 2, False)
     old, new = last.split(Delta(1, text="Hel"))
     assert (old.text, new) == ("Hel", None)
     old, new = last.split(Delta(1, text="lo you", offset=3, finish_reason="stop"))
     assert (old.text, new.text, new.offset, new.finish_reason) == ("lo", " you", 5, "stop")
-    assert last.note(new) == "fp.7.0-0.9-0e"
-    done = parse_progress("fp.7.0-0.9-0e")
+    assert last.note(new) == f"fp.7.{DIGEST}.0-0.9-0e"
+    done = parse_progress(f"fp.7.{DIGEST}.0-0.9-0e")
     assert done.split(Delta(1, text="Hello you", finish_reason="stop"))[1] is None
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "fp.7", "fp.x.1-2", "fp.7.1", "fp.7.1-2-3", "fp.7." + "1-1." * 500, "fp.-1.0-0", "7.1-2"],
+    [
+        "",
+        "fp.7",
+        "fp.7.1-2",
+        f"fp.7.{DIGEST}",
+        f"fp.x.{DIGEST}.1-2",
+        f"fp.7.{DIGEST}.1",
+        f"fp.7.{DIGEST}.1-2-3",
+        f"fp.7.{DIGEST}." + "1-1." * 500,
+        f"fp.-1.{DIGEST}.0-0",
+        f"7.{DIGEST}.1-2",
+        f"fp.7.{DIGEST[1:]}.1-2",
+    ],
 )
 def test_other_ids_are_refused(text: str) -> None:
     with pytest.raises(ApiError, match="not an id"):
@@ -109,11 +160,12 @@ def test_other_ids_are_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("body", "last", "why"),
     [
-        ({"stream": True, "seed": 1}, "fp.2.1-0", "seed"),
-        ({"stream": True, "n": 2}, "fp.2.1-0", "choices"),
-        ({"stream": True, "seed": 2}, "other.2.1-0", "of the server other"),
-        ({}, "fp.2.1-0", "needs stream"),
-        ({"stream": True, "paceline": {"trace": True}}, "fp.2.1-0", "without a trace"),
+        ({"stream": True, "seed": 1}, f"fp.2.{DIGEST}.1-0", "seed"),
+        ({"stream": True, "n": 2}, f"fp.2m9.{digest_of(TWO)}.1-0", "choices"),
+        ({"stream": True}, f"fp.2m9.{DIGEST}.1-0", "of another body"),
+        ({"stream": True, "seed": 2}, f"other.2.{DIGEST}.1-0", "of the server other"),
+        ({}, f"fp.2.{DIGEST}.1-0", "needs stream"),
+        ({"stream": True, "paceline": {"trace": True}}, f"fp.2.{DIGEST}.1-0", "without a trace"),
     ],
 )
 def test_ids_of_other_bodies_are_refused(
@@ -142,5 +194,5 @@ def test_no_stream_goes_on_where_an_answer_may_be_another_one(
         assert all(not last for last, _ in found)
         assert found[0][1]["system_fingerprint"] != "fp"
         with pytest.raises(urllib.error.HTTPError, match="400") as refused:
-            events(url, body, "fp.1.1-0")
+            events(url, body, f"fp.1.{DIGEST}.1-0")
         assert "whose answers are 'identical': these are" in refused.value.read().decode()

@@ -17,6 +17,7 @@ from pipelines.serve.answers.heading import Heading
 from pipelines.serve.answers.place import first_place, parse_place
 from pipelines.serve.answers.progress import parse_progress
 from pipelines.serve.api_error import ApiError
+from pipelines.serve.bodies.decided import digest_of
 from pipelines.serve.bodies.fields import ChatBody
 from pipelines.serve.bodies.plan import Bounds, plan
 from pipelines.serve.generation import streams
@@ -149,6 +150,7 @@ def body(**fields: Any) -> ChatBody:
 HEADING = Heading(
     id="chatcmpl-" + "0a" * 16, created=5, model="m", fingerprint="fp", seed=7, prompt_tokens=3
 )
+DIGEST = "0b" * 8
 FACTS = facts_of(EngineConfig(target="demo"))
 PROMPT = range(10)
 
@@ -161,22 +163,28 @@ def made(given: ChatBody, max_length: int) -> Generation:
     return Generation(Exchange(None, "a"), FACTS, planned, write)
 
 
+def resumed(given: ChatBody, last: str) -> ChatBody:
+    """The body of a stream that goes on after this id."""
+    request = Request({"type": "http", "headers": [(b"last-event-id", last.encode())]})
+    return continued(request, given, FACTS, parse_progress)[0]
+
+
 def tokens_of(generation: Generation) -> int:
     return generation._plan.requests[0].sampling.max_tokens
 
 
 def test_a_stream_goes_on_with_the_limit_that_it_began_with() -> None:
-    began = made(body(seed=7), 100).progress(None)
+    began = made(body(seed=7), 100).progress(None, DIGEST)
     assert began is not None
     last = began.note(Delta(0, text="Hello"))
-    assert last == "fp.7m90.5-0"
+    assert last == f"fp.7m90.{DIGEST}.5-0"
     for given in (body(seed=7), body(seed=7, max_tokens=90)):
         mark = parse_progress(last)
         rest = made(limited(given, mark), 200)
         assert tokens_of(rest) == 90
-        progress = rest.progress(mark)
+        progress = rest.progress(mark, DIGEST)
         assert progress is not None
-        assert progress.note(Delta(0, text=" you")) == "fp.7m90.9-0"
+        assert progress.note(Delta(0, text=" you")) == f"fp.7m90.{DIGEST}.9-0"
     with pytest.raises(ApiError, match="do not fit"):
         made(limited(body(seed=7), parse_progress(last)), 50)
     with pytest.raises(ApiError, match="of up to 90 tokens; this body has 8"):
@@ -184,32 +192,29 @@ def test_a_stream_goes_on_with_the_limit_that_it_began_with() -> None:
 
 
 def test_an_id_without_a_limit_needs_one_in_the_body() -> None:
-    mark = parse_progress("fp.7.5-0")
+    last = f"fp.7.{DIGEST}.5-0"
+    mark = parse_progress(last)
     with pytest.raises(ApiError, match="name the one that the stream began with"):
-        made(limited(body(seed=7), mark), 100).progress(mark)
+        resumed(body(seed=7), last)
     rest = made(limited(body(seed=7, max_tokens=8), mark), 100)
     assert tokens_of(rest) == 8
-    assert rest.progress(mark) is mark
+    assert rest.progress(mark, DIGEST) is mark
 
 
 def test_places_have_the_limit_too() -> None:
-    place = first_place(replace(HEADING, limit=90), named=True)
+    place = first_place(replace(HEADING, limit=90), DIGEST, named=True)
     place.once()
-    assert str(place.id).startswith("fp.7m90.5.")
+    assert str(place.id).startswith(f"fp.7m90.{DIGEST}.5.")
     mark = parse_place(str(place.id))
     assert (mark.id, mark.limit) == (place.id, 90)
-    assert parse_place(str(first_place(HEADING, named=True).id)).limit is None
+    assert parse_place(str(first_place(HEADING, DIGEST, named=True).id)).limit is None
 
 
 def test_the_seed_of_a_body_stays_as_it_was_sent() -> None:
     """One below 0 has another number in the id; the rest says the body's, as the beginning did."""
 
-    def resumed(given: ChatBody) -> int | None:
-        last = f"fp.{-5 % 2**63}.1-0".encode()
-        request = Request({"type": "http", "headers": [(b"last-event-id", last)]})
-        return continued(request, given, FACTS, parse_progress)[0].seed
-
-    assert resumed(body(seed=-5)) == -5
-    assert resumed(body()) == -5 % 2**63
+    last = f"fp.{-5 % 2**63}m9.{digest_of(body())}.1-0"
+    assert resumed(body(seed=-5), last).seed == -5
+    assert resumed(body(), last).seed == -5 % 2**63
     with pytest.raises(ApiError, match="this body has -6"):
-        resumed(body(seed=-6))
+        resumed(body(seed=-6), last)
