@@ -21,10 +21,14 @@ AnyBody = TypeVar("AnyBody", bound=Body)
 def read_body(data: bytes, kind: type[AnyBody]) -> AnyBody:
     """The body; `null` is the same as leaving a field out.
 
-    Raises ApiError (400) for what is no JSON object, and for a field that is unknown, not supported
-    or of the wrong type.
+    Raises ApiError (400) for what is no JSON object, for a field that is unknown, not supported or
+    of the wrong type, and for options of a stream where none is asked for.
     """
-    return validated(_known(_parsed(data), kind), kind)
+    body = validated(_known(_parsed(data), kind), kind)
+    if getattr(body, "stream_options", None) is not None and not getattr(body, "stream", False):
+        told = "stream_options needs stream: true; without a stream, leave it out, or send null"
+        raise ApiError(told, param="stream_options", code="invalid_value")
+    return body
 
 
 def validated(values: Mapping[str, Any], kind: type[AnyBody]) -> AnyBody:

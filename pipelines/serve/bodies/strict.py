@@ -14,17 +14,18 @@ Items = Annotated[list[Item], Field(fail_fast=True)]  # FailFast cannot be hashe
 
 
 class Strict(BaseModel):
-    """Whole numbers are not texts, nor is 1 true."""
+    """Whole numbers are not texts, nor is 1 true; `null` is the same as leaving a field out."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
-    def _without_more_unknown(cls, given: Any) -> Any:
+    def _given(cls, values: Any) -> Any:
         """Of the fields that are unknown, the first one alone is left to be refused."""
-        if not isinstance(given, dict):
-            return given
+        if not isinstance(values, dict):
+            return values
         known = {field.alias or name for name, field in cls.model_fields.items()}
+        given = {name: value for name, value in values.items() if value is not None}
         first = next((name for name in given if name not in known), None)
         return {name: given[name] for name in given if name in known or name == first}
 

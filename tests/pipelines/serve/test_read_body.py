@@ -127,7 +127,7 @@ def test_the_first_wrong_item_is_named(prompt: object, place: str, told: str) ->
 
 
 MANY = 2000
-WRONG, KEYS = [None] * MANY, {str(i): None for i in range(MANY)}
+WRONG, KEYS = [None] * MANY, {str(i): [] for i in range(MANY)}
 ONE = {"type": "function"}
 
 
@@ -206,6 +206,55 @@ def test_an_unknown_field_is_refused_with_the_nearest_known_one() -> None:
     }
     error = refused({"prompt": "a", "stream_options": {"usage": True}})
     assert error.body()["error"]["param"] == "stream_options.usage"
+
+
+FUNCTION = {"name": "a", "description": None, "parameters": None, "strict": None}
+SCHEMA = {"name": "a", "schema": {"type": ["null"], "default": None}, "description": None}
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (ChatBody, {"stream": True, "stream_options": {"include_usage": None}}),
+        (ChatBody, {"paceline": {"trace": None, "draft": None}}),
+        (ChatBody, {"prediction": {"type": "content", "content": "a"}, "n": None}),
+        (ChatBody, {"tools": [{"type": "function", "function": FUNCTION}]}),
+        (ChatBody, {"response_format": {"type": "text", "json_schema": None}}),
+        (ChatBody, {"response_format": {"type": "json_schema", "json_schema": SCHEMA}}),
+        (ChatBody, {"structured_outputs": {"json": None, "regex": "a"}}),
+        (MessagesBody, {"max_tokens": 1, "tool_choice": {"type": "auto", "name": None}}),
+        (MessagesBody, {"max_tokens": 1, "metadata": {"user_id": None}}),
+    ],
+)
+def test_null_is_the_same_as_leaving_a_field_out(kind: Any, values: Any) -> None:
+    def without(value: Any) -> Any:
+        if isinstance(value, list):
+            return [without(each) for each in value]
+        if not isinstance(value, dict):
+            return value
+        return {k: v if k == "schema" else without(v) for k, v in value.items() if v is not None}
+
+    body = read_body(json.dumps(CHAT | values).encode(), kind)
+    assert body == read_body(json.dumps(CHAT | without(values)).encode(), kind)
+
+
+def test_null_within_a_schema_stays() -> None:
+    asked = {"type": "json_schema", "json_schema": SCHEMA}
+    body = read_body(json.dumps(CHAT | {"response_format": asked}).encode(), ChatBody)
+    assert body.response_format.json_schema.schema_ == SCHEMA["schema"]
+
+
+@pytest.mark.parametrize("stream", [{}, {"stream": False}, {"stream": None}])
+@pytest.mark.parametrize("kind", [CompletionBody, ChatBody, ResponsesBody])
+def test_options_of_a_stream_need_one(kind: Any, stream: dict[str, Any]) -> None:
+    """OpenAI refuses them, too."""
+    base = {CompletionBody: {"prompt": "a"}, ChatBody: CHAT, ResponsesBody: {"input": "a"}}[kind]
+    for options in ({"include_obfuscation": True}, {}):
+        error = refused(base | stream | {"stream_options": options}, kind)
+        assert error.param == "stream_options"
+        assert "stream: true" in str(error)
+        read_body(json.dumps(base | {"stream": True, "stream_options": options}).encode(), kind)
+    read_body(json.dumps(base | stream | {"stream_options": None}).encode(), kind)
 
 
 @pytest.mark.parametrize("field", UNSUPPORTED)
