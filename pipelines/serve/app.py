@@ -1,5 +1,6 @@
 """The HTTP routes, and the Ray Serve deployment that answers them."""
 
+import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Sequence, Set
 from functools import partial
@@ -19,7 +20,7 @@ from pipelines.serve.answers.parts import Parts
 from pipelines.serve.answers.place import first_place, parse_place
 from pipelines.serve.answers.progress import HEADER, Progress, parse_progress
 from pipelines.serve.answers.responses import ResponseWriter
-from pipelines.serve.api_error import ApiError, renamed
+from pipelines.serve.api_error import ApiError, renamed, too_late
 from pipelines.serve.bodies.decided import digest_of
 from pipelines.serve.bodies.fields import (
     ChatBody,
@@ -68,7 +69,8 @@ OfText = TypeVar(
     DetokenizeBody,
     DrafterBody,
 )
-Answers = dict[str, Callable[[Request], Awaitable[Response]]]  # by route
+Answer = Callable[[Request], Awaitable[Response]]
+Answers = dict[str, Answer]  # by route
 SEED_HEADER = "x-paceline-seed"
 
 
@@ -127,16 +129,16 @@ class Routes:
 
     def of_kinds(self, kinds: Set[str]) -> Answers:
         """The routes of text models and of image models; without such a model they say so."""
-        images: Answers = {"/v1/images/generations": self.images}
+        images: Answers = {"/v1/images/generations": partial(self.timed, self.images)}
         texts: Answers = {
-            "/v1/completions": self.completions,
-            "/v1/chat/completions": self.chats,
-            "/v1/responses": self.responses,
-            "/v1/messages": self.messages,
-            "/v1/messages/count_tokens": self.count_tokens,
-            "/tokenize": self.tokenize,
-            "/detokenize": self.detokenize,
-            "/drafter": self.drafter,
+            "/v1/completions": partial(self.timed, self.completions),
+            "/v1/chat/completions": partial(self.timed, self.chats),
+            "/v1/responses": partial(self.timed, self.responses),
+            "/v1/messages": partial(self.timed, self.messages),
+            "/v1/messages/count_tokens": partial(self.timed, self.count_tokens),
+            "/tokenize": partial(self.timed, self.tokenize),
+            "/detokenize": partial(self.timed, self.detokenize),
+            "/drafter": self.drafter,  # a model that has begun to change does not stop
         }
         if "text" not in kinds:
             texts = dict.fromkeys(texts, partial(self.missing, TextModel))
@@ -148,6 +150,21 @@ class Routes:
         """Raises ApiError (404): no model of this server is of the route's kind."""
         self._door.check(request.headers)
         raise self._models.without(kind, request.url.path)
+
+    async def timed(self, answer: Answer, request: Request) -> Response:
+        """An answer within the time that a request has, its body and its tokens included.
+
+        Raises ApiError (504). What is streamed after this has the same time: `state.deadline`.
+        """
+        seconds, now = self._door.limits.seconds, asyncio.get_running_loop().time()
+        request.state.deadline = now + seconds if seconds else None
+        try:
+            async with asyncio.timeout_at(request.state.deadline) as limit:
+                return await answer(request)
+        except TimeoutError as error:
+            if limit.expired():
+                raise too_late(seconds) from error
+            raise
 
     async def health(self) -> Response:
         """This process answers."""
@@ -238,7 +255,10 @@ class Routes:
         pictures = self._models.of(ImageModel, body.model).pictures
         seed = drawn_seed() if body.seed is None else body.seed
         headers = {SEED_HEADER: str(seed)}
-        call = await pictures.call(body, seed, request.is_disconnected, request.state.client)
+        state = request.state
+        call = await pictures.call(
+            body, seed, request.is_disconnected, state.client, state.deadline
+        )
         await call.__aenter__()  # what it raises has a status of its own
         if not body.stream:
             return await whole(call, pictures.whole(call, seed), headers=headers)
@@ -291,7 +311,8 @@ class Routes:
         progress: Progress | None = None,
     ) -> Response:
         headers = {SEED_HEADER: str(made.heading.seed), REQUEST_HEADER: made.heading.id}
-        call = made.call(request.is_disconnected, request.state.client)
+        state = request.state
+        call = made.call(request.is_disconnected, state.client, state.deadline)
         await call.__aenter__()  # what it raises has a status of its own
         if not body.stream:
             return await whole(call, made.whole(call), headers=headers)

@@ -8,7 +8,7 @@ from pipelines.serve.api_error import ApiError, overloaded
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """`per_client`: completions at once. `seconds`: of a request, from when it was queued."""
+    """`per_client`: completions at once. `seconds`: of a request, from its arrival."""
 
     per_client: int = 0  # 0: no limit
     seconds: float = 0.0  # 0: no limit

@@ -77,13 +77,19 @@ class Exchange:
         return Bounds(max_length=told["max_length"], vocabulary=told["vocabulary"])
 
     def call(
-        self, requests: Sequence[Request], gone: Gone, client: str = "", fingerprint: str = ""
+        self,
+        requests: Sequence[Request],
+        gone: Gone,
+        client: str = "",
+        fingerprint: str = "",
+        deadline: float | None = None,
     ) -> "Call":
         """The requests of one HTTP request, to be run as a context; `gone`: has the client left.
 
-        `fingerprint`: of the answer that the client expects.
+        `fingerprint`: of the answer that the client expects. `deadline`: when they are stopped, by
+        the event loop's clock.
         """
-        return Call(self, requests, gone, client, fingerprint)
+        return Call(self, requests, gone, client, fingerprint, deadline)
 
     async def ask(self, answer: "Awaitable[Any]") -> Any:
         """What a call of the manager returns. Raises ApiError (503) if it cannot in time."""
@@ -197,8 +203,10 @@ class Call:
         gone: Gone,
         client: str,
         fingerprint: str,
+        deadline: float | None,
     ) -> None:
         self.requests, self.fingerprint, self._client = tuple(requests), fingerprint, client
+        self._deadline = deadline
         self._so_far = {request.id: SoFar(request) for request in requests}  # those that run
         self._manager: str | None = None  # that has them
         self._handed = 0  # to managers, so far
@@ -207,7 +215,7 @@ class Call:
         self._queue: asyncio.Queue[Item | ApiError | None] = asyncio.Queue()
         self._open = len(self.requests)
         self._watching: asyncio.Future[None] | None = None
-        self._deadline: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._holds = 0
 
     def put(self, item: Item | ApiError | None) -> None:
@@ -226,24 +234,20 @@ class Call:
 
     async def __aenter__(self) -> Self:
         """Raises ApiError: the queue is full, the client has its share, or nothing can run."""
-        exchange, loop = self._exchange, asyncio.get_running_loop()
+        exchange = self._exchange
         exchange.clients.hold(self._client, len(self.requests))
         self._holds = len(self.requests)
         exchange.attach(self)
-        seconds = exchange.clients.limits.seconds
-        deadline = loop.time() + seconds if seconds else None
         try:
-            async with asyncio.timeout_at(deadline):
-                await self._submit()
-        except BaseException as error:
+            await self._submit()
+        except BaseException:
             exchange.detach(self)
             self._let_go()
             exchange.background(self._cancel())
-            if isinstance(error, TimeoutError):
-                raise too_late(seconds) from error
             raise
-        if deadline is not None:
-            self._deadline = loop.call_at(deadline, self.put, too_late(seconds))
+        if self._deadline is not None:
+            late = too_late(exchange.clients.limits.seconds)
+            self._timer = asyncio.get_running_loop().call_at(self._deadline, self.put, late)
         self._watching = asyncio.ensure_future(self._watch())
         return self
 
@@ -255,8 +259,8 @@ class Call:
     ) -> None:
         if self._watching is not None:
             self._watching.cancel()
-        if self._deadline is not None:
-            self._deadline.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         self._drop()
         self._let_go()
 

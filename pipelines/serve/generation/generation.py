@@ -51,10 +51,10 @@ class Generation:
         self._writer = write(self.heading)
         self._choices = [AnswerChoice(index, plan.muted) for index in range(len(plan.requests))]
 
-    def call(self, gone: Gone, client: str) -> Call:
+    def call(self, gone: Gone, client: str, deadline: float | None) -> Call:
         """The requests, to be run."""
         fingerprint = self.heading.fingerprint
-        return self._exchange.call(self._plan.requests, gone, client, fingerprint)
+        return self._exchange.call(self._plan.requests, gone, client, fingerprint, deadline)
 
     async def whole(self, call: Call) -> dict[str, Any]:
         """The answer, once all requests have ended. Raises ApiError, ClientLeft."""

@@ -28,7 +28,9 @@ class Pictures:
         self._images, self._exchange, self._facts = images, exchange, facts
         self._codec = images.codec()
 
-    async def call(self, body: ImageBody, seed: int, gone: Gone, client: str) -> Call:
+    async def call(
+        self, body: ImageBody, seed: int, gone: Gone, client: str, deadline: float | None
+    ) -> Call:
         """The requests of a body, to be run. Raises ApiError (400), and 503 while it loads."""
         self._facts.check_count(body.n)
         if body.stream and body.n > 1:
@@ -44,7 +46,7 @@ class Pictures:
             raise ApiError(told, param="steps", code="unsupported_parameter")
         requests = self._requests(body, seed)
         fingerprint = known(self._facts, await self._exchange.told()).fingerprint
-        return self._exchange.call(requests, gone, client, fingerprint)
+        return self._exchange.call(requests, gone, client, fingerprint, deadline)
 
     async def whole(self, call: Call, seed: int) -> dict[str, Any]:
         """OpenAI's images response. Raises ApiError."""

@@ -88,7 +88,8 @@ def continued(
 ) -> tuple[Completed, Mark, str]:
     """The body of a stream that goes on, with the seed that it began with, and where it was.
 
-    `last`: the id of the last event that the client has seen; `parse` reads the route's. The third is what the ids of this body's events have of it.
+    `last`: the id of the last event that the client has seen; `parse` reads the ids of the route.
+    The third is what the ids of events have of this body.
 
     Raises ApiError (400): the stream is another server's, or its rest would not be the same.
     """

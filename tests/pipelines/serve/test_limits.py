@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import socket
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,8 +15,10 @@ import openai
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from actors.tokenizer import TokenizerActor
 from models.loop.token_loop import TokenLoop
 from pipelines.serve.door.limits import Limits
+from pipelines.serve.generation.words import Words
 from tests.pipelines.serve.conftest import demo_config
 from tests.pipelines.serve.local import local_server
 
@@ -84,6 +88,67 @@ def test_a_request_has_its_time(demo_target: str) -> None:
         assert late.value.response.headers["x-should-retry"] == "false"
         with pytest.raises(openai.APIError, match=r"after 0\.5 s"):
             list(one.completions.create(stream=True, **LONG))
+
+
+MESSAGES = [{"role": "user", "content": "a"}]
+READ: dict[str, dict[str, Any]] = {
+    "/v1/completions": {"prompt": "a", "max_tokens": 1},
+    "/v1/chat/completions": {"messages": MESSAGES, "max_tokens": 1, "stream": True},
+    "/v1/responses": {"input": "a", "max_output_tokens": 1},
+    "/v1/messages": {"messages": MESSAGES, "max_tokens": 1},
+    "/v1/messages/count_tokens": {"messages": MESSAGES},
+    "/tokenize": {"prompt": "a"},
+}
+
+
+def test_the_time_of_a_request_begins_when_it_arrives(
+    demo_target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its body, its tokens and its grammar are a part of it."""
+    config = demo_config(demo_target, "none")
+    with local_server(config, limits=Limits(seconds=0.5)) as url:
+        for path, body in READ.items():
+            assert asked(url, path, body)[0] == 200
+        grammar = {"prompt": "a", "max_tokens": 1, "structured_outputs": {"regex": "a"}}
+        assert asked(url, "/v1/completions", grammar)[0] == 200
+
+        def slowed(real: Any) -> Any:
+            def wait(*given: Any, **more: Any) -> Any:
+                time.sleep(0.8)
+                return real(*given, **more)
+
+            return wait
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Words, "_check_grammar", slowed(Words._check_grammar))
+            assert asked(url, "/v1/completions", grammar)[0] == 504
+        monkeypatch.setattr(TokenizerActor, "encode_batch", slowed(TokenizerActor.encode_batch))
+        for path, body in READ.items():
+            status, told = asked(url, path, body)
+            assert (status, "after 0.5 s" in told) == (504, True), (path, told)
+
+
+def test_a_body_that_comes_slowly_is_not_waited_for(demo_target: str) -> None:
+    config = demo_config(demo_target, "none")
+    head = "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    with (
+        local_server(config, limits=Limits(seconds=0.3)) as url,
+        socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=20) as made,
+    ):
+        made.sendall(f'{head}content-length: 100\r\n\r\n{{"prompt":'.encode())
+        assert made.recv(4096).startswith(b"HTTP/1.1 504 ")
+
+
+def asked(url: str, path: str, body: dict[str, Any]) -> tuple[int, str]:
+    """Status and text."""
+    headers = {"content-type": "application/json"}
+    request = urllib.request.Request(url + path, json.dumps(body).encode(), headers)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
 
 
 @pytest.mark.parametrize("route", ["/v1/completions", "/v1/responses", "/v1/messages"])

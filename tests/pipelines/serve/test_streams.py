@@ -7,7 +7,6 @@ from typing import Any
 
 import openai
 import pytest
-from fastapi import Request
 
 from actors.manager.manager import Manager
 from models.engine_config import EngineConfig
@@ -20,6 +19,7 @@ from pipelines.serve.api_error import ApiError
 from pipelines.serve.bodies.decided import digest_of
 from pipelines.serve.bodies.fields import ChatBody
 from pipelines.serve.bodies.plan import Bounds, plan
+from pipelines.serve.door.limits import Clients, Limits
 from pipelines.serve.generation import streams
 from pipelines.serve.generation.exchange import Exchange
 from pipelines.serve.generation.generation import Generation
@@ -143,6 +143,22 @@ def test_clients_pass_over_comments(demo_url: str, monkeypatch: pytest.MonkeyPat
     assert "".join(chunk.choices[0].text for chunk in chunks if chunk.choices) == whole
 
 
+def test_a_call_ends_at_its_deadline() -> None:
+    """Which may have passed while its prompt was read."""
+
+    async def run() -> None:
+        exchange = Exchange(Handle(Manager(max_unfinished=4)), "a", Clients(Limits(seconds=3)))
+        deadline = asyncio.get_running_loop().time() - 1
+        async with exchange.call(make_requests(1), stays, deadline=deadline) as call:
+            with pytest.raises(ApiError, match="after 3 s"):
+                async for _ in call.news():
+                    pass
+        for task in exchange._tasks:
+            task.cancel()
+
+    asyncio.run(run())
+
+
 def body(**fields: Any) -> ChatBody:
     return ChatBody(messages=[{"role": "user", "content": "a"}], stream=True, **fields)
 
@@ -165,8 +181,7 @@ def made(given: ChatBody, max_length: int) -> Generation:
 
 def resumed(given: ChatBody, last: str) -> ChatBody:
     """The body of a stream that goes on after this id."""
-    request = Request({"type": "http", "headers": [(b"last-event-id", last.encode())]})
-    return continued(request, given, FACTS, parse_progress)[0]
+    return continued(last, given, FACTS, parse_progress)[0]
 
 
 def tokens_of(generation: Generation) -> int:
