@@ -156,7 +156,12 @@ def is_folder(drafter: str) -> bool:
     names = drafters()
     if drafter in names:
         return False
-    if not Path(drafter).is_dir():
+    try:
+        found = Path(drafter).is_dir()
+    except OSError as error:  # it may not be looked at, or its name is too long
+        told = f"{FOLDER.told}: {error.strerror}"
+        raise InvalidOption("drafter", f"{drafter:.80}", told) from None
+    if not found:
         near = difflib.get_close_matches(drafter, names, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else meant(Path(drafter))
         told = f"{', '.join(DRAFTERS)} or {FOLDER.told}{hint}"
@@ -172,5 +177,8 @@ def load(where: str) -> Any:
 
 def is_draft_model(drafter: str) -> bool:
     """Whether a drafter is a folder with a draft model."""
-    is_folder = drafter not in drafters() and Path(drafter).is_dir()
+    try:
+        is_folder = drafter not in drafters() and Path(drafter).is_dir()
+    except OSError:  # its name is too long, or it may not be looked at
+        return False
     return is_folder and folder_kind(drafter) == MODEL

@@ -19,7 +19,11 @@ def folder_kind(folder: str | Path) -> str:
     try:
         return kind_of(read_json(path / "config.json"))
     except UnsupportedCheckpoint:
+        pass
+    try:
         return MEDUSA if (path / MEDUSA_PICKLE).exists() else MODEL
+    except OSError:  # its name is too long, or it may not be looked at
+        return MODEL
 
 
 def kind_of(raw: Json) -> str:

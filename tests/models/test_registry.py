@@ -20,6 +20,7 @@ from models.registry import (
     DrafterEntry,
     RuleEntry,
     drafters,
+    is_draft_model,
     is_folder,
     load,
 )
@@ -128,3 +129,13 @@ def test_the_documentation_names_them():
     pages = "".join(page.read_text() for page in Path("docs").glob("*.md"))
     for name in (*RULES, *drafters(), *DECODERS, *MAPS):
         assert re.search(rf"`{name}`", pages), name
+
+
+@pytest.mark.parametrize("drafter", ["a" * 300, "a/" * 5000])
+def test_a_name_that_no_folder_can_have_is_refused(drafter: str) -> None:
+    """Not with an OSError, which ended the pool of a server that was asked for such a drafter."""
+    assert EngineConfig(target="t", drafter=drafter).drafter == drafter
+    assert not is_draft_model(drafter)
+    with pytest.raises(InvalidOption, match="File name too long") as caught:
+        is_folder(drafter)
+    assert len(str(caught.value)) < 400
