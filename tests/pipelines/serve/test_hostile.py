@@ -13,13 +13,23 @@ import hypothesis
 import pytest
 import schemathesis
 
-from pipelines.serve.bodies.fields import ChatBody, CompletionBody, DetokenizeBody, TokenizeBody
+from models.engine_config import EngineConfig
+from pipelines.serve.bodies.fields import (
+    ChatBody,
+    CompletionBody,
+    DetokenizeBody,
+    DrafterBody,
+    ImageBody,
+    TokenizeBody,
+)
 from pipelines.serve.bodies.messages import CountBody, MessagesBody
 from pipelines.serve.bodies.responses import ResponsesBody
+from tests.pipelines.generate.image_jobs import save_raster
 from tests.pipelines.serve.conftest import demo_config
 from tests.pipelines.serve.local import local_server
 from tests.pipelines.serve.sizes import sized
 
+IMAGES = "/v1/images/generations"
 BODIES: dict[str, Any] = {
     "/v1/completions": CompletionBody,
     "/v1/chat/completions": ChatBody,
@@ -28,6 +38,8 @@ BODIES: dict[str, Any] = {
     "/v1/messages/count_tokens": CountBody,
     "/tokenize": TokenizeBody,
     "/detokenize": DetokenizeBody,
+    "/drafter": DrafterBody,
+    IMAGES: ImageBody,
 }
 SHORT = 40  # tokens of a request, so that no answer takes long
 DEEP = 10_000
@@ -63,6 +75,37 @@ HOSTILE: dict[str, bytes] = {
     "prompts": json.dumps({"prompt": [[1]] * 20_000, "n": 16}).encode(),
     "stops": b'{"prompt": "a", "max_tokens": 2, "stop": ["\\u0000", "a"]}',
 }
+HOSTILE_IMAGES: dict[str, bytes] = {
+    "digits": b'{"prompt": ' + b"9" * 4000 + b"}",
+    "digits as a text": b'{"prompt": "' + b"9" * 5000 + b'"}',
+    "other digits": b'{"prompt": "\\u0663"}',
+    "below 0": b'{"prompt": -1}',
+    "fraction": b'{"prompt": 1.5}',
+    "true": b'{"prompt": true}',
+    "nul": b'{"prompt": "3\\u0000"}',
+    "space": b'{"prompt": " 3\\n"}',
+    "list": b'{"prompt": [3]}',
+    "seed": b'{"prompt": 3, "seed": -9223372036854775808, "n": 10}',
+    "steps": b'{"prompt": 3, "steps": 2147483647}',
+    "nan": b'{"prompt": 3, "temperature": NaN}',
+    "top_p": b'{"prompt": 3, "top_p": 1e-320}',
+    "top_k": b'{"prompt": 3, "top_k": 2147483647}',
+}
+HOSTILE_DRAFTERS = {
+    "nothing": "",
+    "nul": "examples\0models",
+    "here": ".",
+    "root": "/",
+    "file": "README.md",
+    "device": "/dev/zero",
+    "long": "a" * 5000,
+    "many folders": "a/" * 5000,
+    "user": "~nobody-of-this-name/a",
+    "address": "http://127.0.0.1:9/a",
+    "bucket": "s3://",
+    "image's": "examples/models/digits-raster-draft",
+    "none": "none",
+}
 MESSAGE = {"role": "user", "content": "a"}
 DEEP_SCHEMA: dict[str, Any] = {}
 for _ in range(150):
@@ -96,6 +139,15 @@ def short_url(tagged: str) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="module")
+def image_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server of images of 16 tokens."""
+    target = save_raster(tmp_path_factory.mktemp("hostile") / "raster")
+    config = EngineConfig(target=target, batch_size=4, device="cpu", threads=1)
+    with local_server(config, kind="images") as url:
+        yield url
+
+
 def status(url: str, path: str, body: bytes) -> tuple[int, Any]:
     headers = {"content-type": "application/json"}
     asked = urllib.request.Request(f"{url}{path}", body, headers, method="POST")
@@ -114,6 +166,23 @@ def test_a_hostile_body_is_answered_or_refused(short_url: str, name: str) -> Non
     assert found in (200, 400), told
     if found == 400:
         assert told["error"]["message"]
+    good = json.dumps({"prompt": "Once", "max_tokens": 2, "seed": 1}).encode()
+    assert status(short_url, "/v1/completions", good)[0] == 200
+
+
+@pytest.mark.parametrize("name", HOSTILE_IMAGES)
+def test_a_hostile_body_of_an_image_is_answered_or_refused(image_url: str, name: str) -> None:
+    found, told = status(image_url, IMAGES, HOSTILE_IMAGES[name])
+    assert found in (200, 400), told
+    assert status(image_url, IMAGES, b'{"prompt": 3, "seed": 1}')[0] == 200
+
+
+@pytest.mark.parametrize("name", HOSTILE_DRAFTERS)
+def test_a_hostile_drafter_is_refused(short_url: str, name: str) -> None:
+    body = json.dumps({"drafter": HOSTILE_DRAFTERS[name]}).encode()
+    found, told = status(short_url, "/drafter", body)
+    assert found == 400, told
+    assert told["error"]["param"] == "drafter"
     good = json.dumps({"prompt": "Once", "max_tokens": 2, "seed": 1}).encode()
     assert status(short_url, "/v1/completions", good)[0] == 200
 
@@ -197,7 +266,10 @@ schema = schemathesis.openapi.from_dict(description())
     suppress_health_check=list(hypothesis.HealthCheck),
     phases=[hypothesis.Phase.generate],
 )
-def test_no_body_of_any_route_is_an_error_of_the_server(case: Any, short_url: str) -> None:
-    answer = case.call(base_url=short_url, timeout=60)
+def test_no_body_of_any_route_is_an_error_of_the_server(
+    case: Any, short_url: str, image_url: str
+) -> None:
+    url = image_url if case.path == IMAGES else short_url
+    answer = case.call(base_url=url, timeout=60)
     assert answer.status_code < 500, answer.text
     assert answer.status_code != 422
