@@ -116,5 +116,6 @@ class StudentActor:
             "exactness": APPROXIMATE,
             "vocabulary": config.vocab_size,
             "max_length": 1 + config.num_tokens,
+            "threads": torch.get_num_threads(),
             "pid": os.getpid(),
         }

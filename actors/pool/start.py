@@ -41,7 +41,7 @@ def start_actors(
     require(draft_actors >= 0, "draft_actors", draft_actors, "0 or more")
     ranks = config.tensor_parallel
     processes = ranks * max_target_actors + draft_actors
-    config = replace(config, threads=_threads(config, num_cpus, processes))
+    config = replace(config, threads=threads_of(config.threads, num_cpus, processes))
     cpus = ROLES["target"].num_cpus if num_cpus is None else num_cpus
     role = Role(
         name="target",
@@ -90,9 +90,13 @@ def start_all(
     return targets, drafts
 
 
-def _threads(config: EngineConfig, num_cpus: float | None, actors: int) -> int:
-    if config.threads is not None:
-        return config.threads
+def threads_of(threads: int | None, num_cpus: float | None, actors: int) -> int:
+    """Of each of so many actors: `threads`, if given, else its CPUs or its share of this machine's.
+
+    Ray gives an actor without CPUs of its own a single one.
+    """
+    if threads is not None:
+        return threads
     if num_cpus is not None:
         return max(1, int(num_cpus))
     return max(1, len(os.sched_getaffinity(0)) // actors)

@@ -14,6 +14,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from actors.messages import PoolState
 from actors.pool.members import reason_of
+from actors.pool.start import threads_of
 from actors.student import Mix, StudentActor
 from cluster.placement.placement import selector
 from models.errors import InvalidRequest
@@ -67,9 +68,15 @@ class StudentPool:
         actors: int,
         batch_size: int,
         threads: int | None,
+        num_cpus: float | None = None,
         mix: Mix | None = None,
     ) -> Self:
-        """Create the actors and wait until they have loaded. Raises RayError if they cannot."""
+        """Create the actors and wait until they have loaded. Raises RayError if they cannot.
+
+        `num_cpus`: torch threads of each actor, unless `threads` says otherwise; None: all cores of
+        this machine, shared equally.
+        """
+        threads = threads_of(threads, num_cpus, actors)
         made: Any = ray.remote(StudentActor).options(
             max_restarts=-1, max_task_retries=RETRIES, label_selector=selector("target") or None
         )

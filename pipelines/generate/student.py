@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from models.errors import InvalidOption
 from models.registry import GUMBEL
 from models.requests.request import require
+from pipelines.engine_options import reserved_cpus
 
 if TYPE_CHECKING:
     from actors.pool.students import StudentPool
@@ -122,6 +123,7 @@ def student_pool(config: "GenerateConfig") -> "StudentPool":
         actors=config.target_actors,
         batch_size=config.batch_size,
         threads=config.threads,
+        num_cpus=reserved_cpus(config),
         mix=_mix(config),
     )
 

@@ -204,6 +204,7 @@ def start_of(configs: Configs, number: int) -> Callable[[], ServedPool]:
             actors=config.target_actors,
             batch_size=config.batch_size,
             threads=config.threads,
+            num_cpus=reserved_cpus(config),
         )
     gpus = _gpus_each(configs) if config.device != "cpu" else 0.0
     return partial(

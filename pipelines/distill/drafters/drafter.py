@@ -25,7 +25,6 @@ from models.drafting.distil.streamed import Stream, taps_of
 from models.drafting.distil.teacher import Teacher, load_teacher
 from models.drafting.distil.texts import Text, batch_of, read_texts
 from models.drafting.draft_models.build import LEARNED
-from models.errors import InvalidOption
 from models.requests.request import require
 from models.students.config import MadeFor
 from models.targets.load import pick_device
@@ -304,9 +303,11 @@ def check(config: DrafterOptions) -> DrafterRun:
             exam_tokens=config.exam_length,
         )
     sizes = target_config(Path(config.target))
-    if config.text_length > sizes.context_length:
-        told = f"at most the target's context of {sizes.context_length}"
-        raise InvalidOption("length", config.text_length, told)
+    context = f"the target's context of {sizes.context_length}"
+    told = f"at most {context}"
+    require(config.text_length <= sizes.context_length, "length", config.text_length, told)
+    told = f"less than {context}, which holds the prompts, too"
+    require(config.exam_length < sizes.context_length, "exam_tokens", config.exam_length, told)
     found = replace(
         config,
         records=config.num_records or None,

@@ -64,6 +64,12 @@ def test_a_context_that_is_too_short_is_refused(checkpoints, tmp_path):
         check_drafter(checkpoints["target"], tmp_path, [str(folder)], **sizes | {"exam_tokens": 33})
 
 
+def test_exams_that_no_context_holds_are_refused(checkpoints, tmp_path):
+    check_drafter(checkpoints["target"], tmp_path, ["none"], exam_tokens=255)
+    with pytest.raises(InvalidOption, match=r"exam_tokens=256 .* less than the target's"):
+        check_drafter(checkpoints["target"], tmp_path, ["none"], exam_tokens=256)
+
+
 def test_a_student_of_the_target_fits(tmp_path):
     check_drafter(DIGITS, tmp_path, ["jacobi", STUDENT])
 
