@@ -26,7 +26,7 @@ from actors.manager.served import ServedPool
 from actors.messages import Learning, Measured, News, Row
 from actors.tally import Tally
 from cluster import logs
-from models.errors import InvalidOption, PacelineError
+from models.errors import InvalidOption
 from models.requests.request import Request, Result
 from models.requests.update import Update
 
@@ -183,14 +183,17 @@ class Manager:
         return sum(inbox.left for inbox in self._inboxes.values())
 
     async def _of_pool(self, ask: Callable[[ServedPool], Told]) -> Told:
-        """What a function of the pool returns, called on its thread."""
+        """What a function of the pool returns, called on its thread; what it raises is raised here.
+
+        Requests that run do not end by it.
+        """
         loop = asyncio.get_running_loop()
         told: asyncio.Future[Told] = loop.create_future()
 
         def answer(pool: ServedPool) -> None:
             try:
                 _tell(loop, told.set_result, told, ask(pool))
-            except PacelineError as error:
+            except Exception as error:  # whatever a caller has caused is for it
                 _tell(loop, told.set_exception, told, error)
 
         self._commands.put(answer)

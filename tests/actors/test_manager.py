@@ -168,6 +168,24 @@ def test_when_the_pool_fails_every_request_ends_and_no_other_is_taken() -> None:
     asyncio.run(run())
 
 
+def test_an_error_that_a_caller_causes_is_for_it_alone() -> None:
+    class Failing(Pool):
+        @property
+        def drafter(self) -> object:
+            raise OSError("no such place")
+
+    async def run() -> None:
+        manager = Manager(max_unfinished=10)
+        change = asyncio.ensure_future(manager.change_drafter("x"))
+        await asyncio.sleep(0)
+        manager._commands.get_nowait()(Failing())
+        with pytest.raises(OSError, match="no such place"):
+            await change
+        assert await manager.submit("a", REQUESTS[:1])
+
+    asyncio.run(run())
+
+
 def test_a_server_that_stopped_learning_keeps_nothing() -> None:
     async def run() -> None:
         manager = Manager(max_unfinished=10, records=True)
