@@ -31,8 +31,9 @@ from models.targets.load import pick_device
 from models.tokenizers.about import image_target
 from models.training.engines.worker import CPU, Worker
 from models.training.kind import LOSS, Samples
-from models.training.log import EXAMS, read_lines
+from models.training.log import EXAMS, METRICS, read_lines
 from pipelines.checkpoints import with_local
+from pipelines.distill.curves import CURVES, draw_curves
 from pipelines.distill.drafters.beside import check_beside
 from pipelines.distill.drafters.config import RECOMPUTE, STREAM, DrafterOptions
 from pipelines.distill.drafters.images import settled as settled_for_images
@@ -226,6 +227,8 @@ class DrafterRun:
             exams=read_lines(self.path / "train" / EXAMS),
         )
         found.write(self.path / FIGURES)
+        picture = (self.path / FIGURES).with_name(CURVES)
+        draw_curves(self.path / "train" / METRICS, picture, loss="a token", log_scale=False)
         tell(found.told())
         return found.findings()
 

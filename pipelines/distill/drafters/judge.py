@@ -20,6 +20,7 @@ HEADS = (
     "drafter",
     "temperature",
     "accepted length",
+    "first accepted",
     "tokens/s",
     "over plain",
     "round ms",
@@ -30,6 +31,7 @@ PLAIN, START, MADE = "plain", "start", "this drafter"
 NOTE = "chains of one length; times are of this machine, one request at once"
 WORDS = {
     "accepted length": "tokens that a request gains per round, the bonus token included",
+    "first accepted": "share of the drafts whose first token was accepted",
     "agreement": "chance that match accepts the first drafted token at temperature 1",
     "acceptance": "the same for rejection: an upper bound of the agreement",
     "same_likeliest": "chance that match accepts it at temperature 0",
@@ -63,6 +65,7 @@ class Line:
     drafter: str
     temperature: float
     accepted_length: float
+    first_accepted: float | None  # share of rounds whose first drafted token was accepted
     tokens_per_second: float
     round_ms: Mapping[str, float]
 
@@ -72,6 +75,7 @@ class Line:
             self.drafter,
             f"{self.temperature:g}",
             f"{self.accepted_length:.2f}",
+            "–" if self.first_accepted is None else f"{self.first_accepted:.2f}",
             f"{self.tokens_per_second:.0f}",
             f"{self.tokens_per_second / plain.tokens_per_second:.2f}×",
             *(f"{self.round_ms[name]:.2f}" for name in ("round", "draft", "score")),
@@ -89,12 +93,13 @@ def measure(trial: Trial, drafters: Mapping[str, str], target: Target) -> list[L
 
 def line_of(name: str, temperature: float, figures: Figures) -> Line:
     """The figures of one run."""
-    round_ms = figures.round_ms()
+    round_ms, drafted = figures.round_ms(), figures.drafted_by_position
     seconds = round_ms["round"] * figures.rounds / 1e3
     return Line(
         drafter=name,
         temperature=temperature,
         accepted_length=figures.accepted_length,
+        first_accepted=figures.accepted_by_position[0] / drafted[0] if drafted else None,
         tokens_per_second=figures.tokens / seconds if seconds else 0.0,
         round_ms=round_ms,
     )

@@ -23,6 +23,7 @@ from models.training.engines.worker import Worker
 from models.training.kind import Kind
 from models.training.log import METRICS
 from pipelines.checkpoints import with_local
+from pipelines.distill.curves import CURVES, draw_curves
 from pipelines.distill.estimate import Estimate, estimate
 from pipelines.distill.findings import Findings
 from pipelines.distill.folder import open_path
@@ -31,8 +32,8 @@ from pipelines.distill.records import LABEL, digest_of, files_of, make_records, 
 from pipelines.distill.stages import Renewal, run_stages
 from pipelines.distill.students.config import StudentOptions
 from pipelines.distill.students.judge import EVALUATION, SHEET, TEACHER, judge
-from pipelines.distill.students.pictures import draw_curves, draw_sheet
 from pipelines.distill.students.samples import INDEPENDENT, name_of, write_samples
+from pipelines.distill.students.sheet import draw_sheet
 from pipelines.distill.students.timing import times_of
 from pipelines.evaluate.classify import check_classifier
 from pipelines.evaluate.config import EvaluateConfig
@@ -150,7 +151,12 @@ class StudentRun:
             ms_per_image=times,
             passes=passes | {name_of(count): count for count in config.passes},
         )
-        draw_curves(path / "train" / METRICS, path / EVALUATION / "curves.png")
+        draw_curves(
+            path / "train" / METRICS,
+            path / EVALUATION / CURVES,
+            loss="a place",
+            log_scale=True,
+        )
         draw_sheet({TEACHER: path / "held-out", **folders}, path / EVALUATION / SHEET)
         tell("\n".join(found.lines()))
         return found.findings()

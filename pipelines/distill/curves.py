@@ -1,22 +1,19 @@
-"""A run as pictures: the curves of its training, and images of each way side by side."""
+"""The curves of a training as a picture."""
 
 import io
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from cluster.storage import storage
 from models.training.log import read_lines
-from pipelines.distill.records import files_of
-from pipelines.output.contact_sheet import first_pictures, sheet
 
-COLUMNS = 20
+CURVES = "curves.png"
 SMOOTH = 20  # steps
 
 
-def draw_curves(metrics: Path, out: Path) -> None:
-    """A PNG of loss and learning rate by step."""
+def draw_curves(metrics: Path, out: Path, *, loss: str, log_scale: bool) -> None:
+    """A PNG of loss and learning rate by step. `loss`: what the loss is of, for its axis."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -28,21 +25,12 @@ def draw_curves(metrics: Path, out: Path) -> None:
     left, right = figure.subplots(1, 2)
     left.plot(steps, losses, color="tab:blue", alpha=0.3, linewidth=0.8)
     left.plot(steps[len(steps) - len(_smooth(losses)) :], _smooth(losses), color="tab:blue")
-    left.set(xlabel="step", ylabel="loss of a place", yscale="log")
+    left.set(xlabel="step", ylabel=f"loss of {loss}", yscale="log" if log_scale else "linear")
     right.plot(steps, [line["rate"] for line in lines], color="tab:grey")
     right.set(xlabel="step", ylabel="learning rate")
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=110)
     storage.publish(str(out), data.getvalue())
-
-
-def draw_sheet(ways: Mapping[str, Path], out: Path) -> None:
-    """A PNG with a line of images for each way of sampling."""
-    lines = [
-        first_pictures(files_of(folder), str(folder), "image", count=COLUMNS)
-        for folder in ways.values()
-    ]
-    storage.publish(str(out), sheet(lines, list(ways)))
 
 
 def _smooth(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> list[float]:
