@@ -23,11 +23,13 @@ def test_a_job_uses_a_node_that_joins_while_it_runs(tmp_path: Path) -> None:
     with cluster_of(tmp_path / "gcs", "head", {"target": (1,)}) as nodes:
         job = start_job(nodes.address, output, **growth, trace=trace, trace_ids=last)
         await_shards(job, output, 1)
-        assert len(nodes.processes(TARGET_ACTOR)) == 1
+        (first,) = nodes.processes(TARGET_ACTOR)
+        first.suspend()  # the job must not end before the node has joined
         nodes.add("target")
         while job.poll() is None and not nodes.processes(TARGET_ACTOR, node=1):
             time.sleep(0.05)
         joined = job.poll() is None
+        first.resume()
         _, errors = job.communicate(timeout=200)
     assert job.returncode == 0, errors
     assert joined

@@ -45,7 +45,7 @@ def test_images_are_counted() -> None:
     facts = facts_of(EngineConfig(target="demo"), kind="images", max_unfinished=2)
     pictures = Pictures(SimpleNamespace(codec=lambda: None), NOTHING, facts)  # type: ignore[arg-type]
     with pytest.raises(ApiError, match="are 3 completions; the server takes 2 at once"):
-        pictures.call(ImageBody(prompt="3", n=3), 1, NOTHING, "", None)
+        asyncio.run(pictures.call(ImageBody(prompt="3", n=3), 1, NOTHING, "", None))
 
 
 def test_choices_share_their_prompt() -> None:
