@@ -219,13 +219,13 @@ def test_a_client_that_leaves_takes_its_requests_out_of_the_batch(client, server
         next(stream)
         assert unfinished(server) > 16
     wait_until_idle(server, within_s=20)
-    assert cancelled(server) - before > 16
+    assert cancelled(server) > before  # those that had not ended
     before = cancelled(server)
-    impatient = client.with_options(timeout=whole_s / 4)
+    impatient = client.with_options(timeout=whole_s / 10)
     with pytest.raises(openai.APITimeoutError):
         impatient.completions.create(**many)
     wait_until_idle(server, within_s=20)
-    assert cancelled(server) - before > 16
+    assert cancelled(server) > before
 
 
 GRAMMAR: dict[str, Any] = {
