@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import openai
@@ -221,10 +222,13 @@ def test_a_client_that_leaves_takes_its_requests_out_of_the_batch(client, server
     wait_until_idle(server, within_s=20)
     assert cancelled(server) > before  # those that had not ended
     before = cancelled(server)
-    impatient = client.with_options(timeout=whole_s / 10)
-    with pytest.raises(openai.APITimeoutError):
-        impatient.completions.create(**many)
-    wait_until_idle(server, within_s=20)
+    for part in range(3, 20):  # the server may be faster by now, or slower
+        impatient = client.with_options(timeout=whole_s / part)
+        with suppress(openai.APITimeoutError):
+            impatient.completions.create(**many)
+        wait_until_idle(server, within_s=20)
+        if cancelled(server) > before:
+            break
     assert cancelled(server) > before
 
 
