@@ -11,7 +11,7 @@ from cluster.errors import StorageError
 from cluster.storage import checkpoints as remote
 from cluster.storage import storage
 from models.drafting.distil.texts import Text, write_texts
-from models.training.log import EXAMS
+from models.training.log import EXAMS, METRICS
 from pipelines.bench.config import BenchConfig
 from pipelines.bench.run import bench
 from pipelines.cli import main
@@ -164,6 +164,7 @@ def test_a_drafter_is_shown_beside_one_on_s3(models, checkpoints, tmp_path, s3_b
     write_texts(tmp_path / "run" / "texts" / HELD_OUT, texts)
     (tmp_path / "run" / "train").mkdir()
     (tmp_path / "run" / "train" / EXAMS).write_text('{"step": 0, "score": 1.0}\n')
+    (tmp_path / "run" / "train" / METRICS).write_text('{"step": 1, "loss": 1.0, "rate": 0.1}\n')
     made.evaluate(Path(checkpoints["draft"]), lambda _: None)
     lines = json.loads((tmp_path / "run" / FIGURES).read_text())["lines"]
     lengths: dict[str, list[float]] = {}
