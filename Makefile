@@ -58,6 +58,7 @@ chaos: $(INSTALLED) ## tests of faults with 200 random orders and moments of eac
 	CHAOS=200 $(BIN)/python -m pytest -q tests/pipelines/generate/test_chaos.py \
 		tests/pipelines/serve/test_chaos_streams.py \
 		tests/pipelines/generate/test_lost_nodes.py \
+		tests/pipelines/generate/test_joining_nodes.py tests/pipelines/generate/test_ray_client.py \
 		tests/pipelines/generate/test_killed_roles.py \
 		tests/pipelines/generate/test_s3_faults.py \
 		tests/pipelines/generate/test_s3_outages.py \
