@@ -19,7 +19,7 @@ from models.requests.request import Request, Result
 from models.requests.spans import Span, Spans
 from models.sampling.flow import FlowMap
 from models.students.checkpoint import load_student
-from models.students.mixed import Mixed, passes_of
+from models.students.mixed import Mixed
 from models.students.networks.frozen import FrozenStudent
 from models.students.sample import image_noise, sample
 from models.students.start import frozen
@@ -53,7 +53,7 @@ class StudentActor:
         if threads is not None:
             torch.set_num_threads(threads)
         self._student, self._steps = frozen(load_student(present(folder))), steps
-        self._chart, self._mix, self._mixed = FlowMap(self._student.codebook), mix, None
+        self._chart, self._mixed = FlowMap(self._student.codebook), None
         if mix is not None:
             loop = build_loop(
                 EngineConfig(
@@ -74,14 +74,14 @@ class StudentActor:
         config, steps = self._student.config, requests[0].steps or self._steps
         classes = torch.tensor([request.prompt[0] - config.vocab_size for request in requests])
         seeds = np.array([request.seed for request in requests], dtype=np.int64)
-        moments, passes = [time.perf_counter()], steps
+        moments = [time.perf_counter()]
         noise = image_noise(seeds, config.num_tokens, config.code_width)
         moments.append(time.perf_counter())
-        if self._mixed is None or self._mix is None:
-            tokens = sample(self._student, self._chart, classes, noise, steps).tolist()
+        if self._mixed is None:
+            tokens, passes = sample(self._student, self._chart, classes, noise, steps), steps
         else:
-            tokens = self._mixed.images(classes, seeds.tolist(), steps).tolist()
-            passes = passes_of(config, self._mix.first, self._mix.last, steps)
+            tokens = self._mixed.images(classes, seeds.tolist(), noise, steps)
+            passes = self._mixed.passes(steps)
         spans = self._spans([*moments, time.perf_counter()], rows=len(requests), passes=passes)
         return os.getpid(), [
             Result(
@@ -92,7 +92,7 @@ class StudentActor:
                 accepted_length=config.num_tokens / passes,
                 spans=spans if request.trace else (),
             )
-            for request, row in zip(requests, tokens, strict=True)
+            for request, row in zip(requests, tokens.tolist(), strict=True)
         ]
 
     def _spans(self, moments: list[float], *, rows: int, passes: int) -> tuple[Span, ...]:

@@ -5,9 +5,9 @@ Run from the repository's root: python -m benchmarks.students [--rows N] [STUDEN
 The target's own images give the floor. The cheaper ways are independent sampling of all tokens
 from the frequencies of their class and place, and the target's decoding whose last k tokens are
 sampled in this way. With `--mixed A:B`, the target decodes these tokens of a student's image anew.
-Then the students as drafters of the target, beside Jacobi decoding. Next-scale
-targets decide whole maps: for them there are no last k tokens and no drafters. Times are of the
-process's CPU, on one thread.
+Then the students as drafters of the target, beside Jacobi decoding. Next-scale targets decide whole
+maps: for them there are no last k tokens and no drafters. Times are of the process's CPU, on one
+thread.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from models.registry import FLOW, GUMBEL
 from models.requests.request import Request, Sampling
 from models.sampling.flow import FlowMap
 from models.students.checkpoint import load_student
-from models.students.mixed import Mixed, passes_of
+from models.students.mixed import Mixed
 from models.students.networks.raster import Student
 from models.students.sample import first_guesses, image_noise
 from models.students.start import frozen
@@ -124,8 +124,8 @@ def compared(options: argparse.Namespace, students: Mapping[str, str], folder: P
         for given in options.mixed:
             first_token, last_token = map(int, given.split(":"))
             shown = given if len(students) == 1 else f"{label}, {given}"
-            taken = mixed(target, student, (first_token, last_token), labels[:rows], seeds)
-            add(f"target {shown}", *taken)
+            span = first_token, last_token
+            add(f"target {shown}", *mixed(target, student, span, labels[:rows], seeds, noise))
     times[TEACHER] = sequential(target, size.num_tokens)
     return judge(
         files,
@@ -153,17 +153,23 @@ def cut(
 
 
 def mixed(
-    target: str, student: Any, tokens: tuple[int, int], classes: torch.Tensor, seeds: Any
+    target: str,
+    student: Any,
+    span: tuple[int, int],
+    classes: torch.Tensor,
+    seeds: Any,
+    noise: torch.Tensor,
 ) -> tuple[int, torch.Tensor, dict[str, float]]:
     """Teacher-mixed sampling: passes, tokens and times."""
     chart, times = FlowMap(student.codebook), dict[str, float]()
     for batch in BATCHES:
-        work = Mixed(student, chart, plain(target, batch), *tokens)
-        some = (classes[:batch], seeds[:batch].tolist())
+        work = Mixed(student, chart, plain(target, batch), *span)
+        some = (classes[:batch], seeds[:batch].tolist(), noise[:batch])
         times[str(batch)] = cpu_ms(partial(work.images, *some)) / batch
-    parts = zip(classes.split(BATCH), np.split(seeds, range(BATCH, len(seeds), BATCH)), strict=True)
-    found = torch.cat([work.images(some, those.tolist()) for some, those in parts])
-    return passes_of(student.config, *tokens, 1), found, times
+    cuts = range(BATCH, len(seeds), BATCH)
+    owners = [part.tolist() for part in np.split(seeds, cuts)]
+    parts = zip(classes.split(BATCH), owners, noise.split(BATCH), strict=True)
+    return work.passes(1), torch.cat([work.images(*part) for part in parts]), times
 
 
 def made(way: Way, classes: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:

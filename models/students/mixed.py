@@ -6,7 +6,8 @@ before it; the student decides the tokens after the range in one more pass. All 
 so a range of all tokens gives the target's own images under the map `flow`.
 """
 
-import numpy as np
+from collections.abc import Sequence
+
 import torch
 
 from models.loop.token_loop import TokenLoop
@@ -14,7 +15,7 @@ from models.registry import FLOW
 from models.requests.request import Request, Sampling
 from models.sampling.flow import FlowMap
 from models.students.config import StudentConfig
-from models.students.sample import Images, finish, image_noise, sample
+from models.students.sample import Images, finish, sample
 from models.students.scale_config import ScaleStudentConfig
 
 
@@ -31,17 +32,18 @@ class Mixed:
         self._student, self._chart, self._loop = student, chart, loop
         self._first, self._last = first, last
 
-    def images(self, classes: torch.Tensor, seeds: list[int], steps: int = 1) -> torch.Tensor:
-        """Images in `steps` passes of the student, the target's, and one more of the student.
+    def images(
+        self, classes: torch.Tensor, seeds: Sequence[int], noise: torch.Tensor, steps: int = 1
+    ) -> torch.Tensor:
+        """Images in `passes(steps)` passes.
 
         Args:
-            classes: [B] int64. seeds: B of them.
+            classes: [B] int64. seeds: B of them. noise: [B, n, C], that of the seeds.
         Returns:
             tokens [B, n] int64.
         """
         config, last = self._student.config, self._last
-        noise = image_noise(np.array(seeds), config.num_tokens, config.code_width)  # [B, n, C]
-        tokens = sample(self._student, self._chart, classes, noise, steps).clone()
+        tokens = sample(self._student, self._chart, classes, noise, steps).clone()  # [B, n]
         requests = [
             Request(
                 id=str(row),
@@ -59,12 +61,12 @@ class Mixed:
         tokens[:, :last] = torch.tensor([found[request.id][:last] for request in requests])
         return finish(self._student, self._chart, classes, noise, tokens, last)
 
-
-def passes_of(config: StudentConfig | ScaleStudentConfig, first: int, last: int, steps: int) -> int:
-    """Passes for an image: the student's `steps`, the target's, and the student's last one."""
-    cuts = (0, *config.bounds, config.num_tokens)
-    decoded = cuts.index(_decoded(config, last)) - cuts.index(first)
-    return steps + decoded + (last < config.num_tokens)
+    def passes(self, steps: int) -> int:
+        """For an image: the student's `steps`, the target's, and the student's last one."""
+        config = self._student.config
+        cuts = (0, *config.bounds, config.num_tokens)
+        decoded = cuts.index(_decoded(config, self._last)) - cuts.index(self._first)
+        return steps + decoded + (self._last < config.num_tokens)
 
 
 def _decoded(config: StudentConfig | ScaleStudentConfig, last: int) -> int:

@@ -9,14 +9,14 @@ from pipelines.engine_options import HARDWARE, MAIN
 from pipelines.options import check_types, option
 
 TRAINING, EVALUATION = "training", "evaluation"
-RECORDS = 20_000  # of a student, unless the user says
+STUDENT_RECORDS, DRAFTER_RECORDS = 20_000, 1000  # unless the user says
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DistillConfig:
     """The options that students and drafters share."""
 
-    NUM_RECORDS: ClassVar[int] = RECORDS
+    NUM_RECORDS: ClassVar[int] = STUDENT_RECORDS
 
     target: str = option("folder of the target model", metavar="PATH", group=MAIN)
     output: str = option(
@@ -27,7 +27,7 @@ class DistillConfig:
     )
     records: int | None = option(
         "number of outputs that the target makes to learn from, without --data; default: "
-        f"{RECORDS}",
+        f"{STUDENT_RECORDS}, of a drafter {DRAFTER_RECORDS}",
         default=None,
         decides=True,
         group=MAIN,

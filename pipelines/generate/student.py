@@ -13,8 +13,6 @@ from pipelines.engine_options import reserved_cpus
 if TYPE_CHECKING:
     from actors.pool.students import StudentPool
     from actors.student import Mix
-    from models.students.config import StudentConfig
-    from models.students.scale_config import ScaleStudentConfig
     from pipelines.generate.config import GenerateConfig
 
 # What the student has learned with, so that another value cannot be honoured.
@@ -94,22 +92,20 @@ def check_student(config: "GenerateConfig") -> None:
     require(config.steps <= most, "steps", config.steps, f"1 to {most}")
     if config.teacher is not None and config.teacher_tokens is not None:
         check_made_for(config.student, config.teacher)
-        teacher_range(config.teacher_tokens, made)
+        first, last = teacher_range(config.teacher_tokens)
+        cuts = (0, *made.bounds, made.num_tokens)  # where a pass of the student may begin or end
+        single = len(cuts) == cuts[-1] + 1
+        told = f"0 to {cuts[-1]}" if single else "of " + ", ".join(map(str, cuts))
+        ok = first < last and {first, last} <= set(cuts)
+        require(ok, "teacher_tokens", config.teacher_tokens, f"A:B with A below B, both {told}")
 
 
-def teacher_range(given: str, made: "StudentConfig | ScaleStudentConfig") -> tuple[int, int]:
-    """(first, last) of the option `teacher_tokens`.
-
-    Raises InvalidOption unless a pass of the student may begin after so many tokens.
-    """
-    cuts = (0, *made.bounds, made.num_tokens)
+def teacher_range(given: str) -> tuple[int, int]:
+    """(A, B) of the option `teacher_tokens`. Raises InvalidOption."""
     match = re.fullmatch(r"(\d+):(\d+)", given)
-    first, last = map(int, match.groups()) if match else (0, 0)
-    single = len(cuts) == cuts[-1] + 1
-    told = f"0 to {cuts[-1]}" if single else "of " + ", ".join(map(str, cuts))
-    ok = first < last and {first, last} <= set(cuts)
-    require(ok, "teacher_tokens", given, f"A:B with A below B, both {told}")
-    return first, last
+    if match is None:
+        raise InvalidOption("teacher_tokens", given, "A:B with A below B, numbers of tokens")
+    return int(match[1]), int(match[2])
 
 
 def student_pool(config: "GenerateConfig") -> "StudentPool":
@@ -130,10 +126,9 @@ def student_pool(config: "GenerateConfig") -> "StudentPool":
 
 def _mix(config: "GenerateConfig") -> "Mix | None":
     from actors.student import Mix
-    from models.students.checkpoint import load_student
 
-    if config.student is None or config.teacher is None or config.teacher_tokens is None:
+    if config.teacher is None or config.teacher_tokens is None:
         return None
-    first, last = teacher_range(config.teacher_tokens, load_student(config.student).config)
+    first, last = teacher_range(config.teacher_tokens)
     teacher = str(Path(config.teacher).absolute())
     return Mix(teacher=teacher, first=first, last=last, batch_size=config.batch_size)

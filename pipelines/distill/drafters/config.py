@@ -9,14 +9,13 @@ from models.errors import UnsupportedCheckpoint
 from models.requests.request import require
 from models.targets.decoder.config import read_json
 from models.tokenizers import OURS
-from pipelines.distill.config import EVALUATION, TRAINING, DistillConfig
+from pipelines.distill.config import DRAFTER_RECORDS, EVALUATION, TRAINING, DistillConfig
 from pipelines.engine_options import HARDWARE, MAIN
 from pipelines.options import option
 
 KINDS = ("model", "medusa", "hydra", "eagle")
 MATCH, DIVERGENCE = "match", "divergence"
 LENGTH, EXAM_TOKENS = 256, 48  # of texts, unless the user says
-RECORDS = 1000  # the same
 RECOMPUTE, STREAM = "recompute", "stream"
 
 
@@ -35,7 +34,7 @@ def makes_own_prompts(target: str) -> bool:
 class DrafterOptions(DistillConfig):
     """A distillation of a text target, or of an image target, into a drafter."""
 
-    NUM_RECORDS: ClassVar[int] = RECORDS
+    NUM_RECORDS: ClassVar[int] = DRAFTER_RECORDS
 
     kind: str = option(
         "model: a small model of the target's kind, the only kind for image targets; medusa: heads "
@@ -67,13 +66,6 @@ class DrafterOptions(DistillConfig):
         default=None,
         decides=True,
         metavar="NAME",
-        group=MAIN,
-    )
-    records: int | None = option(
-        "number of outputs that the target makes to learn from, without --data; default: "
-        f"{RECORDS}",
-        default=None,
-        decides=True,
         group=MAIN,
     )
     renew: int | None = option(
